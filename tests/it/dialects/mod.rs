@@ -5,6 +5,7 @@
 //! pairs as `[CLS] prompt [SEP] response [SEP]`, the special tokens being 1 and 2.
 
 mod choice;
+mod documentation;
 mod inference_servers;
 mod kserve;
 mod rerank;
