@@ -41,6 +41,7 @@ pub fn router(state: AppState) -> Router {
     let (routes, _) = openapi::describe(documented_routes());
     let routes = routes
         .merge(foreign::other_routes())
+        .merge(kserve::grpc_routes(&state))
         .layer(from_fn_with_state(state.clone(), contested::score))
         .merge(document)
         .fallback(unknown_route)

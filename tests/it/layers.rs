@@ -8,8 +8,12 @@ use std::{collections::BTreeMap, fs, path::Path};
 use super::support::{root, rust_files};
 
 /// The libraries that stand behind one door each.
-const DOORS: [(&str, &[&str]); 3] =
-    [("ort", &["runtime/ort/"]), ("axum", &["api/", "server.rs"]), ("tokenizers", &["text/"])];
+const DOORS: [(&str, &[&str]); 4] = [
+    ("ort", &["runtime/ort/"]),
+    ("axum", &["api/", "server.rs"]),
+    ("tokenizers", &["text/"]),
+    ("tonic", &["api/kserve/grpc/"]),
+];
 
 #[test]
 fn every_layer_uses_only_those_below_it() {

@@ -112,6 +112,14 @@ impl<D, T: JsonSchema> OperationInput for Call<D, T> {
     }
 }
 
+impl<D> Call<D, ()> {
+    /// A call that came without HTTP, for the model of that name.
+    pub(crate) fn of_model(state: AppState, model: String, url: UrlChoices) -> Self {
+        let id = uuid::Uuid::now_v7().to_string();
+        Self { state, headers: HeaderMap::new(), id, path_model: Some(model), url, body: (), dialect: PhantomData }
+    }
+}
+
 /// What a body's own field says about the model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ModelField<'a> {

@@ -50,6 +50,13 @@ pub(crate) struct Failure<D> {
     dialect: PhantomData<D>,
 }
 
+impl<D> Failure<D> {
+    /// The problem, for protocols that have no bodies for errors.
+    pub(crate) fn into_problem(self) -> Problem {
+        self.problem
+    }
+}
+
 impl<D> From<Problem> for Failure<D> {
     fn from(problem: Problem) -> Self {
         Self { problem, dialect: PhantomData }

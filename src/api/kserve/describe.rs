@@ -1,5 +1,12 @@
 //! The tensors that every model takes and gives, whatever the transport that describes them.
 
+/// The platform that runs a model's graphs, as the protocol spells it.
+pub(super) const PLATFORM: &str = "onnx_onnxv1";
+
+/// The platform and the backend as Triton spells them.
+pub(super) const TRITON_PLATFORM: &str = "onnxruntime_onnx";
+pub(super) const BACKEND: &str = "onnxruntime";
+
 /// A number format, by its names in the protocol and in Triton's model configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Datatype {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    describe::{INPUTS, OUTPUTS, TensorDescription},
+    describe::{BACKEND, INPUTS, OUTPUTS, PLATFORM, TRITON_PLATFORM, TensorDescription},
     inference::{Inferred, Parameters},
     tensor::OutputValues,
 };
@@ -190,9 +190,6 @@ struct TensorMetadata {
     shape: [i64; 2],
 }
 
-/// The platform that runs a model's graphs, as the protocol spells it.
-pub(super) const PLATFORM: &str = "onnx_onnxv1";
-
 impl ModelMetadata {
     pub(super) fn of(model: &Model) -> Self {
         let metadata = |tensor: &TensorDescription| TensorMetadata {
@@ -245,8 +242,8 @@ impl ModelConfig {
     pub(super) fn of(model: &Model, max_batch_size: usize) -> Self {
         Self {
             name: model.name.clone(),
-            platform: "onnxruntime_onnx",
-            backend: "onnxruntime",
+            platform: TRITON_PLATFORM,
+            backend: BACKEND,
             max_batch_size,
             input: INPUTS
                 .iter()

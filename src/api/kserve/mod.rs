@@ -4,6 +4,7 @@
 mod binary;
 mod describe;
 mod dto;
+mod grpc;
 mod inference;
 mod repository;
 mod tensor;
@@ -32,6 +33,7 @@ use super::{
 };
 use crate::engine::Model;
 use dto::{ModelConfig, ModelMetadata, ServerMetadata};
+pub(super) use grpc::routes as grpc_routes;
 
 /// The dialect of KServe and Triton.
 #[derive(Debug)]

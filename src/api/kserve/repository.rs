@@ -31,6 +31,10 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
 }
 
+/// Why nothing is unloaded.
+pub(super) const STAYS_LOADED: &str =
+    "models stay loaded while the server runs; take the model out of the repository and restart it";
+
 /// Which models to list.
 #[derive(Debug, Default, Deserialize)]
 struct IndexBody {
@@ -91,5 +95,5 @@ async fn unload(
     Path(ModelPath { model }): Path<ModelPath>,
 ) -> Result<Json<Done>, Failure<Kserve>> {
     find(&state, &model, None)?;
-    Err(invalid("models stay loaded while the server runs; take the model out of the repository and restart it").into())
+    Err(invalid(STAYS_LOADED).into())
 }

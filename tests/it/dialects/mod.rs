@@ -6,6 +6,7 @@
 
 mod choice;
 mod documentation;
+mod grpc;
 mod inference_servers;
 mod kserve;
 mod rerank;

@@ -1,0 +1,169 @@
+//! KServe's V2 protocol over gRPC. The messages are written down here a second time, by number, so that a number that
+//! changes in the protocol file shows.
+
+use prost::Message;
+
+use super::server;
+use crate::support::Server;
+
+#[derive(Clone, PartialEq, Message)]
+struct InferRequest {
+    #[prost(string, tag = "1")]
+    model_name: String,
+    #[prost(string, tag = "3")]
+    id: String,
+    #[prost(message, repeated, tag = "5")]
+    inputs: Vec<Tensor>,
+    #[prost(message, repeated, tag = "6")]
+    outputs: Vec<Wanted>,
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    packed: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Tensor {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    datatype: String,
+    #[prost(int64, repeated, tag = "3")]
+    shape: Vec<i64>,
+    #[prost(message, optional, tag = "5")]
+    contents: Option<Contents>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Contents {
+    #[prost(int64, repeated, tag = "3")]
+    integers: Vec<i64>,
+    #[prost(float, repeated, tag = "6")]
+    floats: Vec<f32>,
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    texts: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Wanted {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct InferResponse {
+    #[prost(string, tag = "1")]
+    model_name: String,
+    #[prost(string, tag = "2")]
+    model_version: String,
+    #[prost(string, tag = "3")]
+    id: String,
+    #[prost(message, repeated, tag = "5")]
+    outputs: Vec<Tensor>,
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    packed: Vec<Vec<u8>>,
+}
+
+/// The message `{1: value}`: readiness, health and names are of this form.
+#[derive(Clone, PartialEq, Message)]
+struct Number {
+    #[prost(uint64, tag = "1")]
+    value: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Name {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+/// Calls a method; an error is gRPC's status code.
+async fn call<R: Message + Default>(server: &Server, method: &str, message: &impl Message) -> Result<R, u32> {
+    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let message = message.encode_to_vec();
+    // A frame is a flag, the length in network order, and the message.
+    let mut frame = vec![0];
+    frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    frame.extend(message);
+    let request = client.post(server.url(method)).header("content-type", "application/grpc").header("te", "trailers");
+    let response = request.body(frame).send().await.unwrap();
+    // A call that failed has its status in the headers, since nothing follows them.
+    if let Some(status) = response.headers().get("grpc-status") {
+        return Err(status.to_str().unwrap().parse().unwrap());
+    }
+    let body = response.bytes().await.unwrap();
+    Ok(R::decode(&body[5..]).unwrap())
+}
+
+const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+
+fn tensor(name: &str, datatype: &str, shape: &[i64], contents: Option<Contents>) -> Tensor {
+    Tensor { name: name.to_owned(), datatype: datatype.to_owned(), shape: shape.to_vec(), contents }
+}
+
+#[tokio::test]
+async fn packed_and_plain_tensors_get_the_same_scores() {
+    let server = server().await;
+    let wanted = vec![Wanted { name: "rewards".to_owned() }];
+    let texts = Contents { texts: vec![b"10 20".to_vec(), b"30".to_vec()], ..Contents::default() };
+    let plain = InferRequest {
+        model_name: "chat".to_owned(),
+        id: "mine".to_owned(),
+        inputs: vec![tensor("text", "BYTES", &[2, 1], Some(texts))],
+        outputs: wanted.clone(),
+        packed: Vec::new(),
+    };
+    let reply: InferResponse = call(&server, INFER, &plain).await.unwrap();
+    assert_eq!((reply.model_name.as_str(), reply.id.as_str(), reply.model_version.len()), ("chat", "mine", 16));
+    assert_eq!((reply.outputs[0].datatype.as_str(), reply.outputs[0].shape.as_slice()), ("FP32", [2, 1].as_slice()));
+    let scores = reply.outputs[0].contents.clone().unwrap().floats;
+    assert!((scores[0] - 0.02).abs() < 1e-6 && (scores[1] - 0.02).abs() < 1e-6, "{scores:?}");
+
+    let ids: Vec<u8> = [10_i64, 20, 30, 9].iter().flat_map(|id| id.to_le_bytes()).collect();
+    let lengths: Vec<u8> = [2_i32, 1].iter().flat_map(|length| length.to_le_bytes()).collect();
+    let packed = InferRequest {
+        inputs: vec![tensor("tokens", "INT64", &[2, 2], None), tensor("sequence_lengths", "INT32", &[2, 1], None)],
+        packed: vec![ids, lengths],
+        ..plain
+    };
+    let reply: InferResponse = call(&server, INFER, &packed).await.unwrap();
+    assert_eq!(reply.outputs[0].contents, None);
+    let bytes: Vec<u8> = scores.iter().flat_map(|score| score.to_le_bytes()).collect();
+    assert_eq!(reply.packed, [bytes]);
+}
+
+#[tokio::test]
+async fn what_is_wrong_has_its_code() {
+    let server = server().await;
+    let request = |model: &str, inputs: Vec<Tensor>| InferRequest {
+        model_name: model.to_owned(),
+        inputs,
+        ..InferRequest::default()
+    };
+    let text = || tensor("text", "BYTES", &[1], Some(Contents { texts: vec![b"10".to_vec()], ..Contents::default() }));
+    for (request, code) in [
+        (request("nobody", vec![text()]), 5),
+        (request("chat", vec![text(), text()]), 3),
+        (request("chat", vec![tensor("text", "FP32", &[1], None)]), 3),
+        (request("chat", Vec::new()), 3),
+    ] {
+        assert_eq!(call::<InferResponse>(&server, INFER, &request).await, Err(code), "{request:?}");
+    }
+    let unload = "/inference.GRPCInferenceService/RepositoryModelUnload";
+    assert_eq!(call::<Name>(&server, unload, &Name::default()).await, Err(5));
+}
+
+#[tokio::test]
+async fn health_is_told_in_both_protocols() {
+    let server = server().await;
+    let nameless = Name::default();
+    for method in ["ServerLive", "ServerReady"] {
+        let reply: Number =
+            call(&server, &format!("/inference.GRPCInferenceService/{method}"), &nameless).await.unwrap();
+        assert_eq!(reply.value, 1, "{method}");
+    }
+    let check = "/grpc.health.v1.Health/Check";
+    for name in ["", "inference.GRPCInferenceService", "pair"] {
+        let reply: Number = call(&server, check, &Name { name: name.to_owned() }).await.unwrap();
+        assert_eq!(reply.value, 1, "{name:?} is serving");
+    }
+    assert_eq!(call::<Number>(&server, check, &Name { name: "nobody".to_owned() }).await, Err(5));
+}
