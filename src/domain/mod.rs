@@ -7,6 +7,7 @@
 pub mod catalogue;
 mod conversation;
 mod ids;
+mod reading;
 mod reward;
 mod tensor;
 mod tokens;
@@ -14,6 +15,7 @@ mod unique_keys;
 
 pub use conversation::{Conversation, ConversationError, Message, RenderedText, Role, Sample};
 pub use ids::{ModelName, ModelNameError, ModelVersion};
+pub use reading::{Probe, Reading};
 pub use reward::{NonFinite, Reward};
 pub use tensor::{Dimension, ElementType, GraphSignature, RowTensor, TensorSpec};
 pub use tokens::{Cut, TokenizedInput};

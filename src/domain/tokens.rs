@@ -5,6 +5,8 @@ use std::ops::Range;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::Reading;
+
 /// How many tokens a truncation policy removed. Both zero when nothing was cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 pub struct Cut {
@@ -25,7 +27,7 @@ impl Cut {
 /// The token ids of one sample, special tokens included, never padded.
 ///
 /// Invariants: at least one token; as many type ids as ids; `response` lies within the tokens; step marks ascend within
-/// the tokens; offsets, where known, are one a token of the response.
+/// the tokens; offsets, where known, are one a token of the response; what is read lies within the tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TokenizedInput {
     ids: Box<[u32]>,
@@ -34,6 +36,7 @@ pub struct TokenizedInput {
     cut: Cut,
     steps: Box<[usize]>,
     offsets: Option<Box<[Range<usize>]>>,
+    reading: Reading,
 }
 
 impl TokenizedInput {
@@ -51,6 +54,7 @@ impl TokenizedInput {
             cut,
             steps: Box::default(),
             offsets: None,
+            reading: Reading::Scores,
         })
     }
 
@@ -71,6 +75,25 @@ impl TokenizedInput {
         let sound = offsets.len() == self.response.len() && offsets.iter().all(|range| range.start <= range.end);
         self.offsets = Some(offsets.into());
         sound.then_some(self)
+    }
+
+    /// Says what is read of a decoder's pass over it. `None` when a range is empty, reaches beyond the tokens or begins
+    /// at the first one, or when there are no tokens to choose from.
+    #[must_use]
+    pub fn with_reading(mut self, reading: Reading) -> Option<Self> {
+        let sound = match &reading {
+            Reading::Scores | Reading::LastState => true,
+            Reading::LogProbabilities(range) => range.start > 0 && range.start < range.end && range.end <= self.len(),
+            Reading::NextToken(ids) => !ids.is_empty(),
+        };
+        self.reading = reading;
+        sound.then_some(self)
+    }
+
+    /// What is read of a decoder's pass over it.
+    #[must_use]
+    pub fn reading(&self) -> &Reading {
+        &self.reading
     }
 
     /// The positions of the step marks, ascending; empty where none were sought or found.
@@ -132,5 +155,17 @@ mod tests {
         assert!(input.clone().with_offsets(std::iter::once(0..2).collect()).is_none());
         let (start, end) = (2, 1);
         assert!(input.with_offsets(vec![0..1, start..end]).is_none());
+    }
+
+    #[test]
+    fn what_is_read_lies_within_the_tokens() {
+        let input = TokenizedInput::new(vec![1, 2, 3], vec![0; 3], 1..3, Cut::default()).unwrap();
+        for good in [Reading::LogProbabilities(1..3), Reading::NextToken([7].into()), Reading::LastState] {
+            assert_eq!(input.clone().with_reading(good.clone()).unwrap().reading(), &good);
+        }
+        for bad in [0..2, 1..4, 2..2].map(Reading::LogProbabilities) {
+            assert_eq!(input.clone().with_reading(bad), None);
+        }
+        assert_eq!(input.with_reading(Reading::NextToken(Box::default())), None);
     }
 }

@@ -1,0 +1,43 @@
+//! What a head wants to know of a decoder's pass, and the texts that it wants passes over.
+//!
+//! Most heads read the scores of a graph for the sample itself. Heads of language models ask more: how likely a text is,
+//! or which of a few words comes next, for one or several texts made out of a sample. Each such text is a [`Probe`]; once
+//! it is tokenised, its [`Reading`] travels with the tokens, so that caches, queues and batches need to know no more.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{Message, Sample};
+
+/// What is read of a decoder's pass over one input.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Reading {
+    /// The graph's scores, where its head reads them: at the last token, or at the step marks.
+    #[default]
+    Scores,
+    /// The log-probability of each token in this range, given all tokens before it: one number a token. Within the
+    /// input, not empty, and not from the first token on, which nothing comes before.
+    LogProbabilities(Range<usize>),
+    /// The log-probability of each of these tokens, at least one, as the one that follows the input.
+    NextToken(Box<[u32]>),
+    /// The trunk's state at the last token.
+    LastState,
+}
+
+/// A text that a head wants a pass over, and what it wants to know of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Probe {
+    /// How likely each token of the sample's response is.
+    Response(Sample),
+    /// How likely each token of the last turn is, whoever speaks. There is at least one turn.
+    LastTurn(Vec<Message>),
+    /// How likely each of some words is as the first one of the assistant's turn that comes next. Each word must be one
+    /// token.
+    NextWord {
+        /// What was said so far.
+        turns: Vec<Message>,
+        /// The words, at least one, exactly as the model would write them, with a leading space where it writes one.
+        words: Arc<[String]>,
+    },
+    /// The trunk's state at the end of the sample.
+    LastState(Sample),
+}
