@@ -88,6 +88,20 @@ pub enum RuntimeError {
         #[source]
         cause: Cause,
     },
+    /// The device's memory doesn't hold the pass. A smaller batch may fit.
+    #[error(
+        "the device ran out of memory in a pass of {samples} samples padded to {tokens} tokens: {cause}; lower \
+         scheduling.max_batch_tokens or text.max_tokens, or raise the provider's memory_limit_mb"
+    )]
+    OutOfMemory {
+        /// How many samples were run.
+        samples: usize,
+        /// How many positions each was padded to.
+        tokens: usize,
+        /// What ONNX Runtime said.
+        #[source]
+        cause: Cause,
+    },
     /// The pass was stopped on request.
     #[error("the forward pass was cancelled")]
     Cancelled,

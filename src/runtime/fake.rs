@@ -34,6 +34,8 @@ struct Inner {
     batches: Vec<Vec<Vec<u32>>>,
     poison: Option<u32>,
     explosive: Option<u32>,
+    /// The positions that fit into memory.
+    memory: Option<usize>,
 }
 
 impl State {
@@ -92,6 +94,11 @@ impl FakeControl {
         self.state.lock().explosive = Some(id);
     }
 
+    /// Makes every pass run out of memory that has more than so many positions, padding included.
+    pub fn run_out_of_memory_above(&self, positions: usize) {
+        self.state.lock().memory = Some(positions);
+    }
+
     /// The token ids of every batch that was started, in order.
     #[must_use]
     pub fn batches(&self) -> Vec<Vec<Vec<u32>>> {
@@ -131,7 +138,15 @@ impl Executor for FakeExecutor {
         }
         let holds = |id: Option<u32>| id.is_some_and(|id| batch.inputs().iter().any(|input| input.ids().contains(&id)));
         let (poisoned, explosive) = (holds(inner.poison), holds(inner.explosive));
+        let fits = inner.memory.is_none_or(|positions| batch.padded_tokens() <= positions);
         drop(inner);
+        if !fits {
+            return Err(RuntimeError::OutOfMemory {
+                samples: batch.len(),
+                tokens: batch.longest(),
+                cause: "told to run out".into(),
+            });
+        }
         assert!(!explosive, "told to panic");
         if poisoned {
             return Err(RuntimeError::Pass { cause: "told to fail".into() });

@@ -11,6 +11,7 @@
 
 pub mod calibrate;
 mod job;
+mod memory;
 mod planner;
 mod policy;
 mod rate;

@@ -53,11 +53,20 @@ struct Entry<T> {
     job: Waiting<T>,
 }
 
+/// Much waits when its tokens would pay for so many passes: from then on it is cheaper to make a pass more than to
+/// pad what is computed anyway.
+const MUCH: usize = 4;
+
 impl<T> Planner<T> {
     /// An empty planner.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self { policy, jobs: HashMap::new(), order: BTreeSet::new(), deadlines: BTreeSet::new(), tokens: 0, next: 0 }
+    }
+
+    /// Changes how many positions a batch of several samples may have.
+    pub fn set_budget(&mut self, budget: usize) {
+        self.policy.budget = budget;
     }
 
     /// How many jobs wait.
@@ -165,12 +174,18 @@ impl<T> Planner<T> {
     fn grow(&self, window: &[(usize, JobId)], anchor: usize, share: usize) -> Range<usize> {
         let limit = self.policy.budget.min(share);
         let length = |index: usize| window[index].0;
+        let most_padding =
+            if self.tokens >= self.policy.overhead.saturating_mul(MUCH) { self.policy.padding_percent } else { 100 };
         let (mut start, mut end) = (anchor, anchor + 1);
+        let mut padded = 0;
         while end - start < self.policy.max_batch {
             let samples = end - start;
             let longest = length(end - 1);
             let worthwhile = |padding: usize, longest: usize| {
-                padding <= self.policy.overhead && (samples + 1).saturating_mul(longest) <= limit
+                let positions = (samples + 1).saturating_mul(longest);
+                padding <= self.policy.overhead
+                    && positions <= limit
+                    && (padded + padding).saturating_mul(100) <= positions.saturating_mul(most_padding)
             };
             let shorter =
                 (start > 0).then(|| longest - length(start - 1)).filter(|&padding| worthwhile(padding, longest));
@@ -179,8 +194,14 @@ impl<T> Planner<T> {
                 .filter(|&(padding, longest)| worthwhile(padding, longest))
                 .map(|(padding, _)| padding);
             match (shorter, longer) {
-                (Some(less), other) if other.is_none_or(|more| less <= more) => start -= 1,
-                (_, Some(_)) => end += 1,
+                (Some(less), other) if other.is_none_or(|more| less <= more) => {
+                    padded += less;
+                    start -= 1;
+                }
+                (_, Some(more)) => {
+                    padded += more;
+                    end += 1;
+                }
                 _ => break,
             }
         }

@@ -19,6 +19,11 @@ pub struct Policy {
     /// What a pass costs beyond its tokens, measured in tokens: a job joins a batch when the padding that it brings
     /// is less than the pass that it saves.
     pub overhead: usize,
+    /// The most padding that a batch may hold while much waits, in percent of its positions; 100 sets no bound.
+    ///
+    /// `overhead` alone bounds what each job adds, which adds up where passes are dear and batches large, as on a
+    /// GPU. While little waits, one padded pass is still better than two.
+    pub padding_percent: usize,
     /// How long a job may be overtaken by shorter ones, for each of its tokens.
     pub patience: Duration,
     /// How long a job may be overtaken by shorter ones at most, however long it is.
@@ -37,6 +42,7 @@ impl Default for Policy {
             max_batch: 32,
             window: 64,
             overhead: 16,
+            padding_percent: 100,
             patience: Duration::from_millis(20),
             age_bound: Duration::from_secs(10),
             priority_step: Duration::from_secs(30),

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Admission, Completed, Job, JobError, JobId, Limits, Planned, Planner, Policy, Priority, Refusal, Ticket, Waiting,
-    rate::Rate, worker,
+    memory::MemoryBound, rate::Rate, worker,
 };
 use crate::{
     domain::TokenizedInput,
@@ -93,6 +93,7 @@ struct State {
     /// The running pass of each job whose ticket is still held.
     running: HashMap<JobId, Arc<Listeners>>,
     rate: Rate,
+    memory: MemoryBound,
     stopping: bool,
 }
 
@@ -127,6 +128,7 @@ impl Scheduler {
                 running_tokens: 0,
                 running: HashMap::new(),
                 rate: Rate::assumed(limits.tokens_per_second),
+                memory: MemoryBound::new(policy.budget),
                 stopping: false,
             }),
             crowd_wanted: Condvar::new(),
@@ -402,6 +404,23 @@ impl Shared {
             state.rate.observe(tokens, took, workers);
         }
         self.changed(&state);
+    }
+
+    /// A pass of so many positions ran out of memory: later batches are smaller.
+    pub(super) fn ran_out_of_memory(&self, positions: usize) {
+        let mut state = self.lock();
+        if let Some(bound) = state.memory.ran_out(positions) {
+            state.planner.set_budget(bound);
+            tracing::warn!(positions, bound, "out of memory: batches are smaller from now on");
+        }
+    }
+
+    /// A pass of so many positions had enough memory.
+    pub(super) fn fitted_into_memory(&self, positions: usize) {
+        let mut state = self.lock();
+        if let Some(bound) = state.memory.fitted(positions) {
+            state.planner.set_budget(bound);
+        }
     }
 
     /// The holder of the job's ticket has gone.

@@ -32,10 +32,21 @@ fn run(shared: &Shared, executor: &mut dyn Executor, pass: Pass) -> Option<Durat
     for planned in &jobs {
         shared.metrics.waited(started - planned.job.payload.submitted);
     }
-    let failure = match attempt(shared, executor, &jobs, &cancellation) {
+    compute(shared, executor, jobs, &cancellation).then(|| started.elapsed())
+}
+
+/// Computes jobs together, or in smaller parts where they fail together; tells whether they came through at once.
+fn compute(
+    shared: &Shared,
+    executor: &mut dyn Executor,
+    mut jobs: Vec<Planned<Pending>>,
+    cancellation: &Cancellation,
+) -> bool {
+    let started = Instant::now();
+    let failure = match attempt(shared, executor, &jobs, cancellation) {
         Ok(rows) => {
             answer(jobs, rows, started);
-            return Some(started.elapsed());
+            return true;
         }
         Err(failure) => failure,
     };
@@ -43,21 +54,26 @@ fn run(shared: &Shared, executor: &mut dyn Executor, pass: Pass) -> Option<Durat
         for planned in jobs {
             reply(planned.job.payload, Err(failure.clone()));
         }
-        return None;
+        return false;
     }
-    // One sample that can't be computed must not take its neighbours with it.
-    for planned in jobs {
-        if planned.job.payload.reply.is_closed() {
-            continue;
-        }
-        let started = Instant::now();
-        let alone = vec![planned];
-        match attempt(shared, executor, &alone, &cancellation) {
-            Ok(rows) => answer(alone, rows, started),
-            Err(failure) => alone.into_iter().for_each(|planned| reply(planned.job.payload, Err(failure.clone()))),
+    let parts = if is_out_of_memory(&failure) {
+        let longer = jobs.split_off(jobs.len() / 2);
+        vec![jobs, longer]
+    } else {
+        // One sample that can't be computed must not take its neighbours with it.
+        jobs.into_iter().map(|planned| vec![planned]).collect()
+    };
+    for mut part in parts {
+        part.retain(|planned| !planned.job.payload.reply.is_closed());
+        if !part.is_empty() {
+            compute(shared, executor, part, cancellation);
         }
     }
-    None
+    false
+}
+
+fn is_out_of_memory(failure: &JobError) -> bool {
+    matches!(failure, JobError::Runtime(error) if matches!(**error, RuntimeError::OutOfMemory { .. }))
 }
 
 fn attempt(
@@ -76,6 +92,7 @@ fn attempt(
     match result {
         Ok(Ok(rows)) if rows.len() == batch.len() => {
             guard.done();
+            shared.fitted_into_memory(batch.padded_tokens());
             Ok(rows)
         }
         Ok(Ok(rows)) => {
@@ -85,6 +102,11 @@ fn attempt(
         Ok(Err(RuntimeError::Cancelled)) => {
             guard.cancelled();
             Err(JobError::Stopped)
+        }
+        Ok(Err(error @ RuntimeError::OutOfMemory { .. })) => {
+            guard.out_of_memory();
+            shared.ran_out_of_memory(batch.padded_tokens());
+            Err(JobError::Runtime(Arc::new(error)))
         }
         Ok(Err(error)) => {
             tracing::warn!(%error, samples = batch.len(), "a forward pass failed");

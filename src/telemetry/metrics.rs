@@ -38,6 +38,7 @@ pub(super) struct ModelFamilies {
     pub(super) passes: HistogramVec,
     pub(super) running_passes: IntGaugeVec,
     pub(super) failed_passes: IntCounterVec,
+    pub(super) out_of_memory_passes: IntCounterVec,
     pub(super) refused_samples: IntCounterVec,
     pub(super) expired_samples: IntCounterVec,
     pub(super) cancelled_samples: IntCounterVec,
@@ -112,6 +113,10 @@ impl Metrics {
                 passes: histogram("karat_forward_pass_seconds", "Time a forward pass took", &SECONDS)?,
                 running_passes: gauge("karat_forward_passes_running", "Forward passes that are running")?,
                 failed_passes: counter("karat_forward_passes_failed_total", "Forward passes that failed")?,
+                out_of_memory_passes: counter(
+                    "karat_forward_passes_out_of_memory_total",
+                    "Forward passes that the device's memory didn't hold; their batches are run in smaller parts",
+                )?,
                 refused_samples: counter("karat_samples_refused_total", "Samples refused because too much waits")?,
                 expired_samples: counter(
                     "karat_samples_expired_total",

@@ -19,6 +19,7 @@ pub struct ModelMetrics {
     passes: Histogram,
     running_passes: IntGauge,
     failed_passes: IntCounter,
+    out_of_memory_passes: IntCounter,
     refused_samples: IntCounter,
     expired_samples: IntCounter,
     cancelled_samples: IntCounter,
@@ -42,6 +43,7 @@ impl ModelMetrics {
             passes: families.passes.with_label_values(label),
             running_passes: families.running_passes.with_label_values(label),
             failed_passes: families.failed_passes.with_label_values(label),
+            out_of_memory_passes: families.out_of_memory_passes.with_label_values(label),
             refused_samples: families.refused_samples.with_label_values(label),
             expired_samples: families.expired_samples.with_label_values(label),
             cancelled_samples: families.cancelled_samples.with_label_values(label),
@@ -122,6 +124,7 @@ pub struct PassGuard<'a> {
 enum Outcome {
     Done,
     Cancelled,
+    OutOfMemory,
     Failed,
 }
 
@@ -135,6 +138,11 @@ impl PassGuard<'_> {
     pub fn cancelled(mut self) {
         self.outcome = Outcome::Cancelled;
     }
+
+    /// The device's memory didn't hold the pass.
+    pub fn out_of_memory(mut self) {
+        self.outcome = Outcome::OutOfMemory;
+    }
 }
 
 impl Drop for PassGuard<'_> {
@@ -147,6 +155,7 @@ impl Drop for PassGuard<'_> {
                 self.metrics.padding_tokens.inc_by(self.padding as u64);
             }
             Outcome::Cancelled => self.metrics.cancelled_passes.inc(),
+            Outcome::OutOfMemory => self.metrics.out_of_memory_passes.inc(),
             Outcome::Failed => self.metrics.failed_passes.inc(),
         }
     }
@@ -168,14 +177,16 @@ mod tests {
         let model = metrics.model(&"m".parse().unwrap());
         model.pass(2, 30, 40).done();
         model.pass(1, 7, 7).cancelled();
+        model.pass(4, 4, 4).out_of_memory();
         drop(model.pass(1, 9, 9));
         let text = metrics.render().unwrap();
         for line in [
             "karat_tokens_total{model=\"m\"} 30",
             "karat_padding_tokens_total{model=\"m\"} 10",
-            "karat_forward_pass_seconds_count{model=\"m\"} 3",
+            "karat_forward_pass_seconds_count{model=\"m\"} 4",
             "karat_forward_passes_cancelled_total{model=\"m\"} 1",
             "karat_forward_passes_failed_total{model=\"m\"} 1",
+            "karat_forward_passes_out_of_memory_total{model=\"m\"} 1",
             "karat_forward_passes_running{model=\"m\"} 0",
             "karat_batch_padding_ratio_sum{model=\"m\"} 0.25",
         ] {

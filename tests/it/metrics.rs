@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Repository, Server};
 
 /// Every metric with its type and labels.
-const CONTRACT: [(&str, &str, &[&str]); 22] = [
+const CONTRACT: [(&str, &str, &[&str]); 23] = [
     ("karat_batch_padding_ratio", "histogram", &["model"]),
     ("karat_batch_samples", "histogram", &["model"]),
     ("karat_build_info", "gauge", &["version"]),
@@ -18,6 +18,7 @@ const CONTRACT: [(&str, &str, &[&str]); 22] = [
     ("karat_forward_pass_seconds", "histogram", &["model"]),
     ("karat_forward_passes_cancelled_total", "counter", &["model"]),
     ("karat_forward_passes_failed_total", "counter", &["model"]),
+    ("karat_forward_passes_out_of_memory_total", "counter", &["model"]),
     ("karat_forward_passes_running", "gauge", &["model"]),
     ("karat_http_request_seconds", "histogram", &["route"]),
     ("karat_http_requests_in_flight", "gauge", &[]),

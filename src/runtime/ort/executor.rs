@@ -8,6 +8,7 @@ use ::ort::{
 };
 use half::{bf16, f16};
 
+use super::failure;
 use crate::{
     domain::{Dimension, ElementType, GraphSignature, RowTensor, TensorSpec},
     runtime::{Cancellation, CudaOptions, Executor, GraphBinding, Provider, RuntimeError, TensorrtOptions, TokenBatch},
@@ -105,9 +106,7 @@ impl OrtExecutor {
 
 impl Executor for OrtExecutor {
     fn run(&mut self, batch: &TokenBatch, cancel: &Cancellation) -> Result<Vec<Vec<RowTensor>>, RuntimeError> {
-        let failed = |error: ::ort::Error| {
-            if cancel.is_cancelled() { RuntimeError::Cancelled } else { RuntimeError::Pass { cause: error.into() } }
-        };
+        let failed = |error: ::ort::Error| failure::explain(error, batch, cancel);
         if cancel.is_cancelled() {
             return Err(RuntimeError::Cancelled);
         }

@@ -4,6 +4,7 @@
 //! to run it.
 
 mod executor;
+mod failure;
 mod graph;
 mod inspect;
 mod library;

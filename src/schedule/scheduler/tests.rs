@@ -232,6 +232,49 @@ async fn a_poisonous_sample_does_not_take_its_neighbours_with_it() {
 }
 
 #[tokio::test]
+async fn a_batch_that_does_not_fit_is_split_and_later_ones_are_smaller() {
+    let harness = one_worker();
+    let first = harness.occupy();
+    harness.control.run_out_of_memory_above(6);
+    let tickets = harness.scheduler.submit(jobs(16)).unwrap();
+    harness.control.open();
+    assert!(first.await.is_ok());
+    for (ticket, id) in tickets.into_iter().zip(1..) {
+        assert_score(&ticket.await, &[id, id + 1]);
+    }
+    // 16 jobs of 2 tokens: 32, 16 and 8 positions don't fit, 4 do.
+    assert!(harness.metric("karat_forward_passes_out_of_memory_total{model=\"m\"} 7"));
+    let tries = harness.control.batches().len();
+
+    let first = harness.occupy();
+    let tickets = harness.scheduler.submit(jobs(16)).unwrap();
+    harness.control.open();
+    assert!(first.await.is_ok());
+    for (ticket, id) in tickets.into_iter().zip(1..) {
+        assert_score(&ticket.await, &[id, id + 1]);
+    }
+    let later: Vec<usize> = harness.control.batches()[tries + 1..].iter().map(Vec::len).collect();
+    assert_eq!(later, [2; 8], "the bound was learned");
+}
+
+#[tokio::test]
+async fn a_sample_that_never_fits_fails_alone() {
+    let harness = one_worker();
+    let first = harness.occupy();
+    harness.control.run_out_of_memory_above(4);
+    let mut all = jobs(3);
+    all.push(job(&[1, 2, 3, 4, 5]));
+    let mut tickets = harness.scheduler.submit(all).unwrap();
+    harness.control.open();
+    assert!(first.await.is_ok());
+    let error = tickets.pop().unwrap().await.unwrap_err().to_string();
+    assert!(error.contains("out of memory") && error.contains("max_tokens"), "{error}");
+    for (ticket, id) in tickets.into_iter().zip(1..) {
+        assert_score(&ticket.await, &[id, id + 1]);
+    }
+}
+
+#[tokio::test]
 async fn shutdown_finishes_what_was_admitted() {
     let harness = harness(2, true, Policy { max_batch: 1, ..Policy::default() }, Limits::default());
     let tickets = harness.scheduler.submit(jobs(50)).unwrap();

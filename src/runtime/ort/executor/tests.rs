@@ -173,6 +173,31 @@ fn a_running_pass_can_be_stopped_from_another_thread() {
     });
 }
 
+/// A graph that needs 2^45 bytes for each token.
+fn greedy() -> GraphWriter {
+    GraphWriter::default()
+        .input("input_ids", INT64, &["batch", "tokens"])
+        .integers("sizes", &[1 << 20, 1 << 23, 1, 1])
+        .integers("axes", &[0, 1])
+        .node("Cast", &["input_ids"], "ids", &[("to", i64::from(FLOAT))])
+        .node("Expand", &["ids", "sizes"], "many", &[])
+        .node("ReduceMax", &["many"], "most", &[("keepdims", 0)])
+        .node("Mul", &["ids", "most"], "scores", &[])
+        .output("scores", FLOAT, &["batch", "tokens"])
+}
+
+#[test]
+fn a_pass_that_memory_does_not_hold_is_told_from_a_failed_one() {
+    let (_folder, path) = greedy().write();
+    let only_ids =
+        GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["scores"]) };
+    let mut executor = open(&path).executor(&only_ids, NonZeroUsize::MIN).unwrap();
+    for _ in 0..2 {
+        let error = executor.run(&batch(&[&[1, 2, 3], &[4]]), &Cancellation::new()).unwrap_err();
+        assert!(matches!(error, RuntimeError::OutOfMemory { samples: 2, tokens: 3, .. }), "{error}");
+    }
+}
+
 #[test]
 fn a_binding_that_does_not_fit_names_what_does() {
     let (_folder, path) = mirror(INT64).write();
