@@ -17,6 +17,7 @@ LISTEN ?= 127.0.0.1:8080
 VENV_PYTHON := .venv/bin/python
 VENV := .venv/complete
 ONNXRUNTIME := .karat/onnxruntime/lib/libonnxruntime.so
+ONNXRUNTIME_CUDA := .karat/onnxruntime-cuda/lib/libonnxruntime.so
 RELEASE := target/release/karat
 RELEVANCE := models/relevance/model.onnx models/relevance/tokenizer.json
 HARMLESS := models/harmless/model.onnx models/harmless/tokenizer.json
@@ -30,12 +31,16 @@ export ORT_DISABLE_TELEMETRY := 1
 export KARAT_ONNXRUNTIME ?= $(abspath $(ONNXRUNTIME))
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup demo serve test lint generate bench micro-bench train-harmless FORCE
+.PHONY: help setup setup-cuda demo serve test lint generate bench micro-bench train-harmless FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(ONNXRUNTIME) $(VENV) $(RELEVANCE) $(HARMLESS) $(GRAMMAR) ## Fetch ONNX Runtime and build the demo models
+
+setup-cuda: $(ONNXRUNTIME_CUDA) ## Fetch ONNX Runtime for NVIDIA GPUs (250 MB) and show what is missing
+	cargo build --release
+	$(RELEASE) doctor --onnxruntime $(ONNXRUNTIME_CUDA)
 
 demo: setup $(RELEASE) ## Build everything, score real candidates and print the ranking
 	$(VENV_PYTHON) -m models.tools.demo --server $(RELEASE) --models models
@@ -71,6 +76,9 @@ train-harmless: $(VENV) models/harmless/tokenizer.json ## Train the harmless hea
 
 $(ONNXRUNTIME): $(TOOLS)/onnxruntime_library.py $(TOOLS)/packages.py
 	$(PYTHON) -m models.tools.onnxruntime_library --output $@
+
+$(ONNXRUNTIME_CUDA): $(TOOLS)/onnxruntime_library.py $(TOOLS)/packages.py
+	$(PYTHON) -m models.tools.onnxruntime_library --cuda --output $@
 
 $(VENV): $(TOOLS)/virtual_environment.py $(TOOLS)/requirements.txt
 	$(PYTHON) -m models.tools.virtual_environment --requirements $(TOOLS)/requirements.txt --output .venv

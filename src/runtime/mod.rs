@@ -2,12 +2,13 @@
 //!
 //! [`Executor`] is all that the scheduler knows of a runtime: a batch of token ids goes in, one row for each sample
 //! and output comes out, padding removed. [`ort`] implements it with ONNX Runtime, [`fake`] without any graph.
-//! A [`Provider`] is the hardware path that a manifest asks for.
+//! A [`Provider`] is the hardware path that a manifest asks for; [`libraries`] finds what those of GPUs need.
 
 mod batch;
 mod cancellation;
 mod error;
 pub mod fake;
+pub mod libraries;
 pub mod ort;
 mod provider;
 

@@ -179,3 +179,40 @@ async fn a_server_opens_no_socket_but_its_own() {
     }
     assert_eq!(listening, 1);
 }
+
+#[test]
+fn the_doctor_tells_which_providers_start_and_why_others_do_not() {
+    let output = karat(&["doctor", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let diagnosis: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(diagnosis["onnxruntime"]["path"].as_str().unwrap().ends_with(".so"));
+    let trial = |name: &str| {
+        let trials = diagnosis["providers"].as_array().unwrap();
+        trials.iter().find(|trial| trial["provider"] == name).unwrap().clone()
+    };
+    assert_eq!(trial("cpu")["starts"], true);
+    // The library of `make setup` is the processor's, so CUDA can't start from it on any machine.
+    assert_eq!(trial("cuda")["starts"], false);
+    assert!(trial("cuda")["reason"].as_str().unwrap().contains(".so"), "{diagnosis}");
+    assert!(trial("cuda")["advice"].as_str().unwrap().contains("onnxruntime-gpu"), "{diagnosis}");
+
+    let text = String::from_utf8(karat(&["doctor"]).output().unwrap().stdout).unwrap();
+    assert!(text.contains("cpu       starts") && text.contains("libnvinfer.so.10"), "{text}");
+
+    let required = karat(&["doctor", "--require", "cuda"]).output().unwrap();
+    assert_eq!(required.status.code(), Some(1));
+    assert!(karat(&["doctor", "--require", "cpu"]).output().unwrap().status.success());
+}
+
+#[test]
+fn the_doctor_finds_libraries_on_the_loaders_path_and_refuses_another_version() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("libnvinfer.so.11"), "").unwrap();
+    let mut command = karat(&["doctor", "--json"]);
+    let output = command.env("LD_LIBRARY_PATH", folder.path()).output().unwrap();
+    let diagnosis: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let libraries = diagnosis["libraries"].as_array().unwrap();
+    let tensorrt = libraries.iter().find(|library| library["name"] == "libnvinfer.so.10").unwrap();
+    assert_eq!(tensorrt["unfit"][0]["version"], "11", "{tensorrt}");
+    assert_eq!(tensorrt["unfit"][0]["place"], "environment", "{tensorrt}");
+}

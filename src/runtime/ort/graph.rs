@@ -16,6 +16,7 @@ use super::{
     Library,
     executor::OrtExecutor,
     inspect::{self, Inspection},
+    preload::preload,
     provider,
     weights::SharedWeights,
 };
@@ -146,6 +147,7 @@ impl Graph {
 
 impl Source {
     fn start(&self, threads: NonZeroUsize) -> Result<Session, RuntimeError> {
+        let unavailable = |error| provider::explain(self.provider.kind(), error, self.library.path());
         let unloadable = |error: ::ort::Error| RuntimeError::Graph { path: self.path.clone(), cause: error.into() };
         let mut builder = Session::builder(&self.library.environment)
             .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::All)?))
@@ -156,10 +158,9 @@ impl Source {
             .and_then(|builder| Ok(builder.with_intra_op_spinning(false)?))
             .map_err(unloadable)?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
+        preload(self.provider.kind(), self.library.path());
         if let Some(dispatch) = provider::dispatch(&self.provider, folder, &self.inputs) {
-            builder = builder
-                .with_execution_providers([dispatch])
-                .map_err(|error| provider::explain(self.provider.kind(), error.into()))?;
+            builder = builder.with_execution_providers([dispatch]).map_err(|error| unavailable(error.into()))?;
         }
         if let Some(weights) = &self.weights {
             builder = weights.lend(builder).map_err(unloadable)?;
@@ -170,7 +171,7 @@ impl Source {
                 unloadable(error)
             }
             // A GPU is first touched here: a driver or device that is missing shows now.
-            (provider, _) => provider::explain(provider.kind(), error),
+            _ => unavailable(error),
         })
     }
 }

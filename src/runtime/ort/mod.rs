@@ -8,10 +8,12 @@ mod failure;
 mod graph;
 mod inspect;
 mod library;
+mod preload;
 mod proto;
 mod provider;
 #[cfg(test)]
 mod testing;
+mod trial;
 mod weights;
 
 pub use graph::{Graph, GraphFile};

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use ::ort::ep::{self, ArenaExtendStrategy, ExecutionProviderDispatch};
 
-use crate::runtime::{Arena, CudaOptions, Provider, ProviderKind, RuntimeError, Shape, TensorrtOptions};
+use crate::runtime::{
+    Arena, CudaOptions, Provider, ProviderKind, RuntimeError, Shape, TensorrtOptions,
+    libraries::{Finding, Places, Survey},
+};
 
 /// How ONNX Runtime registers `provider`; `None` for the processor, which it always has.
 ///
@@ -71,40 +74,51 @@ fn bytes(mebibytes: usize) -> usize {
     mebibytes.saturating_mul(1 << 20)
 }
 
-/// Says what keeps `provider` from starting and what to do, from ONNX Runtime's message.
-pub(super) fn explain(provider: ProviderKind, error: ::ort::Error) -> RuntimeError {
-    let message = error.message();
-    let (reason, advice) = match missing_library(message) {
-        Some(library) => (format!("the library {library} is missing"), install(provider, library)),
+/// Says what keeps `provider` from starting and what to do, from ONNX Runtime's message and from what lies on this
+/// machine; `onnxruntime` is the file of its library.
+pub(super) fn explain(provider: ProviderKind, error: ::ort::Error, onnxruntime: &Path) -> RuntimeError {
+    let survey = || Survey::take(&Places::of_this_machine(Some(onnxruntime)));
+    let (reason, advice) = diagnose(provider, error.message(), survey);
+    RuntimeError::Provider { provider, reason, advice, cause: error.into() }
+}
+
+fn diagnose(provider: ProviderKind, message: &str, survey: impl FnOnce() -> Survey) -> (String, String) {
+    match missing_library(message) {
+        Some(library) => {
+            let survey = survey();
+            let problem = survey.of(library).and_then(Finding::problem);
+            (
+                problem.unwrap_or_else(|| format!("the library {library} can't be loaded")),
+                install(provider, library, &survey),
+            )
+        }
         None if message.contains("not enabled in this build") || message.contains("was not compiled") => (
             format!(
                 "the library libonnxruntime_providers_{provider}.so is missing: this ONNX Runtime was built without it"
             ),
-            "install the PyPI package onnxruntime-gpu and name its libonnxruntime.so with --onnxruntime, or write \
-             \"cpu\" in the manifest's providers"
+            "install the PyPI package onnxruntime-gpu (`make setup-cuda`) and name its libonnxruntime.so with \
+             --onnxruntime, or write \"cpu\" in the manifest's providers"
                 .to_owned(),
         ),
         None => (
             first_line(message).to_owned(),
             format!("check the GPU and the provider's options, or name another provider after \"{provider}\""),
         ),
-    };
-    RuntimeError::Provider { provider, reason, advice, cause: error.into() }
+    }
 }
 
-fn install(provider: ProviderKind, library: &str) -> String {
-    let package = if library.contains("onnxruntime_providers") {
-        "the PyPI package onnxruntime-gpu, whose libraries belong beside libonnxruntime.so"
-    } else if library.contains("libnvinfer") || library.contains("libnvonnxparser") {
-        "TensorRT 10"
-    } else if library.contains("libcudnn") {
-        "cuDNN 9"
-    } else if library.starts_with("libcuda.so") {
-        "the NVIDIA driver"
-    } else {
-        "CUDA 13"
+fn install(provider: ProviderKind, library: &str, survey: &Survey) -> String {
+    let package = match survey.of(library) {
+        Some(finding) => finding.install.clone(),
+        None if library.contains("onnxruntime_providers") => {
+            "the PyPI package onnxruntime-gpu, whose libraries belong beside libonnxruntime.so".to_owned()
+        }
+        None => format!("what brings {library}"),
     };
-    format!("install {package} and put it on the loader's path, or name another provider after \"{provider}\"")
+    format!(
+        "install {package}, on the loader's path, in Python's packages or beside karat (`karat doctor` shows what is \
+         found), or name another provider after \"{provider}\""
+    )
 }
 
 /// The library that the loader missed, as in `libcudart.so.13: cannot open shared object file`.
@@ -127,11 +141,18 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
-    use crate::runtime::ShapeProfile;
+    use crate::runtime::{
+        ShapeProfile,
+        libraries::{Folder, Place},
+    };
 
     fn shape(batch: usize, tokens: usize) -> Shape {
         let positive = |number| NonZeroUsize::new(number).unwrap();
         Shape { batch: positive(batch), tokens: positive(tokens) }
+    }
+
+    fn nothing() -> Survey {
+        Survey::take(&Places::new(Vec::new()))
     }
 
     #[test]
@@ -161,10 +182,22 @@ mod tests {
                 "onnxruntime-gpu",
             ),
         ] {
-            assert_eq!(missing_library(message), Some(library));
-            assert!(install(ProviderKind::Cuda, library).contains(package));
+            let (reason, advice) = diagnose(ProviderKind::Cuda, message, nothing);
+            assert!(reason.contains(library) && advice.contains(package), "{reason}; {advice}");
         }
         assert_eq!(missing_library("CUDA failure 100: no CUDA-capable device is detected"), None);
+    }
+
+    #[test]
+    fn a_tensorrt_of_another_major_version_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("libnvinfer.so.11"), "").unwrap();
+        let places = Places::new(vec![Folder { path: folder.path().to_owned(), place: Place::System }]);
+        let message = "Failed to load library libonnxruntime_providers_tensorrt.so with error: libnvinfer.so.10: \
+                       cannot open shared object file: No such file or directory";
+        let (reason, advice) = diagnose(ProviderKind::Tensorrt, message, || Survey::take(&places));
+        assert!(reason.contains("libnvinfer.so.11 is version 11, and version 10 is needed"), "{reason}");
+        assert!(advice.contains("TensorRT 10") && advice.contains("another provider after"), "{advice}");
     }
 
     #[test]
