@@ -154,6 +154,67 @@ impl RenderedText {
     }
 }
 
+/// Two responses to the same turns, for models that say which of two is better.
+///
+/// Invariants: neither response is blank.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Pair {
+    turns: Vec<Message>,
+    first: String,
+    second: String,
+}
+
+impl Pair {
+    /// Takes two responses to what was said before, oldest turn first.
+    ///
+    /// # Errors
+    /// When a response is blank.
+    pub fn new(turns: Vec<Message>, first: String, second: String) -> Result<Self, ConversationError> {
+        if first.trim().is_empty() || second.trim().is_empty() {
+            return Err(ConversationError::EmptyResponse);
+        }
+        Ok(Self { turns, first, second })
+    }
+
+    /// What was said before.
+    #[must_use]
+    pub fn turns(&self) -> &[Message] {
+        &self.turns
+    }
+
+    /// The response whose preference over the other is told.
+    #[must_use]
+    pub fn first(&self) -> &str {
+        &self.first
+    }
+
+    /// The other response.
+    #[must_use]
+    pub fn second(&self) -> &str {
+        &self.second
+    }
+}
+
+/// Turns as one text: a single prompt bare, a dialogue with its speakers named `Human:`, `Assistant:`, `System:` or
+/// `Tool:` and blank lines between.
+#[must_use]
+pub fn dialogue_text(turns: &[Message]) -> String {
+    if let [only] = turns
+        && only.role == Role::User
+    {
+        return only.content.clone();
+    }
+    let speaker = |role| match role {
+        Role::System => "System",
+        Role::User => "Human",
+        Role::Assistant => "Assistant",
+        Role::Tool => "Tool",
+    };
+    let turns: Vec<String> =
+        turns.iter().map(|message| format!("{}: {}", speaker(message.role), message.content)).collect();
+    turns.join("\n\n")
+}
+
 /// One thing to score.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Sample {
@@ -163,6 +224,8 @@ pub enum Sample {
     Text(RenderedText),
     /// Token ids of the model's own tokenizer, special tokens included; at least one.
     Tokens(Vec<u32>),
+    /// Two responses to compare; only models that judge pairs take it.
+    Pair(Pair),
 }
 
 impl Sample {
@@ -185,6 +248,9 @@ impl Sample {
             }
             Self::Text(text) => text.text().len(),
             Self::Tokens(ids) => size_of_val(ids.as_slice()),
+            Self::Pair(Pair { turns, first, second }) => {
+                turns.iter().map(|turn| turn.content.len()).sum::<usize>() + first.len() + second.len()
+            }
         }
     }
 
@@ -234,6 +300,21 @@ mod tests {
     fn blank_text_is_refused() {
         assert_eq!(Sample::from_text("\t ".to_owned()), Err(ConversationError::EmptyText));
         assert_eq!(Sample::from_tokens(Vec::new()), Err(ConversationError::NoTokens));
+    }
+
+    #[test]
+    fn a_single_prompt_is_bare_and_a_dialogue_names_its_speakers() {
+        assert_eq!(dialogue_text(&[message(Role::User, "Why?")]), "Why?");
+        assert_eq!(dialogue_text(&[]), "");
+        assert_eq!(
+            dialogue_text(&[
+                message(Role::System, "Be brief."),
+                message(Role::User, "Hi"),
+                message(Role::Assistant, "Hello"),
+                message(Role::User, "Why?"),
+            ]),
+            "System: Be brief.\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?"
+        );
     }
 
     #[test]

@@ -7,14 +7,16 @@
 pub mod catalogue;
 mod conversation;
 mod ids;
+mod pattern;
 mod reading;
 mod reward;
 mod tensor;
 mod tokens;
 mod unique_keys;
 
-pub use conversation::{Conversation, ConversationError, Message, RenderedText, Role, Sample};
+pub use conversation::{Conversation, ConversationError, Message, Pair, RenderedText, Role, Sample, dialogue_text};
 pub use ids::{ModelName, ModelNameError, ModelVersion};
+pub use pattern::Pattern;
 pub use reading::{Probe, Reading};
 pub use reward::{NonFinite, Reward};
 pub use tensor::{Dimension, ElementType, GraphSignature, RowTensor, TensorSpec};

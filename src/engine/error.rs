@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     aggregate::AggregationError,
     domain::{ModelName, NonFinite, catalogue::ChoiceError},
-    head::HeadError,
+    head::{HeadError, ProbeError},
     runtime::RuntimeError,
     schedule::Refusal,
     text::TextError,
@@ -85,6 +85,14 @@ pub enum ScoreError {
         /// The cause.
         source: TextError,
     },
+    /// A sample has another shape than the model's head takes.
+    #[error("sample {index}: {source}")]
+    Probe {
+        /// The sample's index in the request.
+        index: usize,
+        /// The cause.
+        source: ProbeError,
+    },
     /// Token ids were sent to a composite.
     #[error(
         "token ids belong to one tokenizer, and the models of this composite have their own; send text or messages"
@@ -153,6 +161,7 @@ impl ScoreError {
             | Self::Forgetful { .. }
             | Self::Head { source: HeadError::NoSteps | HeadError::NoTokens, .. }
             | Self::Aggregate { .. }
+            | Self::Probe { .. }
             | Self::Sample { .. } => ErrorKind::Invalid,
             Self::UnknownModel { .. } => ErrorKind::NotFound,
             Self::Loading { .. } | Self::NotLoaded { .. } | Self::Stopped | Self::Refused(Refusal::Stopped) => {
@@ -168,7 +177,10 @@ impl ScoreError {
     #[must_use]
     pub fn sample(&self) -> Option<usize> {
         match self {
-            Self::Sample { index, .. } | Self::Aggregate { index, .. } | Self::Statistic { index, .. } => Some(*index),
+            Self::Sample { index, .. }
+            | Self::Probe { index, .. }
+            | Self::Aggregate { index, .. }
+            | Self::Statistic { index, .. } => Some(*index),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! From head outputs to rewards: members, aggregate, transforms, up through composites. Pure.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, ops::Range, sync::Arc, time::Duration};
 
 use super::{
     CompositeMember, Detail, EnsembleReport, GraphModel, Model, ModelBody, SampleReport, ScoreError, ScoreReport,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     aggregate::{self, Aggregation, Members},
-    domain::{Cut, Reward, TokenizedInput},
+    domain::{Cut, Reward},
     head::HeadOutput,
     transform::{Chain, Context, Signal, Supplies},
 };
@@ -52,9 +52,29 @@ pub(super) struct Leaves {
 #[derive(Debug)]
 struct Leaf {
     model: Arc<GraphModel>,
-    inputs: Inputs,
-    /// For each graph of the model, its output for each sample.
+    inputs: Arc<Inputs>,
+    /// For each graph of the model, its output for each input.
     units: Vec<Vec<Scored>>,
+}
+
+impl Leaf {
+    /// What the model's head makes of one sample: an output for each graph, or for as many graphs as it compares.
+    fn outputs(&self, inputs: Range<usize>) -> Result<Vec<Cow<'_, HeadOutput>>, ScoreError> {
+        let readings = self.units.iter().map(|unit| &unit[inputs.clone()]);
+        match self.model.head.probing() {
+            // A head that doesn't probe has one input a sample.
+            None => Ok(readings.flat_map(|unit| unit.iter().map(|scored| Cow::Borrowed(&*scored.output))).collect()),
+            Some(probing) => {
+                let readings: Vec<Vec<&HeadOutput>> =
+                    readings.map(|unit| unit.iter().map(|scored| &*scored.output).collect()).collect();
+                let combined = readings.chunks(probing.graphs()).map(|graphs| {
+                    let failed = |source| ScoreError::Head { model: self.model.name.clone(), source };
+                    probing.combine(graphs).map(Cow::Owned).map_err(failed)
+                });
+                combined.collect()
+            }
+        }
+    }
 }
 
 impl Leaves {
@@ -62,7 +82,7 @@ impl Leaves {
     pub(super) async fn collect(
         &mut self,
         model: Arc<GraphModel>,
-        inputs: Inputs,
+        inputs: Arc<Inputs>,
         pending: Vec<Vec<Pending>>,
     ) -> Result<(), ScoreError> {
         let mut units = Vec::with_capacity(pending.len());
@@ -85,7 +105,7 @@ impl Leaves {
         let mut usage = Usage::default();
         for leaf in &self.leaves {
             for unit in &leaf.units {
-                for (scored, input) in unit.iter().zip(leaf.inputs.iter()) {
+                for (scored, input) in unit.iter().zip(leaf.inputs.all()) {
                     usage.tokens += input.len();
                     usage.cached_tokens += if scored.cached { input.len() } else { 0 };
                 }
@@ -145,8 +165,7 @@ fn judge(model: &Model, court: &Court<'_>, leaves: &Leaves) -> Result<Vec<Sample
         ModelBody::Graph(graph) => {
             // Every leaf of the model was collected before anything is judged.
             let leaf = leaves.of(graph).ok_or(ScoreError::Panicked)?;
-            let samples = leaf.inputs.iter().enumerate();
-            samples.map(|(sample, input)| leaf_ballot(leaf, sample, input)).collect::<Result<Vec<_>, _>>()?
+            leaf.inputs.samples().map(|inputs| leaf_ballot(leaf, inputs)).collect::<Result<Vec<_>, _>>()?
         }
         ModelBody::Composite(members) => composite_ballots(members, leaves)?,
     };
@@ -180,8 +199,11 @@ fn aggregate(members: &[Members], court: &Court<'_>) -> Result<Vec<Reward>, Scor
 }
 
 /// The members of one graph model: the scores of each of its graphs, strung together.
-fn leaf_ballot(leaf: &Leaf, sample: usize, input: &TokenizedInput) -> Result<Ballot, ScoreError> {
-    let outputs: Vec<&HeadOutput> = leaf.units.iter().map(|unit| &*unit[sample].output).collect();
+fn leaf_ballot(leaf: &Leaf, inputs: Range<usize>) -> Result<Ballot, ScoreError> {
+    let outputs = leaf.outputs(inputs.clone())?;
+    let outputs: Vec<&HeadOutput> = outputs.iter().map(|output| &**output).collect();
+    let inputs = &leaf.inputs.all()[inputs];
+    let most = |cut: fn(&Cut) -> usize| inputs.iter().map(|input| cut(&input.cut())).max().unwrap_or(0);
     // Heads give at least one score, all graphs of a model have the same head, and a manifest names one at least.
     let first = outputs.first().ok_or(ScoreError::Panicked)?;
     let members = match first.objectives() {
@@ -202,8 +224,8 @@ fn leaf_ballot(leaf: &Leaf, sample: usize, input: &TokenizedInput) -> Result<Bal
     Ok(Ballot {
         members: members.ok_or(ScoreError::Panicked)?,
         detail: Detail::of(first),
-        tokens: input.len(),
-        cut: input.cut(),
+        tokens: inputs.iter().map(|input| input.len()).sum(),
+        cut: Cut { prompt_tokens: most(|cut| cut.prompt_tokens), response_tokens: most(|cut| cut.response_tokens) },
     })
 }
 

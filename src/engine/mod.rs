@@ -164,11 +164,16 @@ impl Engine {
     }
 
     /// Gets the head's output of every input from the cache, from a pass that runs already, or from a new pass.
-    async fn run(&self, leaves: &[Arc<GraphModel>], inputs: Vec<Inputs>, limits: Limits) -> Result<Leaves, ScoreError> {
+    async fn run(
+        &self,
+        leaves: &[Arc<GraphModel>],
+        inputs: Vec<Arc<Inputs>>,
+        limits: Limits,
+    ) -> Result<Leaves, ScoreError> {
         let mut pending = Vec::with_capacity(leaves.len());
         for (leaf, inputs) in leaves.iter().zip(&inputs) {
             // Everything is queued before anything is awaited: a refusal drops, and so abandons, what was admitted.
-            let units = leaf.units.iter().map(|unit| self.cache.begin(leaf, unit, inputs, limits));
+            let units = leaf.units.iter().map(|unit| self.cache.begin(leaf, unit, inputs.all(), limits));
             pending.push((Arc::clone(leaf), Arc::clone(inputs), units.collect::<Result<Vec<_>, _>>()?));
         }
         let mut scored = Leaves::default();

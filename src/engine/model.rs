@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     aggregate::{Aggregation, MembersShape},
     domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice},
-    head::{Head, HeadShape},
+    head::{Head, HeadShape, Probing},
     runtime::{ProviderKind, SkippedProvider},
     schedule::{Scheduler, calibrate::Calibration},
     telemetry::ModelMetrics,
@@ -139,7 +139,10 @@ impl Model {
     #[must_use]
     pub fn members_shape(&self, candidates: usize) -> MembersShape {
         match &self.body {
-            ModelBody::Graph(graph) => members_shape(&graph.head.shape(), graph.units.len(), candidates),
+            ModelBody::Graph(graph) => {
+                let graphs_a_score = graph.head.probing().map_or(1, Probing::graphs);
+                members_shape(&graph.head.shape(), graph.units.len() / graphs_a_score, candidates)
+            }
             ModelBody::Composite(members) => MembersShape { candidates, ..MembersShape::of(members.len()) },
         }
     }
@@ -159,6 +162,15 @@ impl Model {
         match &self.body {
             ModelBody::Graph(graph) => graph.pipeline.join_steps(steps),
             ModelBody::Composite(_) => None,
+        }
+    }
+
+    /// Whether the model scores pairs of responses, each sample the preference for its first one.
+    #[must_use]
+    pub fn judges_pairs(&self) -> bool {
+        match &self.body {
+            ModelBody::Graph(graph) => graph.head.shape().pairs,
+            ModelBody::Composite(_) => false,
         }
     }
 

@@ -50,6 +50,10 @@ pub struct Detail {
     pub step_rewards: Option<StepRewards>,
     /// The reward of each token of the response that stands for text.
     pub tokens: Option<Vec<TokenReward>>,
+    /// The preference for the first of two responses, shown first and shown second.
+    pub orders: Option<[f64; 2]>,
+    /// A vector that tells the response from others.
+    pub embedding: Option<Vec<f64>>,
 }
 
 /// What a chain of transforms made of a response's steps.
@@ -71,7 +75,16 @@ impl Detail {
             HeadOutput::Tokens { tokens, .. } => Some(tokens.clone()),
             _ => None,
         };
-        Self { objectives, steps: output.steps().map(<[f64]>::to_vec), step_rewards: None, tokens }
+        let orders = match output {
+            HeadOutput::Pairwise { orders, .. } => *orders,
+            _ => None,
+        };
+        let embedding = match output {
+            HeadOutput::Embedding { values, .. } => Some(values.clone()),
+            _ => None,
+        };
+        let steps = output.steps().map(<[f64]>::to_vec);
+        Self { objectives, steps, step_rewards: None, tokens, orders, embedding }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Trainers send the same prompt and response again and again (another aggregation, another epoch), and tokenising
 //! costs more than everything else about a score that is known. So what a text became is kept, under the exact text.
 
-use std::{num::NonZeroUsize, sync::Arc, thread};
+use std::{num::NonZeroUsize, ops::Range, sync::Arc, thread};
 
 use tokio::sync::Semaphore;
 
@@ -13,8 +13,31 @@ use crate::{
     text::{TextOptions, Tokenized},
 };
 
-/// The inputs of one graph model, in the order of the request's samples.
-pub(super) type Inputs = Arc<[Arc<TokenizedInput>]>;
+/// The inputs of one graph model: one or, where its head asks several things of a sample, more for each sample.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    all: Vec<Arc<TokenizedInput>>,
+    /// Where each sample's inputs end.
+    ends: Vec<usize>,
+}
+
+impl Inputs {
+    fn push(&mut self, sample: &[Arc<TokenizedInput>]) {
+        self.all.extend_from_slice(sample);
+        self.ends.push(self.all.len());
+    }
+
+    /// Every input of every sample, in their order.
+    pub(super) fn all(&self) -> &[Arc<TokenizedInput>] {
+        &self.all
+    }
+
+    /// Which of them are each sample's, in the order of the request's samples; none of the ranges is empty.
+    pub(super) fn samples(&self) -> impl Iterator<Item = Range<usize>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(self.ends.iter().copied()).map(|(start, end)| start..end)
+    }
+}
 
 /// Texts that are shorter than this together are tokenised at once; longer ones leave the async thread alone.
 const INLINE_BYTES: usize = 4 * 1024;
@@ -30,7 +53,7 @@ struct Key {
 /// What a text became.
 #[derive(Debug, Clone)]
 struct Known {
-    input: Arc<TokenizedInput>,
+    inputs: Arc<[Arc<TokenizedInput>]>,
     doubled_beginning: bool,
 }
 
@@ -46,7 +69,8 @@ impl TokenCache {
     /// A cache of at most `bytes`; 0 keeps nothing.
     pub(super) fn new(bytes: u64) -> Self {
         let weigh = |key: &Key, known: &Known| {
-            let tokens = known.input.len() * 2 * size_of::<u32>() + size_of::<TokenizedInput>();
+            let bytes = |input: &Arc<TokenizedInput>| input.len() * 2 * size_of::<u32>() + size_of::<TokenizedInput>();
+            let tokens: usize = known.inputs.iter().map(bytes).sum();
             u32::try_from(key.sample.text_bytes() + size_of::<Key>() + tokens).unwrap_or(u32::MAX)
         };
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -72,17 +96,20 @@ impl TokenCache {
         leaves: &[Arc<GraphModel>],
         samples: Vec<Sample>,
         options: TextOptions,
-    ) -> Result<Vec<Inputs>, ScoreError> {
+    ) -> Result<Vec<Arc<Inputs>>, ScoreError> {
         if leaves.len() > 1 && samples.iter().any(|sample| matches!(sample, Sample::Tokens(_))) {
             return Err(ScoreError::TokensForSeveral);
         }
         let samples: Vec<Arc<Sample>> = samples.into_iter().map(Arc::new).collect();
-        let mut done: Vec<Inputs> = Vec::with_capacity(leaves.len());
+        let mut done: Vec<Arc<Inputs>> = Vec::with_capacity(leaves.len());
         for (position, leaf) in leaves.iter().enumerate() {
-            let twin = leaves[..position].iter().position(|other| Arc::ptr_eq(&other.pipeline, &leaf.pipeline));
+            let twin = leaves[..position].iter().position(|other| {
+                let plain = other.head.probing().is_none() && leaf.head.probing().is_none();
+                plain && Arc::ptr_eq(&other.pipeline, &leaf.pipeline)
+            });
             let inputs = match twin {
                 Some(twin) => Arc::clone(&done[twin]),
-                None => self.tokenize_for(leaf, &samples, options).await?,
+                None => Arc::new(self.tokenize_for(leaf, &samples, options).await?),
             };
             done.push(inputs);
         }
@@ -101,14 +128,9 @@ impl TokenCache {
         let bytes: usize = missing().map(|index| samples[index].text_bytes()).sum();
         let work: Vec<(usize, Arc<Sample>)> = missing().map(|index| (index, Arc::clone(&samples[index]))).collect();
 
-        let pipeline = Arc::clone(&leaf.pipeline);
+        let model = Arc::clone(leaf);
         let run = move || {
-            let tokenized = work.into_iter().map(|(index, sample)| {
-                let tokenized = pipeline.tokenize_with(&sample, options);
-                let known =
-                    |Tokenized { input, doubled_beginning }| Known { input: Arc::new(input), doubled_beginning };
-                tokenized.map(known).map_err(|source| ScoreError::Sample { index, source })
-            });
+            let tokenized = work.into_iter().map(|(index, sample)| tokenize_sample(&model, index, &sample, options));
             tokenized.collect::<Result<Vec<_>, _>>()
         };
         let fresh = if bytes <= INLINE_BYTES {
@@ -125,7 +147,8 @@ impl TokenCache {
         };
 
         let mut fresh = fresh.into_iter();
-        let inputs = found.into_iter().zip(samples).map(|(known, sample)| {
+        let mut inputs = Inputs::default();
+        for (known, sample) in found.into_iter().zip(samples) {
             let known = match known {
                 Some(known) => known,
                 None => {
@@ -138,8 +161,30 @@ impl TokenCache {
             if known.doubled_beginning {
                 leaf.metrics.doubled_beginning();
             }
-            Ok(known.input)
-        });
-        inputs.collect()
+            inputs.push(&known.inputs);
+        }
+        Ok(inputs)
     }
+}
+
+/// What one sample becomes for a model: itself, or what the model's head asks about it.
+fn tokenize_sample(
+    model: &GraphModel,
+    index: usize,
+    sample: &Sample,
+    options: TextOptions,
+) -> Result<Known, ScoreError> {
+    let unreadable = |source| ScoreError::Sample { index, source };
+    let tokenized = match model.head.probing() {
+        None => vec![model.pipeline.tokenize_with(sample, options).map_err(unreadable)?],
+        Some(probing) => {
+            let probes = probing.probes(sample).map_err(|source| ScoreError::Probe { index, source })?;
+            let tokenized = probes.iter().map(|probe| model.pipeline.tokenize_probe(probe, options));
+            tokenized.collect::<Result<_, _>>().map_err(unreadable)?
+        }
+    };
+    Ok(Known {
+        doubled_beginning: tokenized.iter().any(|tokenized| tokenized.doubled_beginning),
+        inputs: tokenized.into_iter().map(|Tokenized { input, .. }| Arc::new(input)).collect(),
+    })
 }

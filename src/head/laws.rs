@@ -4,10 +4,10 @@
 use proptest::prelude::*;
 
 use super::{
-    Axis, CATALOGUE, Head, HeadOutput, Layout,
+    Axis, CATALOGUE, Head, HeadError, HeadOutput, Layout,
     testing::{input, output, row},
 };
-use crate::domain::{RowTensor, TensorSpec, TokenizedInput, catalogue::Law};
+use crate::domain::{Probe, Reading, RowTensor, TensorSpec, TokenizedInput, catalogue::Law};
 
 const TOKENS: usize = 4;
 
@@ -49,6 +49,23 @@ fn marked() -> TokenizedInput {
     input(TOKENS).with_steps(vec![1, 3]).unwrap()
 }
 
+/// What a head makes of a sample whose passes all return these numbers.
+fn score(head: &dyn Head, set: &[Layout], value: impl Fn(usize) -> f32) -> Result<HeadOutput, HeadError> {
+    let Some(probing) = head.probing() else { return head.read(&marked(), &rows(set, value)) };
+    let probes = probing.probes(&probing.example()).unwrap();
+    let readings = probes.iter().map(|probe| {
+        let (reading, count) = match probe {
+            Probe::Response(_) | Probe::LastTurn(_) => (Reading::LogProbabilities(1..TOKENS), TOKENS - 1),
+            Probe::NextWord { words, .. } => (Reading::NextToken(words.iter().map(|_| 7).collect()), words.len()),
+            Probe::LastState(_) => (Reading::LastState, 2),
+        };
+        let values: Vec<f32> = (0..count).map(&value).collect();
+        head.read(&input(TOKENS).with_reading(reading).unwrap(), &[row(&[count], &values)])
+    });
+    let readings = readings.collect::<Result<Vec<_>, _>>()?;
+    probing.combine(&vec![readings.iter().collect(); probing.graphs()])
+}
+
 fn numbers(output: &HeadOutput) -> Vec<f64> {
     let members = output.members().iter().map(|reward| reward.get());
     members
@@ -63,11 +80,14 @@ proptest! {
         for (laws, head) in each_example() {
             for set in head.layouts() {
                 // A gaussian's spread can't be negative; every other head takes these as well.
-                let Ok(output) = head.read(&marked(), &rows(&set, |index| values[index % values.len()].abs())) else { continue };
+                let Ok(output) = score(&*head, &set, |index| values[index % values.len()].abs()) else { continue };
                 let numbers = numbers(&output);
                 prop_assert!(!output.members().is_empty() && numbers.iter().all(|number| number.is_finite()), "{head:?}");
                 if laws.contains(&Law::Probability) {
                     prop_assert!(numbers.iter().all(|number| (0.0..=1.0).contains(number)), "{head:?}");
+                }
+                if laws.contains(&Law::Bounded) {
+                    prop_assert!(numbers.iter().all(|number| number.abs() <= 1.0), "{head:?}");
                 }
                 prop_assert_eq!(output.steps().is_some(), head.gives_steps());
                 let shape = head.shape();
@@ -87,7 +107,7 @@ fn every_head_accepts_what_it_asks_for_and_nothing_longer() {
             let outputs = specs(&set);
             let outputs: Vec<&TensorSpec> = outputs.iter().collect();
             assert_eq!(head.check(&outputs), Ok(()), "{head:?}");
-            assert!(head.read(&marked(), &rows(&set, |_| 0.5)).is_ok(), "{head:?}");
+            assert!(score(&*head, &set, |_| 0.5).is_ok(), "{head:?}");
             assert!(head.check(&[]).is_err(), "{head:?}");
             let deeper: Vec<TensorSpec> = set
                 .iter()
@@ -103,10 +123,10 @@ fn numbers_that_are_not_finite_are_refused_and_extremes_never_panic() {
     for (_, head) in each_example() {
         for set in head.layouts() {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                assert!(head.read(&marked(), &rows(&set, |_| bad)).is_err(), "{head:?}");
+                assert!(score(&*head, &set, |_| bad).is_err(), "{head:?}");
             }
             for extreme in [1e30, -1e30, f32::MAX, f32::MIN, f32::MIN_POSITIVE / 2.0, 0.0] {
-                if let Ok(output) = head.read(&marked(), &rows(&set, |_| extreme)) {
+                if let Ok(output) = score(&*head, &set, |_| extreme) {
                     assert!(numbers(&output).iter().all(|number| number.is_finite()), "{head:?} of {extreme}");
                 }
             }

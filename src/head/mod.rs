@@ -3,17 +3,24 @@
 //! A head says which output shapes it can read, checks them against the graph when a model is loaded, and turns one
 //! sample's [`RowTensor`]s into a [`HeadOutput`]. Each file here is one head; [`CATALOGUE`] is the list of them.
 //!
-//! Heads that need a decoder's log-probabilities (likelihood of canned follow-ups, implicit reward of a policy,
-//! contrastive prompting, generated judgements) belong in this list as well, beside the runtime that gives them.
+//! Heads of language models ask for several passes a sample, or for log-probabilities instead of scores: those are
+//! [`Probing`] as well.
 
 mod attributes;
 mod classifier;
+mod contrastive;
+mod embedding;
 mod features;
+mod follow_up;
 mod gaussian;
+mod implicit;
+mod judge;
 mod layout;
+mod log_probability;
 mod multi;
 mod output;
 mod pairwise;
+mod probing;
 mod process;
 mod quantile;
 mod scalar;
@@ -33,6 +40,7 @@ use crate::{
 pub use features::{Features, Layer};
 pub use layout::{Axis, Layout};
 pub use output::{HeadOutput, TokenReward, TokenWeights};
+pub use probing::{DecoderOutput, ProbeError, Probing};
 
 /// Every head, in the order of the documentation.
 pub const CATALOGUE: Catalogue<dyn Head> = Catalogue {
@@ -49,6 +57,12 @@ pub const CATALOGUE: Catalogue<dyn Head> = Catalogue {
         process::ENTRY,
         segment::ENTRY,
         pairwise::ENTRY,
+        log_probability::ENTRY,
+        implicit::ENTRY,
+        follow_up::ENTRY,
+        contrastive::ENTRY,
+        judge::ENTRY,
+        embedding::ENTRY,
     ],
 };
 
@@ -83,6 +97,11 @@ pub trait Head: fmt::Debug + Send + Sync {
     /// reads at.
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError>;
 
+    /// What the head does beyond reading one pass over the sample itself, if anything.
+    fn probing(&self) -> Option<&dyn Probing> {
+        None
+    }
+
     /// Whether the head gives step scores.
     fn gives_steps(&self) -> bool {
         self.shape().steps
@@ -102,13 +121,15 @@ pub struct HeadShape {
     pub steps: bool,
     /// Whether there is a score for each token.
     pub tokens: bool,
+    /// Whether a sample is a pair of responses, and its score the preference for the first.
+    pub pairs: bool,
 }
 
 impl HeadShape {
-    /// Plain scores: no deviations, objectives, steps or tokens.
+    /// Plain scores of single responses: no deviations, objectives, steps or tokens.
     #[must_use]
     pub fn of(members: usize) -> Self {
-        Self { members, deviations: false, objectives: None, steps: false, tokens: false }
+        Self { members, deviations: false, objectives: None, steps: false, tokens: false, pairs: false }
     }
 }
 
@@ -182,7 +203,9 @@ pub(crate) mod testing {
     //! What the tests of all heads share.
 
     use super::*;
-    use crate::domain::{Cut, Dimension, ElementType, catalogue::Choice};
+    use std::ops::Range;
+
+    use crate::domain::{Cut, Dimension, ElementType, Reading, catalogue::Choice};
 
     pub(crate) fn head(json: &str) -> Result<Box<dyn Head>, String> {
         let choice: Choice = serde_json::from_str(json).unwrap();
@@ -203,6 +226,16 @@ pub(crate) mod testing {
     /// An input of `tokens` tokens that is all response.
     pub(crate) fn input(tokens: usize) -> TokenizedInput {
         TokenizedInput::new(vec![7; tokens], vec![0; tokens], 0..tokens, Cut::default()).unwrap()
+    }
+
+    /// An input of `tokens` tokens of which the log-probabilities of a range are read.
+    pub(crate) fn likely(tokens: usize, range: Range<usize>) -> TokenizedInput {
+        input(tokens).with_reading(Reading::LogProbabilities(range)).unwrap()
+    }
+
+    /// An input after which one of `choices` tokens comes.
+    pub(crate) fn choosing(choices: usize) -> TokenizedInput {
+        input(1).with_reading(Reading::NextToken((0..choices as u32).collect())).unwrap()
     }
 
     pub(crate) fn row(shape: &[usize], values: &[f32]) -> RowTensor {

@@ -66,6 +66,15 @@ pub enum HeadOutput {
     Pairwise {
         /// From 0 to 1.
         preference: Reward,
+        /// What it is the mean of, where the two were shown in both orders: with the first response first, and second.
+        orders: Option<[f64; 2]>,
+    },
+    /// A vector that tells responses apart.
+    Embedding {
+        /// Its numbers.
+        values: Vec<f64>,
+        /// Its Euclidean length.
+        length: Reward,
     },
 }
 
@@ -102,7 +111,8 @@ impl HeadOutput {
             | Self::Tokens { reward, .. }
             | Self::Steps { reward, .. }
             | Self::Segments { reward, .. }
-            | Self::Pairwise { preference: reward } => std::slice::from_ref(reward),
+            | Self::Pairwise { preference: reward, .. }
+            | Self::Embedding { length: reward, .. } => std::slice::from_ref(reward),
         }
     }
 
@@ -138,6 +148,7 @@ impl HeadOutput {
     pub fn bytes(&self) -> usize {
         let own = match self {
             Self::Members(_) | Self::Pairwise { .. } => 0,
+            Self::Embedding { values, .. } => size_of_val(values.as_slice()),
             Self::Gaussian { deviations, .. } => size_of_val(deviations.as_slice()),
             Self::Objectives { scores, .. } => size_of_val(scores.as_slice()),
             Self::Quantiles { values, .. } => size_of_val(values.as_slice()),

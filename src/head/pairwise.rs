@@ -86,7 +86,7 @@ impl Head for Pairwise {
             Read::Logit => logits[0],
             Read::TwoClass { first } => logits[first] - logits[1 - first],
         };
-        Ok(HeadOutput::Pairwise { preference: Reward::new(sigmoid(difference))? })
+        Ok(HeadOutput::Pairwise { preference: Reward::new(sigmoid(difference))?, orders: None })
     }
 }
 

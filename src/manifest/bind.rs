@@ -17,6 +17,13 @@ pub fn bind_graph(
     pad_id: u32,
 ) -> Result<GraphBinding, ManifestError> {
     let binder = Binder { definition, signature };
+    if let Some(probing) = definition.head.probing() {
+        return Err(binder.refuse(
+            "head",
+            format!("the {} head reads a language model, and this graph is none that shares prefixes", probing.name()),
+            "export the model as a decoder graph with the output that the head reads, or choose another head",
+        ));
+    }
     let names = &definition.inputs;
     let input_ids = binder.input("input_ids", names.input_ids.as_deref())?;
     let input_ids = input_ids.ok_or_else(|| {

@@ -6,7 +6,7 @@ use super::{FILE_NAME, FileList, GraphInputs, Manifest, ManifestError, OutputLis
 use crate::{
     aggregate::{self, Aggregation, MembersShape},
     domain::{ModelName, catalogue::Choice},
-    head::{self, Head},
+    head::{self, Head, Probing},
     runtime::Provider,
     text::TextConfig,
     transform::Chain,
@@ -137,7 +137,16 @@ impl Definition {
             return Err(refuse("graph.file", "the list is empty".to_owned(), "name at least one ONNX file"));
         }
         let shape = head.shape();
-        if files.len() > 1 && (shape.steps || shape.tokens) {
+        let graphs_a_score = head.probing().map_or(1, Probing::graphs);
+        if !files.len().is_multiple_of(graphs_a_score) {
+            return Err(refuse(
+                "graph.file",
+                format!("the head reads {graphs_a_score} graphs a score, and there are {}", files.len()),
+                "name the policy's graph and then its reference's",
+            ));
+        }
+        let scores = files.len() / graphs_a_score;
+        if scores > 1 && (shape.steps || shape.tokens) {
             return Err(refuse(
                 "graph.file",
                 format!("the head gives a score for each step or token, and there are {} graphs", files.len()),
@@ -145,7 +154,7 @@ impl Definition {
             ));
         }
         let members = MembersShape {
-            members: shape.members * files.len(),
+            members: shape.members * scores,
             deviations: shape.deviations,
             objectives: shape.objectives,
             candidates: 1,

@@ -68,7 +68,7 @@ pub enum Render {
     /// The Jinja chat template that the model's `tokenizer_config.json` or `chat_template.jinja` holds.
     ChatTemplate,
     /// A Jinja chat template, written here. It sees `messages`, `bos_token`, `eos_token` and `add_generation_prompt`
-    /// (always false).
+    /// (true when the model is to speak next, for judges and critiques).
     Jinja(String),
     /// A Jinja chat template in a file.
     JinjaFile(PathBuf),

@@ -7,6 +7,7 @@
 //! This is the only layer that names the tokenizer library.
 
 mod config;
+mod probe;
 mod render;
 mod retemplate;
 mod template;
@@ -62,6 +63,28 @@ pub enum TextError {
     /// A token id isn't one of the model's tokenizer.
     #[error("{0} is no token of the model's tokenizer; send ids of that tokenizer, or text")]
     UnknownToken(u32),
+    /// A pair of responses was sent to a model of single ones.
+    #[error("this model scores one response at a time, and this is a pair; send each as an input of its own")]
+    Pair,
+    /// A text's likelihood is asked for, and nothing goes before it.
+    #[error("nothing goes before the response, so nothing can be said of how likely it is; send a prompt")]
+    NothingBefore,
+    /// The template changes a text whose likelihood is asked for.
+    #[error(
+        "the template changes the text {0:?}, so it can't be found among the tokens; send it as the template writes it"
+    )]
+    Changed(String),
+    /// A word that a judge chooses from isn't one token.
+    #[error(
+        "the answer {word:?} is {tokens} tokens, and a judge's answers are one each; spell it as the model writes it, \
+         perhaps with a leading space"
+    )]
+    Word {
+        /// The word.
+        word: String,
+        /// How many tokens it is.
+        tokens: usize,
+    },
     /// The rendered text has no tokens.
     #[error("the response has no tokens once rendered and tokenised; send text that the model's tokenizer knows")]
     NoTokens,
@@ -194,17 +217,30 @@ impl TextPipeline {
     /// As [`Self::tokenize`]; also when a token id is unknown, rendered text isn't in the template that the manifest
     /// names, or is to end with a token that the model doesn't have.
     pub fn tokenize_with(&self, sample: &Sample, options: TextOptions) -> Result<Tokenized, TextError> {
+        let mut tokens = self.tokens(sample, options)?;
+        let doubled_beginning = self.fit(&mut tokens, options)?;
+        let input = tokens.into_input(self.step_mark).ok_or(TextError::NoTokens)?;
+        Ok(Tokenized { input, doubled_beginning })
+    }
+
+    /// A sample's tokens before anything is cut.
+    fn tokens(&self, sample: &Sample, options: TextOptions) -> Result<truncate::Tokens, TextError> {
         let sample = self.prepare(sample, options.ending)?;
-        let mut tokens = match &*sample {
+        let tokens = match &*sample {
             Sample::Tokens(ids) => self.known(ids)?,
             Sample::Text(text) => self.encode(&self.renderer.callers_text(text), options)?,
             Sample::Conversation(conversation) => self.encode(&self.renderer.render(conversation)?, options)?,
+            Sample::Pair(_) => return Err(TextError::Pair),
         };
+        Ok(tokens)
+    }
+
+    /// Leaves one beginning-of-sequence token, says whether there were two, and cuts what is too long by the policy.
+    fn fit(&self, tokens: &mut truncate::Tokens, options: TextOptions) -> Result<bool, TextError> {
         let doubled_beginning = self.beginning.is_some_and(|beginning| tokens.keep_one_leading(beginning));
         let max_tokens = options.max_tokens.map_or(self.max_tokens, |most| most.get().min(self.max_tokens));
         tokens.fit(max_tokens, options.truncation.unwrap_or(self.truncation))?;
-        let input = tokens.into_input(self.step_mark).ok_or(TextError::NoTokens)?;
-        Ok(Tokenized { input, doubled_beginning })
+        Ok(doubled_beginning)
     }
 
     /// Gives rendered text its end, and takes it out of the policy's template.

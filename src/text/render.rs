@@ -6,7 +6,7 @@ use super::{
     Render, TextConfig, TextError,
     template::{SpecialTokens, Template},
 };
-use crate::domain::{Conversation, Message, RenderedText, Role};
+use crate::domain::{Conversation, Message, RenderedText, dialogue_text};
 
 /// Text that is ready for the tokenizer.
 #[derive(Debug, PartialEq)]
@@ -61,7 +61,7 @@ impl Renderer {
     pub(super) fn render<'a>(&self, conversation: &'a Conversation) -> Result<Rendered<'a>, TextError> {
         match self {
             Self::Pair => Ok(Rendered::Pair {
-                prompt: pair_prompt(conversation.context()),
+                prompt: dialogue_text(conversation.context()),
                 response: conversation.response().into(),
             }),
             Self::Raw if has_prompt(conversation) => Err(TextError::Template(
@@ -74,7 +74,7 @@ impl Renderer {
                 Ok(Rendered::Single { text: text.into(), response: ResponseSpan::Bytes(0..text.len()) })
             }
             Self::Template(template) => {
-                let text = template.render(conversation.messages())?;
+                let text = template.render(conversation.messages(), false)?;
                 let response = find_response(&text, conversation.response());
                 Ok(Rendered::Single { text: text.into(), response })
             }
@@ -83,6 +83,31 @@ impl Renderer {
 }
 
 impl Renderer {
+    /// Renders turns of which the last is anyone's, and finds what it says.
+    pub(super) fn last_turn(&self, turns: &[Message]) -> Result<Rendered<'static>, TextError> {
+        let text = self.template()?.render(turns, false)?;
+        let response = turns.last().map_or(ResponseSpan::Unknown, |turn| find_response(&text, &turn.content));
+        Ok(Rendered::Single { text: text.into(), response })
+    }
+
+    /// Renders turns up to where the assistant speaks next.
+    pub(super) fn opening(&self, turns: &[Message]) -> Result<Rendered<'static>, TextError> {
+        let text = self.template()?.render(turns, true)?;
+        Ok(Rendered::Single { text: text.into(), response: ResponseSpan::CallersText })
+    }
+
+    fn template(&self) -> Result<&Template, TextError> {
+        match self {
+            Self::Template(template) => Ok(template),
+            Self::Pair | Self::Raw => Err(TextError::Config {
+                key: "text.render",
+                reason: "only a template can render turns that a language model adds to or goes on with; write \
+                         \"chat_template\" or a Jinja template"
+                    .to_owned(),
+            }),
+        }
+    }
+
     /// A model of sentence pairs gets the two halves of a text whose prompt is known: as one text they would look like
     /// nothing that it was trained on.
     pub(super) fn callers_text<'a>(&self, text: &'a RenderedText) -> Rendered<'a> {
@@ -103,24 +128,6 @@ fn has_prompt(conversation: &Conversation) -> bool {
     conversation.context().iter().any(|message| !message.content.is_empty())
 }
 
-/// The first text of a sentence pair: the bare prompt, or a dialogue whose turns name their speakers.
-fn pair_prompt(context: &[Message]) -> String {
-    if let [only] = context
-        && only.role == Role::User
-    {
-        return only.content.clone();
-    }
-    let speaker = |role| match role {
-        Role::System => "System",
-        Role::User => "Human",
-        Role::Assistant => "Assistant",
-        Role::Tool => "Tool",
-    };
-    let turns: Vec<String> =
-        context.iter().map(|message| format!("{}: {}", speaker(message.role), message.content)).collect();
-    turns.join("\n\n")
-}
-
 /// Looks for the response from the end; templates often trim it.
 fn find_response(text: &str, response: &str) -> ResponseSpan {
     for candidate in [response, response.trim()] {
@@ -134,25 +141,6 @@ fn find_response(text: &str, response: &str) -> ResponseSpan {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn message(role: Role, content: &str) -> Message {
-        Message { role, content: content.to_owned() }
-    }
-
-    #[test]
-    fn a_single_prompt_is_bare_and_a_dialogue_names_its_speakers() {
-        assert_eq!(pair_prompt(&[message(Role::User, "Why?")]), "Why?");
-        assert_eq!(pair_prompt(&[]), "");
-        assert_eq!(
-            pair_prompt(&[
-                message(Role::System, "Be brief."),
-                message(Role::User, "Hi"),
-                message(Role::Assistant, "Hello"),
-                message(Role::User, "Why?"),
-            ]),
-            "System: Be brief.\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?"
-        );
-    }
 
     #[test]
     fn the_response_is_found_at_the_end_even_when_it_was_trimmed() {

@@ -105,8 +105,8 @@ impl Template {
         Self::new(source, tokens)
     }
 
-    /// Renders a whole conversation.
-    pub(super) fn render(&self, messages: &[Message]) -> Result<String, TextError> {
+    /// Renders turns; `opening` leaves the text where the assistant's next turn begins.
+    pub(super) fn render(&self, messages: &[Message], opening: bool) -> Result<String, TextError> {
         let refused = |error: Error| TextError::Template(error.to_string());
         self.environment
             .get_template(NAME)
@@ -115,7 +115,7 @@ impl Template {
                 messages => messages,
                 bos_token => self.tokens.bos.as_deref().unwrap_or(""),
                 eos_token => self.tokens.eos.as_deref().unwrap_or(""),
-                add_generation_prompt => false,
+                add_generation_prompt => opening,
             })
             .map_err(refused)
     }

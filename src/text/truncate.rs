@@ -111,6 +111,22 @@ impl Tokens {
         doubled
     }
 
+    /// Whether it is known where the response stands.
+    pub(super) fn knows_response(&self) -> bool {
+        self.boundary != Boundary::Unknown
+    }
+
+    /// Drops what follows the response: a causal model reads nothing of it before.
+    pub(super) fn end_with_response(&mut self) {
+        let end = self.response.end;
+        self.ids.truncate(end);
+        self.type_ids.truncate(end);
+        self.special.truncate(end);
+        if let Some(characters) = &mut self.characters {
+            characters.truncate(end);
+        }
+    }
+
     /// Cuts as many tokens as are too many, by the policy.
     pub(super) fn fit(&mut self, max_tokens: usize, policy: Truncation) -> Result<(), TooLong> {
         let tokens = self.ids.len();

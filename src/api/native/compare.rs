@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tower_http::request_id::RequestId;
 
 use super::{
-    request::{Options, answer, check_count, samples, turns},
+    request::{Options, answer, check_count, samples, turns, unknown_model},
     result::{Include, SampleResult, UsageBody},
 };
 use crate::{
@@ -24,10 +24,10 @@ use crate::{
         problem::{Problem, ProblemType},
         timing::Timed,
     },
-    domain::{Message, ModelName, ModelVersion, catalogue::Choice},
+    domain::{self, Message, ModelName, ModelVersion, Sample, catalogue::Choice},
     engine::SampleReport,
     evaluate::{self, Strength},
-    numeric::sigmoid,
+    numeric::{logit, sigmoid},
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -107,16 +107,26 @@ struct PairResult {
     /// What to do about the pair, by the cuts that were sent: `flip`, `ambiguous`, `keep` or `smooth`.
     #[serde(skip_serializing_if = "Option::is_none")]
     suggestion: Option<Value>,
-    /// The chosen response.
-    chosen: SampleResult,
-    /// The rejected response.
-    rejected: SampleResult,
+    /// The chosen response; left out by models that judge both together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chosen: Option<SampleResult>,
+    /// The rejected response; left out by models that judge both together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected: Option<SampleResult>,
+    /// What a model that judges both together says: `reward` is the preference for the chosen response, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    judged: Option<SampleResult>,
+    /// The preference for the chosen response when it is shown first and when it is shown second, where a judge was asked
+    /// in both orders; `reward` is their mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orders: Option<[f64; 2]>,
 }
 
 fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     operation.id("compare").tag("Scoring").summary("Compare chosen with rejected responses").description(
         "Scores both responses of each pair and tells the margin, the probability of the preference, and how strongly \
-         the ensemble agrees with it.",
+         the ensemble agrees with it. A model with a pairwise judge looks at both responses at once, in both orders: its \
+         preference is the probability, and the margin is the preference's log-odds.",
     )
 }
 
@@ -133,43 +143,32 @@ async fn compare(
     if body.beta.is_some_and(|beta| !(beta.is_finite() && beta > 0.0)) {
         return Err(invalid("beta must be a finite number above 0"));
     }
-    let mut sides = Vec::with_capacity(body.pairs.len() * 2);
-    for (index, pair) in body.pairs.into_iter().enumerate() {
-        let turns = turns(pair.prompt, pair.messages)
-            .map_err(|reason| invalid(format!("pairs[{index}]: {reason}")).at(index))?;
-        sides.push((turns.clone(), pair.chosen));
-        sides.push((turns, pair.rejected));
-    }
-    let samples = samples("pairs (chosen and rejected in turn)", sides, |(turns, response)| answer(&turns, response))?;
+    let judged = judges_pairs(&state, options.model())?;
+    let samples = if judged { together(body.pairs)? } else { apart(body.pairs)? };
     let request = options.into_request(samples, false, &state.limits)?;
     let report = state.engine.score(request).await?;
 
-    let mut pairs = Vec::with_capacity(report.results.len() / 2);
-    let mut sides = report.results.into_iter();
-    while let (Some(chosen), Some(rejected)) = (sides.next(), sides.next()) {
-        pairs.push((chosen, rejected));
+    let mut verdicts = Vec::new();
+    let mut reports = report.results.into_iter();
+    while let Some(report) = reports.next() {
+        verdicts.push(match (judged, reports.len()) {
+            (true, _) => Verdict::of_judge(report),
+            (false, 0) => break,
+            // Each pair was sent as two samples.
+            (false, _) => match reports.next() {
+                Some(rejected) => Verdict::of_two(report, rejected),
+                None => break,
+            },
+        });
     }
-    let suggestions = body.cuts.map(|cuts| suggest(&pairs, &cuts)).transpose()?;
-    let right = pairs.iter().filter(|(chosen, rejected)| chosen.reward > rejected.reward).count();
+    let suggestions = body.cuts.map(|cuts| suggest(&verdicts, &cuts)).transpose()?;
+    let right = verdicts.iter().filter(|verdict| verdict.margin > 0.0).count();
     #[expect(clippy::cast_precision_loss, reason = "a share of a request's pairs")]
-    let accuracy = right as f64 / pairs.len().max(1) as f64;
-    let results = pairs.into_iter().enumerate().map(|(index, (chosen, rejected))| {
-        let margin = (chosen.reward.get() - rejected.reward.get()).clamp(f64::MIN, f64::MAX);
-        let members = |side: &SampleReport| side.ensemble.members.iter().map(|member| member.get()).collect::<Vec<_>>();
-        let (ours, theirs) = (members(&chosen), members(&rejected));
-        let differences = || ours.iter().zip(&theirs).map(|(chosen, rejected)| chosen - rejected);
-        let strength = Strength::of(&ours, &theirs).ok_or_else(|| invalid("the members' margins overflow"))?;
-        Ok(PairResult {
-            index,
-            margin,
-            probability: sigmoid(margin),
-            reward_difference: body.beta.map(|beta| (margin / beta).clamp(f64::MIN, f64::MAX)),
-            strength,
-            unanimous: differences().all(|margin| margin > 0.0) || differences().all(|margin| margin < 0.0),
-            suggestion: suggestions.as_ref().map(|suggestions| suggestions[index].clone()),
-            chosen: SampleResult::new(index, chosen, &body.include),
-            rejected: SampleResult::new(index, rejected, &body.include),
-        })
+    let accuracy = right as f64 / verdicts.len().max(1) as f64;
+    let results = verdicts.into_iter().enumerate().map(|(index, verdict)| {
+        let mut result = verdict.into_result(index, body.beta, &body.include)?;
+        result.suggestion = suggestions.as_ref().map(|suggestions| suggestions[index].clone());
+        Ok(result)
     });
     let response = CompareResponse {
         id: id_text(&id),
@@ -182,16 +181,115 @@ async fn compare(
     Ok(Timed { timings: report.timings, body: response })
 }
 
+/// Whether the model looks at both responses of a pair at once.
+fn judges_pairs(state: &AppState, model: &str) -> Result<bool, Problem> {
+    let name: ModelName = model.parse().map_err(|_| unknown_model(model))?;
+    Ok(state.engine.model(&name)?.judges_pairs())
+}
+
+/// One sample for each response, chosen and rejected in turn.
+fn apart(pairs: Vec<Pair>) -> Result<Vec<Sample>, Problem> {
+    let mut sides = Vec::with_capacity(pairs.len() * 2);
+    for (index, pair) in pairs.into_iter().enumerate() {
+        let turns = turns_of(index, pair.prompt, pair.messages)?;
+        sides.push((turns.clone(), pair.chosen));
+        sides.push((turns, pair.rejected));
+    }
+    samples("pairs (chosen and rejected in turn)", sides, |(turns, response)| answer(&turns, response))
+}
+
+/// One sample for each pair.
+fn together(pairs: Vec<Pair>) -> Result<Vec<Sample>, Problem> {
+    let pairs = pairs.into_iter().enumerate().map(|(index, pair)| {
+        let turns = turns_of(index, pair.prompt, pair.messages)?;
+        domain::Pair::new(turns, pair.chosen, pair.rejected)
+            .map(Sample::Pair)
+            .map_err(|error| invalid(format!("pairs[{index}]: {error}")).at(index))
+    });
+    pairs.collect()
+}
+
+fn turns_of(index: usize, prompt: Option<String>, messages: Option<Vec<Message>>) -> Result<Vec<Message>, Problem> {
+    turns(prompt, messages).map_err(|reason| invalid(format!("pairs[{index}]: {reason}")).at(index))
+}
+
+/// What was made of one pair.
+struct Verdict {
+    margin: f64,
+    /// The members' scores of the chosen response.
+    ours: Vec<f64>,
+    /// The members' scores of the rejected response; of a judge, zeros beside log-odds.
+    theirs: Vec<f64>,
+    reports: Reports,
+}
+
+enum Reports {
+    Apart(Box<[SampleReport; 2]>),
+    Together(Box<SampleReport>),
+}
+
+impl Verdict {
+    fn of_two(chosen: SampleReport, rejected: SampleReport) -> Self {
+        let members = |side: &SampleReport| side.ensemble.members.iter().map(|member| member.get()).collect();
+        Self {
+            margin: (chosen.reward.get() - rejected.reward.get()).clamp(f64::MIN, f64::MAX),
+            ours: members(&chosen),
+            theirs: members(&rejected),
+            reports: Reports::Apart(Box::new([chosen, rejected])),
+        }
+    }
+
+    /// The margin is the preference's log-odds before any transform, so that its sigmoid is the preference.
+    fn of_judge(report: SampleReport) -> Self {
+        let odds = |preference: f64| logit(preference.clamp(0.0, 1.0)).clamp(f64::MIN, f64::MAX);
+        let ours: Vec<f64> = report.ensemble.members.iter().map(|member| odds(member.get())).collect();
+        Self {
+            margin: odds(report.raw.get()),
+            theirs: vec![0.0; ours.len()],
+            ours,
+            reports: Reports::Together(Box::new(report)),
+        }
+    }
+
+    fn into_result(self, index: usize, beta: Option<f64>, include: &BTreeSet<Include>) -> Result<PairResult, Problem> {
+        let differences = || self.ours.iter().zip(&self.theirs).map(|(chosen, rejected)| chosen - rejected);
+        let strength =
+            Strength::of(&self.ours, &self.theirs).ok_or_else(|| invalid("the members' margins overflow"))?;
+        let unanimous = differences().all(|margin| margin > 0.0) || differences().all(|margin| margin < 0.0);
+        let result = |report| Some(SampleResult::new(index, report, include));
+        let (chosen, rejected, judged, orders) = match self.reports {
+            Reports::Apart(sides) => {
+                let [chosen, rejected] = *sides;
+                (result(chosen), result(rejected), None, None)
+            }
+            Reports::Together(report) => {
+                let orders = report.detail.orders;
+                (None, None, result(*report), orders)
+            }
+        };
+        Ok(PairResult {
+            index,
+            margin: self.margin,
+            probability: sigmoid(self.margin),
+            reward_difference: beta.map(|beta| (self.margin / beta).clamp(f64::MIN, f64::MAX)),
+            strength,
+            unanimous,
+            suggestion: None,
+            chosen,
+            rejected,
+            judged,
+            orders,
+        })
+    }
+}
+
 /// The suggestion for each pair, by the metric of that name.
-fn suggest(pairs: &[(SampleReport, SampleReport)], cuts: &Map<String, Value>) -> Result<Vec<Value>, Problem> {
-    let members = |side: &SampleReport| side.ensemble.members.clone();
-    let pairs: Vec<Value> = pairs
-        .iter()
-        .map(|(chosen, rejected)| json!({ "chosen": members(chosen), "rejected": members(rejected) }))
-        .collect();
+fn suggest(verdicts: &[Verdict], cuts: &Map<String, Value>) -> Result<Vec<Value>, Problem> {
+    let pairs: Vec<Value> =
+        verdicts.iter().map(|verdict| json!({ "chosen": verdict.ours, "rejected": verdict.theirs })).collect();
     let parameters = json!({ "pairs": pairs, "cuts": cuts });
     let choice = Choice { name: "preference_strength".to_owned(), parameters };
     let metric = evaluate::CATALOGUE.build(&choice).map_err(invalid)?;
-    let verdicts = metric.evaluate().map_err(invalid)?;
-    Ok((0..pairs.len()).map(|index| verdicts["pairs"][index]["suggestion"].clone()).collect())
+    let judged = metric.evaluate().map_err(invalid)?;
+    Ok((0..pairs.len()).map(|index| judged["pairs"][index]["suggestion"].clone()).collect())
 }

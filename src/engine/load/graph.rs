@@ -6,6 +6,7 @@ use super::{LoadError, LoadOptions, digest::Digest, sessions::Plan};
 use crate::{
     domain::{Cut, ModelName, ModelVersion, Sample, TokenizedInput},
     engine::{Engine, GraphModel, GraphUnit, Model, ModelBody, WrittenRules},
+    head::Head,
     manifest::{self, GraphDefinition, Manifest},
     runtime::{
         RuntimeError,
@@ -13,7 +14,7 @@ use crate::{
     },
     schedule::{Job, Limits, Scheduler},
     telemetry::{Metrics, ModelMetrics},
-    text::TextPipeline,
+    text::{TextError, TextOptions, TextPipeline},
 };
 
 /// What is needed to load one model.
@@ -44,7 +45,8 @@ impl Loader<'_> {
             .with_token_offsets(definition.head.shape().tokens);
         let version = self.version(&definition)?;
         let metrics = self.metrics.model(self.name);
-        let probes = probes(&pipeline);
+        let probes =
+            probes(&pipeline, &*definition.head).map_err(|source| LoadError::Text { path: path.clone(), source })?;
         let mut units = Vec::with_capacity(definition.files.len());
         let parts = Parts {
             definition: &definition,
@@ -125,17 +127,28 @@ impl Loader<'_> {
 
 /// A sample as short, and one as long, as the model takes: the first shows that the graph runs, the second that it
 /// takes what the manifest promises.
-fn probes(pipeline: &TextPipeline) -> Vec<Arc<TokenizedInput>> {
+///
+/// # Errors
+/// When the head asks about texts that the model can't read, such as answers of several tokens.
+fn probes(pipeline: &TextPipeline, head: &dyn Head) -> Result<Vec<Arc<TokenizedInput>>, TextError> {
+    let mut asked = Vec::new();
+    if let Some(probing) = head.probing() {
+        // The example has the shape that the head takes.
+        for probe in probing.probes(&probing.example()).unwrap_or_default() {
+            asked.push(pipeline.tokenize_probe(&probe, TextOptions::default())?.input);
+        }
+    }
     // A model that takes text out of a policy's template refuses plain text, but no conversation.
     let text = Sample::from_text("warm up".to_owned());
     let turn = Sample::from_prompt(String::new(), "warm up".to_owned());
-    let short = [text, turn].into_iter().flatten().find_map(|sample| pipeline.tokenize(&sample, None).ok());
-    let Some(short) = short else { return Vec::new() };
+    let plain = || [text, turn].into_iter().flatten().find_map(|sample| pipeline.tokenize(&sample, None).ok());
+    let Some(short) = asked.into_iter().next().or_else(plain) else { return Ok(Vec::new()) };
     let ids: Vec<u32> = short.ids().iter().copied().cycle().take(pipeline.max_tokens()).collect();
     let type_ids = vec![0; ids.len()];
     let response = 0..ids.len();
     let long = TokenizedInput::new(ids, type_ids, response, Cut::default());
-    [Some(short), long].into_iter().flatten().map(Arc::new).collect()
+    let long = long.and_then(|long| long.with_reading(short.reading().clone()));
+    Ok([Some(short), long].into_iter().flatten().map(Arc::new).collect())
 }
 
 /// Runs each probe once; an error comes with the length of the sample that failed.

@@ -1,0 +1,171 @@
+//! Heads of language models: several passes a sample, and what is made of them.
+//!
+//! A head that asks how likely a text is, or which word comes next, turns each sample into [`Probe`]s. The text layer
+//! renders and tokenises them, the runtime runs and reads them like any other input, so that batches, caches and shared
+//! prefixes serve them unchanged, and the head combines what was read into one score.
+
+use super::{Axis, Head, HeadError, HeadOutput, Layout, TokenReward, finite};
+use crate::domain::{Conversation, Message, Pair, Probe, Reading, RowTensor, Sample, TokenizedInput};
+
+/// What a head of a language model does beyond reading one input.
+pub trait Probing: Head {
+    /// The texts that a sample becomes; at least one, as many for every sample of a shape.
+    ///
+    /// # Errors
+    /// When the sample has another shape than the head needs.
+    fn probes(&self, sample: &Sample) -> Result<Vec<Probe>, ProbeError>;
+
+    /// A sample to try the head with when its model is loaded, before any client sends one.
+    fn example(&self) -> Sample {
+        let turn = Sample::from_prompt("Warm up.".to_owned(), "All is warm.".to_owned());
+        // Neither text is blank.
+        turn.unwrap_or(Sample::Tokens(vec![0]))
+    }
+
+    /// How many graphs each probe is run through for one score; more than one for heads that compare two models.
+    fn graphs(&self) -> usize {
+        1
+    }
+
+    /// Which of a decoder's outputs is read.
+    fn reads(&self) -> DecoderOutput {
+        DecoderOutput::Logits
+    }
+
+    /// Makes one output of what each graph (outer) read of each probe (inner).
+    ///
+    /// # Errors
+    /// When the readings don't fit each other, or a number overflows.
+    fn combine(&self, readings: &[Vec<&HeadOutput>]) -> Result<HeadOutput, HeadError>;
+}
+
+/// An output of a decoder graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecoderOutput {
+    /// `scores [M, K]`: what reward heads read.
+    Scores,
+    /// `logits [M, V]`: one number for each token of the vocabulary.
+    Logits,
+    /// `hidden [M, H]`: the trunk's state after its last norm.
+    Hidden,
+}
+
+impl DecoderOutput {
+    /// Its name in the graph, unless the manifest says otherwise.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scores => "scores",
+            Self::Logits => "logits",
+            Self::Hidden => "hidden",
+        }
+    }
+}
+
+/// Why a sample can't be probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// A single response was sent to a judge of pairs.
+    #[error("this model says which of two responses is better; send pairs to POST /v1/compare")]
+    WantsPair,
+    /// A pair was sent to a model of single responses.
+    #[error("this model scores one response at a time; send each response as an input of its own")]
+    WantsOne,
+    /// The head adds turns, or changes the prompt, and the sample is text or tokens.
+    #[error(
+        "this model's head adds turns to the dialogue or changes its prompt, so it needs the messages and not text that \
+         is rendered already; send {{\"prompt\", \"response\"}} or {{\"messages\"}}"
+    )]
+    WantsTurns,
+    /// No user's turn goes before the response.
+    #[error("no user's turn goes before the response, and this model's head changes that prompt; send a prompt")]
+    WantsPrompt,
+}
+
+/// The dialogue of a sample that has one.
+pub(super) fn dialogue(sample: &Sample) -> Result<&Conversation, ProbeError> {
+    match sample {
+        Sample::Conversation(conversation) => Ok(conversation),
+        Sample::Text(_) | Sample::Tokens(_) => Err(ProbeError::WantsTurns),
+        Sample::Pair(_) => Err(ProbeError::WantsOne),
+    }
+}
+
+/// The pair of a sample that is one.
+pub(super) fn pair(sample: &Sample) -> Result<&Pair, ProbeError> {
+    match sample {
+        Sample::Pair(pair) => Ok(pair),
+        _ => Err(ProbeError::WantsPair),
+    }
+}
+
+/// A sample of one response.
+pub(super) fn single(sample: &Sample) -> Result<Sample, ProbeError> {
+    match sample {
+        Sample::Pair(_) => Err(ProbeError::WantsOne),
+        one => Ok(one.clone()),
+    }
+}
+
+/// Turns with one more by the user.
+pub(super) fn with_user_turn(turns: &[Message], content: String) -> Vec<Message> {
+    let mut turns = turns.to_vec();
+    turns.push(Message { role: crate::domain::Role::User, content });
+    turns
+}
+
+/// What a head that reads log-probabilities of tokens takes: a number for each token of the vocabulary from the graph,
+/// and one for each token that was asked for from a pass.
+pub(super) fn vocabulary() -> Vec<Vec<Layout>> {
+    vec![vec![Layout(vec![Axis::AtLeast(1)])]]
+}
+
+/// The log-probabilities that were read of one input: of the tokens in the range that was asked for, or of the choices.
+pub(super) fn log_probabilities(head: &str, input: &TokenizedInput, rows: &[RowTensor]) -> Result<Vec<f64>, HeadError> {
+    let wanted = match input.reading() {
+        Reading::LogProbabilities(range) => range.len(),
+        Reading::NextToken(ids) => ids.len(),
+        Reading::Scores | Reading::LastState => 0,
+    };
+    match rows {
+        [row] if wanted > 0 && row.values().len() == wanted => finite(row.values()),
+        _ => {
+            let shapes: Vec<_> = rows.iter().map(RowTensor::shape).collect();
+            Err(HeadError::mismatch(
+                format!("a pass returned shapes {shapes:?} where {wanted} log-probabilities were asked for"),
+                format!("the {head} head needs a decoder graph with an output \"logits\""),
+            ))
+        }
+    }
+}
+
+/// The tokens that were read, each with its reward.
+pub(super) fn token_rewards(input: &TokenizedInput, rewards: Vec<f64>) -> Vec<TokenReward> {
+    let first = match input.reading() {
+        Reading::LogProbabilities(range) => range.start,
+        _ => input.response().start,
+    };
+    let response = input.response();
+    let text = |position: usize| {
+        let index = position.checked_sub(response.start)?;
+        input.offsets()?.get(index).cloned()
+    };
+    let tokens = rewards.into_iter().enumerate().map(|(index, reward)| {
+        let position = first + index;
+        TokenReward { position, text: text(position), reward, weights: None }
+    });
+    tokens.collect()
+}
+
+/// The tokens' rewards of a reading, or that a head got what it never made.
+pub(super) fn tokens_of<'a>(head: &str, reading: &'a HeadOutput) -> Result<&'a [TokenReward], HeadError> {
+    match reading {
+        HeadOutput::Tokens { tokens, .. } => Ok(tokens),
+        _ => Err(unexpected(head)),
+    }
+}
+
+/// That a head got readings which it never made.
+pub(super) fn unexpected(head: &str) -> HeadError {
+    HeadError::mismatch(format!("the {head} head was given readings that aren't its own"), "report this as a bug")
+}
