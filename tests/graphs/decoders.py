@@ -1,0 +1,102 @@
+"""Builds the tiny decoders of the integration tests: `.venv/bin/python -m tests.graphs.decoders`.
+
+Both are Llamas of two layers with random weights, as graphs of contract `rm-prefix/1`. `tiny_decoder_scores.onnx` has
+two reward heads; `tiny_decoder_lm.onnx` gives the logits of its tied embeddings, and its last states. What they must
+give stands in `tiny_decoders.json`, from the plain numpy implementation. All three files are committed, so that the
+Rust tests need no Python; run this after a change and commit what it writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from models.tools.decoder.config import DecoderConfig
+from models.tools.decoder.graph import build
+from models.tools.decoder.random_weights import random_weights
+from models.tools.decoder.reference import Reference, log_softmax
+from models.tools.decoder.weights import ArrayWeights
+from models.tools.metrics import write_json
+
+FOLDER = Path(__file__).parent
+# Ids up to 299 are those of the tests' tokenizer; 320 leave room for bytes and a few marks.
+SCORES = DecoderConfig(
+    family="llama",
+    kind="sequence",
+    hidden=16,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=4,
+    intermediate=32,
+    vocabulary=320,
+    context=2048,
+    norm_epsilon=1e-5,
+    rope_theta=10_000.0,
+    labels=2,
+)
+LANGUAGE_MODEL = replace(SCORES, kind="language_model", labels=0, tied_embeddings=True)
+LENGTHS = (1, 2, 7, 33, 150)
+GREEDY_TOKENS = 12
+
+
+def texts() -> list[list[int]]:
+    """Token ids from 10 to 299, which the tests' tokenizer makes of the numbers of the same name."""
+    generator = np.random.default_rng(41)
+    return [generator.integers(10, 300, length).tolist() for length in LENGTHS]
+
+
+def numbers(values: np.ndarray) -> list[float]:
+    """Values with as many digits as float32 tells apart."""
+    return [float(f"{value:.8g}") for value in values.ravel()]
+
+
+def score_cases(reference: Reference) -> list[dict[str, Any]]:
+    """Both heads' scores at every token of each text."""
+    return [{"ids": ids, "scores": [numbers(row) for row in reference.scores(ids)]} for ids in texts()]
+
+
+def language_model_cases(reference: Reference) -> list[dict[str, Any]]:
+    """What each text makes of its own next tokens, what its last token sees, and how it goes on greedily."""
+    cases = []
+    for ids in texts():
+        logits = reference.logits(ids)
+        log_probabilities = log_softmax(logits)[np.arange(len(ids) - 1), ids[1:]]
+        continued = list(ids)
+        for _ in range(GREEDY_TOKENS):
+            continued.append(int(reference.logits(continued)[-1].argmax()))
+        cases.append(
+            {
+                "ids": ids,
+                "next_token_log_probabilities": numbers(log_probabilities),
+                "last_logits": numbers(logits[-1]),
+                "last_hidden": numbers(reference.hidden(ids)[-1]),
+                "greedy": continued[len(ids) :],
+            }
+        )
+    return cases
+
+
+def main() -> None:
+    """Writes both graphs and what they must give beside this file."""
+    golden: dict[str, Any] = {}
+    for name, config, outputs in (
+        ("tiny_decoder_scores", SCORES, ("scores",)),
+        ("tiny_decoder_lm", LANGUAGE_MODEL, ("logits", "hidden")),
+    ):
+        weights = ArrayWeights(random_weights(config, seed=5))
+        model = build(config, weights, outputs)
+        onnx.checker.check_model(model, full_check=True)
+        (FOLDER / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+        reference = Reference(config, weights)
+        cases = score_cases if config.kind == "sequence" else language_model_cases
+        golden[name] = cases(reference)
+    write_json(FOLDER / "tiny_decoders.json", golden)
+
+
+if __name__ == "__main__":
+    main()
