@@ -81,6 +81,12 @@ pub enum RuntimeError {
         /// How many positions each was padded to.
         tokens: usize,
     },
+    /// A row of a causal model contradicts itself or the model.
+    #[error("the row can't be computed: {reason}")]
+    Row {
+        /// What is wrong.
+        reason: String,
+    },
     /// The forward pass failed.
     #[error("the forward pass failed: {cause}")]
     Pass {

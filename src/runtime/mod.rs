@@ -2,10 +2,12 @@
 //!
 //! [`Executor`] is all that the scheduler knows of a runtime: a batch of token ids goes in, one row for each sample
 //! and output comes out, padding removed. [`ort`] implements it with ONNX Runtime, [`fake`] without any graph.
+//! [`CausalExecutor`] runs causal models row by row, which is what sharing prefixes and generating text need.
 //! A [`Provider`] is the hardware path that a manifest asks for; [`libraries`] finds what those of GPUs need.
 
 mod batch;
 mod cancellation;
+mod causal;
 mod error;
 pub mod fake;
 pub mod libraries;
@@ -14,6 +16,7 @@ mod provider;
 
 pub use batch::TokenBatch;
 pub use cancellation::{Cancellation, Registration};
+pub use causal::{CausalExecutor, CausalOutput, CausalRow, CausalShape, KeyValues, Numbers, Past, Read, ReadAt, Span};
 pub use error::RuntimeError;
 pub use provider::{Arena, CudaOptions, Provider, ProviderKind, Shape, ShapeProfile, SkippedProvider, TensorrtOptions};
 

@@ -1,10 +1,10 @@
 //! One session at work.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use ::ort::{
-    session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue},
-    value::{DynValue, TensorRef},
+    session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs},
+    value::{DynValue, TensorElementType, TensorRef},
 };
 use half::{bf16, f16};
 
@@ -57,7 +57,7 @@ struct Output {
 }
 
 /// Options of a pass, reachable from another thread to stop it.
-struct Options(RunOptions<HasSelectedOutputs>);
+pub(super) struct Options(RunOptions<HasSelectedOutputs>);
 
 // SAFETY: `ort` withholds `Sync` because selected outputs may carry preallocated tensors. These never do: they hold
 // names alone, and all that another thread calls is `terminate`, which ONNX Runtime allows at any time.
@@ -65,7 +65,7 @@ struct Options(RunOptions<HasSelectedOutputs>);
 unsafe impl Sync for Options {}
 
 impl Options {
-    fn new(outputs: &[String], configuration: &[(&str, &str)]) -> Result<Arc<Self>, ::ort::Error> {
+    pub(super) fn new(outputs: &[String], configuration: &[(&str, &str)]) -> Result<Arc<Self>, ::ort::Error> {
         let mut options = RunOptions::new()?;
         for (key, value) in configuration {
             options.set(key, value)?;
@@ -73,6 +73,51 @@ impl Options {
         let selection = outputs.iter().fold(OutputSelector::no_default(), OutputSelector::with);
         Ok(Arc::new(Self(options.with_outputs(selection))))
     }
+
+    /// Runs a pass that stops when `cancel` is used.
+    pub(super) fn run<'r>(
+        self: &'r Arc<Self>,
+        session: &'r mut Session,
+        inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)>,
+        cancel: &Cancellation,
+        failed: impl Fn(::ort::Error) -> RuntimeError,
+    ) -> Result<SessionOutputs<'r>, RuntimeError> {
+        if cancel.is_cancelled() {
+            return Err(RuntimeError::Cancelled);
+        }
+        // Left set when an earlier pass was stopped.
+        self.0.unterminate().map_err(&failed)?;
+        let registration = cancel.on_cancel({
+            let options = Arc::clone(self);
+            move || {
+                if let Err(error) = options.0.terminate() {
+                    tracing::warn!(%error, "a forward pass could not be stopped");
+                }
+            }
+        });
+        let results = session.run_with_options(inputs, &self.0).map_err(failed)?;
+        drop(registration);
+        Ok(results)
+    }
+}
+
+/// The shape and the numbers of an output, in single precision.
+pub(super) fn widened(value: &DynValue) -> Result<(Vec<i64>, Cow<'_, [f32]>), RuntimeError> {
+    let failed = |error: ::ort::Error| RuntimeError::Pass { cause: error.into() };
+    Ok(match value.data_type() {
+        TensorElementType::Float16 => {
+            let (shape, numbers) = value.try_extract_tensor::<f16>().map_err(failed)?;
+            (shape.to_vec(), numbers.iter().copied().map(f16::to_f32).collect())
+        }
+        TensorElementType::Bfloat16 => {
+            let (shape, numbers) = value.try_extract_tensor::<bf16>().map_err(failed)?;
+            (shape.to_vec(), numbers.iter().copied().map(bf16::to_f32).collect())
+        }
+        _ => {
+            let (shape, numbers) = value.try_extract_tensor::<f32>().map_err(failed)?;
+            (shape.to_vec(), numbers.into())
+        }
+    })
 }
 
 impl OrtExecutor {
@@ -106,17 +151,12 @@ impl OrtExecutor {
 
 impl Executor for OrtExecutor {
     fn run(&mut self, batch: &TokenBatch, cancel: &Cancellation) -> Result<Vec<Vec<RowTensor>>, RuntimeError> {
-        let failed = |error: ::ort::Error| failure::explain(error, batch, cancel);
-        if cancel.is_cancelled() {
-            return Err(RuntimeError::Cancelled);
-        }
+        let failed = |error: ::ort::Error| failure::explain(error, batch.len(), batch.longest(), cancel);
         let large = batch.padded_tokens().saturating_mul(batch.longest()) >= LARGE_PASS;
         let options = if large { &self.after_large } else { &self.usual };
-        // Left set when an earlier pass was stopped.
-        options.0.unterminate().map_err(failed)?;
 
         let shape = [batch.len(), batch.longest()];
-        let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(self.inputs.len());
+        let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(self.inputs.len());
         for input in &mut self.inputs {
             let value = match &mut input.buffer {
                 Integers::Long(buffer) => {
@@ -128,20 +168,10 @@ impl Executor for OrtExecutor {
                     TensorRef::from_array_view((shape, buffer.as_slice())).map(SessionInputValue::from)
                 }
             };
-            values.push((&input.name, value.map_err(failed)?));
+            values.push((input.name.as_str().into(), value.map_err(failed)?));
         }
 
-        let registration = cancel.on_cancel({
-            let options = Arc::clone(options);
-            move || {
-                if let Err(error) = options.0.terminate() {
-                    tracing::warn!(%error, "a forward pass could not be stopped");
-                }
-            }
-        });
-        let results = self.session.run_with_options(values, &options.0).map_err(failed)?;
-        drop(registration);
-
+        let results = options.run(&mut self.session, values, cancel, failed)?;
         let mut rows: Vec<Vec<RowTensor>> =
             batch.inputs().iter().map(|_| Vec::with_capacity(self.outputs.len())).collect();
         for (output, value) in self.outputs.iter().zip(results.values()) {

@@ -1,6 +1,6 @@
 //! What a failed pass failed of, from ONNX Runtime's words: its error codes don't tell memory from anything else.
 
-use crate::runtime::{Cancellation, RuntimeError, TokenBatch};
+use crate::runtime::{Cancellation, RuntimeError};
 
 /// How the arena, CUDA, its libraries, TensorRT and the C++ library say that memory ran out.
 const OUT_OF_MEMORY: [&str; 9] = [
@@ -20,12 +20,12 @@ fn is_out_of_memory(message: &str) -> bool {
     OUT_OF_MEMORY.iter().any(|words| message.contains(words))
 }
 
-/// The error of a pass over `batch` that ended with `error`.
-pub(super) fn explain(error: ::ort::Error, batch: &TokenBatch, cancel: &Cancellation) -> RuntimeError {
+/// The error of a pass over so many samples, padded to so many tokens, that ended with `error`.
+pub(super) fn explain(error: ::ort::Error, samples: usize, tokens: usize, cancel: &Cancellation) -> RuntimeError {
     if cancel.is_cancelled() {
         RuntimeError::Cancelled
     } else if is_out_of_memory(error.message()) {
-        RuntimeError::OutOfMemory { samples: batch.len(), tokens: batch.longest(), cause: error.into() }
+        RuntimeError::OutOfMemory { samples, tokens, cause: error.into() }
     } else {
         RuntimeError::Pass { cause: error.into() }
     }

@@ -14,6 +14,8 @@ use ::ort::{
 
 use super::{
     Library,
+    causal::OrtCausal,
+    contract::Contract,
     executor::OrtExecutor,
     inspect::{self, Inspection},
     preload::preload,
@@ -22,7 +24,9 @@ use super::{
 };
 use crate::{
     domain::{Dimension, ElementType, GraphSignature, TensorSpec},
-    runtime::{Executor, GraphBinding, Provider, ProviderKind, RuntimeError, SkippedProvider},
+    runtime::{
+        CausalExecutor, CausalShape, Executor, GraphBinding, Provider, ProviderKind, RuntimeError, SkippedProvider,
+    },
 };
 
 /// Which graph to open, and on what.
@@ -41,6 +45,8 @@ pub struct Graph {
     skipped: Vec<SkippedProvider>,
     inspection: Inspection,
     signature: GraphSignature,
+    /// The contract for sharing prefixes, where the graph follows it.
+    contract: Option<Contract>,
     /// The session that the graph was opened with, until an executor takes it over.
     opening: Mutex<Option<Session>>,
 }
@@ -83,7 +89,9 @@ impl Graph {
                         inputs: session.inputs().iter().map(specification).collect(),
                         outputs: session.outputs().iter().map(specification).collect(),
                     };
-                    return Ok(Self { source, skipped, inspection, signature, opening: Mutex::new(Some(session)) });
+                    let contract = Contract::read(&inspection.metadata, &signature)?;
+                    let opening = Mutex::new(Some(session));
+                    return Ok(Self { source, skipped, inspection, signature, contract, opening });
                 }
                 Err(RuntimeError::Provider { provider, reason, .. }) if preferred.peek().is_some() => {
                     tracing::warn!(graph = %file.path.display(), %provider, %reason, "provider skipped");
@@ -132,16 +140,55 @@ impl Graph {
     /// # Errors
     /// When the binding doesn't fit the graph, or another session can't start.
     pub fn executor(&self, binding: &GraphBinding, threads: NonZeroUsize) -> Result<Box<dyn Executor>, RuntimeError> {
+        Ok(Box::new(OrtExecutor::new(self.session(threads)?, &self.signature, binding, &self.source.provider)?))
+    }
+
+    /// The measures of the model, where the graph follows the contract for sharing prefixes, `rm-prefix/1`.
+    #[must_use]
+    pub fn causal_shape(&self) -> Option<CausalShape> {
+        self.contract.as_ref().map(|contract| contract.shape)
+    }
+
+    /// The token that a causal model takes for padding, if its exporter says so: its score stands at the last token
+    /// that is another one.
+    #[must_use]
+    pub fn causal_pad_id(&self) -> Option<u32> {
+        self.contract.as_ref().and_then(|contract| contract.pad_id)
+    }
+
+    /// The outputs that a causal model gives at each token that is read, of shape `[positions, width]`.
+    #[must_use]
+    pub fn causal_outputs(&self) -> &[TensorSpec] {
+        self.contract.as_ref().map_or(&[], |contract| &contract.outputs)
+    }
+
+    /// A session of its own for one worker of a causal model, computing on `threads` threads and reading `outputs`.
+    ///
+    /// # Errors
+    /// When the graph doesn't follow the contract for sharing prefixes, has no such output, or another session can't
+    /// start.
+    pub fn causal_executor(
+        &self,
+        outputs: &[String],
+        threads: NonZeroUsize,
+    ) -> Result<Box<dyn CausalExecutor>, RuntimeError> {
+        let contract = self.contract.clone().ok_or_else(|| RuntimeError::Binding {
+            found: "the graph doesn't say that it follows the contract rm-prefix/1".to_owned(),
+            wanted: "export it with karat's exporter, or use a head that needs no causal model".to_owned(),
+        })?;
+        Ok(Box::new(OrtCausal::new(self.session(threads)?, contract, outputs)?))
+    }
+
+    fn session(&self, threads: NonZeroUsize) -> Result<Session, RuntimeError> {
         let reusable = if threads == OPENING_THREADS {
             self.opening.lock().unwrap_or_else(PoisonError::into_inner).take()
         } else {
             None
         };
-        let session = match reusable {
-            Some(session) => session,
-            None => self.source.start(threads)?,
-        };
-        Ok(Box::new(OrtExecutor::new(session, &self.signature, binding, &self.source.provider)?))
+        match reusable {
+            Some(session) => Ok(session),
+            None => self.source.start(threads),
+        }
     }
 }
 

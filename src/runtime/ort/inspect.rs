@@ -1,6 +1,6 @@
 //! What the graph's file says that ONNX Runtime doesn't tell: its operators, and its inputs before it is loaded.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use bytes::Bytes;
 use prost::Message;
@@ -15,6 +15,8 @@ pub(super) struct Inspection {
     pub(super) inputs: Vec<String>,
     /// The operators that quantise activations over the whole batch, sorted, each once.
     pub(super) dynamic_quantisation: Vec<String>,
+    /// What the exporter says of the graph, as keys and values.
+    pub(super) metadata: BTreeMap<String, String>,
 }
 
 /// Reads the file, without the weights that it keeps in other files.
@@ -46,7 +48,8 @@ pub(super) fn inspect(model: &proto::Model) -> Inspection {
         let is_weight = |name: &str| graph.initializers.iter().any(|tensor| tensor.name == name);
         inputs.extend(graph.inputs.iter().map(|input| input.name.clone()).filter(|name| !is_weight(name)));
     }
-    Inspection { inputs, dynamic_quantisation }
+    let metadata = model.metadata.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
+    Inspection { inputs, dynamic_quantisation, metadata }
 }
 
 fn collect(nodes: &[proto::Node], found: &mut Vec<String>) {

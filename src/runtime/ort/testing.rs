@@ -13,7 +13,7 @@ const OPERATORS_VERSION: i64 = 17;
 
 /// A graph under construction.
 #[derive(Default)]
-pub(super) struct GraphWriter(proto::Graph);
+pub(super) struct GraphWriter(proto::Graph, Vec<proto::Entry>);
 
 impl GraphWriter {
     /// Declares an input; an axis is a number or a name.
@@ -25,6 +25,12 @@ impl GraphWriter {
     /// Declares an output.
     pub(super) fn output(mut self, name: &str, element: i32, axes: &[&str]) -> Self {
         self.0.outputs.push(value(name, element, axes));
+        self
+    }
+
+    /// Adds metadata to the model.
+    pub(super) fn metadata(mut self, key: &str, value: &str) -> Self {
+        self.1.push(proto::Entry { key: key.to_owned(), value: value.to_owned() });
         self
     }
 
@@ -131,6 +137,7 @@ impl GraphWriter {
             ir_version: IR_VERSION,
             graph: Some(self.0),
             opsets: vec![proto::OperatorSet { domain: String::new(), version: OPERATORS_VERSION }],
+            metadata: self.1,
             functions: Vec::new(),
         };
         let folder = tempfile::tempdir().unwrap();
