@@ -22,6 +22,8 @@ RELEASE := target/release/karat
 RELEVANCE := models/relevance/model.onnx models/relevance/tokenizer.json
 HARMLESS := models/harmless/model.onnx models/harmless/tokenizer.json
 GRAMMAR := models/grammar/model.onnx models/grammar/tokenizer.json
+SMOLLM2 := critic likelihood smol-reward
+SMOLLM2_GRAPHS := $(SMOLLM2:%=models/decoders/%/model.onnx)
 TOOLS := models/tools
 BENCH_PYTHON := .karat/loadtest/venv/bin/python
 BENCH_VENV := .karat/loadtest/venv/complete
@@ -31,7 +33,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export KARAT_ONNXRUNTIME ?= $(abspath $(ONNXRUNTIME))
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup setup-cuda demo serve test lint generate bench micro-bench train-harmless FORCE
+.PHONY: help setup setup-cuda demo serve test lint generate bench micro-bench setup-decoders train-harmless train-smol-reward test-exporter FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +43,8 @@ setup: $(ONNXRUNTIME) $(VENV) $(RELEVANCE) $(HARMLESS) $(GRAMMAR) ## Fetch ONNX 
 setup-cuda: $(ONNXRUNTIME_CUDA) ## Fetch ONNX Runtime for NVIDIA GPUs (250 MB) and show what is missing
 	cargo build --release
 	$(RELEASE) doctor --onnxruntime $(ONNXRUNTIME_CUDA)
+
+setup-decoders: $(ONNXRUNTIME) $(SMOLLM2_GRAPHS) ## Build the models on SmolLM2 (models/decoders; 540 MB)
 
 demo: setup $(RELEASE) ## Build everything, score real candidates and print the ranking
 	$(VENV_PYTHON) -m models.tools.demo --server $(RELEASE) --models models
@@ -74,6 +78,10 @@ train-harmless: $(VENV) models/harmless/tokenizer.json ## Train the harmless hea
 	$(VENV_PYTHON) -m models.tools.harmless --folder models/harmless
 	$(VENV_PYTHON) -m models.tools.evaluate_harmless --data $(DATA) $(if $(HHH),--hhh $(HHH))
 
+train-smol-reward: $(VENV) ## Train the smol-reward heads anew (DATA=preferences.jsonl.gz)
+	@test -n "$(DATA)" || { echo "DATA=FILE is missing: see models/decoders/smol-reward/README.md" >&2; exit 2; }
+	$(VENV_PYTHON) -m models.tools.train_smol_reward --data $(DATA)
+
 $(ONNXRUNTIME): $(TOOLS)/onnxruntime_library.py $(TOOLS)/packages.py
 	$(PYTHON) -m models.tools.onnxruntime_library --output $@
 
@@ -98,6 +106,11 @@ $(HARMLESS) &: $(TOOLS)/harmless.py $(TOOLS)/minilm.py $(TOOLS)/onnx_file.py \
 $(GRAMMAR) &: $(TOOLS)/grammar.py $(TOOLS)/onnx_file.py $(TOOLS)/tokenizer_file.py \
 		models/grammar/model.toml $(VENV)
 	$(VENV_PYTHON) -m models.tools.grammar --folder models/grammar
+
+# The three link one weight file, which the first writes.
+$(SMOLLM2_GRAPHS) &: $(TOOLS)/smollm2.py $(wildcard $(TOOLS)/decoder/*.py) \
+		models/decoders/smol-reward/heads.safetensors $(VENV)
+	$(VENV_PYTHON) -m models.tools.smollm2 $(SMOLLM2:%=models/decoders/%)
 
 # Cargo knows best whether anything has changed.
 $(RELEASE): FORCE

@@ -38,20 +38,24 @@ class Reference:
             state = state + self._linear(f"{name}.mlp.down_proj", gate / (1 + np.exp(-gate)) * up)
         return self._norm("model.norm", state)
 
+    def read(self, output: str, hidden: np.ndarray) -> np.ndarray:
+        """The output `scores`, `logits` or `hidden` of final states."""
+        if output == "hidden":
+            return hidden
+        if output == "logits":
+            return self._linear(
+                "model.embed_tokens" if self._config.tied_embeddings else "lm_head", hidden
+            )
+        head = "score" if "score.weight" in self._weights.names() else "classifier"
+        return self._linear(head, hidden)
+
     def scores(self, ids: list[int]) -> np.ndarray:
         """What the score head gives at every token, `[tokens, labels]`."""
-        head = "score" if "score.weight" in self._weights.names() else "classifier"
-        return self._linear(head, self.hidden(ids))
+        return self.read("scores", self.hidden(ids))
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """What the language-model head gives at every token, `[tokens, vocabulary]`."""
-        tied = self._config.tied_embeddings
-        head = "model.embed_tokens" if tied else "lm_head"
-        return self._linear(head, self.hidden(ids))
-
-    def output(self, name: str, ids: list[int]) -> np.ndarray:
-        """The output `scores`, `logits` or `hidden`, at every token."""
-        return {"scores": self.scores, "logits": self.logits, "hidden": self.hidden}[name](ids)
+        return self.read("logits", self.hidden(ids))
 
     def _turn(self, position: int) -> np.ndarray:
         """The rotation of every pair of dimensions at `position`, as complex numbers."""
