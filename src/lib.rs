@@ -31,7 +31,7 @@
 //! | 1 | [`select`], [`evaluate`] | picking among candidates; metrics over scores |
 //! | 2 | [`catalogue`] | every rule as data and as a page |
 //! | 2 | [`text`], [`runtime`] | from samples to tokens; from tokens to tensors |
-//! | 3 | [`manifest`], [`schedule`] | `model.toml`, checked against the graph; what runs next |
+//! | 3 | [`manifest`], [`schedule`], [`generate`] | `model.toml`, checked against the graph; what runs next; writing text |
 //! | 4 | [`engine`] | the one call: `ScoreRequest` to `ScoreReport`; the model repository and the cache |
 //! | 5 | [`api`], [`server`] | HTTP: dialects as thin adapters; listening and draining |
 //! | 6 | [`settings`] | flags and environment variables |
@@ -50,6 +50,7 @@ pub mod cli;
 pub mod domain;
 pub mod engine;
 pub mod evaluate;
+pub mod generate;
 pub mod head;
 pub mod manifest;
 pub mod numeric;

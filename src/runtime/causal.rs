@@ -12,6 +12,8 @@
 //!         └── seen by the first two spans; the third sees prompt'
 //! ```
 
+mod edit;
+
 use std::{fmt, ops::Range, sync::Arc};
 
 use half::{bf16, f16};

@@ -46,6 +46,10 @@ pub(super) struct ModelFamilies {
     pub(super) cache_hits: IntCounterVec,
     pub(super) cache_misses: IntCounterVec,
     pub(super) doubled_beginnings: IntCounterVec,
+    pub(super) generated_tokens: IntCounterVec,
+    pub(super) texts: IntGaugeVec,
+    pub(super) refused_generations: IntCounterVec,
+    pub(super) cancelled_generations: IntCounterVec,
 }
 
 /// From a millisecond, a cached score, to the half minute after which most clients give up.
@@ -135,6 +139,16 @@ impl Metrics {
                 doubled_beginnings: counter(
                     "karat_doubled_beginnings_total",
                     "Samples that came with a second beginning-of-sequence token, which was dropped",
+                )?,
+                generated_tokens: counter("karat_generated_tokens_total", "Tokens of generated texts")?,
+                texts: gauge("karat_generating_texts", "Texts that are being generated")?,
+                refused_generations: counter(
+                    "karat_generations_refused_total",
+                    "Requests for texts refused because too many wait",
+                )?,
+                cancelled_generations: counter(
+                    "karat_generations_cancelled_total",
+                    "Texts given up because their client left",
                 )?,
             },
             cache_bytes: add(

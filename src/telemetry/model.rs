@@ -27,6 +27,10 @@ pub struct ModelMetrics {
     cache_hits: IntCounter,
     cache_misses: IntCounter,
     doubled_beginnings: IntCounter,
+    generated_tokens: IntCounter,
+    texts: IntGauge,
+    refused_generations: IntCounter,
+    cancelled_generations: IntCounter,
 }
 
 impl ModelMetrics {
@@ -51,6 +55,10 @@ impl ModelMetrics {
             cache_hits: families.cache_hits.with_label_values(label),
             cache_misses: families.cache_misses.with_label_values(label),
             doubled_beginnings: families.doubled_beginnings.with_label_values(label),
+            generated_tokens: families.generated_tokens.with_label_values(label),
+            texts: families.texts.with_label_values(label),
+            refused_generations: families.refused_generations.with_label_values(label),
+            cancelled_generations: families.cancelled_generations.with_label_values(label),
         }
     }
 
@@ -93,6 +101,26 @@ impl ModelMetrics {
     /// A sample came with a second beginning-of-sequence token, which was dropped.
     pub fn doubled_beginning(&self) {
         self.doubled_beginnings.inc();
+    }
+
+    /// Tokens of generated texts were drawn.
+    pub fn generated(&self, tokens: usize) {
+        self.generated_tokens.inc_by(tokens as u64);
+    }
+
+    /// States how many texts are being written now.
+    pub fn writing(&self, texts: usize) {
+        self.texts.set(gauge(texts));
+    }
+
+    /// Texts were refused because too many wait.
+    pub fn generation_refused(&self) {
+        self.refused_generations.inc();
+    }
+
+    /// A text was given up because its client left.
+    pub fn generation_cancelled(&self) {
+        self.cancelled_generations.inc();
     }
 
     /// A forward pass over `samples` of `tokens` tokens, padded to `padded_tokens`, starts now; it fails unless the

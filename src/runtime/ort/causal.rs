@@ -260,7 +260,14 @@ impl Pass<'_> {
     fn run<T: Number>(&self, session: &mut Session, buffers: &mut Buffers<T>) -> Result<CausalOutput, RuntimeError> {
         let shape = &self.contract.shape;
         buffers.mask(self.row);
-        buffers.assemble(&self.row.past, shape);
+        // Keys and values that are wanted whole are in the graph's own order already.
+        let whole = match self.row.past.as_slice() {
+            [only] if only.range == (0..only.values.tokens()) => T::of(only.values.numbers()),
+            _ => None,
+        };
+        if whole.is_none() {
+            buffers.assemble(&self.row.past, shape);
+        }
         let IntegerBuffers { ids, positions, read } = self.integers;
         let (new, past) = (ids.len(), self.row.past_tokens());
         let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
@@ -269,7 +276,9 @@ impl Pass<'_> {
             (SCORE_POSITIONS.into(), view([read.len()], read)?),
             (ATTN_BIAS.into(), view([1, 1, new, past + new], &buffers.bias)?),
         ];
-        for (name, numbers) in self.contract.past.iter().zip(&buffers.past) {
+        let size = shape.kv_heads * past * shape.head_dim;
+        for (index, (name, assembled)) in self.contract.past.iter().zip(&buffers.past).enumerate() {
+            let numbers = whole.map_or(assembled.as_slice(), |whole| &whole[index * size..(index + 1) * size]);
             inputs.push((name.into(), view([1, shape.kv_heads, past, shape.head_dim], numbers)?));
         }
         let failed = |error| failure::explain(error, 1, past + new, self.cancel);

@@ -1,0 +1,26 @@
+//! Writes text with a language model: many texts at once, token by token.
+//!
+//! One thread owns a session and runs one row after another. A row holds the last token of every text that is being
+//! written and, in what room is left, pieces of prompts that still have to be read: a new text joins at the next row and
+//! holds nobody up, and one that ends makes room at once. What a text becomes depends on its prompt, its seed and the
+//! model alone, not on its neighbours.
+//!
+//! ```text
+//! Order ─ queue ─▶ prompt, read in pieces ─▶ text: draw a token, compute its successor's logits, … ─▶ Stream
+//! ```
+//!
+//! Tokens are ids here; letters, stop strings and what is made of the text are the caller's.
+
+mod generator;
+mod memory;
+mod sampling;
+mod slots;
+mod stop;
+mod worker;
+
+pub use generator::{Event, Finish, GenerateError, Generator, Limits, Order, Refusal, Stream};
+pub use sampling::{Picked, Sampler, Sampling, SamplingError};
+pub use stop::{EmptyStop, Passed, StopMatcher, StopStrings};
+
+#[cfg(test)]
+mod tests;
