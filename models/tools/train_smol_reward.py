@@ -61,7 +61,9 @@ class Conversations:
         return next((index for index, equal in enumerate(same) if not equal), limit)
 
 
-def load_conversations(data: Path, tokenizer: Tokenizer, template: ChatTemplate) -> list[Conversations]:
+def load_conversations(
+    data: Path, tokenizer: Tokenizer, template: ChatTemplate
+) -> list[Conversations]:
     """The pairs that fit, in the order of a hash of their first turn and row."""
     rows = read_lines(data)
     pairs = []
@@ -73,12 +75,13 @@ def load_conversations(data: Path, tokenizer: Tokenizer, template: ChatTemplate)
         if max(len(chosen), len(rejected)) <= MAX_TOKENS:
             pairs.append(Conversations(preference, chosen, rejected))
     return sorted(
-        pairs, key=lambda pair: hash_fraction(f"order {pair.preference.group} {pair.preference.row}")
+        pairs,
+        key=lambda pair: hash_fraction(f"order {pair.preference.group} {pair.preference.row}"),
     )
 
 
 def last_states(session: PrefixSession, pair: Conversations) -> np.ndarray:
-    """The final states at both conversations' last tokens, `[2, hidden]`: their prefix is read once."""
+    """The final states at both last tokens, `[2, hidden]`; the common prefix is read once."""
     shared = pair.shared
     past = None
     if shared:
@@ -145,7 +148,7 @@ def train_heads(states: np.ndarray, ridge: float) -> dict[str, np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the smol-reward heads.")
     parser.add_argument("--data", type=Path, required=True, help="hh-rlhf harmless-base test split")
-    parser.add_argument("--pairs", type=int, default=1000, help="how many pairs are used")
+    parser.add_argument("--pairs", type=int, help="use fewer than all the pairs that fit")
     parser.add_argument("--cache", type=Path, default=Path(".karat/packages"))
     parser.add_argument("--build", type=Path, default=Path(".karat/smollm2"))
     parser.add_argument("--folder", type=Path, default=Path("models/decoders/smol-reward"))

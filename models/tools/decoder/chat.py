@@ -20,9 +20,7 @@ class ChatTemplate:
     def render(self, messages: list[Message]) -> str:
         """The whole conversation as text, with no prompt for another answer."""
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        return self._template.render(
-            messages=turns, add_generation_prompt=False, **self._tokens
-        )
+        return self._template.render(messages=turns, add_generation_prompt=False, **self._tokens)
 
     def encode(self, tokenizer: Tokenizer, messages: list[Message]) -> list[int]:
         """The conversation's token ids; the template writes the special tokens itself."""

@@ -68,12 +68,12 @@ def refuse_leftovers(checkpoint: Checkpoint, used: set[str]) -> None:
 
     They are the sign of a part of the model that isn't known here.
     """
-    left = {
-        name for name in checkpoint.weights.names() - used if not name.endswith(UNUSED)
-    }
+    left = {name for name in checkpoint.weights.names() - used if not name.endswith(UNUSED)}
     if left:
         some = ", ".join(sorted(left)[:4])
-        raise Unsupported(f"{len(left)} tensors have no place in a {checkpoint.config.family}: {some}")
+        raise Unsupported(
+            f"{len(left)} tensors have no place in a {checkpoint.config.family}: {some}"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

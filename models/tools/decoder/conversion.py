@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -49,7 +50,5 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         partial = target.with_suffix(".partial")
-        with source.open("rb") as read, partial.open("wb") as write:
-            while block := read.read(1 << 24):
-                write.write(block)
+        shutil.copyfile(source, partial)
         os.replace(partial, target)

@@ -1,4 +1,4 @@
-"""Writes a checkpoint as a model folder: graph, weights, tokenizer, template, and the proof that they agree."""
+"""Writes a checkpoint as a model folder, and keeps graphs out of it that differ from numpy."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def write_folder(
     differs from the reference is left as `model.unchecked.onnx` and not served.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    trunk = _place_weights(checkpoint, folder, shared_weights)
-    config, weights = checkpoint.config, trunk
+    weights = _place_weights(checkpoint, folder, shared_weights)
+    config = checkpoint.config
     if heads:
-        config, weights = with_heads(config, heads), WithHeads(trunk, heads)
+        config, weights = with_heads(config, heads), WithHeads(weights, heads)
     outputs = outputs or DEFAULT_OUTPUTS[config.kind]
     graph = build(config, weights, outputs)
     refuse_leftovers(checkpoint, {tensor.name for tensor in graph.graph.initializer})
@@ -126,7 +126,7 @@ def encode(tokenizer: Tokenizer, vocabulary: int) -> list[list[int]]:
     return texts
 
 
-def _place_weights(checkpoint: Checkpoint, folder: Path, shared: Path | None) -> SafetensorsWeights:
+def _place_weights(checkpoint: Checkpoint, folder: Path, shared: Path | None) -> Weights:
     """The checkpoint's float32 weights as files of `folder`."""
     files = list(checkpoint.files)
     if not files:

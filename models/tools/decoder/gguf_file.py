@@ -38,7 +38,12 @@ LAYER_NAMES = {
 }
 # Token types of the format.
 CONTROL, USER_DEFINED = 3, 4
-GPT2_WORDS = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+GPT2_WORDS = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": True,
+}
 BYTES_ONLY = {**GPT2_WORDS, "use_regex": False}
 LETTERS_AND_MARKS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -47,7 +52,12 @@ LETTERS_AND_MARKS = (
 
 
 def _split(pattern: str) -> dict[str, Any]:
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": pattern},
+        "behavior": "Isolated",
+        "invert": False,
+    }
     return {"type": "Sequence", "pretokenizers": [split, BYTES_ONLY]}
 
 
@@ -88,7 +98,9 @@ def read_gguf(path: Path) -> Checkpoint:
 class GgufWeights:
     """The tensors of a GGUF file, widened and in Hugging Face's order as they are read."""
 
-    def __init__(self, tensors: list[ReaderTensor], config: DecoderConfig, architecture: str) -> None:
+    def __init__(
+        self, tensors: list[ReaderTensor], config: DecoderConfig, architecture: str
+    ) -> None:
         self._tensors = {_name(tensor.name): tensor for tensor in tensors}
         self._heads = {"q_proj": config.heads, "k_proj": config.kv_heads}
         self._permuted = architecture == "llama"

@@ -1,4 +1,4 @@
-"""The `model.toml` of an exported checkpoint: what the checkpoint says, and what only its user knows."""
+"""The `model.toml` of an exported checkpoint: what it says, and what only its user knows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_manifest(
     max_tokens: int | None = None,
     step_mark: str | None = None,
 ) -> None:
-    """Writes a manifest that says what the checkpoint does; everything else is left at its default."""
+    """Writes a manifest of what the checkpoint says; everything else is left at its default."""
     lines = [
         f"description = {_quoted(f'{source}, exported as a graph that shares prefixes')}",
         f"head = {head}",

@@ -81,7 +81,9 @@ def record(comparisons: list[Comparison], texts: list[list[int]], path: Path) ->
     write_json(path, report)
     wrong = [item.output for item in comparisons if not item.passes]
     if wrong:
-        raise Unsupported(f"{', '.join(wrong)} differ from the reference by more than float32: {path}")
+        raise Unsupported(
+            f"{', '.join(wrong)} differ from the reference by more than float32: {path}"
+        )
 
 
 def _like(output: str, values: np.ndarray) -> np.ndarray:
