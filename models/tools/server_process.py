@@ -92,15 +92,17 @@ class Client:
         return response.status, response.read()
 
     def score(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Posts to `/v1/score`, waiting as long as a 429 asks before it tries again.
+        """Posts to `/v1/score`; see `post`."""
+        return self.post("/v1/score", request)
+
+    def post(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Posts to a route, waiting as long as a 429 asks before it tries again.
 
         Raises RuntimeError with the server's problem document on any other status.
         """
         body = json.dumps(request)
         while True:
-            self._connection.request(
-                "POST", "/v1/score", body, {"content-type": "application/json"}
-            )
+            self._connection.request("POST", path, body, {"content-type": "application/json"})
             response = self._connection.getresponse()
             content = response.read()
             if response.status == 200:
