@@ -1,7 +1,11 @@
 //! The commands of the `karat` program, one file each.
 
+mod backend;
 mod doctor;
+mod eval;
 mod generate;
+mod rows;
+mod score;
 mod serve;
 
 use std::process::ExitCode;
@@ -22,6 +26,10 @@ enum Command {
     Serve(Box<crate::settings::ServeSettings>),
     /// Show what this machine has for running graphs: libraries, GPUs, and which providers start.
     Doctor(doctor::DoctorArguments),
+    /// Score a file of samples, and go on where an earlier run was stopped.
+    Score(Box<score::ScoreArguments>),
+    /// Tell how good a model is, from a file of preferences or of stored scores.
+    Eval(Box<eval::EvalArguments>),
     /// Write (or check) the files that are generated from the code.
     Generate(generate::GenerateArguments),
 }
@@ -31,6 +39,8 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(settings) => serve::serve(*settings),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Score(arguments) => score::score(&arguments),
+        Command::Eval(arguments) => eval::eval(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
     };
     match done {

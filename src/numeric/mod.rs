@@ -12,7 +12,7 @@ pub use order::{average_ranks, descending, ordinal_ranks};
 pub use reduction::{Reduction, ReductionError};
 pub use sigmoid::{log_probabilities, log_sigmoid, log_softmax, logit, sigmoid, softmax};
 pub use statistics::{
-    DegreesOfFreedom, mean, normal_quantile, pearson, quantile, quantile_of_sorted, sorted, variance,
+    DegreesOfFreedom, mean, normal_quantile, pearson, quantile, quantile_of_sorted, sorted, variance, wilson_interval,
 };
 
 #[cfg(test)]

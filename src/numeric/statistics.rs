@@ -118,6 +118,20 @@ pub fn normal_quantile(level: f64) -> f64 {
     Normal::standard().inverse_cdf(level)
 }
 
+/// The interval of a share that Wilson's score test doesn't reject at `level`, such as 0.95 (Wilson 1927); `None` of
+/// nothing. It stays within 0…1 and is honest for few trials, which the normal approximation isn't.
+#[must_use]
+pub fn wilson_interval(hits: u64, trials: u64, level: f64) -> Option<(f64, f64)> {
+    if trials == 0 || hits > trials {
+        return None;
+    }
+    let (count, z) = (trials as f64, normal_quantile(f64::midpoint(1.0, level)));
+    let (share, square) = (hits as f64 / count, z * z);
+    let centre = (share + square / (2.0 * count)) / (1.0 + square / count);
+    let half = z * (share * (1.0 - share) / count + square / (4.0 * count * count)).sqrt() / (1.0 + square / count);
+    Some(((centre - half).max(0.0), (centre + half).min(1.0)))
+}
+
 /// Pearson's correlation of two lists of one length; `None` when one of them is constant or the lengths differ.
 #[must_use]
 pub fn pearson(first: &[f64], second: &[f64]) -> Option<f64> {
@@ -176,6 +190,23 @@ mod tests {
         assert_eq!(pearson(&[1.0, 2.0], &[3.0, 3.0]), None);
         assert_close(pearson(&[1.0, 2.0, 3.0], &[1e200, 2e200, 3e200]).unwrap(), 1.0);
         assert_close(pearson(&[1.0, 2.0, 3.0], &[-1.0, -2.0, -3.0]).unwrap(), -1.0);
+    }
+
+    /// SciPy 1.17's `binomtest(hits, trials).proportion_ci(method="wilson")`.
+    #[test]
+    fn intervals_of_shares_are_those_of_scipy() {
+        for (hits, trials, low, high) in [
+            (15, 20, 0.531299, 0.888138),
+            (0, 10, 0.0, 0.277533),
+            (10, 10, 0.722467, 1.0),
+            (333, 515, 0.604370, 0.686663),
+            (1, 1, 0.206549, 1.0),
+        ] {
+            let (found_low, found_high) = wilson_interval(hits, trials, 0.95).unwrap();
+            assert_all_close(&[found_low, found_high], &[low, high]);
+        }
+        assert_eq!(wilson_interval(0, 0, 0.95), None);
+        assert_eq!(wilson_interval(2, 1, 0.95), None);
     }
 
     #[test]

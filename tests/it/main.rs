@@ -11,6 +11,7 @@ mod generated;
 mod layers;
 mod loading;
 mod metrics;
+mod offline;
 mod process;
 mod quantised;
 mod scheduling;

@@ -1,0 +1,78 @@
+//! Models in this process, without HTTP.
+
+use std::{path::Path, time::Duration};
+
+use prometheus::Registry;
+
+use super::{Failure, Input, Scored, Wishes};
+use crate::{
+    cli::CommandError,
+    engine::{Engine, LoadOptions, ModelStatus, SampleReport, ScoreRequest, load_repository},
+    runtime::ort::Library,
+    schedule::Admission,
+    telemetry::Metrics,
+};
+
+/// Scores are written down as they come, so that little is gained by remembering them.
+const CACHE_BYTES: u64 = 64 << 20;
+const QUEUE_TOKENS: usize = 1 << 20;
+const CALIBRATION: Duration = Duration::from_secs(2);
+
+pub(in crate::cli) struct Local {
+    engine: Engine,
+    wishes: Wishes,
+}
+
+impl Local {
+    pub(super) fn load(models: &Path, onnxruntime: Option<&Path>, wishes: Wishes) -> Result<Self, CommandError> {
+        let library = Library::load(onnxruntime)?;
+        let engine = Engine::new(CACHE_BYTES);
+        let metrics = Metrics::register(&Registry::new())?;
+        let options =
+            LoadOptions { repository: models.to_owned(), queue_tokens: QUEUE_TOKENS, calibration: CALIBRATION };
+        load_repository(&engine, &library, &metrics, &options)?;
+        if let Some(ModelStatus::Failed(reason)) = engine.models().get(&wishes.model) {
+            return Err(reason.clone().into());
+        }
+        engine.model(&wishes.model)?;
+        Ok(Self { engine, wishes })
+    }
+
+    pub(super) async fn request(&self, inputs: &[&Input]) -> Result<Vec<Scored>, Failure> {
+        let fatal = |error: crate::engine::ScoreError| Failure::Fatal(error.into());
+        let mut samples = Vec::with_capacity(inputs.len());
+        for (index, input) in inputs.iter().enumerate() {
+            samples.push(input.sample().map_err(|reason| Failure::Sample { index, reason })?);
+        }
+        let request = ScoreRequest::new(self.wishes.model.clone(), samples)
+            .map_err(fatal)?
+            .with_aggregate(self.wishes.aggregate.clone())
+            .with_transforms(self.wishes.transforms.as_ref().map(|rules| rules.0.clone()))
+            .with_truncation(self.wishes.truncation)
+            .with_admission(Admission::Always);
+        let report = self.engine.score(request).await.map_err(|error| match error.sample() {
+            Some(index) => Failure::Sample { index, reason: error.to_string() },
+            None => fatal(error),
+        })?;
+        let version = report.version.as_str();
+        Ok(report.results.into_iter().map(|sample| scored(sample, version)).collect())
+    }
+
+    pub(super) fn close(self) {
+        self.engine.shutdown();
+    }
+}
+
+fn scored(sample: SampleReport, version: &str) -> Scored {
+    Scored {
+        reward: sample.reward.get(),
+        raw: sample.raw.get(),
+        mean: sample.ensemble.mean.get(),
+        worst_case: sample.ensemble.worst_case.get(),
+        variance: sample.ensemble.variance.get(),
+        members: sample.ensemble.members.into_iter().map(crate::domain::Reward::get).collect(),
+        tokens: sample.tokens,
+        truncated: sample.cut.is_cut(),
+        model_version: version.to_owned(),
+    }
+}

@@ -1,0 +1,135 @@
+//! A karat server, over its own `POST /v1/score`.
+
+use std::time::Duration;
+
+use reqwest::{Client, Response, StatusCode, header::RETRY_AFTER};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Failure, Input, Scored, Wishes};
+use crate::cli::CommandError;
+
+/// A server that says neither when it has room nor that it is ready is asked again after this long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often a server that is still loading is asked.
+const LOADING_ATTEMPTS: usize = 300;
+/// The type of the problem that a batch of fewer inputs doesn't have.
+const TOO_MANY: &str = ":too-many-inputs";
+
+pub(in crate::cli) struct Remote {
+    client: Client,
+    url: String,
+    wishes: Value,
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    model_version: String,
+    results: Vec<SampleReply>,
+}
+
+#[derive(Deserialize)]
+struct SampleReply {
+    reward: f64,
+    raw: f64,
+    ensemble: EnsembleReply,
+    tokens: usize,
+    truncated: bool,
+}
+
+#[derive(Deserialize)]
+struct EnsembleReply {
+    mean: f64,
+    worst_case: f64,
+    variance: f64,
+    #[serde(default)]
+    members: Vec<f64>,
+}
+
+/// What is read of a problem document.
+#[derive(Deserialize)]
+struct Problem {
+    r#type: String,
+    detail: String,
+    #[serde(default)]
+    index: Option<usize>,
+}
+
+impl Remote {
+    pub(super) fn new(url: &str, wishes: Wishes) -> Result<Self, CommandError> {
+        // The server is named; whatever proxy the environment knows is for other places.
+        let client = Client::builder().no_proxy().build()?;
+        let wishes = serde_json::to_value(wishes)?;
+        Ok(Self { client, url: format!("{}/v1/score", url.trim_end_matches('/')), wishes })
+    }
+
+    pub(super) async fn request(&self, inputs: &[&Input]) -> Result<Vec<Scored>, Failure> {
+        let mut body = self.wishes.clone();
+        body["inputs"] = json!(inputs);
+        body["include"] = json!(["members"]);
+        let mut loading = 0;
+        loop {
+            let response = self.client.post(&self.url).json(&body).send().await.map_err(|error| self.away(&error))?;
+            match response.status() {
+                StatusCode::OK => return self.read(response).await,
+                StatusCode::TOO_MANY_REQUESTS => tokio::time::sleep(pause(&response)).await,
+                StatusCode::SERVICE_UNAVAILABLE if response.headers().contains_key(RETRY_AFTER) => {
+                    loading += 1;
+                    if loading == LOADING_ATTEMPTS {
+                        return Err(self.refused(response).await);
+                    }
+                    tokio::time::sleep(pause(&response)).await;
+                }
+                _ => return Err(self.refused(response).await),
+            }
+        }
+    }
+
+    async fn read(&self, response: Response) -> Result<Vec<Scored>, Failure> {
+        let reply: Reply = response.json().await.map_err(|error| self.away(&error))?;
+        let version = reply.model_version;
+        let scored = reply.results.into_iter().map(|sample| Scored {
+            reward: sample.reward,
+            raw: sample.raw,
+            mean: sample.ensemble.mean,
+            worst_case: sample.ensemble.worst_case,
+            variance: sample.ensemble.variance,
+            members: sample.ensemble.members,
+            tokens: sample.tokens,
+            truncated: sample.truncated,
+            model_version: version.clone(),
+        });
+        Ok(scored.collect())
+    }
+
+    async fn refused(&self, response: Response) -> Failure {
+        let status = response.status();
+        let text = response.text().await.unwrap_or_default();
+        match (status, serde_json::from_str::<Problem>(&text)) {
+            (StatusCode::PAYLOAD_TOO_LARGE, Ok(problem)) => Failure::TooLarge(problem.detail),
+            (StatusCode::PAYLOAD_TOO_LARGE, Err(_)) => Failure::TooLarge(text),
+            (_, Ok(Problem { detail, index: Some(index), .. })) if status.is_client_error() => {
+                Failure::Sample { index, reason: detail }
+            }
+            (_, Ok(problem)) if problem.r#type.ends_with(TOO_MANY) => Failure::TooLarge(problem.detail),
+            (_, Ok(problem)) => Failure::Fatal(problem.detail.into()),
+            (_, Err(_)) => Failure::Fatal(format!("{} answered {status}: {text}", self.url).into()),
+        }
+    }
+
+    fn away(&self, error: &reqwest::Error) -> Failure {
+        let mut causes = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            causes = format!("{causes}: {cause}");
+            source = cause.source();
+        }
+        Failure::Fatal(format!("{causes}; check --server, and run the command again to go on").into())
+    }
+}
+
+/// How long the server asks to wait.
+fn pause(response: &Response) -> Duration {
+    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    seconds.map_or(PAUSE, Duration::from_secs)
+}
