@@ -7,7 +7,7 @@
 #![allow(missing_docs, reason = "divan's attribute makes items that can't be documented")]
 #![allow(clippy::unwrap_used, reason = "a benchmark's input is its own")]
 
-use std::{fmt::Write as _, path::Path, sync::Arc};
+use std::{fmt::Write as _, path::Path, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use divan::{Bencher, counter::ItemsCount};
@@ -51,7 +51,12 @@ impl Served {
         let state = AppState {
             engine: Arc::clone(&engine),
             metrics,
-            limits: ApiLimits { body_bytes: 32 << 20, inputs: 4096 },
+            limits: ApiLimits {
+                body_bytes: 32 << 20,
+                inputs: 4096,
+                receive: Duration::from_secs(60),
+                buffered_bytes: 1 << 30,
+            },
             dialects: Arc::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -21,6 +21,7 @@ use serde_aux::serde_introspection::serde_introspect;
 
 use super::{
     AppState,
+    intake::TooSlow,
     problem::{Problem, ProblemType},
 };
 
@@ -56,6 +57,8 @@ pub(crate) async fn read(request: Request, limit: usize) -> Result<bytes::Bytes,
             .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
         {
             too_large()
+        } else if let Some(slow) = TooSlow::among(&error) {
+            Problem::new(ProblemType::BodyTooSlow, slow.to_string())
         } else {
             Problem::new(ProblemType::MalformedJson, "the body broke off before its end; send it whole")
         }

@@ -89,12 +89,13 @@ mod tests {
     };
 
     /// The status of each kind of problem, in the order of [`SHAPES`].
-    const STATUSES: [(ProblemType, [u16; 10]); 11] = [
+    const STATUSES: [(ProblemType, [u16; 10]); 12] = [
         (ProblemType::MalformedJson, [400, 400, 400, 400, 400, 400, 422, 400, 400, 400]),
         (ProblemType::InvalidRequest, [422, 400, 400, 422, 422, 422, 422, 400, 422, 400]),
         (ProblemType::NoInputs, [422, 400, 400, 400, 422, 422, 400, 400, 422, 400]),
         (ProblemType::TooLong, [422, 400, 400, 422, 422, 422, 422, 400, 422, 400]),
         (ProblemType::BodyTooLarge, [413, 413, 413, 413, 413, 413, 413, 413, 413, 413]),
+        (ProblemType::BodyTooSlow, [408, 408, 408, 408, 408, 408, 408, 408, 408, 408]),
         (ProblemType::UnknownModel, [404, 404, 404, 404, 404, 404, 422, 404, 404, 404]),
         (ProblemType::ModelUnavailable, [503, 503, 503, 503, 503, 503, 503, 503, 503, 503]),
         (ProblemType::Overloaded, [503, 503, 503, 503, 503, 503, 429, 429, 429, 503]),

@@ -1,6 +1,6 @@
 //! What every request passes through: an id, a log line, a count, and a net for panics.
 
-use std::{any::Any, time::Instant};
+use std::{any::Any, sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -17,6 +17,7 @@ use tower_http::{
 
 use super::{
     AppState,
+    intake::{self, Intake},
     problem::{Problem, ProblemType},
 };
 
@@ -25,12 +26,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps the routes; the first layer named here is the outermost.
 pub(super) fn wrap(routes: Router<AppState>, state: &AppState) -> Router<AppState> {
+    let intake = Arc::new(Intake::new(state.limits, Arc::clone(&state.metrics)));
     routes.layer(
         ServiceBuilder::new()
             .layer(SetRequestIdLayer::new(REQUEST_ID, NewRequestId))
             .layer(PropagateRequestIdLayer::new(REQUEST_ID))
             .layer(from_fn_with_state(state.clone(), observe))
-            .layer(CatchPanicLayer::custom(panicked)),
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn_with_state(intake, intake::receive)),
     )
 }
 

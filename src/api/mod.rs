@@ -10,6 +10,7 @@ mod cohere;
 mod contested;
 mod dialect;
 mod foreign;
+mod intake;
 mod jina;
 mod kserve;
 mod llama_factory;

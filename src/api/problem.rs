@@ -27,6 +27,7 @@ pub(crate) enum ProblemType {
     TooLong,
     TooManyInputs,
     BodyTooLarge,
+    BodyTooSlow,
     UnknownModel,
     UnknownRoute,
     WrongMethod,
@@ -45,6 +46,7 @@ impl ProblemType {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownModel | Self::UnknownRoute => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::ModelUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -62,6 +64,7 @@ impl ProblemType {
             Self::TooLong => "too-long",
             Self::TooManyInputs => "too-many-inputs",
             Self::BodyTooLarge => "body-too-large",
+            Self::BodyTooSlow => "body-too-slow",
             Self::UnknownModel => "unknown-model",
             Self::UnknownRoute => "unknown-route",
             Self::WrongMethod => "wrong-method",
@@ -80,6 +83,7 @@ impl ProblemType {
             Self::TooLong => "A sample is longer than the model takes",
             Self::TooManyInputs => "Too many inputs in one request",
             Self::BodyTooLarge => "The body is too large",
+            Self::BodyTooSlow => "The body came too slowly",
             Self::UnknownModel => "There is no such model",
             Self::UnknownRoute => "There is no such route",
             Self::WrongMethod => "The route doesn't take this method",

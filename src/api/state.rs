@@ -1,6 +1,6 @@
 //! What every handler can reach.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::DialectSettings;
 use crate::{engine::Engine, telemetry::Metrics};
@@ -25,4 +25,8 @@ pub struct ApiLimits {
     pub body_bytes: usize,
     /// The most inputs in one request.
     pub inputs: usize,
+    /// How long a body may take to arrive.
+    pub receive: Duration,
+    /// The most bytes of bodies that are held at once, over all connections.
+    pub buffered_bytes: usize,
 }

@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, sync::oneshot};
 
 use super::CommandError;
 use crate::{
-    api::{self, ApiLimits, AppState},
+    api::{self, AppState},
     engine::{Engine, LoadError, LoadOptions, ModelStatus, load_repository},
     runtime::ort::Library,
     server::{self, StopSignals},
@@ -36,7 +36,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
     let state = AppState {
         engine: Arc::clone(&engine),
         metrics: Arc::clone(&metrics),
-        limits: ApiLimits { body_bytes: settings.max_body_bytes, inputs: settings.max_inputs },
+        limits: settings.limits(),
         dialects: Arc::new(settings.dialects()),
     };
     let listener = TcpListener::bind(settings.listen)
@@ -73,7 +73,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
             }
         }
     };
-    server::run(listener, api::router(state), stop, settings.drain()).await?;
+    server::run(listener, api::router(state), stop, settings.patience()).await?;
     tokio::task::spawn_blocking(move || engine.shutdown()).await?;
     fatal_error.try_recv().map_or(Ok(()), |reason| Err(reason.into()))
 }

@@ -6,13 +6,14 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     Args,
-    builder::{BoolishValueParser, PossibleValuesParser},
+    builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValueParser},
 };
 
 use crate::{
-    api::{self, DialectSettings},
+    api::{self, ApiLimits, DialectSettings},
     domain::ModelName,
     manifest,
+    server::Patience,
     telemetry::LogFormat,
 };
 
@@ -54,6 +55,15 @@ pub struct ServeSettings {
     #[arg(long, env = "KARAT_MAX_BODY_BYTES", default_value_t = 32 << 20, value_name = "BYTES")]
     pub max_body_bytes: usize,
 
+    /// How long the head of a request may take to arrive, and its body after that, in seconds. Silent connections are
+    /// closed after that time.
+    #[arg(long, env = "KARAT_RECEIVE_SECONDS", default_value_t = 60.0, value_parser = seconds, value_name = "SECONDS")]
+    pub receive_seconds: f64,
+
+    /// Memory for the bodies of all requests that aren't answered yet, in MiB. Requests beyond it wait unread.
+    #[arg(long, env = "KARAT_BUFFERED_MB", default_value_t = 1024, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20), value_name = "MIB")]
+    pub buffered_mb: usize,
+
     /// The most inputs in one request.
     #[arg(long, env = "KARAT_MAX_INPUTS", default_value_t = 4096, value_name = "COUNT")]
     pub max_inputs: usize,
@@ -88,10 +98,26 @@ impl ServeSettings {
         Duration::try_from_secs_f64(self.calibration_seconds).unwrap_or_default()
     }
 
-    /// How long to wait for requests in flight when told to stop.
+    /// How long the server waits for its clients.
     #[must_use]
-    pub fn drain(&self) -> Duration {
-        Duration::from_secs(self.drain_seconds)
+    pub fn patience(&self) -> Patience {
+        Patience { receive: self.receive(), drain: Duration::from_secs(self.drain_seconds) }
+    }
+
+    /// Bounds on what a request may send.
+    #[must_use]
+    pub fn limits(&self) -> ApiLimits {
+        ApiLimits {
+            body_bytes: self.max_body_bytes,
+            inputs: self.max_inputs,
+            receive: self.receive(),
+            buffered_bytes: self.buffered_mb << 20,
+        }
+    }
+
+    /// The flag's parser lets nothing else through than finite times above 0.
+    fn receive(&self) -> Duration {
+        Duration::from_secs_f64(self.receive_seconds)
     }
 
     /// Whether the repository has a manifest for that model.
@@ -104,5 +130,14 @@ impl ServeSettings {
     #[must_use]
     pub fn dialects(&self) -> DialectSettings {
         DialectSettings { default_model: self.default_model.clone(), shedding: self.shed.iter().cloned().collect() }
+    }
+}
+
+/// A time that something can take.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}; write a number of seconds"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if !time.is_zero() && seconds <= 86_400.0 => Ok(seconds),
+        _ => Err("write a number of seconds above 0 and up to a day".to_owned()),
     }
 }

@@ -53,6 +53,23 @@ impl Drop for RequestGuard {
     }
 }
 
+/// One request that waits for something; until it is dropped.
+#[derive(Debug)]
+pub struct WaitGuard(IntGauge);
+
+impl WaitGuard {
+    pub(super) fn new(waiting: &IntGauge) -> Self {
+        waiting.inc();
+        Self(waiting.clone())
+    }
+}
+
+impl Drop for WaitGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use prometheus::Registry;

@@ -5,7 +5,7 @@ use prometheus::{
     core::Collector,
 };
 
-use super::{Build, ModelMetrics, RequestGuard};
+use super::{Build, ModelMetrics, RequestGuard, WaitGuard};
 use crate::domain::ModelName;
 
 /// All metrics of one server. Clones share them.
@@ -23,6 +23,7 @@ pub(super) struct HttpFamilies {
     pub(super) requests: IntCounterVec,
     pub(super) seconds: HistogramVec,
     pub(super) in_flight: IntGauge,
+    pub(super) bodies_waiting: IntGauge,
 }
 
 /// Metrics with the label `model`; [`ModelMetrics`] holds one model's share of them.
@@ -96,6 +97,10 @@ impl Metrics {
                 in_flight: add(
                     registry,
                     IntGauge::new("karat_http_requests_in_flight", "Requests that are being answered")?,
+                )?,
+                bodies_waiting: add(
+                    registry,
+                    IntGauge::new("karat_http_bodies_waiting", "Requests whose body waits unread for memory")?,
                 )?,
             },
             model: ModelFamilies {
@@ -171,6 +176,12 @@ impl Metrics {
     #[must_use = "the request ends when the guard is dropped"]
     pub fn request(&self, route: &str) -> RequestGuard {
         RequestGuard::new(&self.http, route)
+    }
+
+    /// Counts a request whose body waits for memory, until the guard is dropped.
+    #[must_use = "the wait ends when the guard is dropped"]
+    pub fn body_waits(&self) -> WaitGuard {
+        WaitGuard::new(&self.http.bodies_waiting)
     }
 
     /// States how much memory the caches of all models take.

@@ -11,7 +11,7 @@ mod metrics;
 mod model;
 
 pub use build::Build;
-pub use http::RequestGuard;
+pub use http::{RequestGuard, WaitGuard};
 pub use logging::{LogFormat, LoggingError, start_logging};
 pub use metrics::Metrics;
 pub use model::{ModelMetrics, PassGuard};

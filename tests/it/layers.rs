@@ -10,7 +10,7 @@ use super::support::{root, rust_files};
 /// The libraries that stand behind one door each.
 const DOORS: [(&str, &[&str]); 4] = [
     ("ort", &["runtime/ort/"]),
-    ("axum", &["api/", "server.rs"]),
+    ("axum", &["api/", "server/"]),
     ("tokenizers", &["text/"]),
     ("tonic", &["api/kserve/grpc/"]),
 ];
@@ -61,7 +61,7 @@ fn a_planted_breach_is_caught() {
         ("cli/serve.rs", "type T = tokenizers::Tokenizer;", "cli/serve.rs:1: tokenizers::"),
         ("runtime/ort/session.rs", "use ::ort::session::Session;", ""),
         ("runtime/fake.rs", "use ort::session::Session;", "runtime/fake.rs:1: ort::"),
-        ("server.rs", "use axum::Router;", ""),
+        ("server/mod.rs", "use axum::Router;", ""),
         ("engine/mod.rs", "use crate::runtime::ort::Library; // not ort::Session\nconst S: &str = \"axum::x\";", ""),
         ("engine/mod.rs", "use crate::{runtime::{ort::Library, Provider}, schedule::Job, telemetry::Metrics};", ""),
         ("engine/load/mod.rs", "use super::{cache::ScoreCache, super::super::api};", "engine uses api"),

@@ -8,6 +8,7 @@
 mod bad_input;
 mod dialects;
 mod generated;
+mod intake;
 mod layers;
 mod loading;
 mod metrics;

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Repository, Server};
 
 /// Every metric with its type and labels.
-const CONTRACT: [(&str, &str, &[&str]); 23] = [
+const CONTRACT: [(&str, &str, &[&str]); 24] = [
     ("karat_batch_padding_ratio", "histogram", &["model"]),
     ("karat_batch_samples", "histogram", &["model"]),
     ("karat_build_info", "gauge", &["version"]),
@@ -20,6 +20,7 @@ const CONTRACT: [(&str, &str, &[&str]); 23] = [
     ("karat_forward_passes_failed_total", "counter", &["model"]),
     ("karat_forward_passes_out_of_memory_total", "counter", &["model"]),
     ("karat_forward_passes_running", "gauge", &["model"]),
+    ("karat_http_bodies_waiting", "gauge", &[]),
     ("karat_http_request_seconds", "histogram", &["route"]),
     ("karat_http_requests_in_flight", "gauge", &[]),
     ("karat_http_requests_total", "counter", &["route", "status"]),

@@ -1,14 +1,14 @@
 //! A client that can stop in the middle of a request, as no proper one would.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-use super::Reply;
+use super::{PATIENCE, Reply};
 
 /// One HTTP/1.1 connection, written by hand.
 pub(crate) struct RawConnection {
@@ -27,6 +27,13 @@ impl RawConnection {
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Waits until the server closes the connection.
+    pub(crate) async fn closed(mut self) {
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let read = move || self.stream.read_to_end(&mut Vec::new());
+        tokio::task::spawn_blocking(read).await.unwrap().expect("the server closes the connection");
     }
 
     /// Waits for the answer.

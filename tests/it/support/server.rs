@@ -2,11 +2,13 @@
 
 use std::{env, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use axum::Router;
 use http::HeaderMap;
 use karat::{
     api::{self, ApiLimits, AppState, DialectSettings},
     engine::{Engine, LoadError, LoadOptions, load_repository},
     runtime::ort::Library,
+    server::Patience,
     telemetry::Metrics,
 };
 use prometheus::Registry;
@@ -35,7 +37,12 @@ impl Unserved {
         Self {
             engine: Arc::new(Engine::new(1 << 20)),
             metrics: Arc::new(Metrics::register(&Registry::new()).unwrap()),
-            limits: ApiLimits { body_bytes: 64 << 10, inputs: 64 },
+            limits: ApiLimits {
+                body_bytes: 64 << 10,
+                inputs: 64,
+                receive: Duration::from_secs(60),
+                buffered_bytes: 1 << 20,
+            },
             dialects: DialectSettings::default(),
         }
     }
@@ -51,22 +58,28 @@ impl Unserved {
         tokio::task::spawn_blocking(move || load_repository(&engine, &library(), &metrics, &options)).await.unwrap()
     }
 
+    /// Every route, without a network.
+    pub(crate) fn routes(&self) -> Router {
+        api::router(AppState {
+            engine: Arc::clone(&self.engine),
+            metrics: Arc::clone(&self.metrics),
+            limits: self.limits,
+            dialects: Arc::new(self.dialects.clone()),
+        })
+    }
+
     /// Listens.
     pub(crate) async fn serve(self) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = AppState {
-            engine: Arc::clone(&self.engine),
-            metrics: Arc::clone(&self.metrics),
-            limits: self.limits,
-            dialects: Arc::new(self.dialects),
-        };
+        let routes = self.routes();
+        let patience = Patience { receive: self.limits.receive, drain: Duration::from_secs(5) };
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
             // Both a signal and a server that was dropped mean the end.
             let _ = stopped.await;
         };
-        tokio::spawn(karat::server::run(listener, api::router(state), stopped, Duration::from_secs(5)));
+        tokio::spawn(karat::server::run(listener, routes, stopped, patience));
         Server { address, client: client(), engine: self.engine, metrics: self.metrics, _stop: stop }
     }
 }

@@ -122,6 +122,10 @@ class BodyTooLarge(RequestRefused):
     """One request has more bytes than the server takes."""
 
 
+class BodyTooSlow(RequestRefused):
+    """The request's body took too long to arrive (408)."""
+
+
 class UnknownModel(RequestRefused):
     """The server has no model of that name."""
 
@@ -166,6 +170,7 @@ PROBLEM_TYPES: dict[str, type[Problem]] = {
         "too-long": SampleTooLong,
         "too-many-inputs": TooManyInputs,
         "body-too-large": BodyTooLarge,
+        "body-too-slow": BodyTooSlow,
         "unknown-model": UnknownModel,
         "unknown-route": UnknownRoute,
         "wrong-method": WrongMethod,

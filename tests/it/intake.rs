@@ -1,0 +1,170 @@
+//! Clients that send slowly, or less than they announced, keep neither a connection nor memory for ever.
+
+use std::{io, time::Duration};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use http::Request;
+use http_body_util::BodyExt;
+use karat::schedule::Limits;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use tower::ServiceExt;
+
+use crate::support::{FakeModel, RawConnection, Unserved, client, until};
+
+/// A body of one byte every so often, without an end.
+fn trickle(pause: Duration) -> Body {
+    Body::from_stream(unfold((), move |()| async move {
+        sleep(pause).await;
+        Some((Ok::<_, io::Error>(Bytes::from_static(b" ")), ()))
+    }))
+}
+
+/// A body that stops in its middle.
+fn stalled(beginning: &'static [u8]) -> Body {
+    Body::from_stream(unfold(true, move |first| async move {
+        if !first {
+            std::future::pending::<()>().await;
+        }
+        Some((Ok::<_, io::Error>(Bytes::from_static(beginning)), false))
+    }))
+}
+
+/// Posts a body to a server without models; only the time that can pass by itself passes.
+async fn post(path: &str, kind: &str, body: Body) -> (Response, Duration) {
+    let begun = Instant::now();
+    let request = Request::post(path).header("content-type", kind).body(body).unwrap();
+    let response = Unserved::new().routes().oneshot(request).await.unwrap();
+    (response, begun.elapsed())
+}
+
+/// The paths of karat and of every dialect.
+const PATHS: [&str; 13] = [
+    "/v1/score",
+    "/v1/best-of-n",
+    "/get_reward",
+    "/classify",
+    "/rerank",
+    "/v1/embeddings",
+    "/v1/score/evaluation",
+    "/slime/scalar",
+    "/verify",
+    "/predict",
+    "/cohere/v2/rerank",
+    "/jina/v1/rerank",
+    "/v2/models/any/infer",
+];
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_whole_in_time_is_refused_on_every_route() {
+    for path in PATHS {
+        for body in [stalled(b"{\"model\":"), trickle(Duration::from_secs(10)), trickle(Duration::from_millis(900))] {
+            let (response, waited) = post(path, "application/json", body).await;
+            assert_eq!(response.status(), 408, "{path}");
+            assert!((Duration::from_secs(60)..Duration::from_secs(62)).contains(&waited), "{path}: {waited:?}");
+            let told = response.into_body().collect().await.unwrap().to_bytes();
+            let told = str::from_utf8(&told).unwrap();
+            assert!(told.contains("60 s") && told.contains("--receive-seconds"), "{path}: {told}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_grpc_that_does_not_come_whole_in_time_is_refused() {
+    let path = "/inference.GRPCInferenceService/ModelInfer";
+    // A message of 9 bytes that isn't compressed; none of them comes.
+    let (response, waited) = post(path, "application/grpc", stalled(&[0, 0, 0, 0, 9])).await;
+    assert!(waited < Duration::from_secs(62), "{waited:?}");
+    let code = response.headers()["grpc-status"].to_str().unwrap();
+    assert_ne!(code, "0");
+    let message = response.headers()["grpc-message"].to_str().unwrap();
+    assert!(message.contains("--receive-seconds"), "{message}");
+}
+
+/// A model behind a gate, and a server that waits for 50 ms.
+async fn hurried() -> FakeModel {
+    let mut unserved = Unserved::new();
+    unserved.limits.receive = Duration::from_millis(50);
+    FakeModel::serve_with(Limits::default(), unserved).await
+}
+
+/// A model behind a gate, and a server with room for 4 KiB of bodies.
+async fn small() -> FakeModel {
+    let mut unserved = Unserved::new();
+    unserved.limits.buffered_bytes = 4 << 10;
+    FakeModel::serve_with(Limits::default(), unserved).await
+}
+
+fn body(text: &str) -> Value {
+    json!({"model": "fake", "inputs": [{"text": text}]})
+}
+
+#[tokio::test]
+async fn silent_connections_are_closed_and_patient_ones_are_not() {
+    let model = hurried().await;
+    model.control.close();
+    let address = model.server.address;
+    // Its answer takes far longer than its client may be silent.
+    let patient = tokio::spawn(client().post(model.server.url("/v1/score")).json(&body("10")).send());
+    model.held().await;
+    for sent in
+        ["", "P", "PRI * HTTP/2.0\r\n", "POST /v1/score HTTP/1.1\r\nHost: ", "GET /health/live HTTP/1.1\r\n\r\n"]
+    {
+        let mut connection = RawConnection::open(address);
+        connection.send(sent.as_bytes());
+        connection.closed().await;
+    }
+    model.control.open();
+    assert_eq!(patient.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn bodies_beyond_the_room_wait_until_others_are_gone() {
+    let model = small().await;
+    let server = &model.server;
+    let waiting = |count| until("bodies wait", move || server.metric("karat_http_bodies_waiting") == count);
+    let mut half = RawConnection::open(server.address);
+    half.head("Content-Length: 4096");
+    half.send(b"{");
+    // Whichever of the two is heard first, the other one has to wait for it.
+    let mut other = RawConnection::open(server.address);
+    other.head("Content-Length: 4096");
+    other.send(b"{");
+    waiting(1).await;
+    let whole = tokio::spawn(client().post(server.url("/v1/score")).json(&body("10")).send());
+    waiting(2).await;
+    // A request without a body needs no room.
+    assert_eq!(server.get("/v1/models").await.status, 200);
+    drop(half);
+    drop(other);
+    assert_eq!(whole.await.unwrap().unwrap().status(), 200);
+    waiting(0).await;
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_keeps_only_the_room_that_it_took() {
+    let model = small().await;
+    model.control.close();
+    let chunked = |text: &str| {
+        let text = body(text).to_string();
+        let mut connection = RawConnection::open(model.server.address);
+        connection.head("Transfer-Encoding: chunked");
+        connection.send(format!("{:x}\r\n{text}\r\n0\r\n\r\n", text.len()).as_bytes());
+        connection.reply()
+    };
+    let first = tokio::spawn(chunked("10"));
+    model.held().await;
+    // While the first is unanswered, three more of 1 KiB at most fit beside it.
+    let others = ["11", "12", "13"].map(|text| {
+        let request = client().post(model.server.url("/v1/score")).json(&body(text));
+        tokio::spawn(request.send())
+    });
+    until("three more wait for a pass", || model.waiting() == 3).await;
+    model.control.open();
+    assert_eq!(first.await.unwrap().status, 200);
+    for other in others {
+        assert_eq!(other.await.unwrap().unwrap().status(), 200);
+    }
+}
