@@ -141,6 +141,12 @@ impl Problem {
         self
     }
 
+    /// With the index of the pair whose sides were scored in turn.
+    pub(crate) fn of_pair(mut self) -> Self {
+        self.index = self.index.map(|index| index / 2);
+        self
+    }
+
     pub(crate) fn kind(&self) -> ProblemType {
         self.kind
     }

@@ -146,7 +146,8 @@ async fn compare(
     let judged = judges_pairs(&state, options.model())?;
     let samples = if judged { together(body.pairs)? } else { apart(body.pairs)? };
     let request = options.into_request(samples, false, &state.limits)?;
-    let report = state.engine.score(request).await?;
+    let scored = state.engine.score(request).await.map_err(Problem::from);
+    let report = scored.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
 
     let mut verdicts = Vec::new();
     let mut reports = report.results.into_iter();
@@ -195,7 +196,8 @@ fn apart(pairs: Vec<Pair>) -> Result<Vec<Sample>, Problem> {
         sides.push((turns.clone(), pair.chosen));
         sides.push((turns, pair.rejected));
     }
-    samples("pairs (chosen and rejected in turn)", sides, |(turns, response)| answer(&turns, response))
+    let made = samples("pairs (chosen and rejected in turn)", sides, |(turns, response)| answer(&turns, response));
+    made.map_err(Problem::of_pair)
 }
 
 /// One sample for each pair.

@@ -80,3 +80,14 @@ async fn what_can_not_be_compared_is_refused() {
         server.post_to("/v1/compare", &body).await.assert_problem(422, INVALID, needle);
     }
 }
+
+#[tokio::test]
+async fn a_pair_at_fault_is_named_by_its_index() {
+    let server = server().await;
+    let long = "10 ".repeat(65);
+    for fault in [pair("100", " "), pair(" ", "100"), pair("100", &long), pair(&long, "100")] {
+        let body = json!({"model": "sum", "pairs": [pair("20", "10"), pair("20", "10"), fault]});
+        let reply = server.post_to("/v1/compare", &body).await;
+        assert_eq!((reply.status, &reply.body["index"]), (422, &json!(2)), "{}", reply.text);
+    }
+}
