@@ -1,10 +1,10 @@
-"""Builds the demo models, trains the heads of one and measures two; writes decoders as graphs.
+"""Builds the demo models, trains heads, measures models, and writes decoders as graphs.
 
 Setup: `packages` (what is fetched, pinned), `virtual_environment`,
-`onnxruntime_library`. Models: `relevance`, `minilm`, `harmless` and
-`grammar`.
+`onnxruntime_library`. Models: `relevance`, `minilm`, `harmless`, `grammar` and
+`smollm2`. Decoders: `export`, the command, and the package `decoder`.
 Training: `preference_data`, `dialogues`, `features`, `bradley_terry`,
-`train_harmless`, `metrics`, `estimate_references`. Measuring:
-`evaluate_harmless`, `evaluate_grammar`, `sample_answers`. Running: `demo` and
-`server_process`. Decoders: the package `decoder`.
+`train_harmless`, `train_smol_reward`, `metrics`, `estimate_references`.
+Measuring: `evaluate_harmless`, `evaluate_grammar`, `evaluate_likelihood`,
+`sample_answers`. Running: `demo` and `server_process`.
 """
