@@ -53,6 +53,14 @@ pub enum ScoreError {
         /// The model.
         model: ModelName,
     },
+    /// The model's engines are being built.
+    #[error(
+        "TensorRT is building the engines of the model {model}, which takes minutes; GET /v1/models/{model} tells when it is ready"
+    )]
+    Building {
+        /// The model.
+        model: ModelName,
+    },
     /// The model could not be loaded.
     #[error("the model {model} could not be loaded; GET /v1/models/{model} tells why")]
     NotLoaded {
@@ -164,9 +172,11 @@ impl ScoreError {
             | Self::Probe { .. }
             | Self::Sample { .. } => ErrorKind::Invalid,
             Self::UnknownModel { .. } => ErrorKind::NotFound,
-            Self::Loading { .. } | Self::NotLoaded { .. } | Self::Stopped | Self::Refused(Refusal::Stopped) => {
-                ErrorKind::Unavailable
-            }
+            Self::Loading { .. }
+            | Self::Building { .. }
+            | Self::NotLoaded { .. }
+            | Self::Stopped
+            | Self::Refused(Refusal::Stopped) => ErrorKind::Unavailable,
             Self::Refused(_) => ErrorKind::Overloaded,
             Self::Expired => ErrorKind::Deadline,
             Self::Runtime { .. } | Self::Head { .. } | Self::Statistic { .. } => ErrorKind::Runtime,
@@ -191,6 +201,7 @@ impl ScoreError {
         match self {
             Self::Refused(refusal) => refusal.retry_after(),
             Self::Loading { .. } => Some(Duration::from_secs(1)),
+            Self::Building { .. } => Some(Duration::from_secs(30)),
             _ => None,
         }
     }

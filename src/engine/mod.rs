@@ -40,6 +40,9 @@ use crate::domain::ModelName;
 pub enum ModelStatus {
     /// It is being loaded and warmed up.
     Loading,
+    /// TensorRT builds its engines since then, which takes minutes and happens once. It doesn't keep the server from
+    /// being ready.
+    Building(Instant),
     /// It takes requests.
     Ready(Arc<Model>),
     /// It could not be loaded, for this reason.
@@ -79,7 +82,7 @@ impl Engine {
         self.models.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether every model has come to an end of loading and at least one takes requests.
+    /// Whether every model has come to an end of loading, or builds engines, and at least one takes requests.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
@@ -110,6 +113,7 @@ impl Engine {
         match models.get(name) {
             Some(ModelStatus::Ready(model)) => Ok(Arc::clone(model)),
             Some(ModelStatus::Loading) => Err(ScoreError::Loading { model: name.clone() }),
+            Some(ModelStatus::Building(_)) => Err(ScoreError::Building { model: name.clone() }),
             Some(ModelStatus::Failed(_)) => Err(ScoreError::NotLoaded { model: name.clone() }),
             None => {
                 let known: Vec<&str> = models.keys().map(ModelName::as_str).collect();

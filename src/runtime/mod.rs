@@ -8,6 +8,7 @@
 mod batch;
 mod cancellation;
 mod causal;
+mod devices;
 mod error;
 pub mod fake;
 pub mod libraries;
@@ -17,8 +18,11 @@ mod provider;
 pub use batch::TokenBatch;
 pub use cancellation::{Cancellation, Registration};
 pub use causal::{CausalExecutor, CausalOutput, CausalRow, CausalShape, KeyValues, Numbers, Past, Read, ReadAt, Span};
+pub use devices::Devices;
 pub use error::RuntimeError;
-pub use provider::{Arena, CudaOptions, Provider, ProviderKind, Shape, ShapeProfile, SkippedProvider, TensorrtOptions};
+pub use provider::{
+    Arena, BatchLimits, CudaOptions, Provider, ProviderKind, Shape, ShapeProfile, SkippedProvider, TensorrtOptions,
+};
 
 use crate::domain::RowTensor;
 

@@ -9,10 +9,12 @@ use serde::{
     ser::SerializeMap,
 };
 
+use super::Devices;
+
 /// One entry of a manifest's `providers`: a bare name, or a table with the name as its only key.
 ///
 /// ```toml
-/// providers = [{ cuda = { device = 0, memory_limit_mb = 8192 } }, "cpu"]
+/// providers = [{ cuda = { devices = [0, 1], memory_limit_mb = 8192 } }, "cpu"]
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provider {
@@ -61,16 +63,23 @@ impl fmt::Display for ProviderKind {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CudaOptions {
-    /// The number of the GPU.
-    pub device: u32,
-    /// How much GPU memory the arena may take, in MiB; without it, all there is.
+    /// The GPU, or a list of GPUs that each get a replica of the graph and share its queue; also written `device`.
+    #[serde(alias = "device")]
+    pub devices: Devices,
+    /// How much memory of each GPU the arena of a session may take, in MiB; without it, all there is.
     pub memory_limit_mb: Option<NonZeroUsize>,
     /// How the arena grows.
     pub arena: Arena,
     /// Whether matrix products may use TF32, which is faster and keeps about three decimal digits.
     pub tf32: bool,
-    /// Whether a pass is captured once and replayed; only for graphs whose shapes never change.
+    /// Whether small passes are captured once for each shape and replayed, which saves the time to start kernels one
+    /// by one. Shapes are rounded up to a few; large passes run as they are. Only for graphs whose operators all run
+    /// on the GPU, without control flow.
     pub cuda_graph: bool,
+    /// The longest sample that comes, beyond which no shape is rounded; taken from `text.max_tokens`.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub longest: Option<NonZeroUsize>,
 }
 
 /// How the memory arena of a GPU grows.
@@ -85,26 +94,28 @@ pub enum Arena {
 }
 
 /// Options of the TensorRT provider.
+///
+/// An operator that TensorRT can't run is an error, unless the manifest names `cuda` or `cpu` behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TensorrtOptions {
-    /// The number of the GPU.
-    pub device: u32,
-    /// Whether layers may run in half precision.
+    /// The GPU, or a list of GPUs that each get a replica of the graph and share its queue; also written `device`.
+    #[serde(alias = "device")]
+    pub devices: Devices,
+    /// Whether layers may run in half precision; norms stay in single precision.
     pub fp16: bool,
     /// Whether layers may run in bfloat16.
     pub bf16: bool,
-    /// Whether layers may run in 8-bit integers.
+    /// Whether layers may run in 8-bit integers, where the graph quantises and dequantises them.
     pub int8: bool,
-    /// The folder that keeps built engines, relative to the graph's folder; without it each start builds anew.
+    /// The folder that keeps built engines and timings of kernels, relative to the graph's folder; `tensorrt` by
+    /// default. Each graph, precision, profile, GPU and library gets a folder of its own below it.
     #[serde(deserialize_with = "folder")]
     pub engine_cache: Option<PathBuf>,
-    /// The folder that keeps timings of kernels, relative to the graph's folder; it makes the next build faster.
-    #[serde(deserialize_with = "folder")]
-    pub timing_cache: Option<PathBuf>,
     /// How much GPU memory a layer may use while it computes, in MiB.
     pub workspace_mb: Option<NonZeroUsize>,
-    /// The shapes that an engine is built for; without it one is built for each new shape as it comes.
+    /// The shapes that an engine is built for. By default from one token to `text.max_tokens`, with as many samples as
+    /// `scheduling` allows at that length.
     pub profile: Option<ShapeProfile>,
 }
 
@@ -147,6 +158,73 @@ impl Provider {
             Self::Cpu => ProviderKind::Cpu,
             Self::Cuda(_) => ProviderKind::Cuda,
             Self::Tensorrt(_) => ProviderKind::Tensorrt,
+        }
+    }
+}
+
+/// What a graph's batches look like, as far as the manifest says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// The longest sample, in tokens.
+    pub longest: NonZeroUsize,
+    /// The most positions of a batch of several samples.
+    pub positions: NonZeroUsize,
+    /// The most samples of a batch.
+    pub samples: Option<NonZeroUsize>,
+}
+
+/// The length that an engine is fastest at: about that of a usual sample.
+const USUAL_TOKENS: usize = 128;
+
+impl Provider {
+    /// Fills in what the provider has to know of batches, where its options leave that open.
+    #[must_use]
+    pub fn for_batches(self, limits: &BatchLimits) -> Self {
+        match self {
+            Self::Cpu => self,
+            Self::Cuda(options) => Self::Cuda(CudaOptions { longest: Some(limits.longest), ..options }),
+            Self::Tensorrt(options) => {
+                let profile = options.profile.unwrap_or_else(|| ShapeProfile::of(limits));
+                Self::Tensorrt(TensorrtOptions { profile: Some(profile), ..options })
+            }
+        }
+    }
+
+    /// How many GPUs it runs on; 1 for the processor.
+    #[must_use]
+    pub fn devices(&self) -> NonZeroUsize {
+        match self {
+            Self::Cpu => NonZeroUsize::MIN,
+            Self::Cuda(CudaOptions { devices, .. }) | Self::Tensorrt(TensorrtOptions { devices, .. }) => {
+                devices.count()
+            }
+        }
+    }
+
+    /// The shapes that it was built for, if it takes no others.
+    #[must_use]
+    pub fn profile(&self) -> Option<&ShapeProfile> {
+        match self {
+            Self::Tensorrt(options) => options.profile.as_ref(),
+            Self::Cpu | Self::Cuda(_) => None,
+        }
+    }
+}
+
+impl ShapeProfile {
+    /// From one token to the largest rectangle that holds every batch: an engine takes any number of samples with any
+    /// length within its profile, and reserves memory for both at once.
+    fn of(limits: &BatchLimits) -> Self {
+        let at_length = |tokens: NonZeroUsize| {
+            let fitting = NonZeroUsize::new(limits.positions.get() / tokens).unwrap_or(NonZeroUsize::MIN);
+            limits.samples.map_or(fitting, |samples| samples.min(fitting))
+        };
+        let batch = at_length(limits.longest);
+        let usual = NonZeroUsize::new(USUAL_TOKENS).map_or(limits.longest, |usual| usual.min(limits.longest));
+        Self {
+            min: Shape { batch: NonZeroUsize::MIN, tokens: NonZeroUsize::MIN },
+            best: Shape { batch, tokens: usual },
+            max: Shape { batch, tokens: limits.longest },
         }
     }
 }
@@ -286,7 +364,7 @@ mod tests {
             [
                 Provider::Cuda(CudaOptions::default()),
                 Provider::Cuda(CudaOptions {
-                    device: 1,
+                    devices: Devices::new(vec![1]).unwrap(),
                     memory_limit_mb: NonZeroUsize::new(512),
                     arena: Arena::NextPowerOfTwo,
                     ..CudaOptions::default()
@@ -299,6 +377,39 @@ mod tests {
         );
         let Ok([Provider::Tensorrt(options)]) = list.as_deref() else { panic!("{list:?}") };
         assert_eq!(options.profile.as_ref().unwrap().best.tokens.get(), 128);
+    }
+
+    #[test]
+    fn several_gpus_are_a_list() {
+        let both = parse(r#"[{ cuda = { devices = [0, 1] } }]"#).unwrap();
+        assert_eq!(both[0].devices().get(), 2);
+        assert_eq!(parse(r#"[{ cuda = { device = 1 } }]"#), parse(r#"[{ cuda = { devices = [1] } }]"#));
+        let error = parse(r#"[{ cuda = { device = 1, devices = [0] } }]"#).unwrap_err();
+        assert!(error.contains("duplicate"), "{error}");
+    }
+
+    #[test]
+    fn an_open_profile_follows_from_the_manifests_limits() {
+        let positive = |number| NonZeroUsize::new(number).unwrap();
+        let limits = BatchLimits { longest: positive(512), positions: positive(16_384), samples: None };
+        let derived = |provider: &str, limits: &BatchLimits| {
+            let mut list = parse(provider).unwrap();
+            list.remove(0).for_batches(limits).profile().cloned().map(|profile| {
+                [profile.min, profile.best, profile.max].map(|shape| (shape.batch.get(), shape.tokens.get()))
+            })
+        };
+        let open = r#"["tensorrt"]"#;
+        assert_eq!(derived(open, &limits), Some([(1, 1), (32, 128), (32, 512)]));
+        let few = BatchLimits { samples: Some(positive(8)), ..limits };
+        assert_eq!(derived(open, &few), Some([(1, 1), (8, 128), (8, 512)]));
+        let long = BatchLimits { longest: positive(32_768), ..limits };
+        assert_eq!(derived(open, &long), Some([(1, 1), (1, 128), (1, 32_768)]), "a long sample runs alone");
+        let short = BatchLimits { longest: positive(64), ..limits };
+        assert_eq!(derived(open, &short), Some([(1, 1), (256, 64), (256, 64)]));
+        let written = r#"[{ tensorrt = { profile = { min = { batch = 1, tokens = 8 }, best = { batch = 2, tokens = 8 },
+            max = { batch = 4, tokens = 16 } } } }]"#;
+        assert_eq!(derived(written, &limits), Some([(1, 8), (2, 8), (4, 16)]), "what is written stays");
+        assert_eq!(derived(r#"["cuda"]"#, &limits), None);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! So a model is run on a few shapes when it is loaded, for a bounded time, and the few numbers are chosen from what
 //! that took. [`Calibration::save`] keeps them for the next start.
 
+mod gpu;
+
 use std::{
     fs, io,
     num::NonZeroUsize,
@@ -47,8 +49,15 @@ pub enum Hardware {
         /// The cores that this model may use.
         cores: NonZeroUsize,
     },
-    /// On a GPU, which one session keeps busy.
-    Gpu,
+    /// On GPUs.
+    Gpu {
+        /// How many.
+        devices: NonZeroUsize,
+        /// How many sessions may share each.
+        sessions_each: NonZeroUsize,
+        /// The most samples that a batch may have, if there is a bound.
+        most_samples: Option<NonZeroUsize>,
+    },
 }
 
 /// The choice for one model on one machine.
@@ -69,6 +78,9 @@ pub struct Calibration {
     pub batch_samples: usize,
     /// What a forward pass costs beyond its tokens, measured in tokens.
     pub overhead_tokens: usize,
+    /// The most padding of a batch while much waits, in percent of its positions.
+    #[serde(default = "Calibration::any_padding")]
+    pub padding_percent: usize,
     /// How many tokens a second all sessions compute together; unknown when there was no time to measure.
     pub tokens_per_second: Option<f64>,
 }
@@ -83,7 +95,7 @@ impl Calibration {
         let policy = Policy::default();
         let (sessions, lone_threads) = match conditions.hardware {
             Hardware::Processor { cores } => (cores, Some(cores).filter(|cores| cores.get() > 1)),
-            Hardware::Gpu => (NonZeroUsize::MIN, None),
+            Hardware::Gpu { devices, sessions_each, .. } => return gpu::assumed(conditions, devices, sessions_each),
         };
         Self {
             sessions,
@@ -93,8 +105,14 @@ impl Calibration {
             batch_tokens: policy.budget.min(conditions.max_batch_tokens.get()),
             batch_samples: if conditions.batch_invariant { policy.max_batch } else { 1 },
             overhead_tokens: policy.overhead,
+            padding_percent: policy.padding_percent,
             tokens_per_second: None,
         }
+    }
+
+    /// What holds for what was saved before there was a bound.
+    fn any_padding() -> usize {
+        Policy::default().padding_percent
     }
 
     /// The policy that follows.
@@ -104,6 +122,7 @@ impl Calibration {
             budget: self.batch_tokens,
             max_batch: self.batch_samples,
             overhead: self.overhead_tokens,
+            padding_percent: self.padding_percent,
             lone_jobs: self.lone_jobs,
             // A window that a batch can be filled from several times over.
             window: Policy::default().window.max(self.batch_samples.saturating_mul(2)),
@@ -157,6 +176,9 @@ pub fn calibrate(
     conditions: &Conditions,
     make: &mut MakeExecutor<'_>,
 ) -> Result<(Calibration, Executors), RuntimeError> {
+    if let Hardware::Gpu { .. } = conditions.hardware {
+        return gpu::calibrate(conditions, make);
+    }
     let mut executors = Calibration::assumed(conditions).executors(make)?;
     let stopwatch = Stopwatch { end: Instant::now() + conditions.time, slice: conditions.time / 12 };
     let mut failure = None;
@@ -420,16 +442,6 @@ mod tests {
     fn a_session_on_all_cores_that_is_far_slower_is_left_out() {
         let chosen = choose(&conditions(2), &mut machine(20, 512, 0.7));
         assert_eq!((chosen.sessions.get(), chosen.lone_threads), (2, None));
-    }
-
-    #[test]
-    fn a_gpu_gets_large_batches() {
-        let gpu = Conditions { hardware: Hardware::Gpu, ..conditions(1) };
-        let chosen = choose(&gpu, &mut machine(4000, 1 << 20, 1.0));
-        assert_eq!((chosen.sessions.get(), chosen.lone_threads), (1, None));
-        assert_eq!(chosen.batch_tokens, 16_384, "as much as the memory allows");
-        assert_eq!(chosen.batch_samples, 512);
-        assert!((3990..=4010).contains(&chosen.overhead_tokens), "{chosen:?}");
     }
 
     #[test]

@@ -163,7 +163,8 @@ impl<T> Planner<T> {
         let &(_, first) = window.first()?;
         window.sort_unstable();
         let anchor = window.iter().position(|&(_, id)| id == first)?;
-        let share = self.tokens.div_ceil(free.max(1));
+        // One worker takes what it likes: its batch may then have more positions than tokens wait.
+        let share = if free > 1 { self.tokens.div_ceil(free) } else { usize::MAX };
         let chosen = self.grow(&window, anchor, share);
         let batch = window[chosen].iter().filter_map(|&(_, id)| self.remove(id).map(|job| Planned { id, job }));
         Some(batch.collect())

@@ -225,6 +225,77 @@ async fn a_server_is_ready_when_all_its_models_are() {
 }
 
 #[tokio::test]
+async fn a_model_whose_engines_are_built_holds_nobody_up() {
+    let repository = Repository::with_sum();
+    let unserved = Unserved::new();
+    let engine = std::sync::Arc::clone(&unserved.engine);
+    unserved.load(&repository).await.unwrap();
+    engine.set_status("slow".parse().unwrap(), ModelStatus::Building(std::time::Instant::now()));
+    let server = unserved.serve().await;
+    let ready = server.get("/health/ready").await;
+    assert_eq!((ready.status, &ready.body["models"]["slow"]), (200, &json!("building")));
+    let card = server.get("/v1/models/slow").await.body;
+    assert_eq!(card["status"], "building");
+    assert!(card["building_seconds"].as_u64().is_some(), "{card}");
+    let early = server.post(&json!({"model": "slow", "inputs": [{"text": "10"}]})).await;
+    early.assert_problem(503, "model-unavailable", "building the engines");
+    assert!(early.header("retry-after").parse::<u32>().unwrap() >= 1);
+
+    engine.set_status("sum".parse().unwrap(), ModelStatus::Failed("broken".to_owned()));
+    let ready = server.get("/health/ready").await;
+    assert_eq!((ready.status, &ready.body["status"]), (503, &json!("loading")), "nothing serves yet");
+}
+
+#[tokio::test]
+async fn models_that_tensorrt_builds_come_last_with_those_that_need_them() {
+    // Empty files stand in for the libraries: they are found, and the provider can't start from them.
+    let libraries = tempfile::tempdir().unwrap();
+    for name in [
+        "libcuda.so.1",
+        "libcudart.so.13",
+        "libcublasLt.so.13",
+        "libcublas.so.13",
+        "libcudnn.so.9",
+        "libnvinfer.so.10",
+        "libnvonnxparser.so.10",
+    ] {
+        std::fs::write(libraries.path().join(name), "").unwrap();
+    }
+    let repository = Repository::with_sum();
+    repository.add("built", &graph_manifest("providers = [\"tensorrt\", \"cpu\"]", "sum"), &["sum"]);
+    repository.add("composite", "ensemble = [{ model = \"built\" }]", &[]);
+    let models = repository.path().to_str().unwrap();
+    let mut command = karat(&["serve", "--models", models, "--listen", "127.0.0.1:0"]);
+    command.env("LD_LIBRARY_PATH", libraries.path());
+    let child = Child::start(command).await;
+    child.ready().await;
+    // Ready may come before they are built; they follow.
+    let body = |model: &str| json!({"model": model, "inputs": [{"text": "10"}]});
+    for model in ["built", "composite"] {
+        until_ready(&child, &body(model)).await;
+    }
+    child.signal("TERM");
+    let log = child.end().await.stderr;
+    for model in ["built", "composite"] {
+        let waits = format!("\"model\":\"{model}\"");
+        assert!(
+            log.lines().any(|line| line.contains("engines that TensorRT builds") && line.contains(&waits)),
+            "{log}"
+        );
+    }
+    let place = |needle: &str| log.find(needle).unwrap_or_else(|| panic!("{needle} is not in {log}"));
+    let sum = log.lines().find(|line| line.contains("model ready") && line.contains("\"sum\"")).unwrap();
+    assert!(place(sum) < place("provider skipped"), "others are loaded first: {log}");
+}
+
+async fn until_ready(child: &Child, body: &serde_json::Value) {
+    while child.post(body).await.status == 503 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(child.post(body).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_provider_that_can_not_start_gives_way_only_where_the_manifest_lets_it() {
     let repository = Repository::with_sum();
     let providers = [

@@ -64,6 +64,7 @@ pub(super) fn entries(state: &AppState, only_ready: bool) -> Vec<IndexEntry> {
             let (version, word, reason) = match status {
                 ModelStatus::Ready(model) => (Some(model.version.clone()), "READY", String::new()),
                 ModelStatus::Loading => (None, "LOADING", "loading".to_owned()),
+                ModelStatus::Building(_) => (None, "LOADING", "TensorRT builds engines".to_owned()),
                 ModelStatus::Failed(reason) => (None, "UNAVAILABLE", reason),
             };
             IndexEntry { name, version, state: word, reason }

@@ -32,7 +32,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 struct Health {
     /// `live`, `ready` or `loading`; `failed` when no model could be loaded.
     status: &'static str,
-    /// How far each model has come: `ready`, `loading` or `failed`.
+    /// How far each model has come: `ready`, `loading`, `building` or `failed`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     models: BTreeMap<ModelName, &'static str>,
 }
@@ -40,6 +40,7 @@ struct Health {
 pub(super) fn status_word(status: &ModelStatus) -> &'static str {
     match status {
         ModelStatus::Loading => "loading",
+        ModelStatus::Building(_) => "building",
         ModelStatus::Ready(_) => "ready",
         ModelStatus::Failed(_) => "failed",
     }
@@ -58,7 +59,7 @@ fn describe_ready(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         .id("ready")
         .tag("Operation")
         .summary("Whether every model has warmed up")
-        .description("200 once every model is ready or has failed and at least one is ready, 503 before.")
+        .description("200 once every model is ready, has failed or builds TensorRT engines, and at least one is ready; 503 before.")
         .response_with::<200, Json<Health>, _>(|response| response.description("Every model has warmed up or failed"))
         .response_with::<503, Json<Health>, _>(|response| response.description("Models are loading, or all failed"))
 }
@@ -67,7 +68,7 @@ async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
     let ready = state.engine.is_ready();
     let models: BTreeMap<_, _> =
         state.engine.models().iter().map(|(name, status)| (name.clone(), status_word(status))).collect();
-    let status = match (ready, models.values().any(|word| *word == "loading")) {
+    let status = match (ready, models.values().any(|word| matches!(*word, "loading" | "building"))) {
         (true, _) => "ready",
         (false, false) if !models.is_empty() => "failed",
         _ => "loading",

@@ -42,8 +42,11 @@ struct ModelCard {
     id: ModelName,
     /// Always `model`.
     object: &'static str,
-    /// `ready`, `loading` or `failed`.
+    /// `ready`, `loading`, `building` (TensorRT builds engines, which takes minutes and happens once) or `failed`.
     status: &'static str,
+    /// How long TensorRT has been building engines, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    building_seconds: Option<u64>,
     /// Why the model failed to load.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -126,11 +129,15 @@ async fn show(
 
 fn card(id: ModelName, status: &ModelStatus) -> ModelCard {
     let (reason, details) = match status {
-        ModelStatus::Loading => (None, None),
+        ModelStatus::Loading | ModelStatus::Building(_) => (None, None),
         ModelStatus::Failed(reason) => (Some(reason.clone()), None),
         ModelStatus::Ready(model) => (None, Some(details(model))),
     };
-    ModelCard { id, object: "model", status: status_word(status), reason, details }
+    let building_seconds = match status {
+        ModelStatus::Building(since) => Some(since.elapsed().as_secs()),
+        ModelStatus::Loading | ModelStatus::Ready(_) | ModelStatus::Failed(_) => None,
+    };
+    ModelCard { id, object: "model", status: status_word(status), building_seconds, reason, details }
 }
 
 fn details(model: &Model) -> ModelDetails {

@@ -11,15 +11,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{CompositeMember, Engine, Model, ModelBody, ModelStatus, WrittenRules};
 use crate::{
     aggregate,
     domain::ModelName,
-    manifest::{self, CompositeDefinition, Definition, Manifest, ManifestError},
-    runtime::{RuntimeError, ort::Library},
+    manifest::{self, CompositeDefinition, Definition, GraphDefinition, Manifest, ManifestError},
+    runtime::{
+        RuntimeError,
+        ort::{GraphFile, Library},
+    },
     schedule::StartError,
     telemetry::Metrics,
     text::TextError,
@@ -145,7 +148,9 @@ struct Candidate {
     manifest: Manifest,
 }
 
-/// Loads every model of a repository into `engine`, one after another, graphs before composites. Blocks.
+/// Loads every model of a repository into `engine`, one after another, graphs before composites. Models whose engines
+/// TensorRT has to build come last, with the composites that need them: they take minutes, and nobody waits for them.
+/// Blocks.
 ///
 /// # Errors
 /// Only when the repository itself can't be read or is empty; a model's own error becomes its status.
@@ -159,19 +164,51 @@ pub fn load_repository(
     for name in folders.keys() {
         engine.set_status(name.clone(), ModelStatus::Loading);
     }
+    let loader = |name, folder| graph::Loader { engine, library, metrics, options, name, folder };
     let mut composites = BTreeMap::new();
-    for (name, folder) in folders {
-        let loader = graph::Loader { engine, library, metrics, options, name: &name, folder: &folder };
-        match load_graph_model(&loader) {
-            Ok(Loaded::Model(model)) => announce(engine, &name, Ok(*model)),
-            Ok(Loaded::Composite(definition, candidate)) => {
-                composites.insert(name, (definition, *candidate));
+    let mut builds = BTreeMap::new();
+    for (name, folder) in &folders {
+        match read(&loader(name, folder)) {
+            Ok(Read::Graph { definition, manifest, builds: false }) => {
+                announce(engine, name, loader(name, folder).load(*manifest, *definition));
             }
-            Err(error) => announce(engine, &name, Err(error)),
+            Ok(Read::Graph { definition, manifest, builds: true }) => {
+                builds.insert(name.clone(), (definition, manifest));
+            }
+            Ok(Read::Composite(definition, candidate)) => {
+                composites.insert(name.clone(), (definition, *candidate));
+            }
+            Err(error) => announce(engine, name, Err(error)),
         }
     }
+    let late = awaiting(&composites, builds.keys().cloned().collect());
+    for name in &late {
+        tracing::info!(model = %name, "model waits for engines that TensorRT builds");
+        engine.set_status(name.clone(), ModelStatus::Building(Instant::now()));
+    }
+    let (late_composites, composites) = composites.into_iter().partition(|(name, _)| late.contains(name));
     load_composites(engine, composites);
+    for (name, folder) in &folders {
+        if let Some((definition, manifest)) = builds.remove(name) {
+            announce(engine, name, loader(name, folder).load(*manifest, *definition));
+        }
+    }
+    load_composites(engine, late_composites);
     Ok(())
+}
+
+/// Those of `late`, and every composite that has one of them somewhere below it.
+fn awaiting(
+    composites: &BTreeMap<ModelName, (CompositeDefinition, Candidate)>,
+    mut late: BTreeSet<ModelName>,
+) -> BTreeSet<ModelName> {
+    loop {
+        let waits =
+            |definition: &CompositeDefinition| definition.members.iter().any(|member| late.contains(&member.model));
+        let next = composites.iter().find(|(name, (definition, _))| !late.contains(*name) && waits(definition));
+        let Some((name, _)) = next else { return late };
+        late.insert(name.clone());
+    }
 }
 
 fn announce(engine: &Engine, name: &ModelName, loaded: Result<Model, LoadError>) {
@@ -210,17 +247,33 @@ fn folders(repository: &Path) -> Result<BTreeMap<ModelName, PathBuf>, LoadError>
     Ok(found)
 }
 
-enum Loaded {
-    Model(Box<Model>),
+/// What a folder defines.
+enum Read {
+    Graph {
+        definition: Box<GraphDefinition>,
+        manifest: Box<Manifest>,
+        /// Whether TensorRT has to build engines first.
+        builds: bool,
+    },
     Composite(CompositeDefinition, Box<Candidate>),
 }
 
-fn load_graph_model(loader: &graph::Loader<'_>) -> Result<Loaded, LoadError> {
+fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
     let manifest = Manifest::read(loader.folder)?;
     match Definition::new(manifest.clone(), loader.folder)? {
-        Definition::Graph(definition) => Ok(Loaded::Model(Box::new(loader.load(manifest, *definition)?))),
+        Definition::Graph(mut definition) => {
+            let limits = sessions::batch_limits(&definition.scheduling, definition.text.max_tokens);
+            definition.providers =
+                definition.providers.into_iter().map(|provider| provider.for_batches(&limits)).collect();
+            // What is no graph is told when it is loaded.
+            let builds = definition.files.iter().any(|path| {
+                let file = GraphFile { path, providers: &definition.providers };
+                loader.library.must_build(&file).unwrap_or(false)
+            });
+            Ok(Read::Graph { definition, manifest: Box::new(manifest), builds })
+        }
         Definition::Composite(definition) => {
-            Ok(Loaded::Composite(definition, Box::new(Candidate { folder: loader.folder.to_owned(), manifest })))
+            Ok(Read::Composite(definition, Box::new(Candidate { folder: loader.folder.to_owned(), manifest })))
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::{
     domain::{ModelVersion, TokenizedInput},
     manifest::SchedulingSection,
     runtime::{
-        GraphBinding, ProviderKind, RuntimeError,
+        BatchLimits, GraphBinding, ProviderKind, RuntimeError,
+        libraries::graphics,
         ort::{Graph, Library},
     },
     schedule::{
@@ -17,6 +18,18 @@ use crate::{
 
 /// The most positions of a batch unless the manifest says otherwise: enough to fill a GPU, little enough to fit.
 const MAX_BATCH_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 16) - 1);
+
+/// The weights that may lie on a GPU twice.
+const SMALL_WEIGHTS: u64 = 2 << 30;
+const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+
+/// The positions that a TensorRT engine is built for unless the manifest says otherwise: it reserves memory for them.
+const ENGINE_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 14) - 1);
+
+/// What the manifest says of batches.
+pub(super) fn batch_limits(written: &SchedulingSection, longest: NonZeroUsize) -> BatchLimits {
+    BatchLimits { longest, positions: written.max_batch_tokens.unwrap_or(ENGINE_TOKENS), samples: written.max_batch }
+}
 
 /// What the choice depends on beside the graph.
 pub(super) struct Plan<'a> {
@@ -52,7 +65,7 @@ impl Plan<'_> {
             None => None,
         };
         if let Some(mut calibration) = known {
-            self.overrule(&mut calibration);
+            self.overrule(&conditions, &mut calibration);
             let executors = calibration.executors(&mut make)?;
             return Ok((calibration, executors));
         }
@@ -61,7 +74,7 @@ impl Plan<'_> {
                 if let Err(error) = calibration.save(&self.file, &fingerprint) {
                     tracing::info!(file = %self.file.display(), %error, "calibration not kept: measured again next time");
                 }
-                self.overrule(&mut calibration);
+                self.overrule(&conditions, &mut calibration);
                 Ok((calibration, executors))
             }
             // The warm-up runs into the same error, and tells at which length.
@@ -77,7 +90,13 @@ impl Plan<'_> {
     fn conditions(&self, graph: &Graph) -> Conditions {
         let hardware = match graph.provider() {
             ProviderKind::Cpu => Hardware::Processor { cores: cores() },
-            ProviderKind::Cuda | ProviderKind::Tensorrt => Hardware::Gpu,
+            ProviderKind::Cuda | ProviderKind::Tensorrt => Hardware::Gpu {
+                devices: graph.devices(),
+                // A second session hides what a pass costs beside computing, which counts for little where weights
+                // are large; and it holds them a second time.
+                sessions_each: if graph.weight_bytes() <= SMALL_WEIGHTS { TWO } else { NonZeroUsize::MIN },
+                most_samples: graph.profile().map(|profile| profile.max.batch),
+            },
         };
         Conditions {
             hardware,
@@ -92,7 +111,11 @@ impl Plan<'_> {
     /// Everything that the choice depends on.
     fn fingerprint(&self, graph: &Graph, conditions: &Conditions) -> String {
         let Self { version, library, .. } = self;
-        format!("{version} {} {conditions:?} {}", graph.provider(), library.build_info())
+        let gpus = match graph.provider() {
+            ProviderKind::Cpu => Vec::new(),
+            ProviderKind::Cuda | ProviderKind::Tensorrt => graphics().gpus,
+        };
+        format!("{version} {} {gpus:?} {conditions:?} {}", graph.provider(), library.build_info())
     }
 
     fn divides_by_hand(&self) -> bool {
@@ -100,11 +123,14 @@ impl Plan<'_> {
     }
 
     /// What the manifest says goes before what was measured.
-    fn overrule(&self, calibration: &mut Calibration) {
+    fn overrule(&self, conditions: &Conditions, calibration: &mut Calibration) {
         if self.divides_by_hand() {
             let threads = self.written.threads.unwrap_or(NonZeroUsize::MIN);
-            let fitting = NonZeroUsize::new(cores().get() / threads).unwrap_or(NonZeroUsize::MIN);
             calibration.threads = threads;
+            let fitting = match conditions.hardware {
+                Hardware::Processor { cores } => NonZeroUsize::new(cores.get() / threads).unwrap_or(NonZeroUsize::MIN),
+                Hardware::Gpu { .. } => calibration.sessions,
+            };
             calibration.sessions = self.written.sessions.unwrap_or(fitting);
             // Who divides the machine by hand wants no session beside that.
             calibration.lone_threads = None;

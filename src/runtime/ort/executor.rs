@@ -4,14 +4,14 @@ use std::{borrow::Cow, sync::Arc};
 
 use ::ort::{
     session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs},
-    value::{DynValue, TensorElementType, TensorRef},
+    value::{DynValue, TensorElementType, TensorRef, TensorValueTypeMarker, Value},
 };
 use half::{bf16, f16};
 
 use super::failure;
 use crate::{
     domain::{Dimension, ElementType, GraphSignature, RowTensor, TensorSpec},
-    runtime::{Cancellation, CudaOptions, Executor, GraphBinding, Provider, RuntimeError, TensorrtOptions, TokenBatch},
+    runtime::{Cancellation, Executor, GraphBinding, RuntimeError, TokenBatch},
 };
 
 /// Memory grows with the positions of a pass times the length that each attends to. From this product on, that of 16
@@ -28,15 +28,15 @@ pub(super) struct OrtExecutor {
     after_large: Arc<Options>,
 }
 
-struct Input {
-    name: String,
-    role: Role,
-    buffer: Integers,
+pub(super) struct Input {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) buffer: Integers,
 }
 
 /// What an input is told of each token.
 #[derive(Clone, Copy)]
-enum Role {
+pub(super) enum Role {
     Ids,
     Mask,
     Segments,
@@ -44,16 +44,16 @@ enum Role {
 }
 
 /// A buffer in the number format that the graph wants.
-enum Integers {
+pub(super) enum Integers {
     Long(Vec<i64>),
     Short(Vec<i32>),
 }
 
-struct Output {
-    name: String,
-    element: ElementType,
+pub(super) struct Output {
+    pub(super) name: String,
+    pub(super) element: ElementType,
     /// Whether axis 1 runs over the tokens.
-    per_token: bool,
+    pub(super) per_token: bool,
 }
 
 /// Options of a pass, reachable from another thread to stop it.
@@ -125,16 +125,9 @@ impl OrtExecutor {
         session: Session,
         signature: &GraphSignature,
         binding: &GraphBinding,
-        provider: &Provider,
     ) -> Result<Self, RuntimeError> {
         let inputs = bind_inputs(signature, binding)?;
         let outputs = bind_outputs(signature, binding)?;
-        let arenas = match provider {
-            Provider::Cpu => "cpu:0".to_owned(),
-            Provider::Cuda(CudaOptions { device, .. }) | Provider::Tensorrt(TensorrtOptions { device, .. }) => {
-                format!("cpu:0;gpu:{device}")
-            }
-        };
         let options = |configuration| {
             Options::new(&binding.outputs, configuration).map_err(|error| RuntimeError::Pass { cause: error.into() })
         };
@@ -144,7 +137,7 @@ impl OrtExecutor {
             outputs,
             pad_id: binding.pad_id,
             usual: options(&[])?,
-            after_large: options(&[("memory.enable_memory_arena_shrinkage", &arenas)])?,
+            after_large: options(&[("memory.enable_memory_arena_shrinkage", "cpu:0")])?,
         })
     }
 }
@@ -160,11 +153,13 @@ impl Executor for OrtExecutor {
         for input in &mut self.inputs {
             let value = match &mut input.buffer {
                 Integers::Long(buffer) => {
-                    fill(buffer, input.role, batch, self.pad_id);
+                    buffer.resize(batch.padded_tokens(), 0);
+                    fill(buffer, shape, input.role, batch, self.pad_id);
                     TensorRef::from_array_view((shape, buffer.as_slice())).map(SessionInputValue::from)
                 }
                 Integers::Short(buffer) => {
-                    fill(buffer, input.role, batch, self.pad_id);
+                    buffer.resize(batch.padded_tokens(), 0);
+                    fill(buffer, shape, input.role, batch, self.pad_id);
                     TensorRef::from_array_view((shape, buffer.as_slice())).map(SessionInputValue::from)
                 }
             };
@@ -175,59 +170,72 @@ impl Executor for OrtExecutor {
         let mut rows: Vec<Vec<RowTensor>> =
             batch.inputs().iter().map(|_| Vec::with_capacity(self.outputs.len())).collect();
         for (output, value) in self.outputs.iter().zip(results.values()) {
-            output.split(&value, batch, &mut rows)?;
+            output.split(&value, shape, batch, &mut rows)?;
         }
         Ok(rows)
     }
 }
 
-/// Writes what `role` says of each token, padding each sample to the longest.
-fn fill<T: Copy + TryFrom<u32> + From<bool>>(buffer: &mut Vec<T>, role: Role, batch: &TokenBatch, pad_id: u32) {
-    let longest = batch.longest();
+/// Writes what `role` says of each token into a table of `rows` rows of `length` places, one sample a row, each padded
+/// to that length; rows beyond the samples repeat the last.
+pub(super) fn fill<T: Copy + TryFrom<u32> + From<bool>>(
+    table: &mut [T],
+    [rows, length]: [usize; 2],
+    role: Role,
+    batch: &TokenBatch,
+    pad_id: u32,
+) {
     let zero = T::from(false);
     // Ids come from a tokenizer's vocabulary, and positions from a length: both are far below either type's limit.
     let number = |value: u32| T::try_from(value).unwrap_or(zero);
-    buffer.clear();
-    buffer.reserve(batch.padded_tokens());
-    for (row, input) in batch.inputs().iter().enumerate() {
+    let inputs = batch.inputs();
+    let samples = inputs.iter().chain(inputs.last().into_iter().cycle()).take(rows);
+    for (row, input) in table.chunks_exact_mut(length.max(1)).zip(samples) {
+        let (tokens, rest) = row.split_at_mut(input.len().min(length));
         let padding = match role {
             Role::Ids => {
-                buffer.extend(input.ids().iter().copied().map(number));
+                tokens.iter_mut().zip(input.ids()).for_each(|(place, &id)| *place = number(id));
                 number(pad_id)
             }
             Role::Mask => {
-                buffer.extend(input.ids().iter().map(|_| T::from(true)));
+                tokens.fill(T::from(true));
                 zero
             }
             Role::Segments => {
-                buffer.extend(input.type_ids().iter().copied().map(number));
+                tokens.iter_mut().zip(input.type_ids()).for_each(|(place, &segment)| *place = number(segment));
                 zero
             }
             Role::Positions => {
-                buffer.extend((0_u32..).take(input.len()).map(number));
+                tokens.iter_mut().zip(0_u32..).for_each(|(place, position)| *place = number(position));
                 zero
             }
         };
-        buffer.resize((row + 1) * longest, padding);
+        rest.fill(padding);
     }
 }
 
 impl Output {
-    /// Copies each sample's part of `value` to its row.
-    fn split(&self, value: &DynValue, batch: &TokenBatch, rows: &mut [Vec<RowTensor>]) -> Result<(), RuntimeError> {
+    /// Copies each sample's part of `value`, which a pass of the shape `run` gave, to its row.
+    pub(super) fn split<Type: TensorValueTypeMarker + ?Sized>(
+        &self,
+        value: &Value<Type>,
+        run: [usize; 2],
+        batch: &TokenBatch,
+        rows: &mut [Vec<RowTensor>],
+    ) -> Result<(), RuntimeError> {
         let failed = |error: ::ort::Error| RuntimeError::Pass { cause: error.into() };
         match self.element {
             ElementType::Float16 => {
                 let (shape, values) = value.try_extract_tensor::<f16>().map_err(failed)?;
-                self.cut(shape, values, f16::to_f32, batch, rows)
+                self.cut(shape, values, f16::to_f32, run, batch, rows)
             }
             ElementType::Bfloat16 => {
                 let (shape, values) = value.try_extract_tensor::<bf16>().map_err(failed)?;
-                self.cut(shape, values, bf16::to_f32, batch, rows)
+                self.cut(shape, values, bf16::to_f32, run, batch, rows)
             }
             _ => {
                 let (shape, values) = value.try_extract_tensor::<f32>().map_err(failed)?;
-                self.cut(shape, values, |number| number, batch, rows)
+                self.cut(shape, values, |number| number, run, batch, rows)
             }
         }
     }
@@ -237,10 +245,10 @@ impl Output {
         shape: &[i64],
         values: &[T],
         widen: impl Fn(T) -> f32,
+        [samples, longest]: [usize; 2],
         batch: &TokenBatch,
         rows: &mut [Vec<RowTensor>],
     ) -> Result<(), RuntimeError> {
-        let (samples, longest) = (batch.len(), batch.longest());
         let mismatch =
             || RuntimeError::Shape { name: self.name.clone(), found: shape.to_vec(), samples, tokens: longest };
         let axes: Vec<usize> = shape.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect();
@@ -266,7 +274,7 @@ impl Output {
     }
 }
 
-fn bind_inputs(signature: &GraphSignature, binding: &GraphBinding) -> Result<Vec<Input>, RuntimeError> {
+pub(super) fn bind_inputs(signature: &GraphSignature, binding: &GraphBinding) -> Result<Vec<Input>, RuntimeError> {
     let named = [
         (Some(&binding.input_ids), Role::Ids),
         (binding.attention_mask.as_ref(), Role::Mask),
@@ -305,7 +313,7 @@ fn bind_inputs(signature: &GraphSignature, binding: &GraphBinding) -> Result<Vec
     Ok(inputs)
 }
 
-fn bind_outputs(signature: &GraphSignature, binding: &GraphBinding) -> Result<Vec<Output>, RuntimeError> {
+pub(super) fn bind_outputs(signature: &GraphSignature, binding: &GraphBinding) -> Result<Vec<Output>, RuntimeError> {
     if binding.outputs.is_empty() {
         return Err(RuntimeError::Binding {
             found: "no output is named".to_owned(),

@@ -3,7 +3,10 @@
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use ::ort::{
@@ -16,16 +19,20 @@ use super::{
     Library,
     causal::OrtCausal,
     contract::Contract,
+    device::{DeviceExecutor, Memory},
+    engines::{Engines, Platform, WeightFile},
     executor::OrtExecutor,
     inspect::{self, Inspection},
     preload::preload,
-    provider,
+    proto, provider,
     weights::SharedWeights,
 };
 use crate::{
     domain::{Dimension, ElementType, GraphSignature, TensorSpec},
     runtime::{
-        CausalExecutor, CausalShape, Executor, GraphBinding, Provider, ProviderKind, RuntimeError, SkippedProvider,
+        CausalExecutor, CausalShape, CudaOptions, Executor, GraphBinding, Provider, ProviderKind, RuntimeError,
+        ShapeProfile, SkippedProvider, TensorrtOptions,
+        libraries::{Places, Survey},
     },
 };
 
@@ -47,8 +54,11 @@ pub struct Graph {
     signature: GraphSignature,
     /// The contract for sharing prefixes, where the graph follows it.
     contract: Option<Contract>,
+    weight_bytes: u64,
     /// The session that the graph was opened with, until an executor takes it over.
     opening: Mutex<Option<Session>>,
+    /// How many sessions were given out.
+    sessions: AtomicUsize,
 }
 
 /// What every session of a graph is made from.
@@ -58,6 +68,10 @@ struct Source {
     path: PathBuf,
     provider: Provider,
     inputs: Vec<String>,
+    /// The providers that the manifest names behind this one.
+    behind: Vec<Provider>,
+    /// Where TensorRT keeps what it builds.
+    engines: Option<Engines>,
     /// Held once for all sessions, where they run on the processor.
     weights: Option<SharedWeights>,
 }
@@ -70,8 +84,8 @@ impl Graph {
         let model = inspect::read(file.path)?;
         let inspection = inspect::inspect(&model);
         let mut skipped = Vec::new();
-        let mut preferred = file.providers.iter().peekable();
-        while let Some(provider) = preferred.next() {
+        for (number, provider) in file.providers.iter().enumerate() {
+            let behind = file.providers.get(number + 1..).unwrap_or_default();
             let weights = match provider {
                 Provider::Cpu => Some(SharedWeights::read(&model, file.path)?),
                 Provider::Cuda(_) | Provider::Tensorrt(_) => None,
@@ -81,19 +95,29 @@ impl Graph {
                 path: file.path.to_owned(),
                 provider: provider.clone(),
                 inputs: inspection.inputs.clone(),
+                behind: behind.to_vec(),
+                engines: engines(library, provider, &model, file.path),
                 weights,
             };
-            match source.start(OPENING_THREADS) {
+            match source.start(OPENING_THREADS, 0) {
                 Ok(session) => {
                     let signature = GraphSignature {
                         inputs: session.inputs().iter().map(specification).collect(),
                         outputs: session.outputs().iter().map(specification).collect(),
                     };
                     let contract = Contract::read(&inspection.metadata, &signature)?;
-                    let opening = Mutex::new(Some(session));
-                    return Ok(Self { source, skipped, inspection, signature, contract, opening });
+                    return Ok(Self {
+                        source,
+                        skipped,
+                        inspection,
+                        signature,
+                        contract,
+                        weight_bytes: WeightFile::total(&model, file.path),
+                        opening: Mutex::new(Some(session)),
+                        sessions: AtomicUsize::new(0),
+                    });
                 }
-                Err(RuntimeError::Provider { provider, reason, .. }) if preferred.peek().is_some() => {
+                Err(RuntimeError::Provider { provider, reason, .. }) if !behind.is_empty() => {
                     tracing::warn!(graph = %file.path.display(), %provider, %reason, "provider skipped");
                     skipped.push(SkippedProvider { provider, reason });
                 }
@@ -113,6 +137,24 @@ impl Graph {
     #[must_use]
     pub fn provider(&self) -> ProviderKind {
         self.source.provider.kind()
+    }
+
+    /// How many GPUs it runs on; 1 for the processor.
+    #[must_use]
+    pub fn devices(&self) -> NonZeroUsize {
+        self.source.provider.devices()
+    }
+
+    /// The shapes that it takes, if it doesn't take all.
+    #[must_use]
+    pub fn profile(&self) -> Option<&ShapeProfile> {
+        self.source.provider.profile()
+    }
+
+    /// How many bytes its weights take, by the sizes of its files.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
     }
 
     /// The providers that were preferred to the one that runs, each with why it can't start.
@@ -135,12 +177,25 @@ impl Graph {
         self.inspection.dynamic_quantisation.is_empty()
     }
 
-    /// A session of its own for one worker, computing on `threads` threads.
+    /// A session of its own for one worker, computing on `threads` threads. Where there are several GPUs, sessions
+    /// take turns among them.
     ///
     /// # Errors
     /// When the binding doesn't fit the graph, or another session can't start.
     pub fn executor(&self, binding: &GraphBinding, threads: NonZeroUsize) -> Result<Box<dyn Executor>, RuntimeError> {
-        Ok(Box::new(OrtExecutor::new(self.session(threads)?, &self.signature, binding, &self.source.provider)?))
+        let turn = self.next_turn();
+        let session = self.session(threads, turn)?;
+        let (devices, captures) = match &self.source.provider {
+            Provider::Cpu => return Ok(Box::new(OrtExecutor::new(session, &self.signature, binding)?)),
+            Provider::Cuda(options) => {
+                // Rounding a shape pads it, which such a graph's scores depend on.
+                let captures = (options.cuda_graph && self.is_batch_invariant()).then_some(options.longest);
+                (&options.devices, captures)
+            }
+            Provider::Tensorrt(options) => (&options.devices, None),
+        };
+        let memory = Memory::Gpu(devices.of_session(turn));
+        Ok(Box::new(DeviceExecutor::new(session, &self.signature, binding, memory, captures)?))
     }
 
     /// The measures of the model, where the graph follows the contract for sharing prefixes, `rm-prefix/1`.
@@ -176,24 +231,61 @@ impl Graph {
             found: "the graph doesn't say that it follows the contract rm-prefix/1".to_owned(),
             wanted: "export it with karat's exporter, or use a head that needs no causal model".to_owned(),
         })?;
-        Ok(Box::new(OrtCausal::new(self.session(threads)?, contract, outputs)?))
+        Ok(Box::new(OrtCausal::new(self.session(threads, self.next_turn())?, contract, outputs)?))
     }
 
-    fn session(&self, threads: NonZeroUsize) -> Result<Session, RuntimeError> {
-        let reusable = if threads == OPENING_THREADS {
+    /// How many sessions were asked for before.
+    fn next_turn(&self) -> usize {
+        self.sessions.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The session number `turn`.
+    fn session(&self, threads: NonZeroUsize, turn: usize) -> Result<Session, RuntimeError> {
+        let reusable = if threads == OPENING_THREADS && self.source.device(turn) == self.source.device(0) {
             self.opening.lock().unwrap_or_else(PoisonError::into_inner).take()
         } else {
             None
         };
         match reusable {
             Some(session) => Ok(session),
-            None => self.source.start(threads),
+            None => self.source.start(threads, turn),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn new_session(&self) -> Result<Session, RuntimeError> {
+        self.source.start(OPENING_THREADS, 0)
     }
 }
 
+impl Library {
+    /// Whether loading the graph will first build engines, which takes minutes.
+    ///
+    /// # Errors
+    /// When the file is no graph.
+    pub fn must_build(&self, file: &GraphFile<'_>) -> Result<bool, RuntimeError> {
+        let Some(provider) = file.providers.iter().find(|provider| provider.kind() == ProviderKind::Tensorrt) else {
+            return Ok(false);
+        };
+        let survey = Survey::take(&Places::of_this_machine(Some(self.path())));
+        if survey.missing(ProviderKind::Tensorrt).next().is_some() {
+            return Ok(false);
+        }
+        let model = inspect::read(file.path)?;
+        Ok(engines(self, provider, &model, file.path).is_some_and(|engines| !engines.are_built()))
+    }
+}
+
+fn engines(library: &Library, provider: &Provider, model: &proto::Model, path: &Path) -> Option<Engines> {
+    let Provider::Tensorrt(options) = provider else { return None };
+    let survey = Survey::take(&Places::of_this_machine(Some(library.path())));
+    let platform = Platform::here(&survey, library.build_info());
+    Some(Engines::of(path, &WeightFile::all(model, path), options, &platform))
+}
+
 impl Source {
-    fn start(&self, threads: NonZeroUsize) -> Result<Session, RuntimeError> {
+    /// Starts session number `turn`.
+    fn start(&self, threads: NonZeroUsize, turn: usize) -> Result<Session, RuntimeError> {
         let unavailable = |error| provider::explain(self.provider.kind(), error, self.library.path());
         let unloadable = |error: ::ort::Error| RuntimeError::Graph { path: self.path.clone(), cause: error.into() };
         let mut builder = Session::builder(&self.library.environment)
@@ -204,22 +296,46 @@ impl Source {
             // beside another program; without, 0.95 and 0.8.
             .and_then(|builder| Ok(builder.with_intra_op_spinning(false)?))
             .map_err(unloadable)?;
-        let folder = self.path.parent().unwrap_or(Path::new("."));
         preload(self.provider.kind(), self.library.path());
-        if let Some(dispatch) = provider::dispatch(&self.provider, folder, &self.inputs) {
-            builder = builder.with_execution_providers([dispatch]).map_err(|error| unavailable(error.into()))?;
+        let registration = provider::Registration {
+            device: self.device(turn),
+            inputs: &self.inputs,
+            engines: self.engines.as_ref().and_then(Engines::prepare),
+            behind: &self.behind,
+        };
+        let dispatches = provider::dispatch(&self.provider, &registration);
+        if !dispatches.is_empty() {
+            builder = builder.with_execution_providers(dispatches).map_err(|error| unavailable(error.into()))?;
+        }
+        if self.provider.kind() == ProviderKind::Tensorrt && !registration.allows_processor() {
+            builder = builder.with_disable_cpu_fallback().map_err(|error| unavailable(error.into()))?;
         }
         if let Some(weights) = &self.weights {
             builder = weights.lend(builder).map_err(unloadable)?;
         }
-        builder.commit_from_file(&self.path).map_err(|error| match (&self.provider, error.code()) {
-            (Provider::Cpu, _)
-            | (_, ErrorCode::InvalidGraph | ErrorCode::InvalidProtobuf | ErrorCode::NoModel | ErrorCode::NoSuchFile) => {
-                unloadable(error)
+        let session =
+            builder.commit_from_file(&self.path).map_err(|error| match (&self.provider, error.code()) {
+                (Provider::Cpu, _)
+                | (
+                    _,
+                    ErrorCode::InvalidGraph | ErrorCode::InvalidProtobuf | ErrorCode::NoModel | ErrorCode::NoSuchFile,
+                ) => unloadable(error),
+                // A GPU is first touched here: a driver or device that is missing shows now.
+                _ => unavailable(error),
+            })?;
+        if let Some(engines) = &self.engines {
+            engines.complete();
+        }
+        Ok(session)
+    }
+
+    fn device(&self, turn: usize) -> u32 {
+        match &self.provider {
+            Provider::Cpu => 0,
+            Provider::Cuda(CudaOptions { devices, .. }) | Provider::Tensorrt(TensorrtOptions { devices, .. }) => {
+                devices.of_session(turn)
             }
-            // A GPU is first touched here: a driver or device that is missing shows now.
-            _ => unavailable(error),
-        })
+        }
     }
 }
 
@@ -255,7 +371,6 @@ mod tests {
         super::testing::{FLOAT, GraphWriter, INT64, library},
         *,
     };
-    use crate::runtime::CudaOptions;
 
     fn graph() -> GraphWriter {
         GraphWriter::default()

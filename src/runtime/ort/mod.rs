@@ -5,6 +5,8 @@
 
 mod causal;
 mod contract;
+mod device;
+mod engines;
 mod executor;
 mod failure;
 mod graph;

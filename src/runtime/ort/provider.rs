@@ -9,22 +9,46 @@ use crate::runtime::{
     libraries::{Finding, Places, Survey},
 };
 
-/// How ONNX Runtime registers `provider`; `None` for the processor, which it always has.
-///
-/// `folder` is where relative cache folders start, `inputs` the names of the graph's inputs.
-pub(super) fn dispatch(provider: &Provider, folder: &Path, inputs: &[String]) -> Option<ExecutionProviderDispatch> {
-    let dispatch = match provider {
-        Provider::Cpu => return None,
-        Provider::Cuda(options) => cuda(options).build(),
-        Provider::Tensorrt(options) => tensorrt(options, folder, inputs).build(),
-    };
-    // Without this a provider that can't start gives way to the processor without a word.
-    Some(dispatch.error_on_failure())
+/// What a session is registered with beside its provider's options.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Registration<'a> {
+    /// The number of the GPU.
+    pub(super) device: u32,
+    /// The names of the graph's inputs.
+    pub(super) inputs: &'a [String],
+    /// Where TensorRT keeps engines, and timings of kernels.
+    pub(super) engines: Option<(&'a Path, &'a Path)>,
+    /// The providers that the manifest names behind this one.
+    pub(super) behind: &'a [Provider],
 }
 
-fn cuda(options: &CudaOptions) -> ep::CUDA {
+impl Registration<'_> {
+    /// Whether an operator that TensorRT can't run may run on the processor.
+    pub(super) fn allows_processor(&self) -> bool {
+        self.behind.contains(&Provider::Cpu)
+    }
+}
+
+/// How ONNX Runtime registers `provider`, the preferred first; nothing for the processor, which it always has.
+pub(super) fn dispatch(provider: &Provider, registration: &Registration<'_>) -> Vec<ExecutionProviderDispatch> {
+    let dispatches = match provider {
+        Provider::Cpu => Vec::new(),
+        Provider::Cuda(options) => vec![cuda(options, registration).build()],
+        Provider::Tensorrt(options) => {
+            let behind = registration.behind.iter().find_map(|provider| match provider {
+                Provider::Cuda(options) => Some(cuda(options, registration).build()),
+                Provider::Cpu | Provider::Tensorrt(_) => None,
+            });
+            [tensorrt(options, registration).build()].into_iter().chain(behind).collect()
+        }
+    };
+    // Without this a provider that can't start gives way to the processor without a word.
+    dispatches.into_iter().map(ExecutionProviderDispatch::error_on_failure).collect()
+}
+
+fn cuda(options: &CudaOptions, registration: &Registration<'_>) -> ep::CUDA {
     let mut provider = ep::CUDA::default()
-        .with_device_id(device(options.device))
+        .with_device_id(device(registration.device))
         .with_arena_extend_strategy(match options.arena {
             Arena::SameAsRequested => ArenaExtendStrategy::SameAsRequested,
             Arena::NextPowerOfTwo => ArenaExtendStrategy::NextPowerOfTwo,
@@ -37,26 +61,31 @@ fn cuda(options: &CudaOptions) -> ep::CUDA {
     provider
 }
 
-fn tensorrt(options: &TensorrtOptions, folder: &Path, inputs: &[String]) -> ep::TensorRT {
+fn tensorrt(options: &TensorrtOptions, registration: &Registration<'_>) -> ep::TensorRT {
     let mut provider = ep::TensorRT::default()
-        .with_device_id(device(options.device))
+        .with_device_id(device(registration.device))
         .with_fp16(options.fp16)
         .with_bf16(options.bf16)
-        .with_int8(options.int8);
-    if let Some(cache) = &options.engine_cache {
-        provider = provider.with_engine_cache(true).with_engine_cache_path(folder.join(cache).display());
-    }
-    if let Some(cache) = &options.timing_cache {
-        provider = provider.with_timing_cache(true).with_timing_cache_path(folder.join(cache).display());
+        .with_int8(options.int8)
+        // A norm sums squares, which overflow in half precision.
+        .with_layer_norm_fp32_fallback(options.fp16)
+        // Builds that run side by side disturb each other's timings.
+        .with_force_sequential_engine_build(true);
+    if let Some((engines, timings)) = registration.engines {
+        provider = provider
+            .with_engine_cache(true)
+            .with_engine_cache_path(engines.display())
+            .with_timing_cache(true)
+            .with_timing_cache_path(timings.display());
     }
     if let Some(workspace) = options.workspace_mb {
         provider = provider.with_max_workspace_size(bytes(workspace.get()));
     }
-    if let Some(profile) = &options.profile {
+    if let Some(profile) = options.profile.as_ref().filter(|_| !registration.inputs.is_empty()) {
         provider = provider
-            .with_profile_min_shapes(shapes(profile.min, inputs))
-            .with_profile_opt_shapes(shapes(profile.best, inputs))
-            .with_profile_max_shapes(shapes(profile.max, inputs));
+            .with_profile_min_shapes(shapes(profile.min, registration.inputs))
+            .with_profile_opt_shapes(shapes(profile.best, registration.inputs))
+            .with_profile_max_shapes(shapes(profile.max, registration.inputs));
     }
     provider
 }
@@ -204,20 +233,23 @@ mod tests {
     fn options_reach_onnx_runtime_under_its_own_names() {
         let inputs = ["input_ids".to_owned(), "attention_mask".to_owned()];
         let options = TensorrtOptions {
-            device: 1,
             fp16: true,
-            engine_cache: Some("engines".into()),
             workspace_mb: NonZeroUsize::new(2),
             profile: Some(ShapeProfile { min: shape(1, 1), best: shape(8, 128), max: shape(32, 512) }),
             ..TensorrtOptions::default()
         };
-        let given = format!("{:?}", tensorrt(&options, Path::new("/models/m"), &inputs));
+        let registration = Registration { device: 1, inputs: &inputs, ..Registration::default() };
+        let kept = Registration { engines: Some((Path::new("/m/e"), Path::new("/m/t"))), ..registration };
+        let given = format!("{:?}", tensorrt(&options, &kept));
         for (key, value) in [
             ("device_id", "1"),
             ("trt_fp16_enable", "true"),
             ("trt_int8_enable", "false"),
+            ("trt_layer_norm_fp32_fallback", "true"),
             ("trt_engine_cache_enable", "true"),
-            ("trt_engine_cache_path", "/models/m/engines"),
+            ("trt_engine_cache_path", "/m/e"),
+            ("trt_timing_cache_enable", "true"),
+            ("trt_timing_cache_path", "/m/t"),
             ("trt_max_workspace_size", "2097152"),
             ("trt_profile_min_shapes", "input_ids:1x1,attention_mask:1x1"),
             ("trt_profile_opt_shapes", "input_ids:8x128,attention_mask:8x128"),
@@ -225,11 +257,13 @@ mod tests {
         ] {
             assert!(given.contains(&format!("\"{key}\": \"{value}\"")), "{key}={value} is not in {given}");
         }
-        assert!(!given.contains("timing"), "{given}");
+        let given = format!("{:?}", tensorrt(&options, &registration));
+        assert!(!given.contains("timing_cache") && !given.contains("engine_cache"), "{given}");
 
         let options = CudaOptions { memory_limit_mb: NonZeroUsize::new(3), tf32: true, ..CudaOptions::default() };
-        let given = format!("{:?}", cuda(&options));
+        let given = format!("{:?}", cuda(&options, &registration));
         for (key, value) in [
+            ("device_id", "1"),
             ("gpu_mem_limit", "3145728"),
             ("arena_extend_strategy", "kSameAsRequested"),
             ("use_tf32", "true"),
@@ -237,5 +271,21 @@ mod tests {
         ] {
             assert!(given.contains(&format!("\"{key}\": \"{value}\"")), "{key}={value} is not in {given}");
         }
+    }
+
+    #[test]
+    fn what_tensorrt_can_not_run_goes_only_where_the_manifest_says() {
+        let tensorrt = Provider::from(ProviderKind::Tensorrt);
+        let names = |behind: &[Provider]| -> Vec<String> {
+            let registration = Registration { behind, ..Registration::default() };
+            dispatch(&tensorrt, &registration).iter().map(|dispatch| dispatch.name().to_owned()).collect()
+        };
+        assert_eq!(names(&[]).len(), 1);
+        assert_eq!(names(&[Provider::Cpu]).len(), 1);
+        let with_cuda = names(&[ProviderKind::Cuda.into(), Provider::Cpu]);
+        assert_eq!(with_cuda.len(), 2);
+        assert!(with_cuda[0].contains("Tensorrt") && with_cuda[1].contains("CUDA"), "{with_cuda:?}");
+        assert!(Registration { behind: &[Provider::Cpu], ..Registration::default() }.allows_processor());
+        assert!(!Registration { behind: &[ProviderKind::Cuda.into()], ..Registration::default() }.allows_processor());
     }
 }

@@ -1,7 +1,5 @@
 //! Whether a provider starts, found out by starting it.
 
-use std::path::Path;
-
 use ::ort::session::Session;
 use prost::Message;
 
@@ -17,8 +15,9 @@ impl Library {
         preload(kind, self.path());
         let failed = |error: ::ort::Error| provider::explain(kind, error, self.path());
         let mut builder = Session::builder(&self.environment).map_err(failed)?;
-        if let Some(dispatch) = provider::dispatch(&Provider::from(kind), Path::new("."), &[]) {
-            builder = builder.with_execution_providers([dispatch]).map_err(|error| failed(error.into()))?;
+        let dispatches = provider::dispatch(&Provider::from(kind), &provider::Registration::default());
+        if !dispatches.is_empty() {
+            builder = builder.with_execution_providers(dispatches).map_err(|error| failed(error.into()))?;
         }
         builder.commit_from_memory(&identity().encode_to_vec()).map(drop).map_err(failed)
     }

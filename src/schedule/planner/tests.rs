@@ -43,13 +43,16 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    (1..1024_usize, 1..40_usize, 1..80_usize, 0..100_usize).prop_map(|(budget, max_batch, window, overhead)| Policy {
-        budget,
-        max_batch,
-        window,
-        overhead,
-        ..Policy::default()
-    })
+    (1..1024_usize, 1..40_usize, 1..80_usize, 0..100_usize, 1..=100_usize).prop_map(
+        |(budget, max_batch, window, overhead, padding_percent)| Policy {
+            budget,
+            max_batch,
+            window,
+            overhead,
+            padding_percent,
+            ..Policy::default()
+        },
+    )
 }
 
 fn waiting(tokens: usize) -> Waiting<()> {
@@ -76,7 +79,8 @@ proptest! {
                     waiting.insert(id, (tokens, deadline));
                 }
                 Event::Free { free } => {
-                    let share = waiting.values().map(|(tokens, _)| tokens).sum::<usize>().div_ceil(free);
+                    let waits = waiting.values().map(|(tokens, _)| tokens).sum::<usize>();
+                    let share = if free > 1 { waits.div_ceil(free) } else { usize::MAX };
                     let alive = waiting.values().any(|(_, deadline)| deadline.is_none_or(|deadline| deadline > now));
                     let Some(batch) = planner.plan(now, free) else {
                         prop_assert!(!alive, "a worker was left idle");
@@ -89,6 +93,8 @@ proptest! {
                     if lengths.len() > 1 {
                         prop_assert!(padded <= policy.budget && padded <= share, "{lengths:?}");
                         prop_assert!(padding <= policy.overhead * (lengths.len() - 1), "more padding than passes saved");
+                        let bounded = waits >= policy.overhead * MUCH;
+                        prop_assert!(!bounded || padding * 100 <= padded * policy.padding_percent, "{lengths:?}");
                     }
                     for planned in batch {
                         let (_, deadline) = waiting.remove(&planned.id).expect("chosen twice, or never pushed");
