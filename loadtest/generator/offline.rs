@@ -18,7 +18,7 @@ use std::{
 use clap::Args;
 use karat::{
     domain::TokenizedInput,
-    runtime::{Cancellation, Executor, GraphBinding, Provider, TokenBatch, ort},
+    runtime::{Cancellation, Executor, GraphBinding, Provider, ProviderKind, TokenBatch, ort},
 };
 use serde::Serialize;
 
@@ -66,6 +66,9 @@ struct GraphOptions {
     /// How many threads each session computes on
     #[arg(long, default_value = "1")]
     threads: NonZeroUsize,
+    /// What to run on: "cpu", "cuda" or "tensorrt"
+    #[arg(long, default_value = "cpu")]
+    provider: String,
     /// ONNX Runtime's library
     #[arg(long, env = "KARAT_ONNXRUNTIME")]
     onnxruntime: Option<PathBuf>,
@@ -92,9 +95,14 @@ pub(crate) struct BareReport {
 impl GraphOptions {
     fn open(&self) -> Result<(ort::Graph, GraphBinding), Failure> {
         let library = ort::Library::load(self.onnxruntime.as_deref())?;
-        let graph = library.open(&ort::GraphFile { path: &self.graph, providers: &[Provider::Cpu] })?;
+        let graph = library.open(&ort::GraphFile { path: &self.graph, providers: &[self.provider()?] })?;
         let binding = bind(&graph, &self.graph)?;
         Ok((graph, binding))
+    }
+
+    fn provider(&self) -> Result<Provider, Failure> {
+        let known = ProviderKind::ALL.into_iter().find(|kind| kind.as_str() == self.provider);
+        known.map(Provider::from).ok_or_else(|| format!("there is no provider {:?}", self.provider).into())
     }
 
     fn inputs(&self) -> Result<Vec<Arc<TokenizedInput>>, Failure> {
