@@ -1,8 +1,13 @@
-# karat in a container: a small image for the CPU, and one for NVIDIA GPUs.
+# karat in a container: a small image for the CPU, and two for NVIDIA GPUs.
 #
 #   docker build -t karat .
 #   docker build -t karat-cuda --target cuda .
+#   docker build -t karat-tensorrt --target tensorrt .
 #   docker run -p 8080:8080 -v "$PWD/models:/models:ro" karat
+#   docker run -p 8080:8080 --gpus all -v "$PWD/models:/models" karat-cuda
+#
+# A GPU's calibration and TensorRT's engines are kept beside the graphs: without a writable /models they are made anew
+# at each start.
 
 FROM rust:1-bookworm AS build
 WORKDIR /src
@@ -20,22 +25,34 @@ COPY models/tools models/tools
 RUN python3 -m models.tools.onnxruntime_library --output /onnxruntime/libonnxruntime.so
 
 FROM python:3.11-slim-bookworm AS onnxruntime-cuda
-RUN pip download --no-deps --only-binary=:all: -d /wheel onnxruntime-gpu==1.31.1 \
- && python3 -m zipfile -e /wheel/onnxruntime_gpu-*.whl /wheel/x \
- && mkdir /onnxruntime \
- && cp /wheel/x/onnxruntime/capi/libonnxruntime.so.1.31.1 /onnxruntime/libonnxruntime.so \
- && cp /wheel/x/onnxruntime/capi/libonnxruntime_providers_*.so /onnxruntime/
+WORKDIR /src
+COPY models/tools models/tools
+RUN python3 -m models.tools.onnxruntime_library --cuda --output /onnxruntime/libonnxruntime.so
 
 FROM nvidia/cuda:13.0.0-cudnn-runtime-ubuntu24.04 AS cuda
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --no-install-recommends -y curl \
+ && rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/target/release/karat /usr/local/bin/karat
 COPY --from=onnxruntime-cuda /onnxruntime /usr/local/lib/onnxruntime
 ENV KARAT_ONNXRUNTIME=/usr/local/lib/onnxruntime/libonnxruntime.so KARAT_MODELS=/models KARAT_LISTEN=0.0.0.0:8080
 USER 65532:65532
 EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=2s --start-period=300s CMD ["curl", "-fsS", "http://127.0.0.1:8080/health/ready"]
 ENTRYPOINT ["karat"]
 CMD ["serve"]
 
+FROM cuda AS tensorrt
+USER 0:0
+# ONNX Runtime 1.31 wants TensorRT 10; NVIDIA's image names its package repository, which has 11 as well.
+RUN apt-get update \
+ && apt-get install --no-install-recommends -y "libnvinfer10=10.*+cuda13.0" "libnvonnxparsers10=10.*+cuda13.0" \
+ && rm -rf /var/lib/apt/lists/*
+USER 65532:65532
+
 FROM debian:bookworm-slim AS cpu
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --no-install-recommends -y libstdc++6 curl \
  && rm -rf /var/lib/apt/lists/*

@@ -11,6 +11,8 @@ SHELL := /bin/sh
 
 # The Python that the virtual environment is made from: 3.11 or newer, with pip.
 PYTHON ?= python3
+# What `make gpu-check` runs on.
+PROVIDER ?= cuda
 # Where `make serve` listens.
 LISTEN ?= 127.0.0.1:8080
 
@@ -19,6 +21,8 @@ VENV := .venv/complete
 ONNXRUNTIME := .karat/onnxruntime/lib/libonnxruntime.so
 ONNXRUNTIME_CUDA := .karat/onnxruntime-cuda/lib/libonnxruntime.so
 RELEASE := target/release/karat
+GPU_BUNDLE := .karat/gpu-check/bundle
+HALF := .karat/gpu-check/relevance-fp16/model.onnx
 RELEVANCE := models/relevance/model.onnx models/relevance/tokenizer.json
 HARMLESS := models/harmless/model.onnx models/harmless/tokenizer.json
 GRAMMAR := models/grammar/model.onnx models/grammar/tokenizer.json
@@ -33,7 +37,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export KARAT_ONNXRUNTIME ?= $(abspath $(ONNXRUNTIME))
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup setup-cuda demo serve test lint generate bench micro-bench setup-decoders train-harmless train-smol-reward FORCE
+.PHONY: gpu-check gpu-check-bundle help setup setup-cuda demo serve test lint generate bench micro-bench setup-decoders train-harmless train-smol-reward FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +61,7 @@ test: setup ## Run the tests, then the comparison with the reference implementat
 	$(VENV_PYTHON) -m unittest tests.exporter.test_export
 	cargo build --release
 	$(VENV_PYTHON) -m tests.parity.parity --server $(RELEASE)
+	$(VENV_PYTHON) -m unittest --quiet tests.gpu.test_check
 
 bench: setup $(BENCH_VENV) ## Measure karat beside raw ONNX Runtime and other servers (QUICK=1, MODELS=, PEERS=infinity)
 	cargo build --release --bin karat --example loadtest
@@ -86,6 +91,14 @@ train-smol-reward: $(VENV) ## Train the smol-reward heads anew (DATA=preferences
 $(ONNXRUNTIME): $(TOOLS)/onnxruntime_library.py $(TOOLS)/packages.py
 	$(PYTHON) -m models.tools.onnxruntime_library --output $@
 
+gpu-check-bundle: setup $(ONNXRUNTIME_CUDA) $(HALF) ## Pack what checks a GPU machine without a network, in files below 60 MiB
+	cargo build --release --bin karat --example loadtest
+	$(VENV_PYTHON) -m tests.gpu.bundle --onnxruntime $(dir $(ONNXRUNTIME_CUDA)) --half $(dir $(HALF)) --output $(GPU_BUNDLE)
+
+gpu-check: ## Check scores and speed on this machine's GPU (PROVIDER=cuda|tensorrt|cpu, QUICK=1)
+	test -f $(GPU_BUNDLE)/pieces.json || $(MAKE) gpu-check-bundle
+	$(PYTHON) $(GPU_BUNDLE)/check.py --work .karat/gpu-check/run --provider $(PROVIDER) $(if $(QUICK),--quick)
+
 $(ONNXRUNTIME_CUDA): $(TOOLS)/onnxruntime_library.py $(TOOLS)/packages.py
 	$(PYTHON) -m models.tools.onnxruntime_library --cuda --output $@
 
@@ -99,6 +112,9 @@ $(BENCH_VENV): $(TOOLS)/virtual_environment.py loadtest/requirements.txt
 
 $(RELEVANCE) &: $(TOOLS)/relevance.py $(TOOLS)/onnx_file.py $(TOOLS)/tokenizer_file.py $(VENV)
 	$(VENV_PYTHON) -m models.tools.relevance --folder models/relevance
+
+$(HALF): $(TOOLS)/half_precision.py $(VENV) $(RELEVANCE)
+	$(VENV_PYTHON) -m models.tools.half_precision --model models/relevance --to fp16 --output $(@D)
 
 $(HARMLESS) &: $(TOOLS)/harmless.py $(TOOLS)/minilm.py $(TOOLS)/onnx_file.py \
 		$(TOOLS)/tokenizer_file.py models/harmless/heads.safetensors $(VENV)

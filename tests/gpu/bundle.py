@@ -1,0 +1,58 @@
+"""Packs everything that `check.py` needs on a GPU machine without a network.
+
+    make gpu-check-bundle        # writes .karat/gpu-check/bundle, each file below 60 MiB
+    # copy that folder to the GPU machine, then there:
+    python3 check.py
+
+The bundle holds the release binaries, ONNX Runtime with its CUDA provider, the
+`relevance` model in fp32 and fp16, and a workload; CUDA's own libraries come
+from the machine. Its texts are licensed CC BY-NC 4.0: don't publish a bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from loadtest import workload
+from tests.gpu import pieces
+
+HERE = Path(__file__).parent
+SAMPLES = 2048
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pack the GPU check for another machine.")
+    parser.add_argument("--binaries", type=Path, default=Path("target/release"))
+    parser.add_argument("--onnxruntime", type=Path, required=True, help="its folder, with CUDA")
+    parser.add_argument("--model", type=Path, default=Path("models/relevance"))
+    parser.add_argument("--half", type=Path, required=True, help="the model's folder in fp16")
+    parser.add_argument("--cache", type=Path, default=Path(".karat/packages"))
+    parser.add_argument("--output", type=Path, default=Path(".karat/gpu-check/bundle"))
+    arguments = parser.parse_args()
+
+    if arguments.output.exists():
+        shutil.rmtree(arguments.output)
+    scratch = arguments.output.parent / "workload"
+    mixed = workload.make(arguments.model, SAMPLES, arguments.cache, scratch).mixed
+    files = {
+        "bin/karat": arguments.binaries / "karat",
+        "bin/loadtest": arguments.binaries / "examples/loadtest",
+        "workload.jsonl": mixed.path,
+    }
+    for library in sorted(arguments.onnxruntime.glob("libonnxruntime*.so")):
+        files[f"lib/{library.name}"] = library
+    for name, folder in (("fp32", arguments.model), ("fp16", arguments.half)):
+        for file in ("model.onnx", "tokenizer.json", "model.toml"):
+            files[f"models/{name}/{file}"] = folder / file
+    pieces.pack(files, arguments.output)
+    for script in ("check.py", "pieces.py", "transformers_rate.py"):
+        shutil.copyfile(HERE / script, arguments.output / script)
+    total = sum(path.stat().st_size for path in arguments.output.iterdir())
+    largest = max(path.stat().st_size for path in arguments.output.iterdir())
+    print(f"{arguments.output}: {total >> 20} MiB, no file above {largest / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

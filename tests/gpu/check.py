@@ -1,0 +1,405 @@
+"""Checks karat on a GPU: scores against the processor's, speed against other ways to run the model.
+
+    python3 check.py                       # on a GPU machine, in the bundle's folder
+    make gpu-check PROVIDER=cpu QUICK=1    # its logic, on any machine
+
+Only the standard library is needed; PyTorch Transformers is compared where this
+Python has it. Prints a table last, writes `results.json`, and fails when a
+score is off. Speed targets are told, not enforced: they hold for one kind of GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pieces
+
+READY_SECONDS = 300
+CLIENTS = 256
+# What scores may differ from the processor's in fp32.
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
+BUDGETS = (4096, 8192, 16_384, 32_768)
+BUSY_TARGET, OFFLINE_TARGET, TRANSFORMERS_TARGET = 85.0, 0.9, 2.0
+
+
+@dataclass(frozen=True)
+class Kit:
+    """Where everything is."""
+
+    karat: Path
+    loadtest: Path
+    onnxruntime: Path
+    models: dict[str, Path]
+    workload: Path
+    work: Path
+    provider: str
+    quick: bool
+
+    @property
+    def samples(self) -> list[dict[str, Any]]:
+        lines = self.workload.read_text().splitlines()
+        return [json.loads(line) for line in lines[: 64 if self.quick else None]]
+
+
+@dataclass
+class Table:
+    """What the check found, row by row."""
+
+    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    failed: bool = False
+
+    def add(self, what: str, found: str, wanted: str = "", *, holds: bool | None = None) -> None:
+        verdict = {None: "", True: "ok", False: "MISSED"}[holds]
+        self.rows.append((what, found, wanted, verdict))
+        print(f"  {what}: {found} {wanted} {verdict}", flush=True)
+
+    def must(self, what: str, found: str, wanted: str, *, holds: bool) -> None:
+        """As `add`; the check fails when it doesn't hold."""
+        self.add(what, found, wanted, holds=holds)
+        self.failed = self.failed or not holds
+
+    def __str__(self) -> str:
+        widths = [max(len(row[column]) for row in self.rows) for column in range(4)]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in self.rows]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of the same samples, in order, from two ways to compute them."""
+
+    largest: float
+    mean: float
+    # Pairs of answers to one prompt that the reference tells apart by more than twice the tolerance.
+    clear: int
+    swapped: int
+
+
+def compare(
+    expected: list[float], found: list[float], groups: list[int], tolerance: float
+) -> Comparison:
+    """Raises ValueError when the numbers of scores differ, or one is no number."""
+    differences = [abs(one - other) for one, other in zip(expected, found, strict=True)]
+    if not all(math.isfinite(difference) for difference in differences):
+        raise ValueError("a score is not a finite number")
+    clear = swapped = 0
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        for other in members.setdefault(group, []):
+            before = expected[index] - expected[other]
+            if abs(before) > 2 * tolerance:
+                clear += 1
+                swapped += before * (found[index] - found[other]) <= 0
+        members[group].append(index)
+    return Comparison(max(differences), statistics.fmean(differences), clear, swapped)
+
+
+@contextlib.contextmanager
+def server(kit: Kit, precision: str, provider: str, *flags: str) -> Iterator[str]:
+    """karat with that model on that provider; gives its address."""
+    repository = kit.work / f"{precision}-{provider}"
+    folder = repository / "relevance"
+    folder.mkdir(parents=True, exist_ok=True)
+    source = kit.models[precision]
+    for name in ("model.onnx", "tokenizer.json"):
+        link = folder / name
+        link.unlink(missing_ok=True)
+        link.symlink_to((source / name).resolve())
+    text = (source / "model.toml").read_text()
+    providers = f'providers = ["{provider}"]'
+    text, count = re.subn(r"^providers = \[[^\n]*\]$", providers, text, flags=re.MULTILINE)
+    (folder / "model.toml").write_text(text if count else f"{providers}\n{text}")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        *(str(kit.karat), "serve", "--models", str(repository), "--listen", f"127.0.0.1:{port}"),
+        *("--onnxruntime", str(kit.onnxruntime), "--cache-mb", "0", "--strict", *flags),
+    ]
+    log = kit.work / f"{precision}-{provider}.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream)
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while not _ready(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{' '.join(command)}\n{log.read_text()[-4000:]}")
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=5) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+def _get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=60) as reply:
+        return json.load(reply)
+
+
+def scores(url: str, samples: list[dict[str, Any]], batch: int = 64) -> list[float]:
+    """The reward of each sample."""
+    rewards: list[float] = []
+    for start in range(0, len(samples), batch):
+        inputs = [
+            {"prompt": sample["prompt"], "response": sample["response"]}
+            for sample in samples[start : start + batch]
+        ]
+        body = json.dumps({"model": "relevance", "inputs": inputs}).encode()
+        request = urllib.request.Request(
+            f"{url}/v1/score", body, {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=600) as reply:
+            rewards += [result["reward"] for result in json.load(reply)["results"]]
+    return rewards
+
+
+def check_doctor(kit: Kit, table: Table) -> dict[str, Any]:
+    """What the machine has; fails at once when the provider can't start."""
+    command = [str(kit.karat), "doctor", "--onnxruntime", str(kit.onnxruntime)]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
+    found = json.loads(done.stdout)
+    table.add("GPUs", ", ".join(found["graphics"]["gpus"]) or "none")
+    table.add("driver", found["graphics"]["driver"] or "none")
+    trial = next(trial for trial in found["providers"] if trial["provider"] == kit.provider)
+    table.must("provider", kit.provider, "starts", holds=trial["starts"])
+    if not trial["starts"]:
+        raise SystemExit(f"{trial['reason']}\n{trial['advice']}")
+    return found
+
+
+def check_parity(kit: Kit, table: Table) -> dict[str, Any]:
+    """fp32 and fp16 on the provider against fp32 on the processor."""
+    samples = kit.samples[: 64 if kit.quick else 512]
+    groups = [sample["group"] for sample in samples]
+    with server(kit, "fp32", "cpu", "--calibration-seconds", "0") as url:
+        expected = scores(url, samples)
+    found = {}
+    for precision, tolerance in TOLERANCE.items():
+        with server(kit, precision, kit.provider, "--calibration-seconds", "0") as url:
+            rewards = scores(url, samples)
+            # Other company, other padding: the same scores, or a client's score depends on its neighbours.
+            alone = scores(url, samples[:16], batch=1)
+        found[precision] = compare(expected, rewards, groups, tolerance)
+        table.must(
+            f"{precision}: largest difference from the processor's fp32",
+            f"{found[precision].largest:.1e}",
+            f"<= {tolerance:.0e}",
+            holds=found[precision].largest <= tolerance,
+        )
+        table.must(
+            f"{precision}: clear pairs in another order",
+            f"{found[precision].swapped} of {found[precision].clear}",
+            "0",
+            holds=found[precision].swapped == 0,
+        )
+        moved = max(abs(one - other) for one, other in zip(alone, rewards, strict=False))
+        table.must(
+            f"{precision}: largest difference between alone and in a batch",
+            f"{moved:.1e}",
+            f"<= {tolerance:.0e}",
+            holds=moved <= tolerance,
+        )
+    return {precision: vars(comparison) for precision, comparison in found.items()}
+
+
+@contextlib.contextmanager
+def busy() -> Iterator[list[float]]:
+    """Samples how busy the first GPU is, in percent; stays empty where there is none."""
+    readings: list[float] = []
+    command = [
+        *("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"),
+        *("--id=0", "--loop-ms=200"),
+    ]
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    except FileNotFoundError:
+        yield readings
+        return
+    try:
+        yield readings
+    finally:
+        process.terminate()
+        output, _ = process.communicate()
+        readings += [float(line) for line in output.splitlines() if line.strip().isdigit()]
+
+
+def check_speed(kit: Kit, table: Table) -> dict[str, Any]:
+    """The server under load, the best static plan, and Transformers, all on the same samples."""
+    precision = "fp32" if kit.provider == "cpu" else "fp16"
+    results: dict[str, Any] = {"precision": precision}
+    seconds = 4.0 if kit.quick else 20.0
+    clients = 16 if kit.quick else CLIENTS
+    flags = ("--calibration-seconds", "1" if kit.quick else "10")
+    with server(kit, precision, kit.provider, *flags) as url:
+        card = _get(f"{url}/v1/models/relevance")
+        results["calibration"] = card["graphs"][0]["calibration"]
+        load = [
+            *("closed", "--url", url, "--workload", str(kit.workload)),
+            *("--clients", str(clients), "--seconds", str(seconds)),
+        ]
+        _loadtest(kit, load)
+        before = _metrics(url)
+        with busy() as readings:
+            results["karat"] = _loadtest(kit, load)
+        after = _metrics(url)
+    grown = {name: after[name] - before[name] for name in after}
+    positions = grown["karat_tokens_total"] + grown["karat_padding_tokens_total"]
+    results["padding"] = grown["karat_padding_tokens_total"] / max(positions, 1)
+    rate = results["karat"]["tokens_per_second"]
+    table.add(f"karat, {precision}, {clients} clients, tokens/s", f"{rate:,.0f}")
+    table.add("padding", f"{results['padding']:.1%}", "< 10%", holds=results["padding"] < 0.1)
+    if readings:
+        # The first and last readings are of a load that starts or ends.
+        middle = readings[2:-2] or readings
+        results["busy_percent"] = statistics.fmean(middle)
+        table.add(
+            "GPU busy",
+            f"{results['busy_percent']:.0f} %",
+            f">= {BUSY_TARGET:.0f} %",
+            holds=results["busy_percent"] >= BUSY_TARGET,
+        )
+
+    plans = {}
+    for budget in BUDGETS[:1] if kit.quick else BUDGETS:
+        for sessions in (1, 2):
+            report = _loadtest(
+                kit,
+                [
+                    *("offline", "--graph", str(kit.models[precision] / "model.onnx")),
+                    *("--workload", str(kit.workload), "--samples", str(len(kit.samples))),
+                    *("--onnxruntime", str(kit.onnxruntime), "--provider", kit.provider),
+                    *("--sessions", str(sessions), "--budget", str(budget)),
+                ],
+            )
+            plans[f"{sessions} x {budget}"] = report["tokens_per_second"]
+    best = max(plans, key=lambda plan: plans[plan])
+    results["offline"] = plans
+    ratio = rate / plans[best]
+    wanted = f">= {OFFLINE_TARGET}"
+    table.add(f"best offline plan ({best}), tokens/s", f"{plans[best]:,.0f}")
+    table.add("karat / best offline plan", f"{ratio:.2f}", wanted, holds=ratio >= OFFLINE_TARGET)
+
+    results["transformers"] = transformers_rate(kit)
+    if results["transformers"] is None:
+        table.add("PyTorch Transformers", "not in this Python, or no GPU")
+    else:
+        other = results["transformers"]["tokens_per_second"]
+        table.add("PyTorch Transformers, fp16, batches of 32, tokens/s", f"{other:,.0f}")
+        table.add(
+            "karat / Transformers",
+            f"{rate / other:.1f}",
+            f">= {TRANSFORMERS_TARGET:.0f}",
+            holds=rate / other >= TRANSFORMERS_TARGET,
+        )
+    return results
+
+
+def transformers_rate(kit: Kit) -> dict[str, Any] | None:
+    """Measured in a process of its own, so that nothing of it stays on the GPU."""
+    if kit.provider == "cpu":
+        return None
+    script = Path(__file__).with_name("transformers_rate.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(kit.workload)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+
+
+def _metrics(url: str) -> dict[str, float]:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as reply:
+        text = reply.read().decode()
+    wanted = ("karat_tokens_total", "karat_padding_tokens_total")
+    lines = [line for line in text.splitlines() if line.startswith(wanted)]
+    return {line.split("{")[0]: float(line.rsplit(" ", 1)[1]) for line in lines}
+
+
+def _loadtest(kit: Kit, arguments: list[str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [str(kit.loadtest), *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{done.stderr}\nloadtest {' '.join(arguments)} ended with {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def check(kit: Kit) -> tuple[Table, dict[str, Any]]:
+    """Everything, one after another."""
+    table = Table()
+    results = {
+        "doctor": check_doctor(kit, table),
+        "parity": check_parity(kit, table),
+        "speed": check_speed(kit, table),
+    }
+    return table, results
+
+
+def kit_of_bundle(folder: Path, work: Path, provider: str, *, quick: bool) -> Kit:
+    """What a bundle unpacks to."""
+    pieces.unpack(folder, work)
+    return Kit(
+        karat=work / "bin/karat",
+        loadtest=work / "bin/loadtest",
+        onnxruntime=work / "lib/libonnxruntime.so",
+        models={name: work / "models" / name for name in TOLERANCE},
+        workload=work / "workload.jsonl",
+        work=work / "run",
+        provider=provider,
+        quick=quick,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Check karat on a GPU.")
+    parser.add_argument("--bundle", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--work", type=Path, default=Path("gpu-check"))
+    parser.add_argument("--provider", choices=["cuda", "tensorrt", "cpu"], default="cuda")
+    parser.add_argument("--quick", action="store_true", help="few samples, seconds instead of minutes")
+    arguments = parser.parse_args()
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    try:
+        kit = kit_of_bundle(
+            arguments.bundle, arguments.work, arguments.provider, quick=arguments.quick
+        )
+    except pieces.Damaged as error:
+        raise SystemExit(str(error)) from error
+    table, results = check(kit)
+    output = arguments.work / "results.json"
+    output.write_text(json.dumps({"table": table.rows, **results}, indent=1) + "\n")
+    print(f"\n{table}\n\nwritten: {output}")
+    if table.failed:
+        raise SystemExit("scores are off: see the lines marked MISSED")
+
+
+if __name__ == "__main__":
+    main()
