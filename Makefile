@@ -29,6 +29,11 @@ GRAMMAR := models/grammar/model.onnx models/grammar/tokenizer.json
 SMOLLM2 := critic likelihood smol-reward
 SMOLLM2_GRAPHS := $(SMOLLM2:%=models/decoders/%/model.onnx)
 TOOLS := models/tools
+PYTHON_CLIENT := clients/python
+PYTHON_CLIENT_BIN := .karat/python-client/venv/bin
+PYTHON_CLIENT_VENV := .karat/python-client/venv/complete
+REAL_CLIENTS_PYTHON := .karat/clients/venv/bin/python
+REAL_CLIENTS_VENV := .karat/clients/venv/complete
 BENCH_PYTHON := .karat/loadtest/venv/bin/python
 BENCH_VENV := .karat/loadtest/venv/complete
 
@@ -37,7 +42,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export KARAT_ONNXRUNTIME ?= $(abspath $(ONNXRUNTIME))
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: gpu-check gpu-check-bundle help setup setup-cuda demo serve test lint generate bench micro-bench setup-decoders train-harmless train-smol-reward FORCE
+.PHONY: gpu-check gpu-check-bundle help setup setup-cuda demo serve test test-clients lint generate bench micro-bench setup-decoders train-harmless train-smol-reward FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,12 +61,17 @@ demo: setup $(RELEASE) ## Build everything, score real candidates and print the 
 serve: setup $(RELEASE) ## Run the server in the foreground (LISTEN=127.0.0.1:8080)
 	exec $(RELEASE) serve --models models --listen $(LISTEN)
 
-test: setup ## Run the tests, then the comparison with the reference implementation
+test: setup $(PYTHON_CLIENT_VENV) ## Run the tests of server and Python client, and the comparison with the reference implementation
 	cargo test
 	$(VENV_PYTHON) -m unittest tests.exporter.test_export
+	$(PYTHON_CLIENT_BIN)/python -m pytest -q $(PYTHON_CLIENT)
 	cargo build --release
 	$(VENV_PYTHON) -m tests.parity.parity --server $(RELEASE)
 	$(VENV_PYTHON) -m unittest --quiet tests.gpu.test_check
+	$(PYTHON_CLIENT_BIN)/python -m pytest -q tests/clients/python
+
+test-clients: setup $(REAL_CLIENTS_VENV) $(RELEASE) ## Fetch the real clients of other servers, run them against karat and print a table
+	$(REAL_CLIENTS_PYTHON) -m pytest -q tests/clients/real
 
 bench: setup $(BENCH_VENV) ## Measure karat beside raw ONNX Runtime and other servers (QUICK=1, MODELS=, PEERS=infinity)
 	cargo build --release --bin karat --example loadtest
@@ -70,10 +80,14 @@ bench: setup $(BENCH_VENV) ## Measure karat beside raw ONNX Runtime and other se
 micro-bench: setup ## Measure the parts that cost time beside the forward pass
 	cargo bench --bench planner --bench request --bench scoring
 
-lint: ## Check formatting, lints and that generated files are up to date
+lint: $(PYTHON_CLIENT_VENV) ## Check formatting, lints and that generated files are up to date
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo run --quiet -- generate --check
+	cd $(PYTHON_CLIENT) && $(abspath $(PYTHON_CLIENT_BIN))/ruff format --no-cache --check . ../../tests/clients
+	cd $(PYTHON_CLIENT) && $(abspath $(PYTHON_CLIENT_BIN))/ruff check --no-cache . ../../tests/clients
+	cd $(PYTHON_CLIENT) && $(abspath $(PYTHON_CLIENT_BIN))/mypy --cache-dir $(abspath .karat/python-client/mypy) src tests
+	cd $(PYTHON_CLIENT) && $(abspath $(PYTHON_CLIENT_BIN))/mypy --cache-dir $(abspath .karat/python-client/mypy) ../../tests/clients/python
 
 generate: ## Write the OpenAPI document and the reference pages from the code
 	cargo run --quiet -- generate
@@ -108,6 +122,14 @@ $(VENV): $(TOOLS)/virtual_environment.py $(TOOLS)/requirements.txt
 
 $(BENCH_VENV): $(TOOLS)/virtual_environment.py loadtest/requirements.txt
 	$(PYTHON) -m models.tools.virtual_environment --requirements loadtest/requirements.txt --output $(@D)
+	touch $@
+
+$(PYTHON_CLIENT_VENV): $(TOOLS)/virtual_environment.py $(PYTHON_CLIENT)/requirements-dev.txt
+	$(PYTHON) -m models.tools.virtual_environment --requirements $(PYTHON_CLIENT)/requirements-dev.txt --output $(@D)
+	touch $@
+
+$(REAL_CLIENTS_VENV): $(TOOLS)/virtual_environment.py tests/clients/real/requirements.txt
+	$(PYTHON) -m models.tools.virtual_environment --requirements tests/clients/real/requirements.txt --output $(@D)
 	touch $@
 
 $(RELEVANCE) &: $(TOOLS)/relevance.py $(TOOLS)/onnx_file.py $(TOOLS)/tokenizer_file.py $(VENV)

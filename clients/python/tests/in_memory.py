@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def reward_of(text: str) -> float:
 
 @dataclass
 class Server:
-    """Answers `/v1/score` in karat's shape. A response "blank" or "long" is refused as the real server does."""
+    """Answers the scoring routes in karat's shape. A response "blank" or "long" is refused as the real server does."""
 
     version: str = "v1"
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -64,7 +65,10 @@ class Server:
             raise outcome
         if isinstance(outcome, httpx.Response):
             return outcome
-        return outcome(request) if outcome else self.score(body)
+        if outcome:
+            return outcome(request)
+        answer = {"/v1/best-of-n": self.best_of_n, "/v1/compare": self.compare, "/v1/process": self.process}
+        return answer.get(request.url.path, self.score)(body)
 
     def score(self, body: dict[str, Any]) -> httpx.Response:
         responses = [response_of(entry) for entry in body["inputs"]]
@@ -75,8 +79,43 @@ class Server:
                 return problem(422, "too-long", f"inputs[{index}] is too long", index=index)
         return httpx.Response(200, json=score_body(responses, self.version, body["model"]))
 
+    def best_of_n(self, body: dict[str, Any]) -> httpx.Response:
+        results = score_body(body["candidates"])["results"]
+        rewards = [float(result["reward"]) for result in results]
+        order = sorted(range(len(rewards)), key=lambda index: (-rewards[index], index))
+        leads = [rewards[one] - rewards[other] for one, other in itertools.pairwise(order)]
+        placements = [
+            {
+                "index": index,
+                "rank": 1 + sum(reward > rewards[index] for reward in rewards),
+                "reward": rewards[index],
+                "behind": rewards[order[0]] - rewards[index],
+                "ahead": lead,
+            }
+            for index, lead in zip(order, [*leads, None], strict=True)
+        ]
+        verdict = {"best": order[0], "selected": {"indices": order[:1]}, "ranking": placements}
+        return httpx.Response(200, json=score_body(body["candidates"], self.version, body["model"]) | verdict)
+
+    def compare(self, body: dict[str, Any]) -> httpx.Response:
+        chosen, rejected = ([pair[side] for pair in body["pairs"]] for side in ("chosen", "rejected"))
+        for index, pair in enumerate(zip(chosen, rejected, strict=True)):
+            if "long" in pair:
+                return problem(422, "too-long", f"pairs[{index}] is too long", index=index)
+        better, worse = score_body(chosen)["results"], score_body(rejected)["results"]
+        return httpx.Response(200, json=compare_body(better, worse, self.version, body["model"]))
+
+    def process(self, body: dict[str, Any]) -> httpx.Response:
+        reply = score_body(["".join(entry["steps"]) for entry in body["inputs"]], self.version, body["model"])
+        for result, entry in zip(reply["results"], body["inputs"], strict=True):
+            scores = [reward_of(step) for step in entry["steps"]]
+            result |= {"scores": scores, "rewards": scores, "returns_to_go": scores, "reductions": {"min": min(scores)}}
+        return httpx.Response(200, json=reply)
+
     def sizes(self) -> list[int]:
-        return [len(request["inputs"]) for request in self.requests]
+        """How many inputs, pairs or candidates each request had."""
+        lists = ("inputs", "pairs", "candidates")
+        return [len(request[name]) for request in self.requests for name in lists if name in request]
 
 
 def response_of(entry: dict[str, Any]) -> str:
@@ -99,6 +138,25 @@ def score_body(responses: list[str], version: str = "v1", model: str = "m") -> d
     ]
     usage = {"tokens": sum(map(len, responses)), "cached_tokens": 0}
     return {"id": "id-1", "model": model, "model_version": version, "results": results, "usage": usage}
+
+
+def compare_body(
+    chosen: list[dict[str, Any]], rejected: list[dict[str, Any]], version: str = "v1", model: str = "m"
+) -> dict[str, Any]:
+    results = [
+        {
+            "index": index,
+            "margin": better["reward"] - worse["reward"],
+            "probability": 0.75,
+            "strength": {"mean": 0.5, "deviation": 0.25},
+            "unanimous": True,
+            "chosen": better | {"index": index},
+            "rejected": worse | {"index": index},
+        }
+        for index, (better, worse) in enumerate(zip(chosen, rejected, strict=True))
+    ]
+    usage = {"tokens": 0, "cached_tokens": 0}
+    return {"id": "id-1", "model": model, "model_version": version, "accuracy": 0.5, "results": results, "usage": usage}
 
 
 def problem(status: int, word: str, detail: str, *, retry_after: str | None = None, **more: Any) -> httpx.Response:

@@ -178,13 +178,59 @@ def test_ranking_follows_the_rewards(url: str) -> None:
     assert {1, 4} <= {result.index for result in ranking.ranked}
 
 
+def test_a_rule_chooses(url: str) -> None:
+    with Client(url, "harmless") as client:
+        ranking = client.best_of_n(PROMPT, CANDIDATES, select="best_of_n", curve=True, include=["members"])
+        none = client.best_of_n(PROMPT, CANDIDATES, select={"minimum_score": {"threshold": 1e6}})
+    assert ranking.best is not None
+    assert ranking.best == max(ranking.results, key=lambda result: result.reward)
+    assert ranking.best.ensemble.members is not None
+    assert ranking.margin == ranking.ranked[0].reward - ranking.ranked[1].reward
+    assert ranking.curve is not None
+    assert [point.n for point in ranking.curve] == [1, 2, 3, 4]
+    assert ranking.curve[0].reward == pytest.approx(statistics.fmean(result.reward for result in ranking.results))
+    assert ranking.curve[-1].reward == pytest.approx(ranking.best.reward)
+    assert none.best is None
+
+
+def test_a_composites_objectives_are_told(url: str) -> None:
+    with Client(url, "assistant") as client:
+        (result,) = client.score(prompts=[PROMPT], responses=CANDIDATES[:1], include=["objectives"]).results
+    assert result.objectives is not None
+    assert result.objectives.keys() == {"relevance", "harmless"}
+    assert math.fsum(result.objectives.values()) == pytest.approx(result.reward)
+
+
 def test_comparing_is_scoring_both_sides(client: Client) -> None:
     chosen, rejected = [CANDIDATES[1], CANDIDATES[3]], [CANDIDATES[0], CANDIDATES[2]]
-    comparisons = client.compare(PROMPT, chosen, rejected)
+    comparisons = client.compare(PROMPT, chosen, rejected, beta=0.5)
     better, worse = (client.score(prompts=PROMPT, responses=side).rewards for side in (chosen, rejected))
     margins = [good - bad for good, bad in zip(better, worse, strict=True)]
     assert [pair.margin for pair in comparisons.pairs] == near(margins)
+    assert [pair.probability for pair in comparisons.pairs] == near([1 / (1 + math.exp(-gap)) for gap in margins])
+    assert [pair.reward_difference for pair in comparisons.pairs] == near([2 * gap for gap in margins])
+    assert [pair.strength.mean for pair in comparisons.pairs] == near(margins)
     assert comparisons.accuracy == statistics.fmean(margin > 0 for margin in margins)
+
+
+def test_the_pair_at_fault_is_named_by_its_place(client: Client) -> None:
+    with pytest.raises(errors.SampleTooLong) as raised:
+        client.compare(PROMPT, [CANDIDATES[0]] * 3, [*CANDIDATES[:2], TOO_LONG])
+    assert raised.value.index == 2
+
+
+def test_tokens_are_scored_where_they_stand(url: str) -> None:
+    response = "I has two dog ."
+    with Client(url, "grammar") as client:
+        (result,) = client.tokens(prompts="", responses=[response]).results
+    worst = min(result.token_rewards, key=lambda token: token.reward)
+    assert response[worst.start : worst.end].strip() == "has"
+    assert worst.reward < -5
+
+
+def test_a_model_without_steps_says_so(client: Client) -> None:
+    with pytest.raises(errors.InvalidRequest, match="step"):
+        client.process(PROMPT, [["First.", "Then."]])
 
 
 def test_the_server_tells_about_itself(client: Client) -> None:

@@ -21,18 +21,26 @@ Ready callables are in modules of their own, none of which needs its framework t
 from karat_client.client import AsyncClient, Client
 from karat_client.errors import KaratError, Problem
 from karat_client.inputs import Message
-from karat_client.options import ClientOptions, ScoreOptions, Settings
+from karat_client.options import ClientOptions, PartOptions, ScoreOptions, Settings
 from karat_client.results import (
     Comparison,
     Comparisons,
+    CurvePoint,
     Cut,
     Ensemble,
     Health,
     ModelCard,
     PartialScores,
+    Placement,
+    ProcessResult,
+    ProcessScores,
     Ranking,
     ScoreResult,
     Scores,
+    Strength,
+    TokenResult,
+    TokenReward,
+    TokenScores,
     Usage,
 )
 from karat_client.retry import Retry
@@ -43,19 +51,28 @@ __all__ = [
     "ClientOptions",
     "Comparison",
     "Comparisons",
+    "CurvePoint",
     "Cut",
     "Ensemble",
     "Health",
     "KaratError",
     "Message",
     "ModelCard",
+    "PartOptions",
     "PartialScores",
+    "Placement",
     "Problem",
+    "ProcessResult",
+    "ProcessScores",
     "Ranking",
     "Retry",
     "ScoreOptions",
     "ScoreResult",
     "Scores",
     "Settings",
+    "Strength",
+    "TokenResult",
+    "TokenReward",
+    "TokenScores",
     "Usage",
 ]

@@ -6,9 +6,10 @@ A new route is a new function here, and one method on each client.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -27,22 +28,33 @@ from karat_client.errors import (
     TimeoutPassed,
     VersionsDiffer,
 )
-from karat_client.inputs import Input, Messages, Prompt, Response, dialogues, pairs, rendered
-from karat_client.options import ScoreOptions, Settings, check_timeout, request_fields
+from karat_client.inputs import (
+    Input,
+    Messages,
+    Prompt,
+    Response,
+    candidate,
+    context,
+    dialogues,
+    pairs,
+    rendered,
+)
+from karat_client.options import PartOptions, ScoreOptions, Settings, check_timeout, request_fields
 from karat_client.results import (
-    Comparison,
     Comparisons,
     Health,
     ModelCard,
     PartialScores,
+    ProcessScores,
     Ranking,
     Refusal,
     ScoreResult,
     Scores,
+    TokenScores,
     Usage,
 )
 
-T = TypeVar("T")
+R = TypeVar("R")
 
 POLL_SECONDS = 0.5
 """How often `wait_ready` asks."""
@@ -93,16 +105,26 @@ def gather_inputs(
     return inputs
 
 
+@dataclass(frozen=True)
+class Route(Generic[R]):
+    """A route that takes a list of inputs and answers with a list of results."""
+
+    path: str
+    read: Callable[[Mapping[str, Any], int], R]
+    """Makes a result of an entry of the reply and its place in the caller's list."""
+    list_name: str = "inputs"
+
+
+SCORE = Route("/v1/score", _replies.score_result)
+COMPARE = Route("/v1/compare", _replies.comparison, "pairs")
+PROCESS = Route("/v1/process", _replies.process_result)
+TOKENS = Route("/v1/tokens", _replies.token_result)
+
+
 def score(caller: Caller, inputs: Sequence[Input | InvalidInput], options: ScoreOptions) -> Operation[Scores]:
     """Scores every input, or raises: InvalidInput or Problem with the index of the first one at fault."""
-    for entry in inputs:
-        if isinstance(entry, InvalidInput):
-            raise entry
-    scored = yield from _score(caller, [entry for entry in inputs if isinstance(entry, Input)], options, _all_of)
-    results = [result for result in scored.results if isinstance(result, ScoreResult)]
-    if scored.model_version is None or len(results) != len(inputs):
-        raise InvalidReply(f"{len(results)} of {len(inputs)} inputs were scored")
-    return Scores(scored.model, scored.model_version, tuple(results), scored.usage, scored.request_ids)
+    scored = yield from _all(SCORE, caller, inputs, options)
+    return Scores(*scored)
 
 
 def try_score(
@@ -110,50 +132,64 @@ def try_score(
 ) -> Operation[PartialScores]:
     """Scores what can be scored; what is at fault itself gets the reason in the place of its result."""
     sendable = [entry for entry in inputs if isinstance(entry, Input)]
-    scored = yield from _score(caller, sendable, options, _all_but_refused)
+    fields = request_fields(options, caller.settings.model)
+    chunks = split(sendable, caller.settings.max_inputs, caller.settings.max_bytes)
+    scored = yield from _collect(caller, chunks, fields, options.get("timeout"), _all_but_refused)
     unsendable = [entry for entry in inputs if isinstance(entry, InvalidInput)]
-    results = sorted([*scored.results, *unsendable], key=_place)
+    results: list[ScoreResult | Refusal] = sorted([*scored.results, *unsendable], key=_place)
     if len(results) != len(inputs):
         raise InvalidReply(f"{len(results)} of {len(inputs)} inputs were answered")
-    return PartialScores(scored.model, scored.model_version, tuple(results), scored.usage, scored.request_ids)
+    return PartialScores(
+        scored.model or str(fields["model"]), scored.version, tuple(results), scored.usage, scored.request_ids
+    )
 
 
 def best_of_n(
-    caller: Caller, prompt: Prompt, responses: Iterable[Response], options: ScoreOptions
+    caller: Caller, prompt: Prompt, responses: Iterable[Response], choice: Mapping[str, Any], options: ScoreOptions
 ) -> Operation[Ranking]:
-    """Ranks candidates for one prompt."""
-    inputs = gather_inputs(prompts=_one_prompt(prompt), responses=responses, messages=None, texts=None)
-    scores = yield from score(caller, inputs, options)
-    ranked = sorted(scores.results, key=lambda result: (-result.reward, result.index))
-    return Ranking(scores.model, scores.model_version, tuple(ranked))
+    """Chooses among the candidates for one prompt, which are one request. `choice` says how."""
+    candidates = list(_candidates(responses))
+    if not candidates:
+        raise ValueError("there is nothing to choose from: the list is empty")
+    fields = {
+        **request_fields(options, caller.settings.model),
+        **context(_one_prompt(prompt)),
+        **{name: value for name, value in choice.items() if value is not None},
+        "candidates": candidates,
+    }
+    body = partial(_body, fields)
+    # What can't be encoded fails here, not where the request is about to leave.
+    try:
+        body(1.0)
+    except UnicodeEncodeError as error:
+        raise ValueError("a text has lone surrogates; decode tokens with errors='replace'") from error
+    reply = yield from caller.exchange(options.get("timeout")).request("POST", "/v1/best-of-n", body)
+    return _replies.ranking(_replies.json_object(reply), len(candidates))
 
 
 def compare(
-    caller: Caller,
-    prompts: Prompt | Iterable[Prompt],
-    chosen: Iterable[Response],
-    rejected: Iterable[Response],
-    options: ScoreOptions,
+    caller: Caller, pairs: Sequence[Input | InvalidInput], choice: Mapping[str, Any], options: ScoreOptions
 ) -> Operation[Comparisons]:
-    """Compares a chosen and a rejected response for each prompt."""
-    better, worse = pairs(prompts, chosen), pairs(prompts, rejected)
-    if len(better) != len(worse) or not better:
-        raise ValueError(f"there are {len(better)} chosen and {len(worse)} rejected responses; send pairs")
-    # Interleaved, so that the two sides of a pair are neighbours and travel in one request.
-    both = [
-        _renumbered(entry, 2 * pair + side)
-        for pair, sides in enumerate(zip(better, worse, strict=True))
-        for side, entry in enumerate(sides)
-    ]
-    try:
-        scores = yield from score(caller, both, options)
-    except InvalidInput as error:
-        raise InvalidInput(error.index // 2, f"{_side(error.index)}: {error.detail}") from error
-    except Problem as error:
-        raise (error if error.index is None else error.at(error.index // 2)) from error
-    numbered = [replace(result, index=result.index // 2) for result in scores.results]
-    found = [Comparison(pair, *numbered[2 * pair : 2 * pair + 2]) for pair in range(len(better))]
-    return Comparisons(scores.model, scores.model_version, tuple(found))
+    """Compares a chosen and a rejected response for each prompt. `choice` says what else is told of each pair."""
+    extra = {name: value for name, value in choice.items() if value is not None}
+    # Two samples a pair; cuts by shares depend on all pairs, which are therefore sent together.
+    most = len(pairs) if "cuts" in extra else max(1, caller.settings.max_inputs // 2)
+    compared = yield from _all(COMPARE, caller, pairs, options, extra=extra, most=most)
+    return Comparisons(*compared)
+
+
+def process(
+    caller: Caller, solutions: Sequence[Input | InvalidInput], options: PartOptions
+) -> Operation[ProcessScores]:
+    """Scores the steps of solutions."""
+    scored = yield from _all(PROCESS, caller, solutions, options)
+    return ProcessScores(*scored)
+
+
+def tokens(caller: Caller, inputs: Sequence[Input | InvalidInput], options: PartOptions) -> Operation[TokenScores]:
+    """Scores the tokens of responses."""
+    scored = yield from _all(TOKENS, caller, inputs, options)
+    return TokenScores(*scored)
 
 
 def models(caller: Caller, timeout: float | None) -> Operation[list[ModelCard]]:
@@ -203,23 +239,52 @@ def _health(deadline: Deadline) -> Operation[Health]:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What one request of a call brought."""
+class _Part(Generic[R]):
+    """What one request of a call brought, or all of them."""
 
     model: str | None
     version: str | None
-    results: list[ScoreResult | Refusal]
+    results: list[R]
     usage: Usage
-    request_id: str | None
+    request_ids: tuple[str, ...]
 
 
-_Scorer = Callable[[Exchange, Mapping[str, Any], Sequence[Input]], "Operation[_Part]"]
+_Scorer = Callable[[Exchange, Mapping[str, Any], Sequence[Input]], "Operation[_Part[R]]"]
+_Whole: TypeAlias = "tuple[str, str, tuple[R, ...], Usage, tuple[str, ...]]"
 
 
-def _score(caller: Caller, inputs: Sequence[Input], options: ScoreOptions, scorer: _Scorer) -> Operation[PartialScores]:
-    fields = request_fields(options, caller.settings.model)
-    exchange = caller.exchange(options.get("timeout"))
-    chunks = split(inputs, caller.settings.max_inputs, caller.settings.max_bytes)
+def _all(
+    route: Route[R],
+    caller: Caller,
+    inputs: Sequence[Input | InvalidInput],
+    options: ScoreOptions | PartOptions,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    most: int | None = None,
+) -> Operation[_Whole[R]]:
+    """Every input's result with the model and its version, or the first error; at most `most` inputs a request."""
+    for entry in inputs:
+        if isinstance(entry, InvalidInput):
+            raise entry
+    fields = {**request_fields(options, caller.settings.model), **(extra or {})}
+    sendable = [entry for entry in inputs if isinstance(entry, Input)]
+    chunks = split(sendable, most or caller.settings.max_inputs, caller.settings.max_bytes)
+    if extra and "cuts" in extra:
+        chunks = [sendable]
+    found = yield from _collect(caller, chunks, fields, options.get("timeout"), partial(_all_of, route))
+    if found.model is None or found.version is None or len(found.results) != len(inputs):
+        raise InvalidReply(f"{len(found.results)} of {len(inputs)} inputs were scored")
+    return found.model, found.version, tuple(found.results), found.usage, found.request_ids
+
+
+def _collect(
+    caller: Caller,
+    chunks: Sequence[Sequence[Input]],
+    fields: Mapping[str, Any],
+    timeout: float | None,
+    scorer: _Scorer[R],
+) -> Operation[_Part[R]]:
+    exchange = caller.exchange(timeout)
     versions: tuple[str, ...] = ()
     # A model that was replaced meanwhile has answered some requests and not others: once more brings all from the
     # new one. Replicas that differ go on differing.
@@ -227,12 +292,12 @@ def _score(caller: Caller, inputs: Sequence[Input], options: ScoreOptions, score
         parts = yield from together([scorer(exchange, fields, chunk) for chunk in chunks])
         versions = tuple(sorted({part.version for part in parts if part.version is not None}))
         if len(versions) < 2:
-            return PartialScores(
-                model=next((part.model for part in parts if part.model), str(fields["model"])),
-                model_version=versions[0] if versions else None,
-                results=tuple(sorted((result for part in parts for result in part.results), key=_place)),
+            return _Part(
+                model=next((part.model for part in parts if part.model), None),
+                version=versions[0] if versions else None,
+                results=sorted((result for part in parts for result in part.results), key=_place),
                 usage=_sum(part.usage for part in parts),
-                request_ids=tuple(part.request_id for part in parts if part.request_id),
+                request_ids=tuple(request_id for part in parts for request_id in part.request_ids),
             )
     raise VersionsDiffer(versions)
 
@@ -258,32 +323,38 @@ def split(inputs: Sequence[Input], max_inputs: int, max_bytes: int) -> list[list
     return chunks
 
 
-def _all_of(exchange: Exchange, fields: Mapping[str, Any], inputs: Sequence[Input]) -> Operation[_Part]:
-    """Scores the inputs of one request, or raises with the index in the caller's list."""
+def _all_of(
+    route: Route[R], exchange: Exchange, fields: Mapping[str, Any], inputs: Sequence[Input]
+) -> Operation[_Part[R]]:
+    """The results of one request's inputs, or an error with the index in the caller's list."""
     try:
-        reply = yield from exchange.request("POST", "/v1/score", lambda remaining: _body(fields, inputs, remaining))
+        reply = yield from exchange.request(
+            "POST", route.path, lambda remaining: _body(fields, remaining, route.list_name, inputs)
+        )
     except Problem as problem:
         if problem.index is None or problem.index >= len(inputs):
             raise
         raise problem.at(inputs[problem.index].index) from problem
     body = _replies.json_object(reply)
-    results = _replies.score_results(body, [entry.index for entry in inputs])
+    results = _replies.results(body, [entry.index for entry in inputs], route.read)
     return _Part(
         model=_replies.text(body, "model"),
         version=_replies.text(body, "model_version"),
-        results=list(results),
+        results=results,
         usage=_replies.usage(body),
-        request_id=_replies.text(body, "id"),
+        request_ids=(_replies.text(body, "id"),),
     )
 
 
-def _all_but_refused(exchange: Exchange, fields: Mapping[str, Any], inputs: Sequence[Input]) -> Operation[_Part]:
+def _all_but_refused(
+    exchange: Exchange, fields: Mapping[str, Any], inputs: Sequence[Input]
+) -> Operation[_Part[ScoreResult | Refusal]]:
     """Scores the inputs of one request but for those that the server says are at fault."""
     left = list(inputs)
-    refused: list[RequestRefused] = []
+    refused: list[ScoreResult | Refusal] = []
     while left:
         try:
-            part = yield from _all_of(exchange, fields, left)
+            part = yield from _all_of(SCORE, exchange, fields, left)
         except RequestRefused as problem:
             # Refusing costs no forward pass, so asking again without the one at fault is cheap.
             remaining = [entry for entry in left if entry.index != problem.index]
@@ -292,15 +363,19 @@ def _all_but_refused(exchange: Exchange, fields: Mapping[str, Any], inputs: Sequ
             refused.append(problem)
             left = remaining
         else:
-            return _Part(part.model, part.version, [*part.results, *refused], part.usage, part.request_id)
-    return _Part(None, None, list(refused), Usage(0, 0), None)
+            return _Part(part.model, part.version, [*part.results, *refused], part.usage, part.request_ids)
+    return _Part(None, None, refused, Usage(0, 0), ())
 
 
-def _body(fields: Mapping[str, Any], inputs: Sequence[Input], remaining: float) -> bytes:
+def _body(
+    fields: Mapping[str, Any], remaining: float, list_name: str | None = None, inputs: Sequence[Input] = ()
+) -> bytes:
     """The JSON of a request: the server gives up when the caller does."""
     timed = {**fields, "timeout_ms": max(1, int(remaining * 1000))}
-    head = json.dumps(timed, ensure_ascii=False, allow_nan=False)[:-1].encode()
-    return b'%s,"inputs":[%s]}' % (head, b",".join(entry.body for entry in inputs))
+    head = json.dumps(timed, ensure_ascii=False, allow_nan=False).encode()
+    if list_name is None:
+        return head
+    return b'%s,"%s":[%s]}' % (head[:-1], list_name.encode(), b",".join(entry.body for entry in inputs))
 
 
 def _sum(usages: Iterable[Usage]) -> Usage:
@@ -308,10 +383,10 @@ def _sum(usages: Iterable[Usage]) -> Usage:
     return Usage(sum(usage.tokens for usage in every), sum(usage.cached_tokens for usage in every))
 
 
-def _place(result: ScoreResult | Refusal) -> int:
+def _place(result: Any) -> int:
     if result.index is None:
         raise InvalidReply("a refusal names no input")
-    return result.index
+    return int(result.index)
 
 
 def _one_prompt(prompt: Prompt) -> Prompt:
@@ -320,11 +395,11 @@ def _one_prompt(prompt: Prompt) -> Prompt:
     return prompt
 
 
-def _side(index: int) -> str:
-    return "rejected" if index % 2 else "chosen"
-
-
-def _renumbered(entry: Input | InvalidInput, index: int) -> Input | InvalidInput:
-    if isinstance(entry, InvalidInput):
-        return InvalidInput(index, entry.detail)
-    return Input(index, entry.body, entry.group)
+def _candidates(responses: Iterable[Response]) -> Iterator[str]:
+    if isinstance(responses, str):
+        raise ValueError("responses are a list; put a single one into a list")
+    for index, response in enumerate(responses):
+        try:
+            yield candidate(response)
+        except ValueError as error:
+            raise InvalidInput(index, str(error)) from error

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from karat_client._effects import Reply
 from karat_client.errors import InvalidReply, Problem, problem_class
-from karat_client.results import Cut, Ensemble, Health, ModelCard, ScoreResult, Usage
+from karat_client.results import (
+    Comparison,
+    CurvePoint,
+    Cut,
+    Ensemble,
+    Health,
+    ModelCard,
+    Placement,
+    ProcessResult,
+    Ranking,
+    ScoreResult,
+    Strength,
+    TokenResult,
+    TokenReward,
+    Usage,
+)
+
+R = TypeVar("R")
 
 
 def json_object(reply: Reply) -> Mapping[str, Any]:
@@ -45,18 +62,93 @@ def problem(reply: Reply, today: float) -> Problem:
     )
 
 
-def score_results(body: Mapping[str, Any], indices: list[int]) -> list[ScoreResult]:
+def results(body: Mapping[str, Any], indices: list[int], read: Callable[[Mapping[str, Any], int], R]) -> list[R]:
     """The results of one request, under the places that its inputs have in the caller's list.
 
     Raises InvalidReply unless there is exactly one result for each input, in order.
     """
-    results = _list(body, "results")
-    if len(results) != len(indices):
-        raise InvalidReply(f"the reply has {len(results)} results for {len(indices)} inputs")
-    for place, result in enumerate(results):
+    found = _list(body, "results")
+    if len(found) != len(indices):
+        raise InvalidReply(f"the reply has {len(found)} results for {len(indices)} inputs")
+    for place, result in enumerate(found):
         if _whole(_table(result, "results"), "index") != place:
             raise InvalidReply(f"result {place} of the reply has the index {result['index']}")
-    return [_score_result(result, index) for result, index in zip(results, indices, strict=True)]
+    return [read(result, index) for result, index in zip(found, indices, strict=True)]
+
+
+def ranking(body: Mapping[str, Any], candidates: int) -> Ranking:
+    """What `/v1/best-of-n` says of so many candidates."""
+    placements = [_placement(_table(entry, "ranking")) for entry in _list(body, "ranking")]
+    selected = _table(body.get("selected"), "selected")
+    indices = _indices(selected, "indices", candidates)
+    if sorted(placement.index for placement in placements) != list(range(candidates)):
+        raise InvalidReply(f"the ranking doesn't name each of {candidates} candidates once")
+    return Ranking(
+        model=text(body, "model"),
+        model_version=text(body, "model_version"),
+        selected=indices,
+        probabilities=_numbers_or_none(selected, "probabilities"),
+        placements=tuple(placements),
+        results=tuple(results(body, list(range(candidates)), score_result)),
+        pareto_front=None if body.get("pareto_front") is None else _indices(body, "pareto_front", candidates),
+        curve=None
+        if body.get("curve") is None
+        else tuple(_curve_point(_table(point, "curve")) for point in _list(body, "curve")),
+        usage=usage(body),
+        request_id=text(body, "id"),
+    )
+
+
+def comparison(result: Mapping[str, Any], index: int) -> Comparison:
+    """One pair of `/v1/compare`."""
+    sides = {
+        name: None if result.get(name) is None else score_result(_table(result[name], name), index)
+        for name in ("chosen", "rejected", "judged")
+    }
+    if (sides["chosen"] is None or sides["rejected"] is None) and sides["judged"] is None:
+        raise InvalidReply(f"pair {index} of the reply has neither two results nor a judge's")
+    strength = _table(result.get("strength"), "strength")
+    return Comparison(
+        index=index,
+        margin=_number(result, "margin"),
+        probability=_number(result, "probability"),
+        strength=Strength(_number(strength, "mean"), _number(strength, "deviation")),
+        unanimous=result.get("unanimous") is True,
+        reward_difference=None if result.get("reward_difference") is None else _number(result, "reward_difference"),
+        suggestion=_text_or_none(result, "suggestion"),
+        **sides,
+    )
+
+
+def process_result(result: Mapping[str, Any], index: int) -> ProcessResult:
+    """One solution of `/v1/process`: as many rewards as scores."""
+    scores, rewards, returns = (_numbers(result, name) for name in ("scores", "rewards", "returns_to_go"))
+    if not len(scores) == len(rewards) == len(returns):
+        raise InvalidReply(f"result {index} has {len(scores)} scores, {len(rewards)} rewards, {len(returns)} returns")
+    reductions = _table(result.get("reductions"), "reductions")
+    return ProcessResult(
+        index=index,
+        scores=scores,
+        rewards=rewards,
+        returns_to_go=returns,
+        reductions={name: _number(reductions, name) for name in reductions},
+        reward=_number(result, "reward"),
+        raw=_number(result, "raw"),
+        tokens=_whole(result, "tokens"),
+        cut=_cut_or_none(result),
+    )
+
+
+def token_result(result: Mapping[str, Any], index: int) -> TokenResult:
+    """One response of `/v1/tokens`."""
+    return TokenResult(
+        index=index,
+        token_rewards=tuple(_token_reward(_table(entry, "token_rewards")) for entry in _list(result, "token_rewards")),
+        reward=_number(result, "reward"),
+        raw=_number(result, "raw"),
+        tokens=_whole(result, "tokens"),
+        cut=_cut_or_none(result),
+    )
 
 
 def usage(body: Mapping[str, Any]) -> Usage:
@@ -98,10 +190,11 @@ def health(body: Mapping[str, Any]) -> Health:
     return Health(status=text(body, "status"), models={name: text(models, name) for name in models})
 
 
-def _score_result(result: Mapping[str, Any], index: int) -> ScoreResult:
+def score_result(result: Mapping[str, Any], index: int) -> ScoreResult:
+    """The reward of one input."""
     ensemble = _table(result.get("ensemble"), "ensemble")
     members = ensemble.get("members")
-    cut = result.get("cut")
+    objectives = result.get("objectives")
     return ScoreResult(
         index=index,
         reward=_number(result, "reward"),
@@ -110,17 +203,62 @@ def _score_result(result: Mapping[str, Any], index: int) -> ScoreResult:
             mean=_number(ensemble, "mean"),
             worst_case=_number(ensemble, "worst_case"),
             variance=_number(ensemble, "variance"),
-            members=None
-            if members is None
-            else tuple(_finite(member, "members") for member in _list(ensemble, "members")),
+            members=None if members is None else _numbers(ensemble, "members"),
         ),
         tokens=_whole(result, "tokens"),
-        cut=None if cut is None else _cut(_table(cut, "cut")),
+        cut=_cut_or_none(result),
+        objectives=None
+        if objectives is None
+        else {name: _number(_table(objectives, "objectives"), name) for name in _table(objectives, "objectives")},
     )
 
 
-def _cut(cut: Mapping[str, Any]) -> Cut:
+def _placement(entry: Mapping[str, Any]) -> Placement:
+    return Placement(
+        index=_whole(entry, "index"),
+        rank=_whole(entry, "rank"),
+        reward=_number(entry, "reward"),
+        behind=_number(entry, "behind"),
+        ahead=None if entry.get("ahead") is None else _number(entry, "ahead"),
+    )
+
+
+def _curve_point(point: Mapping[str, Any]) -> CurvePoint:
+    return CurvePoint(_whole(point, "n"), _number(point, "proxy"), _number(point, "divergence"))
+
+
+def _token_reward(entry: Mapping[str, Any]) -> TokenReward:
+    span = entry.get("text")
+    found = None if span is None else _table(span, "text")
+    return TokenReward(
+        position=_whole(entry, "position"),
+        start=None if found is None else _whole(found, "start"),
+        end=None if found is None else _whole(found, "end"),
+        reward=_number(entry, "reward"),
+    )
+
+
+def _cut_or_none(result: Mapping[str, Any]) -> Cut | None:
+    if result.get("cut") is None:
+        return None
+    cut = _table(result["cut"], "cut")
     return Cut(_whole(cut, "prompt_tokens"), _whole(cut, "response_tokens"))
+
+
+def _numbers(table: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    return tuple(_finite(value, name) for value in _list(table, name))
+
+
+def _numbers_or_none(table: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
+    return None if table.get(name) is None else _numbers(table, name)
+
+
+def _indices(table: Mapping[str, Any], name: str, count: int) -> tuple[int, ...]:
+    indices = _list(table, name)
+    for index in indices:
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
+            raise InvalidReply(f"{name} has {index!r} for one of {count} candidates")
+    return tuple(indices)
 
 
 def _number(table: Mapping[str, Any], name: str) -> float:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 
 from karat_client import _operations as operations
 from karat_client._drivers import AsyncDriver, SyncDriver
 from karat_client._timing import Timing
-from karat_client.inputs import Messages, Prompt, Response
-from karat_client.options import ClientOptions, ScoreOptions, Settings
-from karat_client.results import Comparisons, Health, ModelCard, PartialScores, Ranking, Scores
+from karat_client.inputs import Messages, Prompt, Response, preferences, solutions
+from karat_client.options import ClientOptions, PartOptions, ScoreOptions, Settings
+from karat_client.results import (
+    Comparisons,
+    Health,
+    ModelCard,
+    PartialScores,
+    ProcessScores,
+    Ranking,
+    Scores,
+    TokenScores,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
+
+    from karat_client.rules import Rule
+
+    AnyRule: TypeAlias = str | Rule
 
 
 class _Base:
@@ -83,19 +96,62 @@ class Client(_Base):
         inputs = operations.gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
         return self._driver.run(operations.try_score(self._caller, inputs, options))
 
-    def best_of_n(self, prompt: Prompt, responses: Iterable[Response], **options: Unpack[ScoreOptions]) -> Ranking:
-        """Ranks candidates for one prompt by their rewards. Raises as `score` does."""
-        return self._driver.run(operations.best_of_n(self._caller, prompt, responses, options))
+    def best_of_n(
+        self,
+        prompt: Prompt,
+        responses: Iterable[Response],
+        *,
+        select: AnyRule | None = None,
+        answers: Sequence[str] | None = None,
+        embeddings: Sequence[Sequence[float]] | None = None,
+        curve: bool = False,
+        **options: Unpack[ScoreOptions],
+    ) -> Ranking:
+        """Scores the candidates for one prompt, ranks them, and picks by the rule `select`: the best by default.
+
+        `answers` are the candidates' final answers, for rules that count votes; `embeddings` are for rules that look
+        for diversity. `curve` adds what the best of n is worth for every n. A response is text or a single turn.
+        Raises as `score` does.
+        """
+        choice = {"select": select, "answers": answers, "embeddings": embeddings, "curve": curve or None}
+        return self._driver.run(operations.best_of_n(self._caller, prompt, responses, choice, options))
 
     def compare(
         self,
         prompts: Prompt | Iterable[Prompt],
         chosen: Iterable[Response],
         rejected: Iterable[Response],
+        *,
+        beta: float | None = None,
+        cuts: Mapping[str, Mapping[str, float]] | None = None,
         **options: Unpack[ScoreOptions],
     ) -> Comparisons:
-        """Compares a chosen and a rejected response for each prompt. Raises as `score` does."""
-        return self._driver.run(operations.compare(self._caller, prompts, chosen, rejected, options))
+        """Compares a chosen and a rejected response for each prompt.
+
+        `beta` divides the margins into reward differences; `cuts` (`strengths` or `shares`, each with `flip`,
+        `ambiguous` and `smooth`) ask for suggestions. A response is text or a single turn. Raises as `score` does.
+        """
+        pairs = preferences(prompts, chosen, rejected)
+        return self._driver.run(operations.compare(self._caller, pairs, {"beta": beta, "cuts": cuts}, options))
+
+    def process(
+        self, prompts: Prompt | Iterable[Prompt], steps: Iterable[Sequence[str]], **options: Unpack[PartOptions]
+    ) -> ProcessScores:
+        """Scores each step of solutions, with a model that has a process head. Raises as `score` does."""
+        return self._driver.run(operations.process(self._caller, solutions(prompts, steps), options))
+
+    def tokens(
+        self,
+        *,
+        prompts: Prompt | Iterable[Prompt] | None = None,
+        responses: Iterable[Response] | None = None,
+        messages: Iterable[Messages] | None = None,
+        texts: Iterable[str] | None = None,
+        **options: Unpack[PartOptions],
+    ) -> TokenScores:
+        """Scores each token of responses, with a model that has a token head. Raises as `score` does."""
+        inputs = operations.gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
+        return self._driver.run(operations.tokens(self._caller, inputs, options))
 
     def models(self, *, timeout: float | None = None) -> list[ModelCard]:
         """Every model of the server, also those that load or failed."""
@@ -179,20 +235,52 @@ class AsyncClient(_Base):
         return await self._driver.run(operations.try_score(self._caller, inputs, options))
 
     async def best_of_n(
-        self, prompt: Prompt, responses: Iterable[Response], **options: Unpack[ScoreOptions]
+        self,
+        prompt: Prompt,
+        responses: Iterable[Response],
+        *,
+        select: AnyRule | None = None,
+        answers: Sequence[str] | None = None,
+        embeddings: Sequence[Sequence[float]] | None = None,
+        curve: bool = False,
+        **options: Unpack[ScoreOptions],
     ) -> Ranking:
         """As `Client.best_of_n`."""
-        return await self._driver.run(operations.best_of_n(self._caller, prompt, responses, options))
+        choice = {"select": select, "answers": answers, "embeddings": embeddings, "curve": curve or None}
+        return await self._driver.run(operations.best_of_n(self._caller, prompt, responses, choice, options))
 
     async def compare(
         self,
         prompts: Prompt | Iterable[Prompt],
         chosen: Iterable[Response],
         rejected: Iterable[Response],
+        *,
+        beta: float | None = None,
+        cuts: Mapping[str, Mapping[str, float]] | None = None,
         **options: Unpack[ScoreOptions],
     ) -> Comparisons:
         """As `Client.compare`."""
-        return await self._driver.run(operations.compare(self._caller, prompts, chosen, rejected, options))
+        pairs = preferences(prompts, chosen, rejected)
+        return await self._driver.run(operations.compare(self._caller, pairs, {"beta": beta, "cuts": cuts}, options))
+
+    async def process(
+        self, prompts: Prompt | Iterable[Prompt], steps: Iterable[Sequence[str]], **options: Unpack[PartOptions]
+    ) -> ProcessScores:
+        """As `Client.process`."""
+        return await self._driver.run(operations.process(self._caller, solutions(prompts, steps), options))
+
+    async def tokens(
+        self,
+        *,
+        prompts: Prompt | Iterable[Prompt] | None = None,
+        responses: Iterable[Response] | None = None,
+        messages: Iterable[Messages] | None = None,
+        texts: Iterable[str] | None = None,
+        **options: Unpack[PartOptions],
+    ) -> TokenScores:
+        """As `Client.tokens`."""
+        inputs = operations.gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
+        return await self._driver.run(operations.tokens(self._caller, inputs, options))
 
     async def models(self, *, timeout: float | None = None) -> list[ModelCard]:
         """As `Client.models`."""

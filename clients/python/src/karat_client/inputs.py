@@ -48,13 +48,7 @@ def pairs(prompts: Prompt | Iterable[Prompt], responses: Iterable[Response]) -> 
     Raises ValueError when there are not as many prompts as responses.
     """
     answers = list(responses)
-    single = _single_prompt(prompts)
-    asked = [single] * len(answers) if single is not None else list(prompts)
-    if len(asked) != len(answers):
-        raise ValueError(
-            f"there are {len(asked)} prompts and {len(answers)} responses; send one prompt for each response, "
-            "or a single one for all"
-        )
+    asked = _asked(prompts, len(answers), "responses")
     return [
         _checked(index, _pair, prompt, answer)
         for index, (prompt, answer) in enumerate(zip(asked, answers, strict=True))
@@ -69,6 +63,61 @@ def dialogues(messages: Iterable[Messages]) -> list[Input | InvalidInput]:
 def rendered(texts: Iterable[str]) -> list[Input | InvalidInput]:
     """Texts that were rendered already; the model's template is not applied."""
     return [_checked(index, _text, text) for index, text in enumerate(texts)]
+
+
+def preferences(
+    prompts: Prompt | Iterable[Prompt], chosen: Iterable[Response], rejected: Iterable[Response]
+) -> list[Input | InvalidInput]:
+    """Pairs of responses with their prompts; a single prompt goes with every pair.
+
+    Raises ValueError unless there are as many of each.
+    """
+    better, worse = list(chosen), list(rejected)
+    if len(better) != len(worse) or not better:
+        raise ValueError(f"there are {len(better)} chosen and {len(worse)} rejected responses; send pairs")
+    asked = _asked(prompts, len(better), "pairs")
+    sides = zip(asked, better, worse, strict=True)
+    return [_checked(index, _preference, *parts) for index, parts in enumerate(sides)]
+
+
+def solutions(prompts: Prompt | Iterable[Prompt], steps: Iterable[Sequence[str]]) -> list[Input | InvalidInput]:
+    """Solutions as lists of steps with their prompts; a single prompt goes with every solution.
+
+    Raises ValueError when there are not as many prompts as solutions.
+    """
+    lists = list(steps)
+    asked = _asked(prompts, len(lists), "solutions")
+    return [_checked(index, _solution, *parts) for index, parts in enumerate(zip(asked, lists, strict=True))]
+
+
+def candidate(response: Response) -> str:
+    """A candidate's text. Raises ValueError unless it is text, or a single turn of the assistant."""
+    try:
+        turns = [{"role": "assistant", "content": response}] if isinstance(response, str) else _turns(response)
+    except _Unsendable as error:
+        raise ValueError(str(error)) from error
+    if len(turns) != 1 or turns[0]["role"] != "assistant":
+        raise ValueError("a response is text or a single turn of the assistant; put earlier turns into the prompt")
+    return turns[0]["content"]
+
+
+def context(prompt: Prompt) -> Mapping[str, Any]:
+    """A prompt's fields in a request that carries it apart from its responses.
+
+    Raises ValueError when it can't be sent.
+    """
+    try:
+        return {"prompt": prompt} if isinstance(prompt, str) else {"messages": _turns(prompt)}
+    except _Unsendable as error:
+        raise ValueError(str(error)) from error
+
+
+def _asked(prompts: Prompt | Iterable[Prompt], count: int, what: str) -> list[Prompt]:
+    single = _single_prompt(prompts)
+    asked = [single] * count if single is not None else list(prompts)
+    if len(asked) != count:
+        raise ValueError(f"there are {len(asked)} prompts and {count} {what}; send one prompt for each, or one for all")
+    return asked  # type: ignore[return-value]
 
 
 def _single_prompt(prompts: Prompt | Iterable[Prompt]) -> Prompt | None:
@@ -87,7 +136,7 @@ def _checked(index: int, build: Any, *parts: Any) -> Input | InvalidInput:
         body = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         return InvalidInput(index, "the text has lone surrogates; decode tokens with errors='replace'")
-    except _Unsendable as error:
+    except (_Unsendable, ValueError) as error:
         return InvalidInput(index, str(error))
     return Input(index, body, json.dumps(group, sort_keys=True))
 
@@ -102,6 +151,22 @@ def _pair(prompt: Prompt, response: Response) -> tuple[Mapping[str, Any], Any]:
     context = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else _turns(prompt)
     answer = [{"role": "assistant", "content": response}] if isinstance(response, str) else _turns(response)
     return {"messages": [*context, *answer]}, context
+
+
+def _preference(prompt: Prompt, chosen: Response, rejected: Response) -> tuple[Mapping[str, Any], Any]:
+    fields = dict(context(prompt))
+    for name, response in (("chosen", chosen), ("rejected", rejected)):
+        try:
+            fields[name] = candidate(response)
+        except ValueError as error:
+            raise _Unsendable(f"{name}: {error}") from error
+    return fields, prompt
+
+
+def _solution(prompt: Prompt, steps: Sequence[str]) -> tuple[Mapping[str, Any], Any]:
+    if isinstance(steps, str) or not all(isinstance(step, str) for step in steps):
+        raise _Unsendable("a solution is a list of steps, each of them text")
+    return {**context(prompt), "steps": list(steps)}, prompt
 
 
 def _dialogue(messages: Messages) -> tuple[Mapping[str, Any], Any]:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 Truncation: TypeAlias = Literal["refuse", "prompt_start", "response_end"]
 Priority: TypeAlias = Literal["low", "normal", "high"]
-Include: TypeAlias = Literal["members"]
+Include: TypeAlias = Literal["members", "objectives"]
 
 
-class ScoringOptions(TypedDict, total=False):
+class RuleOptions(TypedDict, total=False):
     """How inputs are scored. What is left out is as the model's manifest says."""
 
     aggregate: AnyRule | None
@@ -30,12 +30,24 @@ class ScoringOptions(TypedDict, total=False):
     """What happens to the reward after that, in order: names or `karat_client.transforms`; nothing when empty."""
     truncation: Truncation | None
     """What happens to samples that are longer than the model takes."""
-    include: Iterable[Include]
-    """What to add to each result."""
     priority: Priority
     """Requests of a higher priority go first."""
     timeout: float
     """The seconds that the whole call may take, all attempts included, if not the client's."""
+
+
+class ScoringOptions(RuleOptions, total=False):
+    """How inputs are scored, and what is told of them."""
+
+    include: Iterable[Include]
+    """What to add to each result."""
+
+
+class PartOptions(RuleOptions, total=False):
+    """What a call that scores the parts of responses may say beyond its inputs."""
+
+    model: str
+    """The model's name, if it isn't the client's."""
 
 
 class ScoreOptions(ScoringOptions, total=False):
@@ -115,7 +127,7 @@ def split_options(url: str, model: str, options: RewardOptions) -> tuple[Setting
 _SCORING_ONLY = ScoringOptions.__annotations__.keys() - ClientOptions.__annotations__.keys()
 
 
-def request_fields(options: ScoreOptions, default_model: str | None) -> dict[str, Any]:
+def request_fields(options: ScoreOptions | PartOptions, default_model: str | None) -> dict[str, Any]:
     """The fields of a request but for its inputs and its time.
 
     Raises ValueError when no model is named, and TypeError for an option that doesn't exist.
@@ -127,12 +139,13 @@ def request_fields(options: ScoreOptions, default_model: str | None) -> dict[str
     if not model:
         raise ValueError("no model is named; pass model=… to the call or to the client")
     aggregate, transforms = options.get("aggregate"), options.get("transforms")
+    include: Any = options.get("include", ())
     fields = {
         "model": model,
         "aggregate": aggregate,
         "transforms": None if transforms is None else list(transforms),
         "truncation": options.get("truncation"),
-        "include": sorted(set(options.get("include", ()))) or None,
+        "include": sorted(set(include)) or None,
         "priority": options.get("priority"),
     }
     return {name: value for name, value in fields.items() if value is not None}

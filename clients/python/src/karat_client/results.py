@@ -56,6 +56,9 @@ class ScoreResult:
     """The length in tokens, after any truncation."""
     cut: Cut | None
     """What was cut; None when nothing was."""
+    objectives: Mapping[str, float] | None = None
+    """The score of each objective, if `include=["objectives"]` asked for them and there are several; of a composite,
+    the reward of each of its models."""
 
     @property
     def truncated(self) -> bool:
@@ -116,23 +119,75 @@ class PartialScores:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """One candidate's place in a ranking."""
+
+    index: int
+    """The candidate's place in the caller's list."""
+    rank: int
+    """1 for the best; tied candidates share the best rank among them."""
+    reward: float
+    behind: float
+    """How much it lacks to the best, at least 0."""
+    ahead: float | None
+    """How much it leads the next one, at least 0; None for the last."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What the best of n candidates is expected to be worth, estimated without bias."""
+
+    n: int
+    reward: float
+    divergence: float
+    """How far choosing among n moves the policy, in nats."""
+
+
+@dataclass(frozen=True)
 class Ranking:
-    """Candidates for one prompt, best first; equal rewards keep the order of the candidates."""
+    """Candidates for one prompt, and which of them the rule picks."""
 
     model: str
     model_version: str
-    ranked: tuple[ScoreResult, ...]
-    """The results by falling reward; `index` is the candidate's place in the caller's list."""
+    selected: tuple[int, ...]
+    """The picked candidates' places in the caller's list, the most wanted first; empty when none is good enough."""
+    probabilities: tuple[float, ...] | None
+    """With which probability each candidate would have been picked first, where chance decided."""
+    placements: tuple[Placement, ...]
+    """All candidates, best first; equal rewards keep the order of the candidates."""
+    results: tuple[ScoreResult, ...]
+    """The results in the order of the candidates."""
+    pareto_front: tuple[int, ...] | None
+    """The candidates that no other one beats in every objective; None when there is one objective."""
+    curve: tuple[CurvePoint, ...] | None
+    """What the best of n is expected to be worth for every n, if `curve=True` asked for it."""
+    usage: Usage
+    request_id: str
 
     @property
-    def best(self) -> ScoreResult:
-        """The winner."""
-        return self.ranked[0]
+    def best(self) -> ScoreResult | None:
+        """The first candidate that the rule picks; None when none is good enough."""
+        return self.results[self.selected[0]] if self.selected else None
+
+    @property
+    def ranked(self) -> list[ScoreResult]:
+        """The results by falling reward."""
+        return [self.results[placement.index] for placement in self.placements]
 
     @property
     def margin(self) -> float | None:
-        """How much better the winner is than the next one; None when there is only one candidate."""
-        return self.ranked[0].reward - self.ranked[1].reward if len(self.ranked) > 1 else None
+        """How much the candidate with the highest reward leads the next one; None when there is only one."""
+        return self.placements[0].ahead
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How strongly an ensemble's members agree with a preference."""
+
+    mean: float
+    """The mean over the members of chosen less rejected."""
+    deviation: float
+    """Its population standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -141,25 +196,25 @@ class Comparison:
 
     index: int
     """The pair's place in the caller's list, counted from 0."""
-    chosen: ScoreResult
-    rejected: ScoreResult
+    margin: float
+    """The chosen reward less the rejected one; of a model that judges both together, its preference's log-odds."""
+    probability: float
+    """The probability that the chosen one is preferred: the sigmoid of the margin.
 
-    @property
-    def margin(self) -> float:
-        """The chosen reward less the rejected one."""
-        return self.chosen.reward - self.rejected.reward
-
-    @property
-    def probability(self) -> float:
-        """Bradley and Terry's probability that the chosen one is preferred: `sigmoid(raw_chosen - raw_rejected)`.
-
-        It takes the rewards before transforms, and means what it says for models trained with that loss.
-        """
-        difference = self.chosen.raw - self.rejected.raw
-        if difference >= 0:
-            return 1.0 / (1.0 + math.exp(-difference))
-        odds = math.exp(difference)
-        return odds / (1.0 + odds)
+    It means what it says where rewards are on the scale of log-odds, as Bradley and Terry's loss makes them.
+    """
+    strength: Strength
+    unanimous: bool
+    """Whether all members put the same response first."""
+    reward_difference: float | None
+    """The margin divided by `beta`, if that was given."""
+    suggestion: str | None
+    """`flip`, `ambiguous`, `keep` or `smooth`, by the `cuts` that were given."""
+    chosen: ScoreResult | None
+    """None of models that judge both responses together."""
+    rejected: ScoreResult | None
+    judged: ScoreResult | None
+    """What a model that judges both together says: `reward` is its preference for the chosen one, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -169,11 +224,86 @@ class Comparisons:
     model: str
     model_version: str
     pairs: tuple[Comparison, ...]
+    usage: Usage
+    request_ids: tuple[str, ...]
 
     @property
     def accuracy(self) -> float:
         """The share of pairs whose chosen response has the higher reward; a tie counts as wrong."""
         return sum(pair.margin > 0 for pair in self.pairs) / len(self.pairs)
+
+
+@dataclass(frozen=True)
+class ProcessResult:
+    """The rewards of one solution's steps."""
+
+    index: int
+    """The solution's place in the caller's list, counted from 0."""
+    scores: tuple[float, ...]
+    """The score of each step, as the model's head gives it."""
+    rewards: tuple[float, ...]
+    """The reward of each step after the transforms."""
+    returns_to_go: tuple[float, ...]
+    """What a policy still earns from each step on: that step's reward and all later ones."""
+    reductions: Mapping[str, float]
+    """What each way to make one number of the scores gives, such as `min` and `product`."""
+    reward: float
+    """The reward of the whole solution after the transforms."""
+    raw: float
+    """The head's own reduction, before any transform."""
+    tokens: int
+    cut: Cut | None
+
+
+@dataclass(frozen=True)
+class ProcessScores:
+    """The solutions of one call, in the order of the caller's list."""
+
+    model: str
+    model_version: str
+    results: tuple[ProcessResult, ...]
+    usage: Usage
+    request_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TokenReward:
+    """The reward of one token of a response."""
+
+    position: int
+    """The token's place in the model's input."""
+    start: int | None
+    """Where the token's characters begin in the response, in Unicode code points, as Python counts; None if unknown."""
+    end: int | None
+    """Where they end; `response[start:end]` is the token's text."""
+    reward: float
+
+
+@dataclass(frozen=True)
+class TokenResult:
+    """The rewards of one response's tokens."""
+
+    index: int
+    """The response's place in the caller's list, counted from 0."""
+    token_rewards: tuple[TokenReward, ...]
+    """Of each token that stands for text."""
+    reward: float
+    """The reward of the whole response after the transforms."""
+    raw: float
+    """The head's own reward of the whole response, before any transform."""
+    tokens: int
+    cut: Cut | None
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """The responses of one call, in the order of the caller's list."""
+
+    model: str
+    model_version: str
+    results: tuple[TokenResult, ...]
+    usage: Usage
+    request_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
