@@ -11,8 +11,8 @@ import lzma
 import os
 from pathlib import Path
 
-# Below what the narrowest ways of copying take.
-LARGEST_PIECE = 60 * 1024 * 1024
+# Below 60 MiB, which the narrowest ways of copying take.
+LARGEST_PIECE = 119 * 512 * 1024
 INDEX = "pieces.json"
 BLOCK = 1 << 20
 
