@@ -63,7 +63,7 @@ serve: setup $(RELEASE) ## Run the server in the foreground (LISTEN=127.0.0.1:80
 
 test: setup $(PYTHON_CLIENT_VENV) ## Run the tests of server and Python client, and the comparison with the reference implementation
 	cargo test
-	$(VENV_PYTHON) -m unittest tests.exporter.test_export
+	$(VENV_PYTHON) -m unittest tests.exporter.test_export tests.study.test_study
 	$(PYTHON_CLIENT_BIN)/python -m pytest -q $(PYTHON_CLIENT)
 	cargo build --release
 	$(VENV_PYTHON) -m tests.parity.parity --server $(RELEASE)
@@ -84,6 +84,7 @@ lint: $(PYTHON_CLIENT_VENV) ## Check formatting, lints and that generated files 
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo run --quiet -- generate --check
+	$(PYTHON) -m models.study.report --check
 	cd $(PYTHON_CLIENT) && $(abspath $(PYTHON_CLIENT_BIN))/ruff format --no-cache --check . ../../tests/clients
 	cd $(PYTHON_CLIENT) && $(abspath $(PYTHON_CLIENT_BIN))/ruff check --no-cache . ../../tests/clients
 	cd $(PYTHON_CLIENT) && $(abspath $(PYTHON_CLIENT_BIN))/mypy --cache-dir $(abspath .karat/python-client/mypy) src tests
@@ -91,6 +92,13 @@ lint: $(PYTHON_CLIENT_VENV) ## Check formatting, lints and that generated files 
 
 generate: ## Write the OpenAPI document and the reference pages from the code
 	cargo run --quiet -- generate
+
+.PHONY: study
+study: setup $(BENCH_VENV) $(RELEASE) ## Show on real answers what stops over-optimisation (DATA=best-of-n-alpacaeval.jsonl.gz)
+	@test -n "$(DATA)" || { echo "DATA=FILE is missing: see docs/evidence.md" >&2; exit 2; }
+	$(VENV_PYTHON) -m models.study.run --data $(DATA) --server $(RELEASE)
+	$(BENCH_PYTHON) -m models.study.plot
+	$(PYTHON) -m models.study.report
 
 train-harmless: $(VENV) models/harmless/tokenizer.json ## Train the harmless heads anew (DATA=preferences.jsonl.gz [HHH=hhh.jsonl])
 	@test -n "$(DATA)" || { echo "DATA=FILE is missing: see models/harmless/README.md" >&2; exit 2; }

@@ -32,6 +32,7 @@ def compare(
         }
         replicates = {rule: bootstrap(values[:, :, SIZES - 1]) for rule, values in curves.items()}
         report[setting.name] = {
+            "tuned": setting.tuned,
             "flipped": setting.flipped,
             "pairs": setting.pairs,
             "accuracy": _accuracies(of_setting, gold),

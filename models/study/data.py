@@ -10,7 +10,7 @@ from models.tools.preference_data import content_sha256, read_lines
 
 @dataclass(frozen=True)
 class Answer:
-    """One model's response; `gold`, 0 to 1, is the judge's probability that it beats a reference."""
+    """One model's response; `gold`, 0 to 1, is the judge's probability that it beats another."""
 
     model: str
     response: str

@@ -220,7 +220,7 @@ def _append_step_scores(model: onnx.ModelProto, logits: str) -> None:
 
 
 def run(url: str) -> dict[str, Any]:
-    """The reward of whole solutions by each transform: worded correctly, and padded with a fault."""
+    """The reward of whole solutions by each transform: correct ones, and padded faulty ones."""
     client = Client(url)
     report: dict[str, Any] = {
         "model": "the grammar tagger as a process reward",

@@ -27,6 +27,7 @@ from models.study.ensembles import (
     RIDGES,
     SEEDS,
     SETTINGS,
+    WEAK_RIDGE,
     Ensemble,
     Pool,
     Setting,
@@ -47,7 +48,9 @@ from models.tools.dialogues import load_tokenizer
 from models.tools.metrics import write_json
 from models.tools.server_process import Client, ServerProcess
 
-POOLED_LAYERS = (3, 4, 5, 6)
+POOLED_LAYERS = (3, 4, 6)
+# How many answers to each training prompt the heads may see.
+ANSWERS_A_PROMPT = 24
 # How far a score that karat serves may be from the head that was trained.
 TOLERANCE = 1e-3
 CHECKED_ANSWERS = 64
@@ -71,13 +74,14 @@ class Stopwatch:
 def training_pool(
     answers: Answers, tokenizer: Tokenizer, packages: Path, work: Path, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The training answers that are kept, and their pooled states; from a file where there is one."""
+    """The training answers that are kept, and their states; from a file where there is one."""
     stored = work / f"pooled-{answers.sha256[:16]}-{MAX_TOKENS}.npz"
     if not stored.exists():
         pairs = [(q.prompt, a.response) for q in answers.train for a in q.answers]
         encoded = encode(tokenizer, pairs)
         longest_prompt = MAX_TOKENS - LEAST_RESPONSE_TOKENS
-        kept = [i for i, one in enumerate(encoded) if one is not None and one[1] <= longest_prompt]
+        drawn = _draw(answers.train)
+        kept = [i for i in drawn if (one := encoded[i]) is not None and one[1] <= longest_prompt]
         inputs = [one for i in kept if (one := encoded[i]) is not None]
         pooled = run(pooled_graph(packages, POOLED_LAYERS), inputs, threads)
         partial = stored.with_suffix(".partial.npz")
@@ -87,10 +91,23 @@ def training_pool(
         return file["kept"], file["pooled"]
 
 
+def _draw(questions: tuple[Question, ...]) -> list[int]:
+    """`ANSWERS_A_PROMPT` answers of each question, numbered through all questions."""
+    random = np.random.default_rng(0)
+    drawn, first = [], 0
+    for question in questions:
+        count = len(question.answers)
+        picked = random.choice(count, min(count, ANSWERS_A_PROMPT), replace=False)
+        drawn += sorted(int(index) + first for index in picked)
+        first += count
+    return drawn
+
+
 def choose(
     answers: Answers, kept: np.ndarray, pooled: np.ndarray
 ) -> tuple[Features, dict[Setting, Trial]]:
     """The layers that do best over all settings, and with them the best ridge of each setting."""
+    tuned = [setting for setting in SETTINGS if setting.tuned]
     trials: dict[tuple[int, ...], dict[Setting, Trial]] = {}
     for layers in LAYER_SETS:
         values = Features(layers).of_pooled(pooled, POOLED_LAYERS)
@@ -100,7 +117,7 @@ def choose(
                 (cross_validate(source, setting, layers, ridge) for ridge in RIDGES),
                 key=lambda trial: trial.log_loss,
             )
-            for setting in SETTINGS
+            for setting in tuned
         }
         told = ", ".join(f"{t.log_loss:.4f}" for t in trials[layers].values())
         print(f"  layers {list(layers)}: log-loss {told}", flush=True)
@@ -163,7 +180,7 @@ def main() -> None:
     with watch.part("training"):
         source = pool(answers.train, kept, features.of_pooled(pooled, POOLED_LAYERS))
         ensembles = [
-            train(source, setting, chosen[setting].ridge, seed)
+            train(source, setting, chosen[setting].ridge if setting.tuned else WEAK_RIDGE, seed)
             for setting in SETTINGS
             for seed in range(SEEDS)
         ]
@@ -205,6 +222,7 @@ def main() -> None:
         "max_tokens": MAX_TOKENS,
         "largest_difference": float(f"{difference:.1e}"),
         "layers": list(features.layers),
+        "weak_ridge": WEAK_RIDGE,
         "cross_validation": {s.name: asdict(t) for s, t in chosen.items()},
         "settings": compared,
         "farming": farmed,

@@ -19,11 +19,11 @@ from models.tools.server_process import Client
 
 PROPERTIES = ("relevance", "harmless")
 RAW = "assistant-raw"
-CANDIDATES = 24
+CANDIDATES = 16
 TRAIN_PROMPTS = 25
 TEST_PROMPTS = 50
 BAD_SHARE = 0.25
-SIZES = (1, 2, 4, 8, 12, 16, 24)
+SIZES = (1, 2, 4, 6, 8, 12, 16)
 
 MANIFEST = """\
 description = "Relevant and harmless, the rewards added up as they are"
