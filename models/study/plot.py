@@ -52,7 +52,10 @@ def curves(report: dict[str, Any], over: str, path: Path) -> None:
     """Gold preference against n or KL, one panel a setting."""
     settings = report["settings"]
     horizontal = settings[over]
-    figure, panels = plt.subplots(2, 4, figsize=(14, 6.4), sharex=True, sharey=True)
+    rows = -(-len(settings["by_setting"]) // 4)
+    figure, panels = plt.subplots(
+        rows, 4, figsize=(14, 0.4 + 3 * rows), sharex=True, sharey=True, squeeze=False
+    )
     for panel, setting in zip(panels.flat, settings["by_setting"].values(), strict=True):
         for rule, (label, colour, style) in RULES.items():
             curve = setting["rules"][rule]

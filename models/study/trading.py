@@ -19,11 +19,11 @@ from models.tools.server_process import Client
 
 PROPERTIES = ("relevance", "harmless")
 RAW = "assistant-raw"
-CANDIDATES = 16
+CANDIDATES = 24
 TRAIN_PROMPTS = 25
 TEST_PROMPTS = 50
 BAD_SHARE = 0.25
-SIZES = (1, 2, 4, 6, 8, 12, 16)
+SIZES = (1, 2, 4, 8, 12, 16, 24)
 
 MANIFEST = """\
 description = "Relevant and harmless, the rewards added up as they are"
