@@ -42,7 +42,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export KARAT_ONNXRUNTIME ?= $(abspath $(ONNXRUNTIME))
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: gpu-check gpu-check-bundle help setup setup-cuda demo serve test test-clients lint generate bench micro-bench setup-decoders train-harmless train-smol-reward FORCE
+.PHONY: gpu-check gpu-check-bundle help setup setup-cuda demo serve test test-clients lint generate bench bench-decoder micro-bench setup-decoders train-harmless train-smol-reward FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,11 @@ test-clients: setup $(REAL_CLIENTS_VENV) $(RELEASE) ## Fetch the real clients of
 bench: setup $(BENCH_VENV) ## Measure karat beside raw ONNX Runtime and other servers (QUICK=1, MODELS=, PEERS=infinity)
 	cargo build --release --bin karat --example loadtest
 	$(BENCH_PYTHON) -m loadtest.bench $(if $(QUICK),--quick) $(if $(MODELS),--models $(MODELS)) $(if $(PEERS),--peers $(PEERS))
+
+bench-decoder: setup ## Measure what sharing a prompt among its candidates saves (QUICK=1)
+	cargo build --release --bin karat
+	$(VENV_PYTHON) -m loadtest.random_llama --output .karat/loadtest/llama
+	$(VENV_PYTHON) -m loadtest.decoder --classic llama-classic --five llama-five $(if $(QUICK),--quick)
 
 micro-bench: setup ## Measure the parts that cost time beside the forward pass
 	cargo bench --bench planner --bench request --bench scoring

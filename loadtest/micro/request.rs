@@ -102,6 +102,7 @@ fn model(metrics: &Metrics) -> Model {
         skipped: Vec::new(),
         batch_dependent: false,
         calibration: None,
+        prefixes: None,
         scheduler,
     };
     let graph = GraphModel {

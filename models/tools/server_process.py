@@ -67,6 +67,11 @@ class ServerProcess:
             self._fail(f"exited with {status} after SIGTERM")
         self._log.close()
 
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self._process.pid
+
     def _is_ready(self) -> bool:
         try:
             return Client(self.url).get("/health/ready")[0] == 200

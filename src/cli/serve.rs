@@ -48,6 +48,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
         repository: settings.models.clone(),
         queue_tokens: settings.queue_tokens,
         calibration: settings.calibration(),
+        prefix_cache_bytes: settings.prefix_cache_mb << 20,
     };
     let loaded = load(Arc::clone(&engine), library, metrics, options)?;
     let (fatal, mut fatal_error) = oneshot::channel();

@@ -6,7 +6,7 @@ use crate::{
     aggregate::{Aggregation, MembersShape},
     domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice},
     head::{Head, HeadShape, Probing},
-    runtime::{ProviderKind, SkippedProvider},
+    runtime::{ProviderKind, SkippedProvider, prefix::SharedModel},
     schedule::{Scheduler, calibrate::Calibration},
     telemetry::ModelMetrics,
     text::TextPipeline,
@@ -93,6 +93,8 @@ pub struct GraphUnit {
     pub batch_dependent: bool,
     /// How it uses the machine; none where nothing was chosen.
     pub calibration: Option<Calibration>,
+    /// What its sessions share of what samples begin with; none for graphs that take whole samples.
+    pub prefixes: Option<Arc<SharedModel>>,
     /// The queue and the workers.
     pub scheduler: Scheduler,
 }

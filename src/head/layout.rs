@@ -55,7 +55,7 @@ impl Layout {
         axes.len() == lengths.len()
             && axes.iter().zip(lengths).all(|(axis, length)| match (axis, length) {
                 (_, Length::Unknown) | (Axis::Tokens, Length::Promised(_)) => true,
-                (Axis::Tokens, Length::Row { length, tokens }) => length == tokens,
+                (Axis::Tokens, Length::Row { runs_over_tokens, .. }) => *runs_over_tokens,
                 (Axis::Exactly(count), Length::Promised(length) | Length::Row { length, .. }) => length == count,
                 (Axis::AtLeast(count), Length::Promised(length) | Length::Row { length, .. }) => length >= count,
             })
@@ -67,7 +67,7 @@ impl Layout {
 enum Length {
     Unknown,
     Promised(usize),
-    Row { length: usize, tokens: usize },
+    Row { length: usize, runs_over_tokens: bool },
 }
 
 fn describe(layouts: &[Vec<Layout>]) -> String {
@@ -131,9 +131,14 @@ pub(super) fn arrangement(
     input: &TokenizedInput,
     rows: &[RowTensor],
 ) -> Result<usize, HeadError> {
+    // A graph that computes every token gives a line for each; one that is read token by token only for those.
+    let runs_over = |length| [input.len(), input.steps().len(), input.response().len()].contains(&length);
     let fits = |row: &RowTensor, layout: &Layout| {
-        let lengths: Vec<Length> =
-            row.shape().iter().map(|length| Length::Row { length: *length, tokens: input.len() }).collect();
+        let lengths: Vec<Length> = row
+            .shape()
+            .iter()
+            .map(|length| Length::Row { length: *length, runs_over_tokens: runs_over(*length) })
+            .collect();
         layout.fits(&lengths)
     };
     layouts
@@ -148,9 +153,15 @@ pub(super) fn arrangement(
         })
 }
 
-/// The numbers of the token at `position` in a row of shape `[tokens, width]` or `[tokens]`.
-pub(super) fn of_token(row: &RowTensor, position: usize) -> &[f32] {
-    let tokens = row.shape().first().copied().unwrap_or(1).max(1);
-    let width = row.values().len() / tokens;
-    &row.values()[position * width..(position + 1) * width]
+/// The numbers of the token at `position` in a row of shape `[lines, width]` or `[lines]`, where lines are those of all
+/// tokens, of the step marks, or of the response's tokens.
+pub(super) fn of_token<'a>(row: &'a RowTensor, input: &TokenizedInput, position: usize) -> &'a [f32] {
+    let lines = row.shape().first().copied().unwrap_or(1).max(1);
+    let width = row.values().len() / lines;
+    let line = match input.steps().binary_search(&position) {
+        _ if lines == input.len() => position,
+        Ok(step) if lines == input.steps().len() => step,
+        _ => position.saturating_sub(input.response().start),
+    };
+    row.values().get(line * width..(line + 1) * width).unwrap_or_default()
 }

@@ -113,12 +113,15 @@ impl Head for Process {
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        arrangement(self.name(), &self.layouts(), input, rows)?;
         if input.steps().is_empty() {
             return Err(HeadError::NoSteps);
         }
-        let log_odds: Result<Vec<f64>, HeadError> =
-            input.steps().iter().map(|mark| Ok(self.read.log_odds(&finite(of_token(&rows[0], *mark))?))).collect();
+        arrangement(self.name(), &self.layouts(), input, rows)?;
+        let log_odds: Result<Vec<f64>, HeadError> = input
+            .steps()
+            .iter()
+            .map(|mark| Ok(self.read.log_odds(&finite(of_token(&rows[0], input, *mark))?)))
+            .collect();
         let log_odds = log_odds?;
         let reward = Reward::new(self.reduction.apply_to_log_odds(&log_odds)?)?;
         Ok(HeadOutput::Steps { scores: log_odds.into_iter().map(sigmoid).collect(), reward })

@@ -101,12 +101,12 @@ impl Head for Segment {
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        arrangement(self.name(), &self.layouts(), input, rows)?;
         if input.steps().is_empty() {
             return Err(HeadError::NoSteps);
         }
+        arrangement(self.name(), &self.layouts(), input, rows)?;
         let of_segment = |end: &usize| -> Result<Vec<f64>, HeadError> {
-            rows.iter().map(|row| Ok(self.score(&finite(of_token(row, *end))?))).collect()
+            rows.iter().map(|row| Ok(self.score(&finite(of_token(row, input, *end))?))).collect()
         };
         let scores: Result<Vec<Vec<f64>>, _> = input.steps().iter().map(of_segment).collect();
         let scores = scores?;

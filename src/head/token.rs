@@ -151,13 +151,13 @@ impl Head for Token {
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        arrangement(self.name(), &self.layouts(), input, rows)?;
         let positions = self.positions(input);
         if positions.is_empty() {
             return Err(HeadError::NoTokens);
         }
+        arrangement(self.name(), &self.layouts(), input, rows)?;
         let columns: Result<Vec<Vec<f64>>, _> =
-            positions.iter().map(|position| finite(of_token(&rows[0], *position))).collect();
+            positions.iter().map(|position| finite(of_token(&rows[0], input, *position))).collect();
         let (rewards, reward) = self.rewards(&columns?);
         let start = input.response().start;
         let tokens = positions.iter().zip(rewards).map(|(position, reward)| TokenReward {

@@ -56,6 +56,62 @@ pub fn bind_graph(
     Ok(GraphBinding { input_ids, attention_mask, token_type_ids, position_ids, outputs, pad_id })
 }
 
+/// Finds the outputs that the head reads among those that a decoder graph gives at each token, of shape
+/// `[positions, width]`, and checks the model's longest sample against the graph's context.
+///
+/// # Errors
+/// When an output is missing or doesn't fit the head, names are given to inputs that the contract fixes, or samples may
+/// be longer than the graph takes.
+pub fn bind_decoder(
+    definition: &GraphDefinition,
+    outputs: &[TensorSpec],
+    context: usize,
+    max_tokens: usize,
+) -> Result<Vec<String>, ManifestError> {
+    let signature = GraphSignature { inputs: Vec::new(), outputs: outputs.to_vec() };
+    let binder = Binder { definition, signature: &signature };
+    if max_tokens > context {
+        return Err(binder.refuse(
+            "text.max_tokens",
+            format!("samples may have {max_tokens} tokens, and the graph's context is {context}"),
+            &format!("write max_tokens = {context} or less"),
+        ));
+    }
+    if let Some(probing) = definition.head.probing() {
+        let usual = [probing.reads().name().to_owned()];
+        let names = definition.outputs.as_deref().unwrap_or(&usual);
+        let [name] = names else {
+            return Err(binder.refuse(
+                "graph.output",
+                format!("{} outputs are named, and the {} head reads one", names.len(), probing.name()),
+                "name one, or remove the key",
+            ));
+        };
+        return binder.named(name).map(|output| vec![output.name.clone()]);
+    }
+    let outputs = match (&definition.outputs, outputs.iter().find(|output| output.name == "scores")) {
+        (None, Some(scores)) => vec![scores],
+        _ => binder.outputs()?,
+    };
+    // A head that reads tokens gets a line for each that it reads.
+    let shape = definition.head.shape();
+    let read: Vec<TensorSpec> = outputs
+        .iter()
+        .map(|output| {
+            let mut output = (*output).clone();
+            if shape.steps || shape.tokens {
+                output.shape.insert(0, Dimension::Dynamic("batch".to_owned()));
+            }
+            output
+        })
+        .collect();
+    definition
+        .head
+        .check(&read.iter().collect::<Vec<_>>())
+        .map_err(|error| binder.refuse("head", error.to_string(), "see the heads in the manifest reference"))?;
+    Ok(read.into_iter().map(|output| output.name).collect())
+}
+
 struct Binder<'a> {
     definition: &'a GraphDefinition,
     signature: &'a GraphSignature,
@@ -90,21 +146,22 @@ impl Binder<'_> {
 
     /// The outputs that the manifest names, or the only one, or the one named `logits`.
     fn outputs(&self) -> Result<Vec<&TensorSpec>, ManifestError> {
-        let outputs = &self.signature.outputs;
-        let named = |name: &str| {
-            outputs.iter().find(|output| output.name == name).ok_or_else(|| {
-                self.refuse(
-                    "graph.output",
-                    format!("the graph has no output {name:?}"),
-                    &format!("write one of {}", list(outputs)),
-                )
-            })
-        };
-        match (&self.definition.outputs, outputs.as_slice()) {
-            (Some(names), _) => names.iter().map(|name| named(name)).collect(),
+        match (&self.definition.outputs, self.signature.outputs.as_slice()) {
+            (Some(names), _) => names.iter().map(|name| self.named(name)).collect(),
             (None, [only]) => Ok(vec![only]),
-            (None, _) => Ok(vec![named("logits")?]),
+            (None, _) => Ok(vec![self.named("logits")?]),
         }
+    }
+
+    fn named(&self, name: &str) -> Result<&TensorSpec, ManifestError> {
+        let outputs = &self.signature.outputs;
+        outputs.iter().find(|output| output.name == name).ok_or_else(|| {
+            self.refuse(
+                "graph.output",
+                format!("the graph has no output {name:?}"),
+                &format!("write one of {}", list(outputs)),
+            )
+        })
     }
 
     fn refuse(&self, key: &str, found: String, wanted: &str) -> ManifestError {

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use bind::bind_graph;
+pub use bind::{bind_decoder, bind_graph};
 pub use definition::{CompositeDefinition, Definition, GraphDefinition, MemberDefinition};
 pub use document::{FileList, GraphInputs, GraphSection, Manifest, MemberSection, OutputList, SchedulingSection};
 pub use reference::{reference, schema};

@@ -231,6 +231,28 @@ impl KeyValues {
         values.fits(shape).then_some(values)
     }
 
+    /// Strings consecutive tokens together; `None` unless all are of one model.
+    #[must_use]
+    pub fn join(shape: &CausalShape, parts: &[Past]) -> Option<Self> {
+        let tokens = parts.iter().map(|part| part.range.len()).sum();
+        let fitting = parts.iter().all(|part| part.values.fits(shape) && part.range.end <= part.values.tokens);
+        let numbers = fitting.then(|| match shape.element {
+            ElementType::Float16 => Numbers::Float16(strung(shape, parts, |numbers| match numbers {
+                Numbers::Float16(numbers) => numbers,
+                _ => &[],
+            })),
+            ElementType::Bfloat16 => Numbers::Bfloat16(strung(shape, parts, |numbers| match numbers {
+                Numbers::Bfloat16(numbers) => numbers,
+                _ => &[],
+            })),
+            _ => Numbers::Float32(strung(shape, parts, |numbers| match numbers {
+                Numbers::Float32(numbers) => numbers,
+                _ => &[],
+            })),
+        });
+        Self::new(shape, tokens, numbers?)
+    }
+
     fn fits(&self, shape: &CausalShape) -> bool {
         let (count, element) = match &self.numbers {
             Numbers::Float32(numbers) => (numbers.len(), ElementType::Float32),
@@ -261,6 +283,18 @@ impl KeyValues {
             Numbers::Bfloat16(numbers) => size_of_val::<[bf16]>(numbers),
         }
     }
+}
+
+/// The numbers of all parts, head by head; every part is known to have as many as `shape` says.
+fn strung<T: Copy>(shape: &CausalShape, parts: &[Past], of: impl Fn(&Numbers) -> &[T]) -> Box<[T]> {
+    let mut numbers = Vec::new();
+    for head in 0..2 * shape.layers * shape.kv_heads {
+        for part in parts {
+            let at = |token: usize| (head * part.values.tokens + token) * shape.head_dim;
+            numbers.extend_from_slice(&of(&part.values.numbers)[at(part.range.start)..at(part.range.end)]);
+        }
+    }
+    numbers.into()
 }
 
 impl fmt::Debug for KeyValues {
@@ -321,6 +355,21 @@ mod tests {
             let error = row.check(&SHAPE).unwrap_err().to_string();
             assert!(error.contains(part), "{part}: {error}");
         }
+    }
+
+    #[test]
+    fn parts_are_strung_together_head_by_head() {
+        let part = |numbers: [f32; 16]| {
+            let shape = CausalShape { kv_heads: 2, layers: 1, head_dim: 1, ..SHAPE };
+            (shape, Past::all(Arc::new(KeyValues::new(&shape, 4, Numbers::Float32(numbers.into())).unwrap())))
+        };
+        let (shape, a) = part(std::array::from_fn(|at| at as f32));
+        let (_, b) = part(std::array::from_fn(|at| 100.0 + at as f32));
+        let joined = KeyValues::join(&shape, &[Past { range: 2..4, ..a }, Past { range: 0..1, ..b.clone() }]).unwrap();
+        assert_eq!(joined.tokens(), 3);
+        let expected = [2, 3, 100, 6, 7, 104, 10, 11, 108, 14, 15, 112].map(|number| number as f32);
+        assert_eq!(joined.numbers(), &Numbers::Float32(expected.into()));
+        assert!(KeyValues::join(&SHAPE, &[b]).is_none(), "another model's");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`Executor`] is all that the scheduler knows of a runtime: a batch of token ids goes in, one row for each sample
 //! and output comes out, padding removed. [`ort`] implements it with ONNX Runtime, [`fake`] without any graph.
-//! [`CausalExecutor`] runs causal models row by row, which is what sharing prefixes and generating text need.
+//! [`CausalExecutor`] runs causal models row by row; [`prefix`] shares on top of it what samples begin with.
 //! A [`Provider`] is the hardware path that a manifest asks for; [`libraries`] finds what those of GPUs need.
 
 mod batch;
@@ -13,6 +13,7 @@ mod error;
 pub mod fake;
 pub mod libraries;
 pub mod ort;
+pub mod prefix;
 mod provider;
 
 pub use batch::TokenBatch;
@@ -38,6 +39,11 @@ pub trait Executor: Send {
     /// [`RuntimeError::Cancelled`] when `cancel` was used, another error when the pass failed. The executor can be
     /// used again after either.
     fn run(&mut self, batch: &TokenBatch, cancel: &Cancellation) -> Result<Vec<Vec<RowTensor>>, RuntimeError>;
+
+    /// Whether samples are padded to the longest of their batch.
+    fn pads(&self) -> bool {
+        true
+    }
 }
 
 /// How a graph's inputs and outputs are used: which input takes what, and which outputs are wanted.

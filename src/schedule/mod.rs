@@ -6,9 +6,10 @@
 //! ```
 //!
 //! A batch is formed when a worker becomes free, never earlier: of what waits then, the job that is due first is
-//! joined by those of similar length. [`Planner`] is that decision alone, without clock, lock or thread;
+//! joined by those of similar length, or by those that begin alike. [`Planner`] is that decision alone, without clock, lock or thread;
 //! [`Scheduler`] drives it. [`calibrate`] measures which [`Policy`] suits a model on a machine.
 
+mod affinity;
 pub mod calibrate;
 mod job;
 mod memory;

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Policy, Priority};
+use super::{Policy, Priority, affinity};
 
 /// Names a job within one planner. Ids grow in the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +45,8 @@ pub struct Planner<T> {
     deadlines: BTreeSet<(Instant, JobId)>,
     tokens: usize,
     next: u64,
+    /// The tokens of a job, where batches are formed by what jobs begin with.
+    texts: Option<fn(&T) -> &[u32]>,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,23 @@ impl<T> Planner<T> {
     /// An empty planner.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy, jobs: HashMap::new(), order: BTreeSet::new(), deadlines: BTreeSet::new(), tokens: 0, next: 0 }
+        Self {
+            policy,
+            jobs: HashMap::new(),
+            order: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            tokens: 0,
+            next: 0,
+            texts: None,
+        }
+    }
+
+    /// Forms batches of jobs that begin alike, where the policy says that this is computed once; `text` gives a job's
+    /// tokens.
+    #[must_use]
+    pub fn with_texts(mut self, text: fn(&T) -> &[u32]) -> Self {
+        self.texts = self.policy.shares_prefixes.then_some(text);
+        self
     }
 
     /// Changes how many positions a batch of several samples may have.
@@ -150,7 +168,7 @@ impl<T> Planner<T> {
     ///
     /// It always holds the job that is due first, so that none starves, and with it jobs of similar length: as many
     /// as are cheaper together than apart, but no more than this worker's share of what waits, lest the
-    /// other workers stand idle. Jobs whose deadline has passed at `now` are never chosen.
+    /// other workers stand idle. Where the policy shares prefixes, the jobs are those that begin alike. Jobs whose deadline has passed at `now` are never chosen.
     pub fn plan(&mut self, now: Instant, free: usize) -> Option<Vec<Planned<T>>> {
         let alive =
             |id: &JobId| self.jobs.get(id).filter(|entry| entry.job.deadline.is_none_or(|deadline| deadline > now));
@@ -161,6 +179,13 @@ impl<T> Planner<T> {
             .take(self.policy.window.max(1))
             .collect();
         let &(_, first) = window.first()?;
+        if let Some(text) = self.texts {
+            let texts: Vec<&[u32]> =
+                window.iter().filter_map(|(_, id)| self.jobs.get(id).map(|entry| text(&entry.job.payload))).collect();
+            let chosen = affinity::kin(&texts, self.policy.budget, self.policy.max_batch);
+            let batch = chosen.into_iter().filter_map(|at| self.remove(window[at].1).map(|job| (window[at].1, job)));
+            return Some(batch.map(|(id, job)| Planned { id, job }).collect());
+        }
         window.sort_unstable();
         let anchor = window.iter().position(|&(_, id)| id == first)?;
         // One worker takes what it likes: its batch may then have more positions than tokens wait.

@@ -24,6 +24,9 @@ pub struct Policy {
     /// `overhead` alone bounds what each job adds, which adds up where passes are dear and batches large, as on a
     /// GPU. While little waits, one padded pass is still better than two.
     pub padding_percent: usize,
+    /// Whether what samples begin with in common is computed once: then batches are formed by that instead of by
+    /// length, and `budget` counts what several begin with once.
+    pub shares_prefixes: bool,
     /// How long a job may be overtaken by shorter ones, for each of its tokens.
     pub patience: Duration,
     /// How long a job may be overtaken by shorter ones at most, however long it is.
@@ -43,6 +46,7 @@ impl Default for Policy {
             window: 64,
             overhead: 16,
             padding_percent: 100,
+            shares_prefixes: false,
             patience: Duration::from_millis(20),
             age_bound: Duration::from_secs(10),
             priority_step: Duration::from_secs(30),

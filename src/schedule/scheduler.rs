@@ -121,7 +121,7 @@ impl Scheduler {
         }
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                planner: Planner::new(policy),
+                planner: Planner::new(policy).with_texts(|pending: &Pending| pending.input.ids()),
                 crowd_running: 0,
                 crowd_idle: 0,
                 lone_running: false,

@@ -85,14 +85,15 @@ fn attempt(
     let inputs = jobs.iter().map(|planned| Arc::clone(&planned.job.payload.input)).collect();
     // A plan holds at least one job.
     let batch = TokenBatch::new(inputs).ok_or(JobError::Stopped)?;
-    let guard = shared.metrics.pass(batch.len(), batch.tokens(), batch.padded_tokens());
+    let positions = if executor.pads() { batch.padded_tokens() } else { batch.tokens() };
+    let guard = shared.metrics.pass(batch.len(), batch.tokens(), positions);
     // An executor that panicked is used again: its session is ONNX Runtime's, which no Rust panic passes through,
     // and its buffers are rewritten for each pass.
     let result = catch_unwind(AssertUnwindSafe(|| executor.run(&batch, cancellation)));
     match result {
         Ok(Ok(rows)) if rows.len() == batch.len() => {
             guard.done();
-            shared.fitted_into_memory(batch.padded_tokens());
+            shared.fitted_into_memory(positions);
             Ok(rows)
         }
         Ok(Ok(rows)) => {
@@ -105,7 +106,7 @@ fn attempt(
         }
         Ok(Err(error @ RuntimeError::OutOfMemory { .. })) => {
             guard.out_of_memory();
-            shared.ran_out_of_memory(batch.padded_tokens());
+            shared.ran_out_of_memory(positions);
             Err(JobError::Runtime(Arc::new(error)))
         }
         Ok(Err(error)) => {

@@ -42,6 +42,10 @@ pub struct ServeSettings {
     #[arg(long, env = "KARAT_CACHE_MB", default_value_t = 256, value_name = "MIB")]
     pub cache_mb: u64,
 
+    /// Memory for what decoders computed of prompts, in MiB; 0 shares a prompt within a batch only.
+    #[arg(long, env = "KARAT_PREFIX_CACHE_MB", default_value_t = 256, value_name = "MIB")]
+    pub prefix_cache_mb: u64,
+
     /// The most tokens that may wait for one model before requests are refused with 429.
     #[arg(long, env = "KARAT_QUEUE_TOKENS", default_value_t = 1 << 20, value_name = "TOKENS")]
     pub queue_tokens: usize,

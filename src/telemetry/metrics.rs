@@ -1,11 +1,11 @@
 //! Every metric that karat has, in one struct.
 
 use prometheus::{
-    Error, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Error, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
 };
 
-use super::{Build, ModelMetrics, RequestGuard, WaitGuard};
+use super::{Build, ModelMetrics, PrefixCacheMetrics, RequestGuard, WaitGuard};
 use crate::domain::ModelName;
 
 /// All metrics of one server. Clones share them.
@@ -15,6 +15,7 @@ pub struct Metrics {
     pub(super) http: HttpFamilies,
     pub(super) model: ModelFamilies,
     cache_bytes: IntGauge,
+    prefix_cache: PrefixCacheMetrics,
 }
 
 /// Metrics of the HTTP layer.
@@ -51,6 +52,10 @@ pub(super) struct ModelFamilies {
     pub(super) texts: IntGaugeVec,
     pub(super) refused_generations: IntCounterVec,
     pub(super) cancelled_generations: IntCounterVec,
+    pub(super) prefix_tokens: IntCounterVec,
+    pub(super) prefix_computed_tokens: IntCounterVec,
+    pub(super) prefix_cached_tokens: IntCounterVec,
+    pub(super) prefix_hits: IntCounterVec,
 }
 
 /// From a millisecond, a cached score, to the half minute after which most clients give up.
@@ -155,11 +160,40 @@ impl Metrics {
                     "karat_generations_cancelled_total",
                     "Texts given up because their client left",
                 )?,
+                prefix_tokens: counter(
+                    "karat_prefix_tokens_total",
+                    "Tokens of samples of models that share prefixes, as if each were computed alone",
+                )?,
+                prefix_computed_tokens: counter(
+                    "karat_prefix_computed_tokens_total",
+                    "Tokens of them that were computed",
+                )?,
+                prefix_cached_tokens: counter(
+                    "karat_prefix_cached_tokens_total",
+                    "Tokens of them whose keys and values were in the cache of prefixes",
+                )?,
+                prefix_hits: counter(
+                    "karat_prefix_hits_total",
+                    "Samples whose beginning was in the cache of prefixes",
+                )?,
             },
             cache_bytes: add(
                 registry,
                 IntGauge::new("karat_cache_bytes", "Memory that known scores and tokens take")?,
             )?,
+            prefix_cache: PrefixCacheMetrics {
+                bytes: add(
+                    registry,
+                    IntGauge::new("karat_prefix_cache_bytes", "Memory that keys and values of prefixes take")?,
+                )?,
+                evicted_blocks: add(
+                    registry,
+                    IntCounter::new(
+                        "karat_prefix_cache_evicted_blocks_total",
+                        "Blocks of prefixes dropped to make room for others",
+                    )?,
+                )?,
+            },
         })
     }
 
@@ -167,6 +201,12 @@ impl Metrics {
     #[must_use]
     pub fn model(&self, name: &ModelName) -> ModelMetrics {
         ModelMetrics::new(&self.model, name.as_str())
+    }
+
+    /// The metrics of the cache of prefixes.
+    #[must_use]
+    pub fn prefix_cache(&self) -> PrefixCacheMetrics {
+        self.prefix_cache.clone()
     }
 
     /// Counts a request from now until the guard is finished or dropped.

@@ -9,9 +9,11 @@ mod http;
 mod logging;
 mod metrics;
 mod model;
+mod prefix;
 
 pub use build::Build;
 pub use http::{RequestGuard, WaitGuard};
 pub use logging::{LogFormat, LoggingError, start_logging};
 pub use metrics::Metrics;
-pub use model::{ModelMetrics, PassGuard};
+pub use model::{ModelMetrics, PassGuard, PrefixCounts};
+pub use prefix::PrefixCacheMetrics;

@@ -31,6 +31,23 @@ pub struct ModelMetrics {
     texts: IntGauge,
     refused_generations: IntCounter,
     cancelled_generations: IntCounter,
+    prefix_tokens: IntCounter,
+    prefix_computed_tokens: IntCounter,
+    prefix_cached_tokens: IntCounter,
+    prefix_hits: IntCounter,
+}
+
+/// What was saved of a batch whose samples share what they begin with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PrefixCounts {
+    /// The samples' tokens.
+    pub wanted: usize,
+    /// Those that were computed.
+    pub computed: usize,
+    /// Those that the cache of prefixes held.
+    pub cached: usize,
+    /// The samples that it held a beginning of.
+    pub hits: usize,
 }
 
 impl ModelMetrics {
@@ -59,6 +76,10 @@ impl ModelMetrics {
             texts: families.texts.with_label_values(label),
             refused_generations: families.refused_generations.with_label_values(label),
             cancelled_generations: families.cancelled_generations.with_label_values(label),
+            prefix_tokens: families.prefix_tokens.with_label_values(label),
+            prefix_computed_tokens: families.prefix_computed_tokens.with_label_values(label),
+            prefix_cached_tokens: families.prefix_cached_tokens.with_label_values(label),
+            prefix_hits: families.prefix_hits.with_label_values(label),
         }
     }
 
@@ -121,6 +142,14 @@ impl ModelMetrics {
     /// A text was given up because its client left.
     pub fn generation_cancelled(&self) {
         self.cancelled_generations.inc();
+    }
+
+    /// A batch was computed that shares what its samples begin with.
+    pub fn shared(&self, counts: PrefixCounts) {
+        self.prefix_tokens.inc_by(counts.wanted as u64);
+        self.prefix_computed_tokens.inc_by(counts.computed as u64);
+        self.prefix_cached_tokens.inc_by(counts.cached as u64);
+        self.prefix_hits.inc_by(counts.hits as u64);
     }
 
     /// A forward pass over `samples` of `tokens` tokens, padded to `padded_tokens`, starts now; it fails unless the

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Repository, Server};
 
 /// Every metric with its type and labels.
-const CONTRACT: [(&str, &str, &[&str]); 24] = [
+const CONTRACT: [(&str, &str, &[&str]); 34] = [
     ("karat_batch_padding_ratio", "histogram", &["model"]),
     ("karat_batch_samples", "histogram", &["model"]),
     ("karat_build_info", "gauge", &["version"]),
@@ -20,11 +20,21 @@ const CONTRACT: [(&str, &str, &[&str]); 24] = [
     ("karat_forward_passes_failed_total", "counter", &["model"]),
     ("karat_forward_passes_out_of_memory_total", "counter", &["model"]),
     ("karat_forward_passes_running", "gauge", &["model"]),
+    ("karat_generated_tokens_total", "counter", &["model"]),
+    ("karat_generating_texts", "gauge", &["model"]),
+    ("karat_generations_cancelled_total", "counter", &["model"]),
+    ("karat_generations_refused_total", "counter", &["model"]),
     ("karat_http_bodies_waiting", "gauge", &[]),
     ("karat_http_request_seconds", "histogram", &["route"]),
     ("karat_http_requests_in_flight", "gauge", &[]),
     ("karat_http_requests_total", "counter", &["route", "status"]),
     ("karat_padding_tokens_total", "counter", &["model"]),
+    ("karat_prefix_cache_bytes", "gauge", &[]),
+    ("karat_prefix_cache_evicted_blocks_total", "counter", &[]),
+    ("karat_prefix_cached_tokens_total", "counter", &["model"]),
+    ("karat_prefix_computed_tokens_total", "counter", &["model"]),
+    ("karat_prefix_hits_total", "counter", &["model"]),
+    ("karat_prefix_tokens_total", "counter", &["model"]),
     ("karat_queue_samples", "gauge", &["model"]),
     ("karat_queue_tokens", "gauge", &["model"]),
     ("karat_queue_wait_seconds", "histogram", &["model"]),

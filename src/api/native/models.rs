@@ -89,6 +89,8 @@ struct GraphCard {
     /// Whether the graph is quantised in a way that makes a score depend on its batch; such a graph runs each sample
     /// alone, so that scores stay the same.
     runs_alone: bool,
+    /// Whether what samples begin with in common, such as a prompt with many candidates, is computed once.
+    shares_prefixes: bool,
     /// How the graph uses the machine, as measured when it was loaded for the first time.
     #[serde(skip_serializing_if = "Option::is_none")]
     calibration: Option<Calibration>,
@@ -162,6 +164,7 @@ fn graph_card(unit: &GraphUnit) -> GraphCard {
         provider: unit.provider,
         skipped_providers: unit.skipped.clone(),
         runs_alone: unit.batch_dependent,
+        shares_prefixes: unit.prefixes.as_ref().is_some_and(|prefixes| prefixes.shares),
         calibration: unit.calibration,
         signature: unit.signature.clone(),
     }

@@ -17,6 +17,8 @@ use crate::{
 const CACHE_BYTES: u64 = 64 << 20;
 const QUEUE_TOKENS: usize = 1 << 20;
 const CALIBRATION: Duration = Duration::from_secs(2);
+/// Memory for what decoders computed of prompts.
+const PREFIX_CACHE_BYTES: u64 = 256 << 20;
 
 pub(in crate::cli) struct Local {
     engine: Engine,
@@ -28,8 +30,12 @@ impl Local {
         let library = Library::load(onnxruntime)?;
         let engine = Engine::new(CACHE_BYTES);
         let metrics = Metrics::register(&Registry::new())?;
-        let options =
-            LoadOptions { repository: models.to_owned(), queue_tokens: QUEUE_TOKENS, calibration: CALIBRATION };
+        let options = LoadOptions {
+            repository: models.to_owned(),
+            queue_tokens: QUEUE_TOKENS,
+            calibration: CALIBRATION,
+            prefix_cache_bytes: PREFIX_CACHE_BYTES,
+        };
         load_repository(&engine, &library, &metrics, &options)?;
         if let Some(ModelStatus::Failed(reason)) = engine.models().get(&wishes.model) {
             return Err(reason.clone().into());

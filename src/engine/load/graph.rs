@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{LoadError, LoadOptions, digest::Digest, sessions::Plan};
+use super::{LoadError, LoadOptions, decoder::Decoder, digest::Digest, sessions::Plan};
 use crate::{
     domain::{Cut, ModelName, ModelVersion, Sample, TokenizedInput},
     engine::{Engine, GraphModel, GraphUnit, Model, ModelBody, WrittenRules},
@@ -10,7 +10,8 @@ use crate::{
     manifest::{self, GraphDefinition, Manifest},
     runtime::{
         RuntimeError,
-        ort::{GraphFile, Library},
+        ort::{Graph, GraphFile, Library, external_files},
+        prefix::PrefixCache,
     },
     schedule::{Job, Limits, Scheduler},
     telemetry::{Metrics, ModelMetrics},
@@ -23,6 +24,7 @@ pub(super) struct Loader<'a> {
     pub(super) library: &'a Library,
     pub(super) metrics: &'a Metrics,
     pub(super) options: &'a LoadOptions,
+    pub(super) prefixes: &'a PrefixCache,
     pub(super) name: &'a ModelName,
     pub(super) folder: &'a Path,
 }
@@ -62,6 +64,10 @@ impl Loader<'_> {
                 tokens,
                 reason,
             })?;
+            if let Some(prefixes) = &unit.prefixes {
+                // Nobody will send what it was warmed up with.
+                prefixes.forget();
+            }
             units.push(unit);
         }
         let graph =
@@ -87,6 +93,12 @@ impl Loader<'_> {
         for file in &definition.files {
             let name = file.strip_prefix(self.folder).unwrap_or(file);
             digest.file(self.folder, name)?;
+            // Weights in files of their own decide scores as much as the graph does.
+            let beside = file.parent().unwrap_or(self.folder);
+            let runtime = |source| LoadError::Runtime { path: definition.manifest.clone(), source };
+            for weights in external_files(file).map_err(runtime)? {
+                digest.file(beside, &weights)?;
+            }
         }
         Ok(digest.version())
     }
@@ -95,6 +107,9 @@ impl Loader<'_> {
         let Parts { definition, pipeline, metrics, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         let graph = self.library.open(&GraphFile { path: file, providers: &definition.providers }).map_err(runtime)?;
+        if let Some(shape) = graph.causal_shape() {
+            return self.causal_unit(parts, file, &graph, shape.context);
+        }
         let binding = manifest::bind_graph(definition, graph.signature(), pipeline.padding_id())?;
         let plan = Plan {
             library: self.library,
@@ -120,6 +135,50 @@ impl Loader<'_> {
             skipped: graph.skipped().to_vec(),
             batch_dependent: !graph.is_batch_invariant(),
             calibration: Some(calibration),
+            prefixes: None,
+            scheduler,
+        })
+    }
+
+    /// A graph that follows the contract for sharing prefixes.
+    fn causal_unit(
+        &self,
+        parts: &Parts<'_>,
+        file: &Path,
+        graph: &Graph,
+        context: usize,
+    ) -> Result<GraphUnit, LoadError> {
+        let Parts { definition, pipeline, metrics, .. } = *parts;
+        let outputs = manifest::bind_decoder(definition, graph.causal_outputs(), context, pipeline.max_tokens())?;
+        let decoder = Decoder {
+            library: self.library,
+            version: parts.version,
+            written: &definition.scheduling,
+            head: &*definition.head,
+            outputs,
+            cache: self.prefixes,
+            metrics,
+            token: parts.probes.first().map_or(0, |probe| probe.ids()[probe.len() / 2]),
+            file: &file.with_extension("rows.calibration.json"),
+            time: self.options.calibration,
+        };
+        let started =
+            decoder.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
+        let limits = Limits {
+            queued_tokens: self.options.queue_tokens,
+            tokens_per_second: started.calibration.tokens_per_second,
+            ..Limits::default()
+        };
+        let scheduler = Scheduler::start(started.executors, started.policy, limits, metrics.clone())
+            .map_err(|source| LoadError::Workers { path: definition.manifest.clone(), source })?;
+        Ok(GraphUnit {
+            id: self.engine.cache.new_graph(),
+            signature: graph.signature().clone(),
+            provider: graph.provider(),
+            skipped: graph.skipped().to_vec(),
+            batch_dependent: !graph.is_batch_invariant(),
+            calibration: Some(started.calibration),
+            prefixes: Some(started.shared),
             scheduler,
         })
     }

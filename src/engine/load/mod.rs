@@ -2,6 +2,7 @@
 //!
 //! One broken model doesn't stop the others: it is listed as failed, with its reason.
 
+mod decoder;
 mod digest;
 mod graph;
 mod sessions;
@@ -22,6 +23,7 @@ use crate::{
     runtime::{
         RuntimeError,
         ort::{GraphFile, Library},
+        prefix::PrefixCache,
     },
     schedule::StartError,
     telemetry::Metrics,
@@ -38,6 +40,8 @@ pub struct LoadOptions {
     pub queue_tokens: usize,
     /// How long measuring a graph may take when it is loaded for the first time; zero for not at all.
     pub calibration: Duration,
+    /// How much memory keys and values of prefixes may take, in bytes.
+    pub prefix_cache_bytes: u64,
 }
 
 /// Why a model, or the whole repository, can't be loaded.
@@ -164,7 +168,8 @@ pub fn load_repository(
     for name in folders.keys() {
         engine.set_status(name.clone(), ModelStatus::Loading);
     }
-    let loader = |name, folder| graph::Loader { engine, library, metrics, options, name, folder };
+    let prefixes = &PrefixCache::new(options.prefix_cache_bytes, metrics.prefix_cache());
+    let loader = |name, folder| graph::Loader { engine, library, metrics, options, prefixes, name, folder };
     let mut composites = BTreeMap::new();
     let mut builds = BTreeMap::new();
     for (name, folder) in &folders {

@@ -142,6 +142,6 @@ impl Plan<'_> {
 }
 
 /// The cores that this process may use.
-fn cores() -> NonZeroUsize {
+pub(super) fn cores() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }

@@ -1,6 +1,10 @@
 //! What the graph's file says that ONNX Runtime doesn't tell: its operators, and its inputs before it is loaded.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use prost::Message;
@@ -29,6 +33,16 @@ pub(super) fn read(path: &Path) -> Result<proto::Model, RuntimeError> {
         return Err(unreadable("it is no ONNX file: it holds no graph".into()));
     }
     Ok(model)
+}
+
+/// The files beside the graph at `path` that hold weights of it, as paths relative to its folder, each once.
+///
+/// # Errors
+/// When the file can't be read as a graph.
+pub fn external_files(path: &Path) -> Result<BTreeSet<PathBuf>, RuntimeError> {
+    let model = read(path)?;
+    let entries = model.graph.iter().flat_map(|graph| &graph.initializers).flat_map(|tensor| &tensor.external);
+    Ok(entries.filter(|entry| entry.key == "location").map(|entry| PathBuf::from(&entry.value)).collect())
 }
 
 /// Looks the model over.

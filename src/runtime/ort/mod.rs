@@ -21,4 +21,5 @@ mod trial;
 mod weights;
 
 pub use graph::{Graph, GraphFile};
+pub use inspect::external_files;
 pub use library::Library;

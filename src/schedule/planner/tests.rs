@@ -234,3 +234,24 @@ fn what_goes_before_a_job_is_counted() {
     assert_eq!(planner.tokens_before(500, Priority::Normal, now), 510);
     assert_eq!(planner.tokens_before(500, Priority::High, now), 0);
 }
+
+#[test]
+fn jobs_that_begin_alike_run_together_and_nobody_starves() {
+    let policy = Policy { shares_prefixes: true, budget: 1000, max_batch: 64, window: 64, ..Policy::default() };
+    let mut planner: Planner<Vec<u32>> = Planner::new(policy).with_texts(Vec::as_slice);
+    let now = Instant::now();
+    let mut push = |prompt: u32, own: u32, after: u64| {
+        let text = [vec![prompt; 300], vec![own; 20]].concat();
+        let job = Waiting { tokens: text.len(), priority: Priority::Normal, deadline: None, payload: text };
+        planner.push(job, now + Duration::from_millis(after))
+    };
+    let lone = push(1, 100, 0);
+    let crowd: Vec<JobId> = (0..40).map(|own| push(2, 200 + own, 1 + u64::from(own))).collect();
+    let ids = |batch: Option<Vec<Planned<Vec<u32>>>>| -> Vec<JobId> {
+        batch.unwrap().into_iter().map(|planned| planned.id).collect()
+    };
+    assert_eq!(ids(planner.plan(now, 1)), [lone], "it is due first, and nobody shares its prompt");
+    assert_eq!(ids(planner.plan(now, 1)), crowd[..35], "300 tokens once and 35 times 20");
+    assert_eq!(ids(planner.plan(now, 1)), crowd[35..]);
+    assert!(planner.is_empty() && planner.tokens() == 0);
+}

@@ -40,6 +40,7 @@ impl FakeModel {
             skipped: Vec::new(),
             batch_dependent: false,
             calibration: None,
+            prefixes: None,
             scheduler: Scheduler::start(executors, Policy::default(), limits, metrics.clone()).unwrap(),
         };
         let graph = Arc::new(GraphModel {

@@ -54,6 +54,7 @@ impl Unserved {
             repository: repository.path().to_owned(),
             queue_tokens: 1 << 20,
             calibration: Duration::ZERO,
+            prefix_cache_bytes: 1 << 20,
         };
         tokio::task::spawn_blocking(move || load_repository(&engine, &library(), &metrics, &options)).await.unwrap()
     }

@@ -1,0 +1,421 @@
+//! Keys and values of beginnings that were computed before, bounded in bytes.
+//!
+//! A text is cut into blocks of [`BLOCK`] tokens. A block is kept under the block before it and its own exact tokens, so
+//! that finding it proves that every token up to its end is the same: there is no hash that two texts could share.
+//! Blocks are immutable; the least recently used go first, and of those a text's last block before the ones it builds
+//! on. What one worker computes, another waits for (single flight).
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    runtime::{Cancellation, KeyValues, Past},
+    telemetry::PrefixCacheMetrics,
+};
+
+/// How many tokens a block has: what is shared with later requests ends at a multiple of this.
+pub const BLOCK: usize = 16;
+
+/// What a block weighs beside its keys and values.
+const OVERHEAD: usize = 512;
+
+/// Where a block stands: after nothing, in the texts of one graph, or after another block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Place {
+    Root(u64),
+    After(u64),
+}
+
+/// The blocks of all graphs of a process. Clones share them.
+#[derive(Clone)]
+pub struct PrefixCache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    capacity: usize,
+    state: Mutex<State>,
+    /// Signalled when a claim ends.
+    landed: Condvar,
+    metrics: PrefixCacheMetrics,
+}
+
+#[derive(Default)]
+struct State {
+    blocks: HashMap<Key, Block>,
+    /// Which blocks go first: the longest unused, and among those that were used together the last of the text.
+    order: BTreeMap<(u64, Reverse<usize>, u64), Key>,
+    depths: HashMap<u64, usize>,
+    bytes: usize,
+    /// Numbers roots, blocks and workers.
+    last_number: u64,
+    /// Counts uses.
+    clock: u64,
+    /// Which blocks are being computed, by their [`Trail`], and by which worker.
+    claims: HashMap<Trail, u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    place: Place,
+    tokens: Box<[u32]>,
+}
+
+struct Block {
+    root: u64,
+    number: u64,
+    values: Arc<KeyValues>,
+    depth: usize,
+    used: u64,
+}
+
+/// Names a block that isn't there yet, by a hash over everything up to its end. Two blocks that share one would only
+/// wait for each other without need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Trail(u64);
+
+impl Trail {
+    pub(super) fn start(root: u64) -> Self {
+        Self(root)
+    }
+
+    /// The trail after another block.
+    pub(super) fn then(self, tokens: &[u32]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (self.0, tokens).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+/// The blocks that a text begins with.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) root: u64,
+    pub(super) past: Vec<Past>,
+    pub(super) place: Place,
+    pub(super) trail: Trail,
+    /// How many tokens they are.
+    pub(super) tokens: usize,
+}
+
+impl PrefixCache {
+    /// A cache of at most `bytes`; 0 keeps nothing.
+    #[must_use]
+    pub fn new(bytes: u64, metrics: PrefixCacheMetrics) -> Self {
+        let capacity = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let shared = Shared { capacity, state: Mutex::default(), landed: Condvar::new(), metrics };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The memory that blocks take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// A number for a graph that no other graph of this cache has: a reloaded model never gets the old one's keys.
+    pub(super) fn new_root(&self) -> u64 {
+        self.lock().number()
+    }
+
+    /// The blocks that `ids` begin with, over at most `at_most` tokens.
+    pub(super) fn find(&self, root: u64, ids: &[u32], at_most: usize) -> Found {
+        let mut found =
+            Found { root, past: Vec::new(), place: Place::Root(root), trail: Trail::start(root), tokens: 0 };
+        let mut state = self.lock();
+        state.clock += 1;
+        let now = state.clock;
+        let (blocks, _) = ids[..at_most.min(ids.len())].as_chunks::<BLOCK>();
+        for tokens in blocks {
+            let key = Key { place: found.place, tokens: tokens.as_slice().into() };
+            let Some((number, values)) = state.touch(key, now) else { break };
+            found.past.push(Past::all(values));
+            found.place = Place::After(number);
+            found.trail = found.trail.then(tokens);
+            found.tokens += BLOCK;
+        }
+        found
+    }
+
+    /// Keeps a block of a text of `root` after `place`; gives where the next one would stand, or `None` when there is no room.
+    pub(super) fn insert(&self, root: u64, place: Place, tokens: &[u32], values: Arc<KeyValues>) -> Option<Place> {
+        let key = Key { place, tokens: tokens.into() };
+        let mut state = self.lock();
+        let now = state.clock;
+        if let Some((number, _)) = state.touch(key.clone(), now) {
+            return Some(Place::After(number));
+        }
+        let depth = match place {
+            Place::Root(_) => 0,
+            // Its turn to go may have come while this block was computed.
+            Place::After(number) => *state.depths.get(&number)? + 1,
+        };
+        let bytes = values.bytes() + OVERHEAD;
+        let number = state.number();
+        state.bytes += bytes;
+        state.depths.insert(number, depth);
+        state.order.insert((now, Reverse(depth), number), key.clone());
+        state.blocks.insert(key, Block { root, number, values, depth, used: now });
+        let evicted = state.shrink(self.shared.capacity);
+        self.shared.metrics.changed(state.bytes, evicted);
+        state.depths.contains_key(&number).then_some(Place::After(number))
+    }
+
+    /// Drops every block of a graph.
+    pub(super) fn forget(&self, root: u64) {
+        let mut state = self.lock();
+        let State { blocks, order, depths, bytes, .. } = &mut *state;
+        blocks.retain(|_, block| {
+            let stays = block.root != root;
+            if !stays {
+                order.remove(&(block.used, Reverse(block.depth), block.number));
+                depths.remove(&block.number);
+                *bytes -= block.values.bytes() + OVERHEAD;
+            }
+            stays
+        });
+        self.shared.metrics.changed(state.bytes, 0);
+    }
+
+    /// Someone who computes blocks that others may wait for.
+    pub(super) fn claimant(&self) -> Claimant {
+        Claimant { cache: self.clone(), number: self.lock().number() }
+    }
+
+    /// Blocks until nobody computes the block any more, or `cancel` is used.
+    pub(super) fn wait(&self, trail: Trail, cancel: &Cancellation) {
+        let _registration = cancel.on_cancel({
+            let cache = self.clone();
+            move || {
+                // Taken so that the notice can't fall between the waiter's check and its sleep.
+                drop(cache.lock());
+                cache.shared.landed.notify_all();
+            }
+        });
+        let mut state = self.lock();
+        while state.claims.contains_key(&trail) && !cancel.is_cancelled() {
+            state = self.shared.landed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for PrefixCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrefixCache").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Finds a block and marks it as used at `now`.
+    fn touch(&mut self, key: Key, now: u64) -> Option<(u64, Arc<KeyValues>)> {
+        let block = self.blocks.get_mut(&key)?;
+        let Block { number, depth, used, .. } = *block;
+        block.used = now;
+        let values = Arc::clone(&block.values);
+        self.order.remove(&(used, Reverse(depth), number));
+        self.order.insert((now, Reverse(depth), number), key);
+        Some((number, values))
+    }
+
+    /// Drops blocks until they fit; gives how many.
+    fn shrink(&mut self, capacity: usize) -> usize {
+        let mut dropped = 0;
+        while self.bytes > capacity {
+            let Some((_, key)) = self.order.pop_first() else { break };
+            if let Some(block) = self.blocks.remove(&key) {
+                self.depths.remove(&block.number);
+                self.bytes -= block.values.bytes() + OVERHEAD;
+                dropped += 1;
+            }
+        }
+        dropped
+    }
+}
+
+/// A worker's claims to blocks that it is about to compute. They end with it, whether it computed them or not.
+pub(super) struct Claimant {
+    cache: PrefixCache,
+    number: u64,
+}
+
+impl Claimant {
+    /// Claims the blocks of `trails`, in the order of the text, unless another worker computes the first of them.
+    pub(super) fn claim(&self, trails: &[Trail]) -> bool {
+        let mut state = self.cache.lock();
+        let first = trails.first().and_then(|trail| state.claims.get(trail));
+        if first.is_some_and(|owner| *owner != self.number) {
+            return false;
+        }
+        for trail in trails {
+            state.claims.entry(*trail).or_insert(self.number);
+        }
+        true
+    }
+
+    /// Lets a block go that has been computed.
+    pub(super) fn land(&self, trail: Trail) {
+        let mut state = self.cache.lock();
+        if state.claims.get(&trail) == Some(&self.number) {
+            state.claims.remove(&trail);
+            self.cache.shared.landed.notify_all();
+        }
+    }
+}
+
+impl Drop for Claimant {
+    fn drop(&mut self) {
+        self.cache.lock().claims.retain(|_, owner| *owner != self.number);
+        self.cache.shared.landed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::{
+        domain::ElementType,
+        runtime::{CausalShape, Numbers},
+        telemetry::Metrics,
+    };
+
+    const SHAPE: CausalShape =
+        CausalShape { layers: 1, kv_heads: 1, head_dim: 1, context: 1000, element: ElementType::Float32 };
+    const BYTES: u64 = (BLOCK * 8 + OVERHEAD) as u64;
+
+    fn cache(blocks: u64) -> PrefixCache {
+        PrefixCache::new(blocks * BYTES, Metrics::register(&Registry::new()).unwrap().prefix_cache())
+    }
+
+    fn values(number: f32) -> Arc<KeyValues> {
+        Arc::new(KeyValues::new(&SHAPE, BLOCK, Numbers::Float32([number; 2 * BLOCK].into())).unwrap())
+    }
+
+    /// Keeps every block of a text that begins with `letter`s.
+    fn keep(cache: &PrefixCache, root: u64, ids: &[u32]) -> Option<Place> {
+        let found = cache.find(root, ids, ids.len());
+        let mut place = found.place;
+        for block in ids[found.tokens..].chunks_exact(BLOCK) {
+            place = cache.insert(root, place, block, values(block[0] as f32))?;
+        }
+        Some(place)
+    }
+
+    fn text(letters: &[u32]) -> Vec<u32> {
+        letters.iter().flat_map(|letter| [*letter; BLOCK]).collect()
+    }
+
+    fn known(cache: &PrefixCache, root: u64, ids: &[u32]) -> usize {
+        cache.find(root, ids, ids.len()).tokens / BLOCK
+    }
+
+    #[test]
+    fn a_text_finds_exactly_the_blocks_that_it_begins_with() {
+        let cache = cache(100);
+        let (root, other) = (cache.new_root(), cache.new_root());
+        keep(&cache, root, &text(&[1, 2, 3])).unwrap();
+        for (ids, blocks) in
+            [(text(&[1, 2, 3]), 3), (text(&[1, 2, 4]), 2), (text(&[2, 3]), 0), (text(&[1, 2])[..31].to_vec(), 1)]
+        {
+            assert_eq!(known(&cache, root, &ids), blocks, "{ids:?}");
+            assert_eq!(known(&cache, other, &ids), 0, "another graph's");
+        }
+        let found = cache.find(root, &text(&[1, 2, 3]), 47);
+        assert_eq!((found.tokens, found.past.len()), (32, 2), "no block reaches beyond what is wanted");
+        assert_eq!(found.past[1].values.numbers(), values(2.0).numbers());
+        // One token differs in the middle of the first block.
+        let mut odd = text(&[1, 2]);
+        odd[7] = 9;
+        assert_eq!(known(&cache, root, &odd), 0);
+    }
+
+    #[test]
+    fn the_least_recently_used_go_first_and_ends_before_beginnings() {
+        let cache = cache(4);
+        let root = cache.new_root();
+        keep(&cache, root, &text(&[1, 2])).unwrap();
+        keep(&cache, root, &text(&[5, 6])).unwrap();
+        assert_eq!(known(&cache, root, &text(&[1, 2])), 2);
+        keep(&cache, root, &text(&[1, 3])).unwrap();
+        assert_eq!(known(&cache, root, &text(&[5, 6])), 1, "its end went");
+        assert_eq!(known(&cache, root, &text(&[1, 2])) + known(&cache, root, &text(&[1, 3])), 4);
+        assert!(cache.bytes() as u64 <= 4 * BYTES);
+    }
+
+    #[test]
+    fn a_text_that_does_not_fit_keeps_its_beginning() {
+        let cache = cache(2);
+        let root = cache.new_root();
+        assert_eq!(keep(&cache, root, &text(&[1, 2, 3, 4])), None);
+        assert_eq!(known(&cache, root, &text(&[1, 2, 3, 4])), 2);
+        let nothing = PrefixCache::new(0, Metrics::register(&Registry::new()).unwrap().prefix_cache());
+        assert_eq!(keep(&nothing, 1, &text(&[1])), None);
+        assert_eq!(nothing.bytes(), 0);
+    }
+
+    #[test]
+    fn a_graph_is_forgotten_and_no_other() {
+        let cache = cache(100);
+        let (root, other) = (cache.new_root(), cache.new_root());
+        keep(&cache, root, &text(&[1, 2])).unwrap();
+        keep(&cache, other, &text(&[1])).unwrap();
+        cache.forget(root);
+        assert_eq!((known(&cache, root, &text(&[1, 2])), known(&cache, other, &text(&[1]))), (0, 1));
+        assert_eq!(cache.bytes() as u64, BYTES);
+    }
+
+    #[test]
+    fn a_block_after_one_that_went_is_not_kept() {
+        let cache = cache(2);
+        let root = cache.new_root();
+        let place = keep(&cache, root, &text(&[1])).unwrap();
+        keep(&cache, root, &text(&[5, 6])).unwrap();
+        assert_eq!(known(&cache, root, &text(&[1])), 0);
+        assert_eq!(cache.insert(root, place, &text(&[2]), values(2.0)), None);
+    }
+
+    #[test]
+    fn a_worker_waits_for_what_another_computes() {
+        let cache = cache(100);
+        let root = cache.new_root();
+        let first = Trail::start(root).then(&text(&[1]));
+        let second = first.then(&text(&[2]));
+        let (ours, theirs) = (cache.claimant(), cache.claimant());
+        assert!(ours.claim(&[first, second]));
+        assert!(ours.claim(&[first]), "its own claims are no hindrance");
+        assert!(!theirs.claim(&[first]));
+        assert!(theirs.claim(&[]), "nothing is missing");
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| cache.wait(first, &Cancellation::new()));
+            ours.land(first);
+            waiter.join().unwrap();
+        });
+        assert!(theirs.claim(&[first]), "landed");
+        assert!(!theirs.claim(&[second]));
+        drop(ours);
+        assert!(theirs.claim(&[second]), "given up");
+        let cancel = Cancellation::new();
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| cache.wait(second, &cancel));
+            cancel.cancel();
+            waiter.join().unwrap();
+        });
+    }
+}

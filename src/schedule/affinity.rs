@@ -1,0 +1,105 @@
+//! Which texts run together where what they begin with is computed once.
+
+use std::cmp::Reverse;
+
+/// The most tokens of texts that share a pass without sharing much else: about as many as make the best use of one row.
+const ROW: usize = 256;
+
+/// Chooses who joins the first of `texts`, those with most of its beginning first: indices, the first one's included.
+///
+/// The budget counts each token that several texts begin with once. A text that doesn't fit is passed over. One that
+/// shares less than a quarter of what it adds joins only while all of them together fill no row.
+pub(super) fn kin(texts: &[&[u32]], budget: usize, most: usize) -> Vec<usize> {
+    let Some(first) = texts.first() else { return Vec::new() };
+    let mut others: Vec<(usize, usize)> = (1..texts.len()).map(|text| (common(first, texts[text]), text)).collect();
+    // The earlier of equals first: they are in the order in which they are due.
+    others.sort_by_key(|&(shared, text)| (Reverse(shared), text));
+    // In the order of the texts themselves, what a text shares with any other it shares with a neighbour.
+    let mut chosen: Vec<usize> = vec![0];
+    let mut tokens = first.len();
+    for (_, text) in others {
+        if chosen.len() >= most {
+            break;
+        }
+        let ids = texts[text];
+        let place = chosen.partition_point(|other| texts[*other] < ids);
+        let shared_with = |other: Option<&usize>| other.map_or(0, |other| common(texts[*other], ids));
+        let shared =
+            shared_with(place.checked_sub(1).and_then(|before| chosen.get(before))).max(shared_with(chosen.get(place)));
+        let added = ids.len() - shared;
+        let bound = if shared.saturating_mul(4) >= added { budget } else { budget.min(ROW) };
+        if tokens + added <= bound {
+            chosen.insert(place, text);
+            tokens += added;
+        }
+    }
+    chosen.sort_unstable();
+    chosen
+}
+
+fn common(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    /// A text that begins with `shared` tokens of a prompt and has `own` more.
+    fn text(prompt: u32, shared: usize, number: u32, own: usize) -> Vec<u32> {
+        [vec![prompt; shared], vec![1000 + number; own]].concat()
+    }
+
+    fn chosen(texts: &[Vec<u32>], budget: usize, most: usize) -> Vec<usize> {
+        kin(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>(), budget, most)
+    }
+
+    /// How many different beginnings the texts have: what is computed when nothing is computed twice.
+    fn unique(texts: &[Vec<u32>]) -> usize {
+        texts.iter().flat_map(|text| (1..=text.len()).map(|end| &text[..end])).collect::<HashSet<_>>().len()
+    }
+
+    #[test]
+    fn candidates_of_one_prompt_run_together_whatever_stands_between() {
+        let mut texts: Vec<Vec<u32>> = Vec::new();
+        for number in 0..8 {
+            texts.push(text(1, 500, number, 30));
+            texts.push(text(2, 500, number, 30));
+        }
+        assert_eq!(chosen(&texts, 2048, 64), [0, 2, 4, 6, 8, 10, 12, 14]);
+        assert_eq!(chosen(&texts, 600, 64), [0, 2, 4], "500 tokens and three times 30 fit");
+        assert_eq!(chosen(&texts, 2048, 3), [0, 2, 4]);
+    }
+
+    #[test]
+    fn a_text_that_does_not_fit_is_passed_over() {
+        let texts = [text(1, 100, 0, 10), text(1, 100, 1, 900), text(1, 100, 2, 10)];
+        assert_eq!(chosen(&texts, 500, 64), [0, 2]);
+        assert_eq!(chosen(&[text(1, 900, 0, 10)], 500, 64), [0], "the first always runs");
+    }
+
+    #[test]
+    fn strangers_share_a_pass_only_while_it_is_short() {
+        let short = [text(1, 10, 0, 10), text(2, 100, 0, 10), text(3, 100, 0, 10), text(4, 200, 0, 10)];
+        assert_eq!(chosen(&short, 2048, 64), [0, 1, 2]);
+        // A template's first words are not much to share.
+        let template = [text(1, 20, 0, 1000), text(1, 20, 1, 1000)];
+        assert_eq!(chosen(&template, 4096, 64), [0]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_budget_counts_every_token_once(
+            texts in vec(vec(0..3_u32, 1..20), 1..15), budget in 1..60_usize, most in 1..10_usize,
+        ) {
+            let chosen = chosen(&texts, budget, most);
+            prop_assert!(chosen.contains(&0) && chosen.len() <= most && chosen.is_sorted_by(|a, b| a < b));
+            let together: Vec<Vec<u32>> = chosen.iter().map(|text| texts[*text].clone()).collect();
+            prop_assert!(unique(&together) <= budget.max(texts[0].len()));
+        }
+    }
+}
