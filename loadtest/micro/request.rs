@@ -111,6 +111,7 @@ fn model(metrics: &Metrics) -> Model {
         pipeline: Arc::new(pipeline()),
         head: head::CATALOGUE.build(&Choice::named("scalar")).unwrap(),
         units: vec![unit],
+        critic: None,
     };
     Model {
         name: name(),

@@ -189,6 +189,10 @@ impl From<ScoreError> for Problem {
                 tracing::error!(%model, error = %error, "a forward pass failed");
                 format!("the model {model} failed in its forward pass; the server's log has the cause")
             }
+            ScoreError::Generate { model, .. } => {
+                tracing::error!(%model, error = %error, "a text broke off");
+                format!("the model {model} broke off while it wrote; the server's log has the cause")
+            }
             ScoreError::Head { .. } | ScoreError::Panicked | ScoreError::Statistic { .. } => {
                 tracing::error!(error = %error, "a request failed");
                 error.to_string()
@@ -199,19 +203,25 @@ impl From<ScoreError> for Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = self.kind.status();
-        let body = ProblemBody {
+impl Problem {
+    /// The problem as data, for replies that have begun already.
+    pub(crate) fn into_body(self) -> impl Serialize {
+        ProblemBody {
             r#type: format!("urn:karat:problem:{}", self.kind.slug()),
             title: self.kind.title(),
-            status: status.as_u16(),
+            status: self.kind.status().as_u16(),
             detail: self.detail,
             index: self.index,
-        };
-        let mut response = (status, Json(body)).into_response();
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, retry_after) = (self.kind.status(), self.retry_after);
+        let mut response = (status, Json(self.into_body())).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        set_retry_after(self.retry_after, response.headers_mut());
+        set_retry_after(retry_after, response.headers_mut());
         response
     }
 }

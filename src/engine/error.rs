@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     aggregate::AggregationError,
     domain::{ModelName, NonFinite, catalogue::ChoiceError},
+    generate::{self, GenerateError},
     head::{HeadError, ProbeError},
     runtime::RuntimeError,
     schedule::Refusal,
@@ -144,6 +145,36 @@ pub enum ScoreError {
         /// The cause.
         source: NonFinite,
     },
+    /// The model writes no critiques.
+    #[error("the model {model} writes no critiques; choose one whose manifest has a [critique] table")]
+    WritesNothing {
+        /// The model.
+        model: ModelName,
+    },
+    /// The context has no room for a critique.
+    #[error(
+        "the question has {prompt} tokens and the model takes {most} with the critique, so {wanted} more don't fit; \
+         shorten the response, or ask for fewer tokens"
+    )]
+    NoRoom {
+        /// The question's length.
+        prompt: usize,
+        /// How many tokens were asked for.
+        wanted: usize,
+        /// The model's limit.
+        most: usize,
+    },
+    /// Texts can't be written now, or not so many or so long.
+    #[error(transparent)]
+    NotWritten(#[from] generate::Refusal),
+    /// A text broke off.
+    #[error("the model {model} broke off: {source}")]
+    Generate {
+        /// The model.
+        model: ModelName,
+        /// The cause.
+        source: GenerateError,
+    },
     /// The model's workers have stopped.
     #[error("the server is shutting down; send the request to another one")]
     Stopped,
@@ -157,7 +188,7 @@ impl ScoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Sample { source: TextError::TooLong(_), .. } => ErrorKind::TooLong,
+            Self::Sample { source: TextError::TooLong(_), .. } | Self::NoRoom { .. } => ErrorKind::TooLong,
             Self::Sample { source: TextError::File { .. } | TextError::Config { .. }, .. } | Self::Panicked => {
                 ErrorKind::Internal
             }
@@ -170,7 +201,20 @@ impl ScoreError {
             | Self::Head { source: HeadError::NoSteps | HeadError::NoTokens, .. }
             | Self::Aggregate { .. }
             | Self::Probe { .. }
+            | Self::WritesNothing { .. }
             | Self::Sample { .. } => ErrorKind::Invalid,
+            Self::NotWritten(refusal) => match refusal {
+                generate::Refusal::TooLarge { .. } | generate::Refusal::TooMany { .. } | generate::Refusal::Empty => {
+                    ErrorKind::Invalid
+                }
+                generate::Refusal::Full(_) => ErrorKind::Overloaded,
+                generate::Refusal::Stopped => ErrorKind::Unavailable,
+            },
+            Self::Generate { source, .. } => match source {
+                GenerateError::Stopped => ErrorKind::Unavailable,
+                GenerateError::Panicked => ErrorKind::Internal,
+                GenerateError::Runtime(_) | GenerateError::NotFinite => ErrorKind::Runtime,
+            },
             Self::UnknownModel { .. } => ErrorKind::NotFound,
             Self::Loading { .. }
             | Self::Building { .. }
@@ -200,7 +244,7 @@ impl ScoreError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after(),
-            Self::Loading { .. } => Some(Duration::from_secs(1)),
+            Self::Loading { .. } | Self::NotWritten(generate::Refusal::Full(_)) => Some(Duration::from_secs(1)),
             Self::Building { .. } => Some(Duration::from_secs(30)),
             _ => None,
         }

@@ -8,6 +8,7 @@
 //! pass. Everything about one request is admitted or refused together.
 
 mod cache;
+mod critique;
 mod error;
 mod evaluate;
 mod load;
@@ -22,6 +23,7 @@ use std::{
     time::Instant,
 };
 
+pub use critique::{Critic, Critique, CritiqueEvent, CritiqueRequest, Critiques, Ending};
 pub use error::{ErrorKind, ScoreError};
 pub use load::{LoadError, LoadOptions, load_repository};
 pub use model::{CompositeMember, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};

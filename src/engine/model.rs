@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Critic;
 use crate::{
     aggregate::{Aggregation, MembersShape},
     domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice},
@@ -76,6 +77,8 @@ pub struct GraphModel {
     pub head: Box<dyn Head>,
     /// The graphs, whose members are strung together in this order.
     pub units: Vec<GraphUnit>,
+    /// What writes critiques, if the model does.
+    pub critic: Option<Critic>,
 }
 
 /// One graph with its workers.
@@ -167,6 +170,12 @@ impl Model {
         }
     }
 
+    /// Whether the model writes critiques.
+    #[must_use]
+    pub fn writes_critiques(&self) -> bool {
+        matches!(&self.body, ModelBody::Graph(graph) if graph.critic.is_some())
+    }
+
     /// Whether the model scores pairs of responses, each sample the preference for its first one.
     #[must_use]
     pub fn judges_pairs(&self) -> bool {
@@ -194,6 +203,7 @@ impl Model {
     pub(super) fn shutdown(&self) {
         if let ModelBody::Graph(graph) = &self.body {
             graph.units.iter().for_each(|unit| unit.scheduler.shutdown());
+            graph.critic.iter().for_each(|critic| critic.generator.shutdown());
         }
     }
 }

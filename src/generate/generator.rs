@@ -5,6 +5,7 @@ use std::{
     io,
     num::NonZeroUsize,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
     thread::{self, JoinHandle},
 };
 
@@ -138,6 +139,16 @@ impl Stream {
     /// What comes next; `None` after the end or an error.
     pub async fn next(&mut self) -> Option<Result<Event, GenerateError>> {
         self.events.recv().await
+    }
+
+    /// What comes next, for those who wait for several texts at once.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Event, GenerateError>>> {
+        self.events.poll_recv(context)
+    }
+
+    /// Ends the text.
+    pub fn close(&mut self) {
+        self.events.close();
     }
 }
 

@@ -15,12 +15,10 @@ mod generator;
 mod memory;
 mod sampling;
 mod slots;
-mod stop;
 mod worker;
 
 pub use generator::{Event, Finish, GenerateError, Generator, Limits, Order, Refusal, Stream};
 pub use sampling::{Picked, Sampler, Sampling, SamplingError};
-pub use stop::{EmptyStop, Passed, StopMatcher, StopStrings};
 
 #[cfg(test)]
 mod tests;

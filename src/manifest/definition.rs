@@ -1,14 +1,19 @@
 //! A manifest whose parts fit each other: every rule built, every contradiction refused.
 
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
-use super::{FILE_NAME, FileList, GraphInputs, Manifest, ManifestError, OutputList, SchedulingSection};
+use super::{
+    CritiqueSection, FILE_NAME, FileList, GraphInputs, Manifest, ManifestError, OutputList, SchedulingSection,
+};
 use crate::{
     aggregate::{self, Aggregation, MembersShape},
-    domain::{ModelName, catalogue::Choice},
+    domain::{ModelName, Pattern, catalogue::Choice},
     head::{self, Head, Probing},
     runtime::Provider,
-    text::TextConfig,
+    text::{RatingParser, StopStrings, TextConfig},
     transform::Chain,
 };
 
@@ -44,6 +49,56 @@ pub struct GraphDefinition {
     pub aggregate: Box<dyn Aggregation>,
     /// What happens to the reward after that.
     pub transforms: Chain,
+    /// How critiques are written, if the model writes any.
+    pub critique: Option<CritiqueDefinition>,
+}
+
+/// How a model writes critiques.
+#[derive(Debug, Clone)]
+pub struct CritiqueDefinition {
+    /// What is asked: the places are what was said before the response, and the response.
+    pub request: Pattern,
+    /// The most tokens of a critique, unless a request says otherwise.
+    pub max_tokens: NonZeroUsize,
+    /// What ends a critique.
+    pub stop: StopStrings,
+    /// Tokens that end a critique, beside the end-of-sequence token.
+    pub end_tokens: Vec<String>,
+    /// Finds the number that a judge writes.
+    pub rating: Option<RatingParser>,
+    /// The most critiques that are written at once.
+    pub texts: NonZeroUsize,
+}
+
+impl CritiqueDefinition {
+    /// Builds what a manifest writes.
+    ///
+    /// # Errors
+    /// The key, and what is wrong with it.
+    fn new(section: CritiqueSection) -> Result<Self, (&'static str, String)> {
+        let CritiqueSection { request, max_tokens, stop, end_tokens, rating, rating_range, texts } = section;
+        let rating = match (rating, rating_range) {
+            (Some(pattern), range) => {
+                Some(RatingParser::new(&pattern, range).map_err(|reason| ("critique.rating", reason))?)
+            }
+            (None, Some(_)) => {
+                return Err((
+                    "critique.rating_range",
+                    "there is a range and no rating; write critique.rating".to_owned(),
+                ));
+            }
+            (None, None) => None,
+        };
+        Ok(Self {
+            request: Pattern::parse(&request, &["prompt", "response"])
+                .map_err(|reason| ("critique.request", reason))?,
+            stop: StopStrings::new(stop).map_err(|error| ("critique.stop", error.to_string()))?,
+            max_tokens,
+            end_tokens,
+            rating,
+            texts,
+        })
+    }
 }
 
 /// A composite of other models.
@@ -92,6 +147,13 @@ impl Definition {
         };
         let aggregate = aggregate::CATALOGUE.build(&manifest.aggregate).map_err(|error| rule("aggregate")(&error))?;
 
+        if manifest.critique.is_some() && !manifest.ensemble.is_empty() {
+            return Err(refuse(
+                "critique",
+                "a composite has no graph that could write".to_owned(),
+                "put the table into the manifest of a model with a graph of its own",
+            ));
+        }
         let (graph, text) = match (manifest.graph, manifest.text, manifest.ensemble.is_empty()) {
             (Some(graph), Some(text), true) => (graph, text),
             (None, None, false) => {
@@ -178,6 +240,11 @@ impl Definition {
         if manifest.providers.is_empty() {
             return Err(refuse("providers", "the list is empty".to_owned(), "write providers = [\"cpu\"]"));
         }
+        let critique = manifest
+            .critique
+            .map(CritiqueDefinition::new)
+            .transpose()
+            .map_err(|(key, found)| refuse(key, found, "see the manifest reference"))?;
         Ok(Self::Graph(Box::new(GraphDefinition {
             manifest: path.clone(),
             files,
@@ -189,6 +256,7 @@ impl Definition {
             scheduling: manifest.scheduling,
             aggregate,
             transforms,
+            critique,
         })))
     }
 }

@@ -47,6 +47,9 @@ pub struct Manifest {
     /// How samples become tokens.
     #[serde(default)]
     pub text: Option<TextConfig>,
+    /// Lets the model write critiques (`POST /v1/critique`). Its graph must be a decoder with the output `logits`.
+    #[serde(default)]
+    pub critique: Option<CritiqueSection>,
     /// The models that a composite is made of, in order.
     #[serde(default)]
     pub ensemble: Vec<MemberSection>,
@@ -108,6 +111,35 @@ pub struct GraphInputs {
     pub position_ids: Option<String>,
 }
 
+/// How a model writes critiques.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CritiqueSection {
+    /// What the model is asked, as the user's turn: `{prompt}` stands for what was said before the response, `{response}`
+    /// for the response. What is scored afterwards is this turn with the critique as the assistant's.
+    #[serde(default = "default_request")]
+    pub request: String,
+    /// The most tokens of a critique, unless a request says otherwise.
+    #[serde(default = "default_critique_tokens")]
+    pub max_tokens: NonZeroUsize,
+    /// Texts that end a critique when they appear, and aren't part of it.
+    #[serde(default)]
+    pub stop: Vec<String>,
+    /// Tokens that end a critique, beside the end-of-sequence token.
+    #[serde(default)]
+    pub end_tokens: Vec<String>,
+    /// For judges that write a number: a regular expression whose first group is the number. The last match counts; a
+    /// critique without one has the rating null.
+    #[serde(default)]
+    pub rating: Option<String>,
+    /// The lowest and the highest rating; one outside is null.
+    #[serde(default)]
+    pub rating_range: Option<[f64; 2]>,
+    /// The most critiques that are written at once.
+    #[serde(default = "default_texts")]
+    pub texts: NonZeroUsize,
+}
+
 /// One model of a composite.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -152,6 +184,18 @@ fn default_aggregate() -> Choice {
 
 fn default_providers() -> Vec<Provider> {
     vec![Provider::Cpu]
+}
+
+fn default_request() -> String {
+    "[Question]: {prompt}\n[Response]: {response}\n\n[Evaluation]:".to_owned()
+}
+
+fn default_critique_tokens() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(255)
+}
+
+fn default_texts() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(15)
 }
 
 fn head_schema(generator: &mut SchemaGenerator) -> Schema {

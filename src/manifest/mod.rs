@@ -15,8 +15,10 @@ use std::{
 };
 
 pub use bind::{bind_decoder, bind_graph};
-pub use definition::{CompositeDefinition, Definition, GraphDefinition, MemberDefinition};
-pub use document::{FileList, GraphInputs, GraphSection, Manifest, MemberSection, OutputList, SchedulingSection};
+pub use definition::{CompositeDefinition, CritiqueDefinition, Definition, GraphDefinition, MemberDefinition};
+pub use document::{
+    CritiqueSection, FileList, GraphInputs, GraphSection, Manifest, MemberSection, OutputList, SchedulingSection,
+};
 pub use reference::{reference, schema};
 
 /// The name of a manifest in a model's folder.

@@ -7,9 +7,12 @@
 //! This is the only layer that names the tokenizer library.
 
 mod config;
+mod detokenize;
 mod probe;
+mod rating;
 mod render;
 mod retemplate;
+mod stop;
 mod template;
 mod truncate;
 
@@ -21,8 +24,11 @@ use std::{
 use tokenizers::Tokenizer;
 
 pub use config::{Ending, Render, TextConfig, TextOptions, Truncation};
+pub use detokenize::Detokenizer;
+pub use rating::RatingParser;
 use render::{Rendered, Renderer};
 pub use retemplate::{Markers, PolicyTemplate, TurnMarkers};
+pub use stop::{EmptyStop, Passed, StopMatcher, StopStrings};
 
 use crate::domain::{RenderedText, Sample, TokenizedInput};
 

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tower_http::request_id::RequestId;
 
 use super::{
-    request::{Options, answer, check_count, samples, turns, unknown_model},
+    request::{Options, answer, check_count, samples, turns},
     result::{Include, SampleResult, UsageBody},
 };
 use crate::{
@@ -143,7 +143,7 @@ async fn compare(
     if body.beta.is_some_and(|beta| !(beta.is_finite() && beta > 0.0)) {
         return Err(invalid("beta must be a finite number above 0"));
     }
-    let judged = judges_pairs(&state, options.model())?;
+    let judged = state.engine.model(&options.model_name()?)?.judges_pairs();
     let samples = if judged { together(body.pairs)? } else { apart(body.pairs)? };
     let request = options.into_request(samples, false, &state.limits)?;
     let scored = state.engine.score(request).await.map_err(Problem::from);
@@ -180,12 +180,6 @@ async fn compare(
         usage: report.usage.into(),
     };
     Ok(Timed { timings: report.timings, body: response })
-}
-
-/// Whether the model looks at both responses of a pair at once.
-fn judges_pairs(state: &AppState, model: &str) -> Result<bool, Problem> {
-    let name: ModelName = model.parse().map_err(|_| unknown_model(model))?;
-    Ok(state.engine.model(&name)?.judges_pairs())
 }
 
 /// One sample for each response, chosen and rejected in turn.

@@ -3,6 +3,7 @@
 mod best_of_n;
 mod catalogue;
 mod compare;
+mod critique;
 mod evaluate;
 mod health;
 mod models;
@@ -22,6 +23,7 @@ pub(super) fn router() -> ApiRouter<AppState> {
         .merge(score::routes())
         .merge(best_of_n::routes())
         .merge(compare::routes())
+        .merge(critique::routes())
         .merge(process::routes())
         .merge(tokens::routes())
         .merge(evaluate::routes())

@@ -69,17 +69,14 @@ impl Options {
     ) -> Result<ScoreRequest, Problem> {
         let invalid = |detail: String| Problem::new(ProblemType::InvalidRequest, detail);
         check_count(samples.len(), limits)?;
-        if self.timeout_ms == Some(0) {
-            return Err(invalid("timeout_ms must be at least 1".to_owned()));
-        }
+        let deadline = self.deadline()?;
+        let model = self.model_name()?;
         let context = Context::default()
             .with_references(self.references)
             .and_then(|context| context.with_margins(self.margins))
             .and_then(|context| context.with_counts(&self.counts))
             .map_err(|error| invalid(error.to_string()))?
             .with_successes(self.successes);
-        let model: ModelName = self.model.parse().map_err(|_| unknown_model(&self.model))?;
-        let deadline = self.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
         Ok(ScoreRequest::new(model, samples)?
             .with_aggregate(self.aggregate)
             .with_transforms(self.transforms)
@@ -88,6 +85,29 @@ impl Options {
             .with_deadline(deadline)
             .with_context(context)
             .as_group(grouped))
+    }
+
+    /// When to give up, if a request that arrives now says so.
+    pub(super) fn deadline(&self) -> Result<Option<Instant>, Problem> {
+        if self.timeout_ms == Some(0) {
+            return Err(Problem::new(ProblemType::InvalidRequest, "timeout_ms must be at least 1"));
+        }
+        Ok(self.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))))
+    }
+
+    /// The model's name, if it can be one.
+    pub(super) fn model_name(&self) -> Result<ModelName, Problem> {
+        self.model.parse().map_err(|_| unknown_model(&self.model))
+    }
+
+    /// What happens to samples that are too long, if the request says so.
+    pub(super) fn truncation(&self) -> Option<Truncation> {
+        self.truncation
+    }
+
+    /// The same for another model.
+    pub(super) fn of_model(self, model: String) -> Self {
+        Self { model, ..self }
     }
 
     /// The model's name as the request writes it.

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{LoadError, LoadOptions, decoder::Decoder, digest::Digest, sessions::Plan};
+use super::{LoadError, LoadOptions, critic, decoder::Decoder, digest::Digest, sessions::Plan};
 use crate::{
     domain::{Cut, ModelName, ModelVersion, Sample, TokenizedInput},
     engine::{Engine, GraphModel, GraphUnit, Model, ModelBody, WrittenRules},
@@ -57,8 +57,10 @@ impl Loader<'_> {
             probes: &probes,
             metrics: &metrics,
         };
+        let mut critic = None;
         for file in &definition.files {
-            let unit = self.unit(&parts, file)?;
+            let graph = self.open(&definition, file)?;
+            let unit = self.unit(&parts, file, &graph)?;
             warm_up(&unit.scheduler, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
                 path: path.clone(),
                 tokens,
@@ -69,9 +71,21 @@ impl Loader<'_> {
                 prefixes.forget();
             }
             units.push(unit);
+            // Of several graphs, the first one writes.
+            if let (None, Some(critique)) = (&critic, &definition.critique) {
+                let (definition, pipeline, metrics, probe) = (&definition, &pipeline, &metrics, probes.first());
+                let parts = critic::Parts { definition, critique, pipeline, graph: &graph, metrics, probe };
+                critic = Some(critic::start(&parts)?);
+            }
         }
-        let graph =
-            GraphModel { name: self.name.clone(), metrics, pipeline: Arc::new(pipeline), head: definition.head, units };
+        let graph = GraphModel {
+            name: self.name.clone(),
+            metrics,
+            pipeline: Arc::new(pipeline),
+            head: definition.head,
+            units,
+            critic,
+        };
         Ok(Model {
             name: self.name.clone(),
             version,
@@ -103,12 +117,17 @@ impl Loader<'_> {
         Ok(digest.version())
     }
 
-    fn unit(&self, parts: &Parts<'_>, file: &Path) -> Result<GraphUnit, LoadError> {
+    fn open(&self, definition: &GraphDefinition, file: &Path) -> Result<Graph, LoadError> {
+        let file = GraphFile { path: file, providers: &definition.providers };
+        let runtime = |source| LoadError::Runtime { path: definition.manifest.clone(), source };
+        self.library.open(&file).map_err(runtime)
+    }
+
+    fn unit(&self, parts: &Parts<'_>, file: &Path, graph: &Graph) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, metrics, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
-        let graph = self.library.open(&GraphFile { path: file, providers: &definition.providers }).map_err(runtime)?;
         if let Some(shape) = graph.causal_shape() {
-            return self.causal_unit(parts, file, &graph, shape.context);
+            return self.causal_unit(parts, file, graph, shape.context);
         }
         let binding = manifest::bind_graph(definition, graph.signature(), pipeline.padding_id())?;
         let plan = Plan {
@@ -120,7 +139,7 @@ impl Loader<'_> {
             file: file.with_extension("calibration.json"),
             time: self.options.calibration,
         };
-        let (calibration, executors) = plan.start(&graph, &binding).map_err(runtime)?;
+        let (calibration, executors) = plan.start(graph, &binding).map_err(runtime)?;
         let limits = Limits {
             queued_tokens: self.options.queue_tokens,
             tokens_per_second: calibration.tokens_per_second,

@@ -2,6 +2,7 @@
 //!
 //! One broken model doesn't stop the others: it is listed as failed, with its reason.
 
+mod critic;
 mod decoder;
 mod digest;
 mod graph;

@@ -49,6 +49,7 @@ impl FakeModel {
             pipeline: Arc::new(pipeline()),
             head: head::CATALOGUE.build(&Choice::named("scalar")).unwrap(),
             units: vec![unit],
+            critic: None,
         });
         let model = Model {
             name: name.clone(),

@@ -19,6 +19,13 @@ impl StopStrings {
     pub fn new(texts: Vec<String>) -> Result<Self, EmptyStop> {
         if texts.iter().any(String::is_empty) { Err(EmptyStop) } else { Ok(Self(texts)) }
     }
+
+    /// These and others.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
 }
 
 /// Passes text on until a stop string appears.
