@@ -46,8 +46,14 @@ async fn server() -> Server {
     let repository = Repository::empty();
     add(&repository, "likely", "\"log_probability\"", CRITIQUE);
     add(&repository, "summed", "{ log_probability = { reduce = \"sum\" } }", "");
-    add(&repository, "follow", "{ follow_up = { categories = { a = { positive = [\"17 60\"], negative = [\"11\"] } } } }", "");
-    let choices = "{ judge = { pair = { question = \"{prompt} {first} {second}\", first = [\"30\"], second = [\"40\"] } } }";
+    add(
+        &repository,
+        "follow",
+        "{ follow_up = { categories = { a = { positive = [\"17 60\"], negative = [\"11\"] } } } }",
+        "",
+    );
+    let choices =
+        "{ judge = { pair = { question = \"{prompt} {first} {second}\", first = [\"30\"], second = [\"40\"] } } }";
     add(&repository, "judge", choices, "");
     let rated = format!("{CRITIQUE}rating = '(\\d+) \\d+ \\d+$'\nrating_range = [0, 400]\n");
     add(&repository, "rated", "\"log_probability\"", &rated);
