@@ -50,6 +50,9 @@ pub(crate) struct BareArguments {
     /// Stop after this long, whatever is left
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     at_most: f64,
+    /// Rest so long between two passes, as a session does while a server and its client do their part
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    rest: u64,
 }
 
 #[derive(Debug, Args)]
@@ -183,6 +186,9 @@ pub(crate) fn bare(arguments: &BareArguments) -> Result<BareReport, Failure> {
     let mut times = Times::new()?;
     let (started, limit) = (Instant::now(), Duration::from_secs_f64(arguments.at_most));
     for batch in batches.iter().cycle().take(arguments.passes) {
+        if arguments.rest > 0 {
+            thread::sleep(Duration::from_micros(arguments.rest));
+        }
         let began = Instant::now();
         session.run(batch, &Cancellation::default())?;
         times.record(began.elapsed());

@@ -10,7 +10,7 @@ use crate::{
     api::{self, AppState},
     engine::{Engine, LoadError, LoadOptions, ModelStatus, load_repository},
     runtime::ort::Library,
-    server::{self, StopSignals},
+    server::{self, Drained, StopSignals},
     settings::ServeSettings,
     telemetry::{self, Metrics},
 };
@@ -74,7 +74,9 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
             }
         }
     };
-    server::run(listener, api::router(state), stop, settings.patience()).await?;
+    if server::run(listener, api::router(state), stop, settings.patience()).await? == Drained::Overdue {
+        engine.stop();
+    }
     tokio::task::spawn_blocking(move || engine.shutdown()).await?;
     fatal_error.try_recv().map_or(Ok(()), |reason| Err(reason.into()))
 }

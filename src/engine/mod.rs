@@ -97,13 +97,21 @@ impl Engine {
         self.models.write().unwrap_or_else(PoisonError::into_inner).insert(name, status);
     }
 
-    /// Finishes what is queued and stops every worker.
+    /// Finishes what is queued and stops every worker. Blocks until then.
     pub fn shutdown(&self) {
-        for status in self.models().into_values() {
-            if let ModelStatus::Ready(model) = status {
-                model.shutdown();
-            }
-        }
+        self.ready().for_each(|model| model.shutdown());
+    }
+
+    /// Gives up what is queued and what runs: every request fails at once.
+    pub fn stop(&self) {
+        self.ready().for_each(|model| model.stop());
+    }
+
+    fn ready(&self) -> impl Iterator<Item = Arc<Model>> {
+        self.models().into_values().filter_map(|status| match status {
+            ModelStatus::Ready(model) => Some(model),
+            ModelStatus::Loading | ModelStatus::Failed(_) => None,
+        })
     }
 
     /// The model of that name, if it takes requests.

@@ -206,4 +206,11 @@ impl Model {
             graph.critic.iter().for_each(|critic| critic.generator.shutdown());
         }
     }
+
+    /// Gives up what is queued and what runs.
+    pub(super) fn stop(&self) {
+        if let ModelBody::Graph(graph) = &self.body {
+            graph.units.iter().for_each(|unit| unit.scheduler.stop());
+        }
+    }
 }

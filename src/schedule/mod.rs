@@ -10,6 +10,7 @@
 //! [`Scheduler`] drives it. [`calibrate`] measures which [`Policy`] suits a model on a machine.
 
 mod affinity;
+mod admission;
 pub mod calibrate;
 mod job;
 mod memory;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     ops::Range,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{Policy, Priority, affinity};
@@ -109,7 +109,8 @@ impl<T> Planner<T> {
     pub fn push(&mut self, job: Waiting<T>, now: Instant) -> JobId {
         let id = JobId(self.next);
         self.next += 1;
-        let due = now + self.policy.due_after(job.tokens, job.priority);
+        let remaining = job.deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let due = now + self.policy.due_after(job.tokens, job.priority, remaining);
         self.order.insert((due, id));
         if let Some(deadline) = job.deadline {
             self.deadlines.insert((deadline, id));
@@ -156,10 +157,11 @@ impl<T> Planner<T> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
 
-    /// How many waiting tokens go before a job of `tokens` tokens that arrives at `now`.
+    /// How many waiting tokens go before a job of `tokens` tokens that arrives at `now` and is wanted within
+    /// `remaining`.
     #[must_use]
-    pub fn tokens_before(&self, tokens: usize, priority: Priority, now: Instant) -> usize {
-        let due = now + self.policy.due_after(tokens, priority);
+    pub fn tokens_before(&self, tokens: usize, priority: Priority, remaining: Duration, now: Instant) -> usize {
+        let due = now + self.policy.due_after(tokens, priority, Some(remaining));
         let before = self.order.range(..=(due, JobId(u64::MAX)));
         before.filter_map(|(_, id)| self.jobs.get(id)).map(|entry| entry.job.tokens).sum()
     }

@@ -59,9 +59,10 @@ impl Policy {
     /// How long after its arrival a job is due: from then on only jobs that were due earlier go before it.
     ///
     /// Short jobs are due sooner, so that one doesn't wait behind a flood of long ones; a job's due time never
-    /// moves, so that no stream of short ones keeps it waiting for ever.
+    /// moves, so that no stream of short ones keeps it waiting for ever. A job that is wanted within `remaining` is
+    /// overtaken for half of that time at most.
     #[must_use]
-    pub fn due_after(&self, tokens: usize, priority: Priority) -> Duration {
+    pub fn due_after(&self, tokens: usize, priority: Priority, remaining: Option<Duration>) -> Duration {
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         let steps = match priority {
             Priority::High => 0,
@@ -71,6 +72,7 @@ impl Policy {
         self.patience
             .saturating_mul(tokens)
             .min(self.age_bound)
+            .min(remaining.map_or(Duration::MAX, |remaining| remaining / 2))
             .saturating_add(self.priority_step.saturating_mul(steps))
     }
 }

@@ -1,7 +1,7 @@
 //! The driver: admits jobs, lends them to worker threads, and hands results back.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Admission, Completed, Job, JobError, JobId, Limits, Planned, Planner, Policy, Priority, Refusal, Ticket, Waiting,
+    Completed, Job, JobError, JobId, Limits, Planned, Planner, Policy, Refusal, Ticket, Waiting, admission::Load,
     memory::MemoryBound, rate::Rate, worker,
 };
 use crate::{
@@ -41,8 +41,7 @@ pub enum StartError {
 
 /// Runs the jobs of one model.
 ///
-/// Dropping it stops it at once: what waits fails with [`JobError::Stopped`], what runs is cancelled.
-/// [`Self::shutdown`] finishes everything first.
+/// Dropping it stops it at once, as [`Self::stop`] does; [`Self::shutdown`] finishes everything first.
 #[derive(Debug)]
 pub struct Scheduler {
     shared: Arc<Shared>,
@@ -162,7 +161,10 @@ impl Scheduler {
         let now = Instant::now();
         let shared = &self.shared;
         let mut state = shared.lock();
-        if let Err(refusal) = shared.admit(&state, &jobs, now) {
+        shared.drop_expired(&mut state, now);
+        let load = Load { planner: &state.planner, running_tokens: state.running_tokens, rate: &state.rate };
+        let admitted = if state.stopping { Err(Refusal::Stopped) } else { load.admit(&shared.limits, &jobs, now) };
+        if let Err(refusal) = admitted {
             shared.metrics.refused(jobs.len());
             return Err(refusal);
         }
@@ -214,13 +216,8 @@ impl Scheduler {
         }
     }
 
-    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Scheduler {
-    fn drop(&mut self) {
+    /// Stops at once: what waits fails with [`JobError::Stopped`], what runs is cancelled. Doesn't block.
+    pub fn stop(&self) {
         let (abandoned, running) = {
             let mut state = self.shared.lock();
             state.stopping = true;
@@ -234,6 +231,16 @@ impl Drop for Scheduler {
             pass.cancellation.cancel();
         }
     }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 impl Shared {
@@ -244,48 +251,6 @@ impl Shared {
     fn wake_all(&self) {
         self.crowd_wanted.notify_all();
         self.lone_wanted.notify_all();
-    }
-
-    fn admit(&self, state: &State, jobs: &[Job], now: Instant) -> Result<(), Refusal> {
-        if state.stopping {
-            return Err(Refusal::Stopped);
-        }
-        let waiting_tokens = state.planner.tokens();
-        let arriving: usize = jobs.iter().map(|job| job.input.len()).sum();
-        let bounded = jobs.iter().any(|job| job.admission == Admission::Bounded);
-        // What is larger than the whole bound would never be admitted otherwise.
-        if bounded && waiting_tokens > 0 && waiting_tokens + arriving > self.limits.queued_tokens {
-            let excess = (waiting_tokens + arriving - self.limits.queued_tokens).min(waiting_tokens);
-            let retry_after = state.rate.time_for(excess + state.running_tokens).unwrap_or(Duration::from_secs(1));
-            return Err(Refusal::Full { waiting_tokens, retry_after });
-        }
-        if let (Some(wait), Some(bound)) =
-            (state.rate.time_for(waiting_tokens + state.running_tokens), self.limits.wait)
-            && bounded
-            && wait > bound
-        {
-            return Err(Refusal::TooSlow { wait, retry_after: wait - bound });
-        }
-        // Of jobs alike in all but length, the longest is due last: counting for it alone decides for all.
-        let mut longest: BTreeMap<(Instant, Priority), usize> = BTreeMap::new();
-        for job in jobs {
-            let Some(deadline) = job.deadline else { continue };
-            let tokens = longest.entry((deadline, job.priority)).or_default();
-            *tokens = job.input.len().max(*tokens);
-        }
-        for ((deadline, priority), tokens) in longest {
-            let remaining = deadline.saturating_duration_since(now);
-            let late = |wait: &Duration| *wait > remaining;
-            // Most deadlines are far off; only near ones are worth counting what exactly goes before the job.
-            if state.rate.time_for(waiting_tokens + state.running_tokens).is_none_or(|wait| !late(&wait)) {
-                continue;
-            }
-            let before = state.planner.tokens_before(tokens, priority, now);
-            if let Some(wait) = state.rate.time_for(before + state.running_tokens).filter(late) {
-                return Err(Refusal::TooSlow { wait, retry_after: wait - remaining });
-            }
-        }
-        Ok(())
     }
 
     /// Wakes whoever has something to do, after jobs came or went or a pass ended.

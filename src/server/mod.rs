@@ -33,7 +33,7 @@ pub async fn run(
     routes: Router,
     stop: impl Future<Output = ()> + Send + 'static,
     patience: Patience,
-) -> io::Result<()> {
+) -> io::Result<Drained> {
     let server = builder(patience.receive);
     let service = TowerToHyperService::new(routes);
     let connections = GracefulShutdown::new();
@@ -57,12 +57,21 @@ pub async fn run(
     }
     drop(listener);
     tokio::select! {
-        () = connections.shutdown() => {}
+        () = connections.shutdown() => Ok(Drained::Whole),
         () = tokio::time::sleep(patience.drain) => {
             tracing::warn!(seconds = patience.drain.as_secs(), "requests in flight were given up");
+            Ok(Drained::Overdue)
         }
     }
-    Ok(())
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every request was answered.
+    Whole,
+    /// Some requests took too long and were given up.
+    Overdue,
 }
 
 /// HTTP/1.1 and HTTP/2, each with a bound on how long a client may say nothing.

@@ -12,7 +12,7 @@ use crate::{
     },
     schedule::{
         Executors,
-        calibrate::{Calibration, Conditions, Hardware, calibrate},
+        calibrate::{Calibrated, Calibration, Conditions, Hardware, calibrate},
     },
 };
 
@@ -70,8 +70,10 @@ impl Plan<'_> {
             return Ok((calibration, executors));
         }
         match calibrate(&conditions, &mut make) {
-            Ok((mut calibration, executors)) => {
-                if let Err(error) = calibration.save(&self.file, &fingerprint) {
+            Ok(Calibrated { mut calibration, executors, quiet }) => {
+                if !quiet {
+                    tracing::info!(file = %self.file.display(), "the machine was busy: calibration not kept, measured again next time");
+                } else if let Err(error) = calibration.save(&self.file, &fingerprint) {
                     tracing::info!(file = %self.file.display(), %error, "calibration not kept: measured again next time");
                 }
                 self.overrule(&conditions, &mut calibration);

@@ -7,8 +7,9 @@
 use std::{num::NonZeroUsize, time::Instant};
 
 use super::{
-    CLEARLY, Calibration, Conditions, Executors, Hardware, MakeExecutor, Probe, SHORT, USUAL, batch, float,
-    side_by_side, whole,
+    CLEARLY, Calibration, Conditions, Executors, Hardware, MakeExecutor, SHORT, USUAL, batch,
+    choose::{Crew, Probe},
+    float, side_by_side, whole,
 };
 use crate::runtime::{Executor, RuntimeError};
 
@@ -73,11 +74,12 @@ fn time(
     conditions: &Conditions,
     end: Instant,
 ) -> Result<Option<f64>, RuntimeError> {
-    let probe = Probe { crew: super::Crew::Crowd, samples, tokens };
-    let Some(batch) = batch(probe, conditions.token).filter(|_| Instant::now() < end) else { return Ok(None) };
+    let probe = Probe { crew: Crew::Crowd, samples, tokens };
+    let Some(batch) = batch(&probe, conditions.token).filter(|_| Instant::now() < end) else { return Ok(None) };
     let mut shortest: Option<f64> = None;
     for run in 0..RUNS {
-        let took = side_by_side(crew, &batch)?.as_secs_f64();
+        let Some(took) = side_by_side(crew, &batch)?.into_iter().max() else { return Ok(None) };
+        let took = took.as_secs_f64();
         if run <= 1 || shortest.is_none_or(|shortest| took < shortest) {
             shortest = Some(took);
         }

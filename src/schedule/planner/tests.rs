@@ -134,7 +134,7 @@ proptest! {
         let mut now = Instant::now();
         let mut planner = Planner::new(policy);
         let id = planner.push(Waiting { tokens, priority: Priority::Low, deadline: None, payload: () }, now);
-        let due = now + policy.due_after(tokens, Priority::Low);
+        let due = now + policy.due_after(tokens, Priority::Low, None);
         let mut arrived_before = 0;
         let mut batches = 0;
         loop {
@@ -159,7 +159,7 @@ proptest! {
         for &tokens in &lengths {
             planner.push(waiting(tokens), now);
         }
-        let due = |tokens: usize| policy.due_after(tokens, Priority::Normal);
+        let due = |tokens: usize| policy.due_after(tokens, Priority::Normal, None);
         let mut remaining = lengths;
         while let Some(batch) = planner.plan(now, 1) {
             let first = remaining.iter().map(|&tokens| due(tokens)).min().unwrap();
@@ -230,9 +230,21 @@ fn what_goes_before_a_job_is_counted() {
     for tokens in [10, 100, 400] {
         planner.push(waiting(tokens), now);
     }
-    assert_eq!(planner.tokens_before(50, Priority::Normal, now), 10);
-    assert_eq!(planner.tokens_before(500, Priority::Normal, now), 510);
-    assert_eq!(planner.tokens_before(500, Priority::High, now), 0);
+    assert_eq!(planner.tokens_before(50, Priority::Normal, Duration::MAX, now), 10);
+    assert_eq!(planner.tokens_before(500, Priority::Normal, Duration::MAX, now), 510);
+    assert_eq!(planner.tokens_before(500, Priority::High, Duration::MAX, now), 0);
+}
+
+#[test]
+fn a_long_job_that_is_wanted_soon_is_overtaken_for_half_of_its_time_only() {
+    let start = Instant::now();
+    let mut planner = Planner::new(Policy { max_batch: 1, ..Policy::default() });
+    let deadline = Some(start + Duration::from_secs(4));
+    let long = planner.push(Waiting { tokens: 512, priority: Priority::Normal, deadline, payload: () }, start);
+    let early = planner.push(waiting(20), start + Duration::from_secs(1));
+    let late = planner.push(waiting(20), start + Duration::from_secs(3));
+    let order: Vec<_> = std::iter::from_fn(|| planner.plan(start, 1)).map(|batch| batch[0].id).collect();
+    assert_eq!(order, [early, long, late]);
 }
 
 #[test]

@@ -191,6 +191,8 @@ async fn a_request_that_would_come_too_late_is_refused() {
     let long = harness.scheduler.submit(vec![soon(&[1; 10], 3600)]).unwrap();
     let refused = harness.scheduler.submit(vec![soon(&[2; 20], 5)]);
     assert!(matches!(refused, Err(Refusal::TooSlow { .. })), "11 s of work go before it: {refused:?}");
+    let refused = harness.scheduler.submit(vec![soon(&[3], 5), soon(&[3, 4, 5], 5)]);
+    assert!(refused.is_err(), "their own four tokens come after the one that runs: {refused:?}");
     let short = harness.scheduler.submit(vec![soon(&[3], 5)]).expect("it goes before the long one");
     let longer = harness.scheduler.submit(vec![job(&[4; 20])]).unwrap();
     let refused = harness.scheduler.submit(vec![job(&[5])]);

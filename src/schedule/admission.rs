@@ -1,0 +1,89 @@
+//! Who may wait: a request is admitted whole or refused whole, judged by the tokens that wait and the measured rate.
+//!
+//! A refusal that comes at once is worth more than an answer that comes too late: the client can go elsewhere, and
+//! the time that its samples would have taken goes to those that can still be served.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::{Admission, Job, Limits, Planner, Priority, Refusal, rate::Rate};
+
+/// What the decision depends on.
+#[derive(Debug)]
+pub(super) struct Load<'a, T> {
+    pub(super) planner: &'a Planner<T>,
+    pub(super) running_tokens: usize,
+    pub(super) rate: &'a Rate,
+}
+
+/// By how much the wait is taken to be longer than what waits now explains: shorter jobs that come later still
+/// overtake, and a batch that holds a job ends later than the job alone would.
+const OVERTAKING: f64 = 1.25;
+
+impl<T> Load<'_, T> {
+    /// Whether all of `jobs` may wait.
+    ///
+    /// # Errors
+    /// Why none of them may.
+    pub(super) fn admit(&self, limits: &Limits, jobs: &[Job], now: Instant) -> Result<(), Refusal> {
+        let waiting_tokens = self.planner.tokens();
+        if jobs.iter().any(|job| job.admission == Admission::Bounded) {
+            let arriving: usize = jobs.iter().map(|job| job.input.len()).sum();
+            // What is larger than the whole bound would never be admitted otherwise.
+            if waiting_tokens > 0 && waiting_tokens + arriving > limits.queued_tokens {
+                let excess = (waiting_tokens + arriving - limits.queued_tokens).min(waiting_tokens);
+                let retry_after = self.time_behind(excess).unwrap_or(Duration::from_secs(1));
+                return Err(Refusal::Full { waiting_tokens, retry_after });
+            }
+            if let (Some(wait), Some(bound)) = (self.time_behind(waiting_tokens), limits.wait)
+                && wait > bound
+            {
+                return Err(Refusal::TooSlow { wait, retry_after: wait - bound });
+            }
+        }
+        self.in_time(jobs, now)
+    }
+
+    /// Refuses jobs that would be computed for nobody.
+    fn in_time(&self, jobs: &[Job], now: Instant) -> Result<(), Refusal> {
+        // Of jobs alike in all but length, the longest is due last: counting for it alone decides for all.
+        let mut alike: BTreeMap<(Instant, Priority), Alike> = BTreeMap::new();
+        for job in jobs {
+            let Some(deadline) = job.deadline else { continue };
+            let alike = alike.entry((deadline, job.priority)).or_default();
+            alike.longest = job.input.len().max(alike.longest);
+            alike.tokens += job.input.len();
+        }
+        for ((deadline, priority), Alike { longest, tokens }) in alike {
+            let remaining = deadline.saturating_duration_since(now);
+            let late = |wait: &Duration| wait.mul_f64(OVERTAKING) > remaining;
+            // Most deadlines are far off; only near ones are worth counting what exactly goes before the job.
+            if self.time_behind(self.planner.tokens() + tokens).is_none_or(|wait| !late(&wait)) {
+                continue;
+            }
+            let before = self.planner.tokens_before(longest, priority, remaining, now);
+            // On an idle model the rate may be a wrong guess, and waiting would make nothing better.
+            if before + self.running_tokens == 0 {
+                continue;
+            }
+            if let Some(wait) = self.time_behind(before + tokens).filter(late) {
+                return Err(Refusal::TooSlow { wait, retry_after: wait.mul_f64(OVERTAKING) - remaining });
+            }
+        }
+        Ok(())
+    }
+
+    /// How long `tokens` take after what runs now.
+    fn time_behind(&self, tokens: usize) -> Option<Duration> {
+        self.rate.time_for(tokens + self.running_tokens)
+    }
+}
+
+/// Jobs of one request with the same deadline and priority.
+#[derive(Default)]
+struct Alike {
+    longest: usize,
+    tokens: usize,
+}
