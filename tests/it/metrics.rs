@@ -130,3 +130,16 @@ async fn a_scrape_holds_every_metric_with_labels_out_of_closed_sets() {
     assert_eq!(server.metric("karat_cache_hits_total{model=\"sum\"}"), 1);
     assert!(server.metric("karat_cache_bytes") > 0, "two scores are kept");
 }
+
+#[test]
+fn the_dashboard_shows_every_metric_and_no_other() {
+    let dashboard = include_str!("../../deploy/grafana/karat.json");
+    let parsed: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    assert_eq!(parsed["title"], "karat");
+    let names = dashboard.split(|letter: char| !(letter.is_ascii_lowercase() || letter == '_'));
+    let shown: BTreeSet<&str> = names
+        .filter(|name| name.starts_with("karat_"))
+        .map(|name| ["_bucket", "_sum"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name))
+        .collect();
+    assert_eq!(shown, CONTRACT.iter().map(|(name, ..)| *name).collect());
+}
