@@ -31,7 +31,7 @@ use karat::{
     runtime::{Cancellation, Executor, GraphBinding, Provider, TokenBatch, ort},
     schedule::{
         Job, Limits, Scheduler,
-        calibrate::{Conditions, Hardware, calibrate},
+        calibrate::{Calibrated, Conditions, Hardware, calibrate},
     },
     telemetry::Metrics,
 };
@@ -109,7 +109,8 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
         time: Duration::from_millis(arguments.calibration_ms),
     };
     let started = Instant::now();
-    let (calibration, executors) = calibrate(&conditions, &mut |threads| graph.executor(&binding, threads))?;
+    let Calibrated { calibration, executors, .. } =
+        calibrate(&conditions, &mut |threads| graph.executor(&binding, threads))?;
     println!("calibrated in {:.1} s, sessions included: {calibration:?}", started.elapsed().as_secs_f64());
     let limits = Limits { tokens_per_second: calibration.tokens_per_second, ..Limits::default() };
     let metrics = Metrics::register(&prometheus::Registry::new())?.model(&"measured".parse()?);

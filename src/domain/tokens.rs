@@ -40,6 +40,16 @@ pub struct TokenizedInput {
 }
 
 impl TokenizedInput {
+    /// The memory that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(&*self.ids)
+            + size_of_val(&*self.type_ids)
+            + size_of_val(&*self.steps)
+            + self.offsets.as_deref().map_or(0, size_of_val)
+    }
+
     /// Builds an input; `None` when an invariant doesn't hold.
     #[must_use]
     pub fn new(ids: Vec<u32>, type_ids: Vec<u32>, response: Range<usize>, cut: Cut) -> Option<Self> {

@@ -109,11 +109,7 @@ impl ScoreCache {
     /// A cache of at most `bytes`; 0 keeps nothing but still shares what is on its way.
     pub(super) fn new(bytes: u64) -> Self {
         let weigh = |key: &Key, output: &Arc<HeadOutput>| {
-            let bytes = key.input.len() * 2 * size_of::<u32>()
-                + size_of::<Key>()
-                + size_of::<TokenizedInput>()
-                + output.bytes();
-            u32::try_from(bytes).unwrap_or(u32::MAX)
+            u32::try_from(key.input.bytes() + size_of::<Key>() + output.bytes()).unwrap_or(u32::MAX)
         };
         let known = moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).build();
         Self { known, flying: Arc::default(), graphs: Arc::default() }

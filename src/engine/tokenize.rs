@@ -69,8 +69,7 @@ impl TokenCache {
     /// A cache of at most `bytes`; 0 keeps nothing.
     pub(super) fn new(bytes: u64) -> Self {
         let weigh = |key: &Key, known: &Known| {
-            let bytes = |input: &Arc<TokenizedInput>| input.len() * 2 * size_of::<u32>() + size_of::<TokenizedInput>();
-            let tokens: usize = known.inputs.iter().map(bytes).sum();
+            let tokens: usize = known.inputs.iter().map(|input| input.bytes()).sum();
             u32::try_from(key.sample.text_bytes() + size_of::<Key>() + tokens).unwrap_or(u32::MAX)
         };
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);

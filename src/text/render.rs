@@ -128,24 +128,54 @@ fn has_prompt(conversation: &Conversation) -> bool {
     conversation.context().iter().any(|message| !message.content.is_empty())
 }
 
-/// Looks for the response from the end; templates often trim it.
-fn find_response(text: &str, response: &str) -> ResponseSpan {
-    for candidate in [response, response.trim()] {
-        if let Some(start) = text.rfind(candidate) {
-            return ResponseSpan::Bytes(start..start + candidate.len());
-        }
-    }
-    ResponseSpan::Unknown
+/// A response that no template writes by itself.
+const STAND_IN: &str = "\u{e000}response\u{e000}";
+
+/// Finds the response in what a template made of the conversation; templates often trim it.
+///
+/// A short response may stand in the prompt or in the template's own words as well: then `render` tells, with another
+/// response, what the template puts before and after it.
+fn find_response(text: &str, response: &str, render: impl FnOnce(&str) -> Option<String>) -> ResponseSpan {
+    let Some(found) = [response, response.trim()].into_iter().find(|candidate| text.contains(candidate)) else {
+        return ResponseSpan::Unknown;
+    };
+    let mut places = text.match_indices(found).map(|(start, _)| start);
+    let place = match (places.next(), places.next()) {
+        (Some(only), None) => Some(only),
+        _ => render(STAND_IN).and_then(|other| {
+            let (before, after) = other.split_once(STAND_IN)?;
+            let written = text.strip_prefix(before)?.strip_suffix(after)?;
+            written.find(found).map(|start| before.len() + start)
+        }),
+    };
+    place.map_or(ResponseSpan::Unknown, |start| ResponseSpan::Bytes(start..start + found.len()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What a template makes of a response, with a prompt that says yes and words of its own.
+    fn rendered(response: &str) -> String {
+        format!("say yes|{}|[yes]", response.trim())
+    }
+
+    fn found(response: &str) -> ResponseSpan {
+        find_response(&rendered(response), response, |other| Some(rendered(other)))
+    }
+
     #[test]
-    fn the_response_is_found_at_the_end_even_when_it_was_trimmed() {
-        assert_eq!(find_response("say yes|yes|", "yes"), ResponseSpan::Bytes(8..11));
-        assert_eq!(find_response("say|yes|", " yes\n"), ResponseSpan::Bytes(4..7));
-        assert_eq!(find_response("say|YES|", "yes"), ResponseSpan::Unknown);
+    fn the_response_is_found_whatever_the_prompt_and_the_template_say() {
+        assert_eq!(found("no"), ResponseSpan::Bytes(8..10));
+        assert_eq!(found(" yes\n"), ResponseSpan::Bytes(8..11), "neither the prompt's yes nor the template's");
+    }
+
+    #[test]
+    fn a_response_that_a_template_rewrites_is_not_guessed() {
+        assert_eq!(find_response("say|YES|", "yes", |_| None), ResponseSpan::Unknown);
+        assert_eq!(
+            find_response("yes|yes", "yes", |_| Some("the same whatever comes".to_owned())),
+            ResponseSpan::Unknown
+        );
     }
 }
