@@ -73,11 +73,7 @@ impl Renderer {
                 let text = conversation.response();
                 Ok(Rendered::Single { text: text.into(), response: ResponseSpan::Bytes(0..text.len()) })
             }
-            Self::Template(template) => {
-                let text = template.render(conversation.messages(), false)?;
-                let response = find_response(&text, conversation.response());
-                Ok(Rendered::Single { text: text.into(), response })
-            }
+            Self::Template(_) => self.last_turn(conversation.messages()),
         }
     }
 }
@@ -85,8 +81,15 @@ impl Renderer {
 impl Renderer {
     /// Renders turns of which the last is anyone's, and finds what it says.
     pub(super) fn last_turn(&self, turns: &[Message]) -> Result<Rendered<'static>, TextError> {
-        let text = self.template()?.render(turns, false)?;
-        let response = turns.last().map_or(ResponseSpan::Unknown, |turn| find_response(&text, &turn.content));
+        let template = self.template()?;
+        let text = template.render(turns, false)?;
+        let response = turns.last().map_or(ResponseSpan::Unknown, |turn| {
+            find_response(&text, &turn.content, |other| {
+                let mut turns = turns.to_vec();
+                turns.last_mut()?.content = other.to_owned();
+                template.render(&turns, false).ok()
+            })
+        });
         Ok(Rendered::Single { text: text.into(), response })
     }
 
