@@ -79,5 +79,5 @@ fn drain(bencher: Bencher<'_, '_>, queued: usize) {
 fn tokens_before(bencher: Bencher<'_, '_>, queued: usize) {
     let start = Instant::now();
     let planner = filled(queued, start);
-    bencher.bench_local(|| planner.tokens_before(black_box(200), Priority::Normal, start));
+    bencher.bench_local(|| planner.tokens_before(black_box(200), Priority::Normal, Duration::from_secs(60), start));
 }
