@@ -80,10 +80,13 @@ class Generator:
         command = [sys.executable, "-m", "loadtest.offline", "--graph", str(graph)]
         return self._offline(command, workload, plan, samples)
 
-    def bare(self, graph: Path, workload: Workload, threads: int, passes: int) -> Report:
-        """One raw session, one sample after another."""
+    def bare(
+        self, graph: Path, workload: Workload, threads: int, passes: int, rest_us: int = 0
+    ) -> Report:
+        """One raw session, one sample after another, at rest between two for so long."""
         command = [str(self.executable), "bare", "--graph", str(graph), "--threads", str(threads)]
         command += ["--workload", str(workload.path), "--passes", str(passes)]
+        command += ["--rest", str(rest_us)]
         return run(command, self.at_most + GRACE_SECONDS)
 
     def _offline(self, command: list[str], workload: Workload, plan: Plan, samples: int) -> Report:

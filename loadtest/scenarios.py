@@ -25,6 +25,8 @@ CROWD = 64
 BATCH, BATCH_CLIENTS = 32, 4
 LOADS = (0.5, 0.9, 1.5, 4.0)
 GOOD_WITHIN_MS = 5000
+# What a server and its client take between two passes of one client.
+REST_US = 400
 PEER_BATCHES = {"fastapi-32": 32, "fastapi-8": 8, "fastapi-1": 1}
 # Far above the rounding of fp32, far below what a wrong rendering or a neighbour's padding does.
 AGREEMENT = 1e-3
@@ -244,25 +246,48 @@ def _summed_up(reports: list[Report]) -> dict[str, Any]:
 
 
 def overhead(bench: Bench, server: Server) -> dict[str, Any]:
-    """One client with a short input, beside the bare session run of the same inputs."""
-    workload = bench.workloads.short
+    """One client with a short input, beside the bare session run of the same inputs.
+
+    Passes that follow each other without a pause find threads and caches warm. A
+    second bare run rests between two passes for as long as server and client take
+    between them, and so tells how much of what is added is that.
+    """
+    workload, passes = bench.workloads.short, bench.size.overhead_passes
     rounds = []
     for _ in range(bench.size.rounds):
-        bare = {
-            f"{threads}_threads": bench.generator.bare(
-                bench.graph, workload, threads, bench.size.overhead_passes
-            )["latency_ms"]
-            for threads in sorted({1, CORES})
+
+        def bare(rest_us: int) -> dict[str, Any]:
+            return {
+                f"{threads}_threads": bench.generator.bare(
+                    bench.graph, workload, threads, passes, rest_us
+                )["latency_ms"]
+                for threads in sorted({1, CORES})
+            }
+
+        unresting, resting = bare(0), bare(REST_US)
+        report = bench.generator.closed(server, workload, 1, samples=passes)
+        latency = report["latency_ms"]["p50"]
+        entry = {
+            "bare_ms": unresting,
+            "resting_bare_ms": resting,
+            "karat": report,
+            "added_ms": latency - _fastest(unresting),
+            "added_to_resting_ms": latency - _fastest(resting),
         }
-        report = bench.generator.closed(server, workload, 1, samples=bench.size.overhead_passes)
-        fastest = min(times["p50"] for times in bare.values())
-        added = report["latency_ms"]["p50"] - fastest
-        rounds.append({"bare_ms": bare, "karat": report, "added_ms": added})
+        rounds.append(entry)
         bench.say(
-            f"one client, {SHORT} tokens: {report['latency_ms']['p50']:.2f} ms, "
-            f"bare {fastest:.2f} ms"
+            f"one client, {SHORT} tokens: {latency:.2f} ms, bare {_fastest(unresting):.2f} ms, "
+            f"with rests {_fastest(resting):.2f} ms"
         )
-    return {"added_ms": statistics.median(entry["added_ms"] for entry in rounds), "rounds": rounds}
+    added = {
+        key: statistics.median(entry[key] for entry in rounds)
+        for key in ("added_ms", "added_to_resting_ms")
+    }
+    return {**added, "rounds": rounds}
+
+
+def _fastest(bare: dict[str, Any]) -> float:
+    return min(times["p50"] for times in bare.values())
 
 
 def open_loop(bench: Bench, server: Server, capacity: float) -> dict[str, Report]:

@@ -76,6 +76,12 @@ def evaluate(model: str, results: dict[str, Any]) -> list[Target]:
             0.4,
             "ms",
         ),
+        at_most(
+            f"added at 1 client, {SHORT} tokens, over the bare run with rests",
+            results["overhead"]["added_to_resting_ms"],
+            0.4,
+            "ms",
+        ),
         at_least("goodput at 4x overload / peak", overload["good_tokens_per_second"] / peak, 0.9),
         at_most("slowest refusal at 4x overload", refusals and refusals["max"], 50, "ms"),
         at_most(
