@@ -49,14 +49,14 @@ class Size:
 
 
 FULL = Size(
-    samples=512,
+    samples=256,
     rounds=3,
-    sweep_samples=256,
-    peer_samples=256,
+    sweep_samples=128,
+    peer_samples=128,
     budgets=(1, 256, 512, 1024),
     overhead_passes=400,
-    open_seconds=20,
-    flood_seconds=40,
+    open_seconds=15,
+    flood_seconds=30,
     hang_ups=10_000,
     cached_seconds=8,
 )
