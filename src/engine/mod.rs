@@ -110,7 +110,7 @@ impl Engine {
     fn ready(&self) -> impl Iterator<Item = Arc<Model>> {
         self.models().into_values().filter_map(|status| match status {
             ModelStatus::Ready(model) => Some(model),
-            ModelStatus::Loading | ModelStatus::Failed(_) => None,
+            ModelStatus::Loading | ModelStatus::Building(_) | ModelStatus::Failed(_) => None,
         })
     }
 

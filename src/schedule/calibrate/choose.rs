@@ -146,10 +146,7 @@ pub(super) fn whole(number: f64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            Hardware,
-            tests::{conditions, positive},
-        },
+        super::tests::{conditions, positive},
         *,
     };
 

@@ -99,7 +99,10 @@ pub(super) fn batch(probe: &Probe, token: u32) -> Option<TokenBatch> {
 }
 
 /// Runs the batch on every executor at once; gives each one's time from the common start.
-pub(super) fn side_by_side(executors: &mut [Box<dyn Executor>], batch: &TokenBatch) -> Result<Vec<Duration>, RuntimeError> {
+pub(super) fn side_by_side(
+    executors: &mut [Box<dyn Executor>],
+    batch: &TokenBatch,
+) -> Result<Vec<Duration>, RuntimeError> {
     let started = Instant::now();
     let run = |executor: &mut Box<dyn Executor>| {
         executor.run(batch, &Cancellation::new())?;

@@ -92,7 +92,8 @@ fn a_graph_that_depends_on_the_batch_runs_alone() {
 fn running_out_of_memory_while_measuring_is_no_failure() {
     let control = FakeControl::new();
     control.run_out_of_memory_above(5000);
-    let (chosen, executors) = super::super::calibrate(&conditions(1, 2), &mut |_| Ok(control.executor())).unwrap();
+    let super::super::Calibrated { calibration: chosen, executors, .. } =
+        super::super::calibrate(&conditions(1, 2), &mut |_| Ok(control.executor())).unwrap();
     assert!(chosen.batch_tokens <= 5000, "{chosen:?}");
     assert_eq!(executors.crowd.len(), chosen.sessions.get());
     assert!(executors.lone.is_none());
