@@ -9,8 +9,8 @@
 //! joined by those of similar length, or by those that begin alike. [`Planner`] is that decision alone, without clock, lock or thread;
 //! [`Scheduler`] drives it. [`calibrate`] measures which [`Policy`] suits a model on a machine.
 
-mod affinity;
 mod admission;
+mod affinity;
 pub mod calibrate;
 mod job;
 mod memory;
