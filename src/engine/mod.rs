@@ -197,6 +197,3 @@ impl Engine {
         Ok(scored)
     }
 }
-
-#[cfg(test)]
-mod tests;
