@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::{
     Head, HeadError, HeadOutput, HeadShape, Layout, ProbeError, Probing, TokenReward,
-    probing::{dialogue, log_probabilities, token_rewards, tokens_of, unexpected, vocabulary},
+    log_probability::{Reduce, read_response},
+    probing::{dialogue, tokens_of, unexpected, vocabulary},
 };
 use crate::{
     domain::{
@@ -73,9 +74,7 @@ impl Head for Contrastive {
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        let values = log_probabilities(self.name(), input, rows)?;
-        let reward = Reward::new(mean(&values))?;
-        Ok(HeadOutput::Tokens { tokens: token_rewards(input, values), reward })
+        read_response(self.name(), input, rows, Reduce::Mean)
     }
 }
 

@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::{
     Head, HeadError, HeadOutput, HeadShape, Layout, ProbeError, Probing, TokenReward,
-    log_probability::Reduce,
-    probing::{log_probabilities, single, token_rewards, tokens_of, unexpected, vocabulary},
+    log_probability::{Reduce, read_response},
+    probing::{single, tokens_of, unexpected, vocabulary},
 };
 use crate::domain::{
     Probe, RowTensor, Sample, TokenizedInput,
@@ -76,9 +76,7 @@ impl Head for Implicit {
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        let values = log_probabilities(self.name(), input, rows)?;
-        let reward = self.reduce.apply(&values)?;
-        Ok(HeadOutput::Tokens { tokens: token_rewards(input, values), reward })
+        read_response(self.name(), input, rows, self.reduce)
     }
 }
 

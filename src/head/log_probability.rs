@@ -68,6 +68,21 @@ impl Reduce {
     }
 }
 
+/// What one pass over a response gave: each of its tokens with its log-probability, and those reduced.
+///
+/// # Errors
+/// When the pass didn't give them, or they are no numbers.
+pub(super) fn read_response(
+    head: &str,
+    input: &TokenizedInput,
+    rows: &[RowTensor],
+    reduce: Reduce,
+) -> Result<HeadOutput, HeadError> {
+    let values = log_probabilities(head, input, rows)?;
+    let reward = reduce.apply(&values)?;
+    Ok(HeadOutput::Tokens { tokens: token_rewards(input, values), reward })
+}
+
 #[derive(Debug, Clone)]
 struct LogProbability {
     reduce: Reduce,
@@ -91,9 +106,7 @@ impl Head for LogProbability {
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        let values = log_probabilities(self.name(), input, rows)?;
-        let reward = self.reduce.apply(&values)?;
-        Ok(HeadOutput::Tokens { tokens: token_rewards(input, values), reward })
+        read_response(self.name(), input, rows, self.reduce)
     }
 }
 
