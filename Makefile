@@ -67,7 +67,7 @@ test: setup $(PYTHON_CLIENT_VENV) ## Run the tests of server and Python client, 
 	$(PYTHON_CLIENT_BIN)/python -m pytest -q $(PYTHON_CLIENT)
 	cargo build --release
 	$(VENV_PYTHON) -m tests.parity.parity --server $(RELEASE)
-	$(VENV_PYTHON) -m unittest --quiet tests.gpu.test_check
+	$(VENV_PYTHON) -m unittest --quiet tests.gpu.test_check tests.gpu.test_half_precision
 	$(PYTHON_CLIENT_BIN)/python -m pytest -q tests/clients/python
 
 test-clients: setup $(REAL_CLIENTS_VENV) $(RELEASE) ## Fetch the real clients of other servers, run them against karat and print a table

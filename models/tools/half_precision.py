@@ -131,9 +131,18 @@ def attention_shape(model: onnx.ModelProto) -> tuple[int, int]:
 def to_fp16(graph: OnnxModel) -> onnx.ModelProto:
     """Everything in fp16 but what must not be; inputs and outputs keep their types."""
     graph.convert_float_to_float16(keep_io_types=True, op_block_list=KEPT_IN_FP32)
+    # A tensor that several operators read in fp32 was cast once for each of them, under one name.
+    defined: set[str] = set()
+    nodes = []
+    for node in graph.model.graph.node:
+        if defined.isdisjoint(node.output):
+            nodes.append(node)
+            defined.update(filter(None, node.output))
     # Casts that were added for different reasons may have been given one name.
-    for number, node in enumerate(graph.model.graph.node):
+    for number, node in enumerate(nodes):
         node.name = f"{node.op_type}_{number}"
+    del graph.model.graph.node[:]
+    graph.model.graph.node.extend(nodes)
     return graph.model
 
 
