@@ -1,14 +1,15 @@
 """`make bench-decoder`: what sharing a prompt among its candidates saves, over HTTP.
 
     python -m loadtest.decoder [--quick] [--repository .karat/loadtest/llama] [--model llama-shared]
-        [--classic llama-classic] [--five llama-five]
+        [--classic llama-classic] [--five llama-five] [--provider cuda --onnxruntime FILE]
 
 Each figure is the median of a few rounds with fresh prompts. *Unshared* is the
 time that as many samples of the same lengths take when each has a prompt of its
 own, on the same graph and, where there is one, on a classic export of the same
 weights, whichever is faster; it grows with the number of samples, so a few are
 measured and the rest reckoned. The bound is N(P+S)/(P+N·S), the tokens saved.
-Results are written to `.karat/loadtest/decoder-MODEL.json`.
+Results are written to `.karat/loadtest/decoder-MODEL.json`, or where `--output` says. Only the standard library is
+needed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest import machine
+from loadtest.repository import on_provider
 from models.tools.server_process import Client, ServerProcess
 
 SCRATCH = Path(".karat/loadtest")
@@ -194,7 +196,7 @@ def memory(arguments: argparse.Namespace, texts: Texts) -> dict[str, int]:
     folder = (arguments.repository / arguments.model).resolve()
     with tempfile.TemporaryDirectory() as repository:
         (Path(repository) / arguments.model).symlink_to(folder)
-        with ServerProcess(arguments.server, Path(repository)) as server:
+        with ServerProcess(arguments.server, Path(repository), *flags(arguments)) as server:
             ready = machine.resident_bytes(server.pid)
             # Loading held more for a moment; 5 resets the peak to what is held now.
             Path(f"/proc/{server.pid}/clear_refs").write_text("5")
@@ -202,6 +204,18 @@ def memory(arguments: argparse.Namespace, texts: Texts) -> dict[str, int]:
             score(server.url, arguments.model, [(prompt, texts.text(128)) for _ in range(16)])
             weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
             return {"weights": weights, "ready": ready, "peak": peak_bytes(server.pid)}
+
+
+def flags(arguments: argparse.Namespace) -> list[str]:
+    """What servers are started with beside their models."""
+    return ["--onnxruntime", str(arguments.onnxruntime)] if arguments.onnxruntime else []
+
+
+def moved(arguments: argparse.Namespace, scratch: Path) -> Path:
+    """A repository whose measured models run on the wanted provider."""
+    for name in filter(None, [arguments.model, arguments.classic, arguments.five]):
+        on_provider(arguments.repository / name, scratch / name, arguments.provider)
+    return scratch
 
 
 def main() -> None:
@@ -213,18 +227,29 @@ def main() -> None:
     parser.add_argument("--five", default=None, help="the same model with five heads")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shapes", default=None, help="such as 1024x16x32,512x16x32")
-    parser.add_argument("--memory", action="store_true", help="measure memory alone")
+    parser.add_argument("--provider", default=None, help="run on this instead of what the manifests say")
+    parser.add_argument("--onnxruntime", type=Path, default=None, help="its library")
+    parser.add_argument("--output", type=Path, default=None, help="where the results are written")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=None, help="measure memory alone")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     shapes = QUICK if arguments.quick else GRID + HARDLY
     if arguments.shapes:
         shapes = [tuple(int(part) for part in shape.split("x")) for shape in arguments.shapes.split(",")]
 
+    with tempfile.TemporaryDirectory() as scratch:
+        if arguments.provider:
+            arguments.repository = moved(arguments, Path(scratch))
+        run(arguments, shapes)
+
+
+def run(arguments: argparse.Namespace, shapes: list[tuple[int, int, int]]) -> None:
+    """Measures what was asked for, prints it and writes it."""
     texts = Texts(random_words=arguments.model.startswith("llama"), seed=time.time_ns())
     if arguments.memory:
         shapes = []
     results: dict[str, Any] = {"cores": os.cpu_count(), "model": arguments.model, "rows": []}
-    with ServerProcess(arguments.server, arguments.repository) as server:
+    with ServerProcess(arguments.server, arguments.repository, *flags(arguments)) as server:
         score(server.url, arguments.model, [(texts.text(1024), texts.text(32))])
         print(HEADER)
         for shape in shapes:
@@ -242,10 +267,12 @@ def main() -> None:
                 five.append(heads(arguments.five))
             results["five_heads_over_one"] = statistics.median(five) / statistics.median(one)
             print(f"5 heads ÷ 1 head: {results['five_heads_over_one']:.3f}")
-    results["memory"] = memory(arguments, texts)
-    print("memory: " + ", ".join(f"{what} {size / 1e6:.0f} MB" for what, size in results["memory"].items()))
-    SCRATCH.mkdir(parents=True, exist_ok=True)
-    (SCRATCH / f"decoder-{arguments.model}.json").write_text(json.dumps(results, indent=2) + "\n")
+    if arguments.memory is not False:
+        results["memory"] = memory(arguments, texts)
+        print("memory: " + ", ".join(f"{what} {size / 1e6:.0f} MB" for what, size in results["memory"].items()))
+    output = arguments.output or SCRATCH / f"decoder-{arguments.model}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

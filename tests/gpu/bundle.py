@@ -5,7 +5,8 @@
     python3 check.py
 
 The bundle holds the release binaries, ONNX Runtime with its CUDA provider, the
-`relevance` model in fp32 and fp16, and a workload; CUDA's own libraries come
+`relevance` model in fp32 and fp16, a workload, and a decoder: `smol-reward` where
+`make setup-decoders` built it, else a random Llama; CUDA's own libraries come
 from the machine. Its texts are licensed CC BY-NC 4.0: don't publish a bundle.
 """
 
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from loadtest import workload
@@ -20,6 +23,11 @@ from tests.gpu import pieces
 
 HERE = Path(__file__).parent
 SAMPLES = 2048
+# What `check.py` imports and runs, at the same places in the bundle.
+SOURCES = (
+    *("loadtest/__init__.py", "loadtest/decoder.py", "loadtest/machine.py", "loadtest/offline.py"),
+    *("loadtest/repository.py", "models/tools/__init__.py", "models/tools/server_process.py"),
+)
 
 
 def main() -> None:
@@ -28,6 +36,8 @@ def main() -> None:
     parser.add_argument("--onnxruntime", type=Path, required=True, help="its folder, with CUDA")
     parser.add_argument("--model", type=Path, default=Path("models/relevance"))
     parser.add_argument("--half", type=Path, required=True, help="the model's folder in fp16")
+    parser.add_argument("--decoders", type=Path, default=Path("models/decoders"))
+    parser.add_argument("--random", type=Path, default=Path(".karat/loadtest/llama"))
     parser.add_argument("--cache", type=Path, default=Path(".karat/packages"))
     parser.add_argument("--output", type=Path, default=Path(".karat/gpu-check/bundle"))
     arguments = parser.parse_args()
@@ -46,12 +56,33 @@ def main() -> None:
     for name, folder in (("fp32", arguments.model), ("fp16", arguments.half)):
         for file in ("model.onnx", "tokenizer.json", "model.toml"):
             files[f"models/{name}/{file}"] = folder / file
+    decoder = the_decoder(arguments.decoders, arguments.random)
+    for file in sorted(decoder.iterdir()):
+        if file.name.startswith(("model.", "tokenizer", "weights.", "chat_template")):
+            files[f"decoders/{decoder.name}/{file.name}"] = file
     pieces.pack(files, arguments.output)
+    for source in SOURCES:
+        (arguments.output / source).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, arguments.output / source)
     for script in ("check.py", "pieces.py", "transformers_rate.py"):
         shutil.copyfile(HERE / script, arguments.output / script)
-    total = sum(path.stat().st_size for path in arguments.output.iterdir())
-    largest = max(path.stat().st_size for path in arguments.output.iterdir())
-    print(f"{arguments.output}: {total >> 20} MiB, no file above {largest / 2**20:.1f} MiB")
+    sizes = [path.stat().st_size for path in arguments.output.rglob("*") if path.is_file()]
+    print(
+        f"{arguments.output}: {sum(sizes) >> 20} MiB, no file above {max(sizes) / 2**20:.1f} MiB, "
+        f"prefix sharing on {decoder.name}"
+    )
+
+
+def the_decoder(built: Path, random: Path) -> Path:
+    """The folder of the decoder that prefix sharing is measured on; a random one is made where none is built."""
+    smol = built / "smol-reward"
+    if (smol / "model.onnx").is_file():
+        return smol
+    if not (random / "llama-shared/model.onnx").is_file():
+        subprocess.run(
+            [sys.executable, "-m", "loadtest.random_llama", "--output", str(random)], check=True
+        )
+    return random / "llama-shared"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 Only the standard library is needed; PyTorch Transformers is compared where this
 Python has it. Prints a table last, writes `results.json`, and fails when a
-score is off. Speed targets are told, not enforced: they hold for one kind of GPU.
+score is off. What can't be measured here, for lack of a piece, gets a line that says so. Speed targets are told, not enforced: they hold for one kind of GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import socket
 import statistics
 import subprocess
@@ -31,12 +30,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pieces
 
-READY_SECONDS = 300
+from loadtest import repository as repositories
+
+# TensorRT builds engines for minutes.
+READY_SECONDS = 1800
 CLIENTS = 256
 # What scores may differ from the processor's in fp32.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
 BUDGETS = (4096, 8192, 16_384, 32_768)
-BUSY_TARGET, OFFLINE_TARGET, TRANSFORMERS_TARGET = 85.0, 0.9, 2.0
+BUSY_TARGET, OFFLINE_TARGET, TRANSFORMERS_TARGET, SHARING_TARGET = 85.0, 0.9, 2.0, 3.0
+# Tokens of the prompt, candidates, tokens of each: the first row has the target.
+SHARING_SHAPES = ["1024x16x128", "1024x16x32", "512x16x128", "512x4x128"]
+# In the order of preference: random weights cost as much as trained ones, and are no model that anyone serves.
+SHARING_MODELS = ["smol-reward", "llama-shared"]
+# Beside the program that runs, in a bundle; at the top of a checkout.
+SOURCES = Path(repositories.__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class Kit:
     loadtest: Path
     onnxruntime: Path
     models: dict[str, Path]
+    # A repository with one of `SHARING_MODELS`, or nothing.
+    decoders: Path
     workload: Path
     work: Path
     provider: str
@@ -115,17 +125,7 @@ def compare(
 def server(kit: Kit, precision: str, provider: str, *flags: str) -> Iterator[str]:
     """karat with that model on that provider; gives its address."""
     repository = kit.work / f"{precision}-{provider}"
-    folder = repository / "relevance"
-    folder.mkdir(parents=True, exist_ok=True)
-    source = kit.models[precision]
-    for name in ("model.onnx", "tokenizer.json"):
-        link = folder / name
-        link.unlink(missing_ok=True)
-        link.symlink_to((source / name).resolve())
-    text = (source / "model.toml").read_text()
-    providers = f'providers = ["{provider}"]'
-    text, count = re.subn(r"^providers = \[[^\n]*\]$", providers, text, flags=re.MULTILINE)
-    (folder / "model.toml").write_text(text if count else f"{providers}\n{text}")
+    repositories.on_provider(kit.models[precision], repository / "relevance", provider)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -151,8 +151,9 @@ def server(kit: Kit, precision: str, provider: str, *flags: str) -> Iterator[str
 
 def _ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health/ready", timeout=5) as reply:
-            return reply.status == 200
+        # The server is ready before a model whose engines are being built.
+        with urllib.request.urlopen(f"{url}/v1/models/relevance", timeout=5) as reply:
+            return json.load(reply)["status"] == "ready"
     except OSError:
         return False
 
@@ -286,6 +287,8 @@ def check_speed(kit: Kit, table: Table) -> dict[str, Any]:
             f">= {BUSY_TARGET:.0f} %",
             holds=results["busy_percent"] >= BUSY_TARGET,
         )
+    else:
+        table.add("GPU busy", "not measured: nvidia-smi tells nothing here")
 
     plans = {}
     for budget in BUDGETS[:1] if kit.quick else BUDGETS:
@@ -309,7 +312,7 @@ def check_speed(kit: Kit, table: Table) -> dict[str, Any]:
 
     results["transformers"] = transformers_rate(kit)
     if results["transformers"] is None:
-        table.add("PyTorch Transformers", "not in this Python, or no GPU")
+        table.add("PyTorch Transformers", "not measured: not in this Python, or no GPU")
     else:
         other = results["transformers"]["tokens_per_second"]
         table.add("PyTorch Transformers, fp16, batches of 32, tokens/s", f"{other:,.0f}")
@@ -319,7 +322,84 @@ def check_speed(kit: Kit, table: Table) -> dict[str, Any]:
             f">= {TRANSFORMERS_TARGET:.0f}",
             holds=rate / other >= TRANSFORMERS_TARGET,
         )
+    results["python"] = python_plans(kit, precision, plans)
+    if isinstance(results["python"], str):
+        table.add("best offline plan in Python", results["python"])
+    else:
+        best = max(results["python"], key=lambda plan: results["python"][plan])
+        ratio = rate / results["python"][best]
+        table.add(f"best offline plan in Python ({best}), tokens/s", f"{results['python'][best]:,.0f}")
+        table.add(
+            "karat / best offline plan in Python", f"{ratio:.2f}", wanted, holds=ratio >= OFFLINE_TARGET
+        )
     return results
+
+
+def python_plans(kit: Kit, precision: str, known: dict[str, float]) -> dict[str, float] | str:
+    """The two best of the known plans by Python's own ONNX Runtime, or why there are none."""
+    plans = {}
+    for plan in sorted(known, key=lambda plan: -known[plan])[: 1 if kit.quick else 2]:
+        sessions, budget = plan.split(" x ")
+        command = [
+            *(sys.executable, "-m", "loadtest.offline"),
+            *("--graph", str(kit.models[precision] / "model.onnx")),
+            *("--workload", str(kit.workload), "--samples", str(len(kit.samples))),
+            *("--sessions", sessions, "--budget", budget, "--provider", kit.provider),
+        ]
+        try:
+            plans[plan] = json.loads(_python(command))["tokens_per_second"]
+        except subprocess.CalledProcessError as error:
+            return f"not measured: {_last_line(error.stderr)}"
+    return plans
+
+
+def check_sharing(kit: Kit, table: Table) -> dict[str, Any]:
+    """What sharing a prompt among its candidates saves, in fp32, on the same provider."""
+    found = [name for name in SHARING_MODELS if (kit.decoders / name / "model.toml").is_file()]
+    if not found:
+        table.add("prefix sharing", f"not measured: {kit.decoders} holds no decoder")
+        return {}
+    # TensorRT takes no graph that gives keys and values.
+    provider = "cuda" if kit.provider == "tensorrt" else kit.provider
+    output = kit.work / "sharing.json"
+    shapes = SHARING_SHAPES[:1] if kit.quick else SHARING_SHAPES
+    command = [
+        *(sys.executable, "-m", "loadtest.decoder", "--server", str(kit.karat)),
+        *("--onnxruntime", str(kit.onnxruntime), "--provider", provider),
+        *("--repository", str(kit.decoders), "--model", found[0], "--no-memory"),
+        *("--shapes", ",".join(shapes), "--rounds", "1" if kit.quick else "5", "--output", str(output)),
+    ]
+    try:
+        _python(command)
+    except subprocess.CalledProcessError as error:
+        table.must("prefix sharing", "failed", "runs", holds=False)
+        return {"error": error.stderr[-4000:]}
+    results = json.loads(output.read_text())
+    for number, row in enumerate(results["rows"]):
+        add_sharing(table, found[0], row, has_target=number == 0)
+    return results
+
+
+def add_sharing(table: Table, model: str, row: dict[str, Any], *, has_target: bool) -> None:
+    """One shape: how many times as fast as with prompts of their own."""
+    shape = f"prompt {row['prompt']}, N = {row['candidates']}, responses of {row['response']}"
+    table.add(
+        f"prefix sharing, {model}, {shape}: shared / unshared",
+        f"{row['speedup']:.1f} (bound {row['bound']:.1f})",
+        f">= {SHARING_TARGET:.0f}" if has_target else "",
+        holds=row["speedup"] >= SHARING_TARGET if has_target else None,
+    )
+
+
+def _python(command: list[str]) -> str:
+    """What one of the measuring programs prints; raises CalledProcessError, with what it complained of."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SOURCES)
+    return done.stdout
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "it ended without a word"
 
 
 def transformers_rate(kit: Kit) -> dict[str, Any] | None:
@@ -360,18 +440,21 @@ def check(kit: Kit) -> tuple[Table, dict[str, Any]]:
         "doctor": check_doctor(kit, table),
         "parity": check_parity(kit, table),
         "speed": check_speed(kit, table),
+        "sharing": check_sharing(kit, table),
     }
     return table, results
 
 
 def kit_of_bundle(folder: Path, work: Path, provider: str, *, quick: bool) -> Kit:
-    """What a bundle unpacks to."""
+    """What a bundle unpacks to. The programs run in another folder, so all paths are whole."""
+    folder, work = folder.resolve(), work.resolve()
     pieces.unpack(folder, work)
     return Kit(
         karat=work / "bin/karat",
         loadtest=work / "bin/loadtest",
         onnxruntime=work / "lib/libonnxruntime.so",
         models={name: work / "models" / name for name in TOLERANCE},
+        decoders=work / "decoders",
         workload=work / "workload.jsonl",
         work=work / "run",
         provider=provider,

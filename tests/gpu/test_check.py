@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
 
-from tests.gpu import check, pieces
+from loadtest import repository
+from tests.gpu import bundle, check, pieces
 
 
 class Pieces(unittest.TestCase):
@@ -82,6 +85,81 @@ class Tables(unittest.TestCase):
         table.must("wrong", "1", "0", holds=False)
         self.assertTrue(table.failed)
         self.assertIn("MISSED", str(table))
+
+
+class Repositories(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.source, self.target = Path(folder.name) / "source", Path(folder.name) / "new/model"
+        self.source.mkdir()
+        (self.source / "model.onnx").write_bytes(b"graph")
+
+    def on(self, manifest: str, provider: str) -> str:
+        (self.source / "model.toml").write_text(manifest)
+        repository.on_provider(self.source, self.target, provider)
+        return (self.target / "model.toml").read_text()
+
+    def test_the_provider_takes_the_place_of_those_that_were_written(self) -> None:
+        manifest = 'head = "scalar"\nproviders = ["cpu"]\n[graph]\nfile = "model.onnx"\n'
+        self.assertEqual(self.on(manifest, "cuda"), manifest.replace('"cpu"', '"cuda"'))
+        self.assertEqual((self.source / "model.toml").read_text(), manifest)
+
+    def test_a_manifest_without_providers_gets_one_above_its_tables(self) -> None:
+        self.assertEqual(self.on('[graph]\nfile = "a"\n', "cuda"), 'providers = ["cuda"]\n[graph]\nfile = "a"\n')
+
+    def test_engines_of_an_earlier_run_stay_and_a_new_graph_takes_the_old_ones_place(self) -> None:
+        self.on("", "tensorrt")
+        (self.target / "tensorrt").mkdir()
+        (self.source / "model.onnx").unlink()
+        (self.source / "model.onnx").write_bytes(b"another graph")
+        self.on("", "tensorrt")
+        self.assertTrue((self.target / "tensorrt").is_dir())
+        self.assertEqual((self.target / "model.onnx").read_bytes(), b"another graph")
+        self.assertFalse((self.target / "model.onnx").is_symlink())
+
+
+class Sharing(unittest.TestCase):
+    def test_only_the_row_of_the_target_is_judged(self) -> None:
+        table = check.Table()
+        row = {"prompt": 1024, "candidates": 16, "response": 128, "speedup": 2.9, "bound": 6.0}
+        check.add_sharing(table, "smol-reward", row, has_target=True)
+        check.add_sharing(table, "smol-reward", row, has_target=False)
+        self.assertEqual([found[3] for found in table.rows], ["MISSED", ""])
+        self.assertFalse(table.failed)
+
+    def test_without_a_decoder_a_line_says_so(self) -> None:
+        nowhere = Path("/nowhere")
+        kit = check.Kit(
+            karat=nowhere,
+            loadtest=nowhere,
+            onnxruntime=nowhere,
+            models={},
+            decoders=nowhere,
+            workload=nowhere,
+            work=nowhere,
+            provider="cuda",
+            quick=True,
+        )
+        table = check.Table()
+        self.assertEqual(check.check_sharing(kit, table), {})
+        self.assertIn("holds no decoder", str(table))
+
+
+class Bundle(unittest.TestCase):
+    def test_the_programs_that_are_packed_need_nothing_else(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for source in bundle.SOURCES:
+                target = Path(folder) / source
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(Path(source).read_bytes())
+            # -S: without the packages of this Python.
+            subprocess.run(
+                [sys.executable, "-S", "-m", "loadtest.decoder", "--help"],
+                cwd=folder,
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
 
 
 if __name__ == "__main__":
