@@ -14,6 +14,7 @@ pub mod fake;
 pub mod libraries;
 pub mod ort;
 pub mod prefix;
+mod profile;
 mod provider;
 
 pub use batch::TokenBatch;
@@ -21,9 +22,8 @@ pub use cancellation::{Cancellation, Registration};
 pub use causal::{CausalExecutor, CausalOutput, CausalRow, CausalShape, KeyValues, Numbers, Past, Read, ReadAt, Span};
 pub use devices::Devices;
 pub use error::RuntimeError;
-pub use provider::{
-    Arena, BatchLimits, CudaOptions, Provider, ProviderKind, Shape, ShapeProfile, SkippedProvider, TensorrtOptions,
-};
+pub use profile::{BatchLimits, Shape, ShapeProfile};
+pub use provider::{Arena, CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};
 
 use crate::domain::RowTensor;
 

@@ -9,7 +9,7 @@ use serde::{
     ser::SerializeMap,
 };
 
-use super::Devices;
+use super::{BatchLimits, Devices, ShapeProfile};
 
 /// One entry of a manifest's `providers`: a bare name, or a table with the name as its only key.
 ///
@@ -119,28 +119,6 @@ pub struct TensorrtOptions {
     pub profile: Option<ShapeProfile>,
 }
 
-/// The range of shapes that a TensorRT engine is built for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ShapeProfile {
-    /// The smallest batch that will come.
-    pub min: Shape,
-    /// The batch to be fastest at.
-    pub best: Shape,
-    /// The largest batch that will come.
-    pub max: Shape,
-}
-
-/// The shape of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Shape {
-    /// The number of samples.
-    pub batch: NonZeroUsize,
-    /// The number of tokens that each is padded to.
-    pub tokens: NonZeroUsize,
-}
-
 /// A provider that was preferred but can't start, so that the next in the list was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SkippedProvider {
@@ -161,20 +139,6 @@ impl Provider {
         }
     }
 }
-
-/// What a graph's batches look like, as far as the manifest says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchLimits {
-    /// The longest sample, in tokens.
-    pub longest: NonZeroUsize,
-    /// The most positions of a batch of several samples.
-    pub positions: NonZeroUsize,
-    /// The most samples of a batch.
-    pub samples: Option<NonZeroUsize>,
-}
-
-/// The length that an engine is fastest at: about that of a usual sample.
-const USUAL_TOKENS: usize = 128;
 
 impl Provider {
     /// Fills in what the provider has to know of batches, where its options leave that open.
@@ -207,24 +171,6 @@ impl Provider {
         match self {
             Self::Tensorrt(options) => options.profile.as_ref(),
             Self::Cpu | Self::Cuda(_) => None,
-        }
-    }
-}
-
-impl ShapeProfile {
-    /// From one token to the largest rectangle that holds every batch: an engine takes any number of samples with any
-    /// length within its profile, and reserves memory for both at once.
-    fn of(limits: &BatchLimits) -> Self {
-        let at_length = |tokens: NonZeroUsize| {
-            let fitting = NonZeroUsize::new(limits.positions.get() / tokens).unwrap_or(NonZeroUsize::MIN);
-            limits.samples.map_or(fitting, |samples| samples.min(fitting))
-        };
-        let batch = at_length(limits.longest);
-        let usual = NonZeroUsize::new(USUAL_TOKENS).map_or(limits.longest, |usual| usual.min(limits.longest));
-        Self {
-            min: Shape { batch: NonZeroUsize::MIN, tokens: NonZeroUsize::MIN },
-            best: Shape { batch, tokens: usual },
-            max: Shape { batch, tokens: limits.longest },
         }
     }
 }
