@@ -147,9 +147,12 @@ class WhatAFolderHolds(Folder):
         for name, value in checkpoint.weights().items():
             np.testing.assert_array_equal(written[name], value)
 
+    def metadata(self, checkpoint: RandomCheckpoint, *flags: str) -> dict[str, str]:
+        """What the exported graph says of itself."""
+        graph = onnx.load(self.export_checkpoint(checkpoint, *flags) / "model.onnx", load_external_data=False)
+        return {entry.key: entry.value for entry in graph.metadata_props}
+
     def test_metadata_names_the_contract(self) -> None:
-        graph = onnx.load(self.export_checkpoint(BY_NAME["llama_reward"]) / "model.onnx", load_external_data=False)
-        properties = {entry.key: entry.value for entry in graph.metadata_props}
         wanted = {
             "contract": "rm-prefix/1",
             "layers": "3",
@@ -157,8 +160,18 @@ class WhatAFolderHolds(Folder):
             "head_dim": "8",
             "context": "512",
             "present": "new",
+            "pad_id": "0",
         }
+        properties = self.metadata(BY_NAME["llama_reward"])
         self.assertEqual(properties, {f"karat.{key}": value for key, value in wanted.items()})
+
+    def test_only_a_sequence_classifier_skips_its_padding_token(self) -> None:
+        self.assertNotIn("karat.pad_id", self.metadata(BY_NAME["qwen2_process"], "--head", '"scalar"'))
+
+    def test_no_padding_token(self) -> None:
+        for absent in (None, -1):
+            raw = {**BY_NAME["llama_reward"].full_config, "pad_token_id": absent}
+            self.assertIsNone(parse_config(raw).pad_token)
 
     def test_manifest_and_template(self) -> None:
         output = self.export_checkpoint(BY_NAME["llama_reward"], "--max-tokens", "300")

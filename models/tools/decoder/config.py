@@ -55,7 +55,8 @@ class DecoderConfig:
     """The hyper-parameters of a decoder of rotary positions, RMS norms and a gated MLP.
 
     `kind` is `sequence`, `token` or `language_model`; `labels` is the number of
-    a classifier's outputs and 0 for a language model.
+    a classifier's outputs and 0 for a language model. A sequence classifier reads
+    its score at the last token that isn't `pad_token`.
     """
 
     family: str
@@ -132,7 +133,7 @@ def parse_config(raw: dict[str, Any]) -> DecoderConfig:
         output_bias=bias and family != "qwen2",
         mlp_bias=bool(raw.get("mlp_bias", False)),
         query_key_norm=family == "qwen3",
-        pad_token=raw.get("pad_token_id"),
+        pad_token=_pad_token(raw),
     )
 
 
@@ -141,6 +142,12 @@ def _required(raw: dict[str, Any], key: str) -> int:
     if not isinstance(value, int) or value <= 0:
         raise Unsupported(f"config.json: {key} is {value!r}, a positive number is wanted")
     return value
+
+
+def _pad_token(raw: dict[str, Any]) -> int | None:
+    """The padding token's id; some checkpoints write -1 where they have none."""
+    token = raw.get("pad_token_id")
+    return token if isinstance(token, int) and token >= 0 else None
 
 
 def _kind(raw: dict[str, Any]) -> str:

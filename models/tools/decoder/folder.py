@@ -78,7 +78,8 @@ def with_heads(config: DecoderConfig, heads: dict[str, np.ndarray]) -> DecoderCo
     labels, width = heads["score.weight"].shape
     if width != config.hidden:
         raise Unsupported(f"heads read states of {width} numbers, the trunk gives {config.hidden}")
-    return replace(config, kind="sequence", labels=labels)
+    # They were trained on the last token's state, whatever that token is.
+    return replace(config, kind="sequence", labels=labels, pad_token=None)
 
 
 def write_folder(

@@ -337,5 +337,8 @@ def _close(
         "karat.context": config.context,
         "karat.present": "new",
     }
+    if config.kind == "sequence" and config.pad_token is not None:
+        # A sequence classifier's score stands at the last token that isn't this one.
+        properties["karat.pad_id"] = config.pad_token
     helper.set_model_props(model, {key: str(value) for key, value in properties.items()})
     return model
