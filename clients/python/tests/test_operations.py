@@ -275,3 +275,15 @@ def test_waiting_for_what_failed_ends_at_once(async_client: AsyncClient, server:
     with pytest.raises(errors.ModelsFailed):
         asyncio.run(async_client.wait_ready())
     assert clock.pauses == []
+
+
+def test_a_judge_of_pairs_tells_both_orders(client: Client, server: Server) -> None:
+    body = compare_body(score_body(["a"])["results"], score_body(["b"])["results"])
+    (pair,) = body["results"]
+    judged = pair.pop("chosen") | {"reward": 0.7}
+    del pair["rejected"]
+    server.before = [httpx.Response(200, json=body | {"results": [pair | {"judged": judged, "orders": [0.9, 0.5]}]})]
+    (compared,) = client.compare("Why?", ["a"], ["b"]).pairs
+    assert (compared.chosen, compared.rejected) == (None, None)
+    assert compared.judged is not None
+    assert (compared.judged.reward, compared.orders) == (0.7, (0.9, 0.5))

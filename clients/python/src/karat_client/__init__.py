@@ -21,10 +21,13 @@ Ready callables are in modules of their own, none of which needs its framework t
 from karat_client.client import AsyncClient, Client
 from karat_client.errors import KaratError, Problem
 from karat_client.inputs import Message
-from karat_client.options import ClientOptions, PartOptions, ScoreOptions, Settings
+from karat_client.options import ClientOptions, CritiqueOptions, PartOptions, ScoreOptions, Settings
 from karat_client.results import (
     Comparison,
     Comparisons,
+    Critique,
+    Critiques,
+    CritiqueText,
     CurvePoint,
     Cut,
     Ensemble,
@@ -44,13 +47,20 @@ from karat_client.results import (
     Usage,
 )
 from karat_client.retry import Retry
+from karat_client.streams import AsyncCritiqueStream, CritiqueStream
 
 __all__ = [
     "AsyncClient",
+    "AsyncCritiqueStream",
     "Client",
     "ClientOptions",
     "Comparison",
     "Comparisons",
+    "Critique",
+    "CritiqueOptions",
+    "CritiqueStream",
+    "CritiqueText",
+    "Critiques",
     "CurvePoint",
     "Cut",
     "Ensemble",

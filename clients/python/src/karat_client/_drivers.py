@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
 from typing import Any, Generic, TypeVar
@@ -61,8 +61,52 @@ def _arguments(request: Send) -> dict[str, Any]:
     return arguments
 
 
-def _reply(response: httpx.Response) -> Reply:
-    return Reply(response.status_code, response.reason_phrase, response.headers, response.content)
+def _reply(response: httpx.Response, unread: Any = None) -> Reply:
+    content = b"" if unread else response.content
+    return Reply(response.status_code, response.reason_phrase, response.headers, content, unread)
+
+
+class SyncContent:
+    """The content of a reply as it comes. It holds its place among the connections until it is closed."""
+
+    def __init__(self, response: httpx.Response, release: Callable[[], None]) -> None:
+        self._response = response
+        self._release = release
+
+    def chunks(self) -> Iterator[bytes]:
+        """Pieces of the content. Raises httpx.TransportError."""
+        return self._response.iter_bytes()
+
+    def close(self) -> None:
+        """Closes the connection, unless everything was read."""
+        if not self._response.is_closed:
+            self._response.close()
+        release, self._release = self._release, _nothing
+        release()
+
+
+class AsyncContent:
+    """As `SyncContent`, with awaits."""
+
+    def __init__(self, response: httpx.Response, release: Callable[[], None]) -> None:
+        self._response = response
+        self._release = release
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Pieces of the content. Raises httpx.TransportError."""
+        return self._response.aiter_bytes()
+
+    async def close(self) -> None:
+        """Closes the connection, unless everything was read."""
+        release, self._release = self._release, _nothing
+        try:
+            await self._response.aclose()
+        finally:
+            release()
+
+
+def _nothing() -> None:
+    """What was released once isn't released again."""
 
 
 class SyncDriver:
@@ -104,10 +148,20 @@ class SyncDriver:
     def _send(self, request: Send) -> Reply:
         if not self._slots.acquire(timeout=max(0.0, request.deadline.remaining())):
             raise httpx.PoolTimeout("no connection became free in time")
+        content: SyncContent | None = None
         try:
-            return _reply(self._http.request(**_arguments(request)))
+            response = self._http.send(self._http.build_request(**_arguments(request)), stream=True)
+            if request.unread and response.status_code < 300:
+                content = SyncContent(response, self._slots.release)
+            else:
+                try:
+                    response.read()
+                finally:
+                    response.close()
+            return _reply(response, content)
         finally:
-            self._slots.release()
+            if content is None:
+                self._slots.release()
 
     def _together(self, effect: Together) -> list[Any]:
         stop = threading.Event()
@@ -165,8 +219,21 @@ class AsyncDriver:
             raise httpx.ReadTimeout("no reply came in time") from error
 
     async def _attempt(self, request: Send) -> Reply:
-        async with self._slots:
-            return _reply(await self._http.request(**_arguments(request)))
+        await self._slots.acquire()
+        content: AsyncContent | None = None
+        try:
+            response = await self._http.send(self._http.build_request(**_arguments(request)), stream=True)
+            if request.unread and response.status_code < 300:
+                content = AsyncContent(response, self._slots.release)
+            else:
+                try:
+                    await response.aread()
+                finally:
+                    await response.aclose()
+            return _reply(response, content)
+        finally:
+            if content is None:
+                self._slots.release()
 
     async def _together(self, effect: Together) -> list[Any]:
         outcomes: list[Any] = [None] * len(effect.operations)

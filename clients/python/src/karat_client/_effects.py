@@ -39,6 +39,8 @@ class Send:
     deadline: Deadline
     body: Callable[[float], bytes] | None = None
     """Builds the body when the request is about to leave, from the seconds that remain then."""
+    unread: bool = False
+    """Leaves the content of a reply with a status below 300 unread, in `Reply.unread`."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ class Together:
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP reply that was read to its end."""
+    """An HTTP reply that was read to its end, unless `unread` holds its content."""
 
     status: int
     reason: str
     headers: Mapping[str, str]
     content: bytes
+    unread: Any = None
+    """The driver's `SyncContent` or `AsyncContent`, which must be closed."""
 
 
 Effect: TypeAlias = Send | Wait | Together

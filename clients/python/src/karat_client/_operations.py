@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 import httpx
 
-from karat_client import _replies
-from karat_client._effects import Deadline, Operation, Send, send, together, wait
+from karat_client import _critique, _replies
+from karat_client._effects import Deadline, Operation, Reply, Send, send, together, wait
 from karat_client._exchange import Exchange
 from karat_client._timing import Timing
 from karat_client.errors import (
@@ -39,9 +39,18 @@ from karat_client.inputs import (
     pairs,
     rendered,
 )
-from karat_client.options import PartOptions, ScoreOptions, Settings, check_timeout, request_fields
+from karat_client.options import (
+    CritiqueOptions,
+    PartOptions,
+    ScoreOptions,
+    Settings,
+    check_timeout,
+    critique_fields,
+    request_fields,
+)
 from karat_client.results import (
     Comparisons,
+    Critiques,
     Health,
     ModelCard,
     PartialScores,
@@ -157,13 +166,8 @@ def best_of_n(
         **{name: value for name, value in choice.items() if value is not None},
         "candidates": candidates,
     }
-    body = partial(_body, fields)
-    # What can't be encoded fails here, not where the request is about to leave.
-    try:
-        body(1.0)
-    except UnicodeEncodeError as error:
-        raise ValueError("a text has lone surrogates; decode tokens with errors='replace'") from error
-    reply = yield from caller.exchange(options.get("timeout")).request("POST", "/v1/best-of-n", body)
+    exchange = caller.exchange(options.get("timeout"))
+    reply = yield from exchange.request("POST", "/v1/best-of-n", _encodable(fields))
     return _replies.ranking(_replies.json_object(reply), len(candidates))
 
 
@@ -190,6 +194,27 @@ def tokens(caller: Caller, inputs: Sequence[Input | InvalidInput], options: Part
     """Scores the tokens of responses."""
     scored = yield from _all(TOKENS, caller, inputs, options)
     return TokenScores(*scored)
+
+
+def critique(caller: Caller, prompt: Prompt, response: Response, options: CritiqueOptions) -> Operation[Critiques]:
+    """Has critiques of one response written, and the response scored with them in view."""
+    exchange = caller.exchange(options.get("timeout"))
+    body = _encodable(_subject(caller, prompt, response, options))
+    reply = yield from exchange.request("POST", "/v1/critique", body)
+    return _critique.critiques(_replies.json_object(reply))
+
+
+def open_critique(
+    exchange: Exchange, caller: Caller, prompt: Prompt, response: Response, options: CritiqueOptions
+) -> Operation[Reply]:
+    """Begins a critique that is read as it is written: the reply's content is unread."""
+    body = _encodable({**_subject(caller, prompt, response, options), "stream": True})
+    return (yield from exchange.request("POST", "/v1/critique", body, unread=True))
+
+
+def _subject(caller: Caller, prompt: Prompt, response: Response, options: CritiqueOptions) -> dict[str, Any]:
+    fields = critique_fields(options, caller.settings.model)
+    return {**fields, **context(_one_prompt(prompt)), "response": candidate(response)}
 
 
 def models(caller: Caller, timeout: float | None) -> Operation[list[ModelCard]]:
@@ -367,6 +392,16 @@ def _all_but_refused(
     return _Part(None, None, refused, Usage(0, 0), ())
 
 
+def _encodable(fields: Mapping[str, Any]) -> Callable[[float], bytes]:
+    """A request's JSON; what can't be encoded fails here, not where the request is about to leave."""
+    body = partial(_body, fields)
+    try:
+        body(1.0)
+    except UnicodeEncodeError as error:
+        raise ValueError("a text has lone surrogates; decode tokens with errors='replace'") from error
+    return body
+
+
 def _body(
     fields: Mapping[str, Any], remaining: float, list_name: str | None = None, inputs: Sequence[Input] = ()
 ) -> bytes:
@@ -391,7 +426,7 @@ def _place(result: Any) -> int:
 
 def _one_prompt(prompt: Prompt) -> Prompt:
     if not isinstance(prompt, str) and not all(isinstance(turn, Mapping) for turn in prompt):
-        raise ValueError("best_of_n ranks the candidates of one prompt: text, or a list of messages")
+        raise ValueError("this takes one prompt: text, or a list of messages")
     return prompt
 
 

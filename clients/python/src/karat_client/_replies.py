@@ -67,19 +67,19 @@ def results(body: Mapping[str, Any], indices: list[int], read: Callable[[Mapping
 
     Raises InvalidReply unless there is exactly one result for each input, in order.
     """
-    found = _list(body, "results")
+    found = entries(body, "results")
     if len(found) != len(indices):
         raise InvalidReply(f"the reply has {len(found)} results for {len(indices)} inputs")
     for place, result in enumerate(found):
-        if _whole(_table(result, "results"), "index") != place:
+        if whole(table(result, "results"), "index") != place:
             raise InvalidReply(f"result {place} of the reply has the index {result['index']}")
     return [read(result, index) for result, index in zip(found, indices, strict=True)]
 
 
 def ranking(body: Mapping[str, Any], candidates: int) -> Ranking:
     """What `/v1/best-of-n` says of so many candidates."""
-    placements = [_placement(_table(entry, "ranking")) for entry in _list(body, "ranking")]
-    selected = _table(body.get("selected"), "selected")
+    placements = [_placement(table(entry, "ranking")) for entry in entries(body, "ranking")]
+    selected = table(body.get("selected"), "selected")
     indices = _indices(selected, "indices", candidates)
     if sorted(placement.index for placement in placements) != list(range(candidates)):
         raise InvalidReply(f"the ranking doesn't name each of {candidates} candidates once")
@@ -93,7 +93,7 @@ def ranking(body: Mapping[str, Any], candidates: int) -> Ranking:
         pareto_front=None if body.get("pareto_front") is None else _indices(body, "pareto_front", candidates),
         curve=None
         if body.get("curve") is None
-        else tuple(_curve_point(_table(point, "curve")) for point in _list(body, "curve")),
+        else tuple(_curve_point(table(point, "curve")) for point in entries(body, "curve")),
         usage=usage(body),
         request_id=text(body, "id"),
     )
@@ -102,12 +102,12 @@ def ranking(body: Mapping[str, Any], candidates: int) -> Ranking:
 def comparison(result: Mapping[str, Any], index: int) -> Comparison:
     """One pair of `/v1/compare`."""
     sides = {
-        name: None if result.get(name) is None else score_result(_table(result[name], name), index)
+        name: None if result.get(name) is None else score_result(table(result[name], name), index)
         for name in ("chosen", "rejected", "judged")
     }
     if (sides["chosen"] is None or sides["rejected"] is None) and sides["judged"] is None:
         raise InvalidReply(f"pair {index} of the reply has neither two results nor a judge's")
-    strength = _table(result.get("strength"), "strength")
+    strength = table(result.get("strength"), "strength")
     return Comparison(
         index=index,
         margin=_number(result, "margin"),
@@ -115,7 +115,8 @@ def comparison(result: Mapping[str, Any], index: int) -> Comparison:
         strength=Strength(_number(strength, "mean"), _number(strength, "deviation")),
         unanimous=result.get("unanimous") is True,
         reward_difference=None if result.get("reward_difference") is None else _number(result, "reward_difference"),
-        suggestion=_text_or_none(result, "suggestion"),
+        suggestion=text_or_none(result, "suggestion"),
+        orders=_numbers_or_none(result, "orders"),
         **sides,
     )
 
@@ -125,7 +126,7 @@ def process_result(result: Mapping[str, Any], index: int) -> ProcessResult:
     scores, rewards, returns = (_numbers(result, name) for name in ("scores", "rewards", "returns_to_go"))
     if not len(scores) == len(rewards) == len(returns):
         raise InvalidReply(f"result {index} has {len(scores)} scores, {len(rewards)} rewards, {len(returns)} returns")
-    reductions = _table(result.get("reductions"), "reductions")
+    reductions = table(result.get("reductions"), "reductions")
     return ProcessResult(
         index=index,
         scores=scores,
@@ -134,8 +135,8 @@ def process_result(result: Mapping[str, Any], index: int) -> ProcessResult:
         reductions={name: _number(reductions, name) for name in reductions},
         reward=_number(result, "reward"),
         raw=_number(result, "raw"),
-        tokens=_whole(result, "tokens"),
-        cut=_cut_or_none(result),
+        tokens=whole(result, "tokens"),
+        cut=cut_or_none(result),
     )
 
 
@@ -143,18 +144,18 @@ def token_result(result: Mapping[str, Any], index: int) -> TokenResult:
     """One response of `/v1/tokens`."""
     return TokenResult(
         index=index,
-        token_rewards=tuple(_token_reward(_table(entry, "token_rewards")) for entry in _list(result, "token_rewards")),
+        token_rewards=tuple(_token_reward(table(entry, "token_rewards")) for entry in entries(result, "token_rewards")),
         reward=_number(result, "reward"),
         raw=_number(result, "raw"),
-        tokens=_whole(result, "tokens"),
-        cut=_cut_or_none(result),
+        tokens=whole(result, "tokens"),
+        cut=cut_or_none(result),
     )
 
 
 def usage(body: Mapping[str, Any]) -> Usage:
     """What a request cost."""
-    fields = _table(body.get("usage"), "usage")
-    return Usage(tokens=_whole(fields, "tokens"), cached_tokens=_whole(fields, "cached_tokens"))
+    fields = table(body.get("usage"), "usage")
+    return Usage(tokens=whole(fields, "tokens"), cached_tokens=whole(fields, "cached_tokens"))
 
 
 def text(body: Mapping[str, Any], name: str) -> str:
@@ -167,7 +168,7 @@ def text(body: Mapping[str, Any], name: str) -> str:
 
 def model_cards(body: Mapping[str, Any]) -> list[ModelCard]:
     """The models of a list."""
-    return [model_card(_table(card, "data")) for card in _list(body, "data")]
+    return [model_card(table(card, "data")) for card in entries(body, "data")]
 
 
 def model_card(card: Mapping[str, Any]) -> ModelCard:
@@ -175,24 +176,24 @@ def model_card(card: Mapping[str, Any]) -> ModelCard:
     return ModelCard(
         id=text(card, "id"),
         status=text(card, "status"),
-        reason=_text_or_none(card, "reason"),
-        version=_text_or_none(card, "version"),
-        description=_text_or_none(card, "description"),
-        license=_text_or_none(card, "license"),
-        max_tokens=None if card.get("max_tokens") is None else _whole(card, "max_tokens"),
+        reason=text_or_none(card, "reason"),
+        version=text_or_none(card, "version"),
+        description=text_or_none(card, "description"),
+        license=text_or_none(card, "license"),
+        max_tokens=None if card.get("max_tokens") is None else whole(card, "max_tokens"),
         details=card,
     )
 
 
 def health(body: Mapping[str, Any]) -> Health:
     """How far the server has come. It leaves `models` out when there are none to speak of."""
-    models = _table(body.get("models", {}), "models")
+    models = table(body.get("models", {}), "models")
     return Health(status=text(body, "status"), models={name: text(models, name) for name in models})
 
 
 def score_result(result: Mapping[str, Any], index: int) -> ScoreResult:
     """The reward of one input."""
-    ensemble = _table(result.get("ensemble"), "ensemble")
+    ensemble = table(result.get("ensemble"), "ensemble")
     members = ensemble.get("members")
     objectives = result.get("objectives")
     return ScoreResult(
@@ -205,18 +206,18 @@ def score_result(result: Mapping[str, Any], index: int) -> ScoreResult:
             variance=_number(ensemble, "variance"),
             members=None if members is None else _numbers(ensemble, "members"),
         ),
-        tokens=_whole(result, "tokens"),
-        cut=_cut_or_none(result),
+        tokens=whole(result, "tokens"),
+        cut=cut_or_none(result),
         objectives=None
         if objectives is None
-        else {name: _number(_table(objectives, "objectives"), name) for name in _table(objectives, "objectives")},
+        else {name: _number(table(objectives, "objectives"), name) for name in table(objectives, "objectives")},
     )
 
 
 def _placement(entry: Mapping[str, Any]) -> Placement:
     return Placement(
-        index=_whole(entry, "index"),
-        rank=_whole(entry, "rank"),
+        index=whole(entry, "index"),
+        rank=whole(entry, "rank"),
         reward=_number(entry, "reward"),
         behind=_number(entry, "behind"),
         ahead=None if entry.get("ahead") is None else _number(entry, "ahead"),
@@ -224,45 +225,46 @@ def _placement(entry: Mapping[str, Any]) -> Placement:
 
 
 def _curve_point(point: Mapping[str, Any]) -> CurvePoint:
-    return CurvePoint(_whole(point, "n"), _number(point, "proxy"), _number(point, "divergence"))
+    return CurvePoint(whole(point, "n"), _number(point, "proxy"), _number(point, "divergence"))
 
 
 def _token_reward(entry: Mapping[str, Any]) -> TokenReward:
     span = entry.get("text")
-    found = None if span is None else _table(span, "text")
+    found = None if span is None else table(span, "text")
     return TokenReward(
-        position=_whole(entry, "position"),
-        start=None if found is None else _whole(found, "start"),
-        end=None if found is None else _whole(found, "end"),
+        position=whole(entry, "position"),
+        start=None if found is None else whole(found, "start"),
+        end=None if found is None else whole(found, "end"),
         reward=_number(entry, "reward"),
     )
 
 
-def _cut_or_none(result: Mapping[str, Any]) -> Cut | None:
+def cut_or_none(result: Mapping[str, Any]) -> Cut | None:
+    """What was cut, if anything was."""
     if result.get("cut") is None:
         return None
-    cut = _table(result["cut"], "cut")
-    return Cut(_whole(cut, "prompt_tokens"), _whole(cut, "response_tokens"))
+    cut = table(result["cut"], "cut")
+    return Cut(whole(cut, "prompt_tokens"), whole(cut, "response_tokens"))
 
 
-def _numbers(table: Mapping[str, Any], name: str) -> tuple[float, ...]:
-    return tuple(_finite(value, name) for value in _list(table, name))
+def _numbers(fields: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    return tuple(_finite(value, name) for value in entries(fields, name))
 
 
-def _numbers_or_none(table: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
-    return None if table.get(name) is None else _numbers(table, name)
+def _numbers_or_none(fields: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
+    return None if fields.get(name) is None else _numbers(fields, name)
 
 
-def _indices(table: Mapping[str, Any], name: str, count: int) -> tuple[int, ...]:
-    indices = _list(table, name)
+def _indices(fields: Mapping[str, Any], name: str, count: int) -> tuple[int, ...]:
+    indices = entries(fields, name)
     for index in indices:
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
             raise InvalidReply(f"{name} has {index!r} for one of {count} candidates")
     return tuple(indices)
 
 
-def _number(table: Mapping[str, Any], name: str) -> float:
-    return _finite(table.get(name), name)
+def _number(fields: Mapping[str, Any], name: str) -> float:
+    return _finite(fields.get(name), name)
 
 
 def _finite(value: Any, name: str) -> float:
@@ -278,25 +280,34 @@ def _finite(value: Any, name: str) -> float:
     return number
 
 
-def _whole(table: Mapping[str, Any], name: str) -> int:
-    value = table.get(name)
+def whole(fields: Mapping[str, Any], name: str) -> int:
+    """A field that is a whole number."""
+    value = fields.get(name)
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidReply(f"{name} is not a whole number but {value!r}")
     return value
 
 
-def _text_or_none(table: Mapping[str, Any], name: str) -> str | None:
-    return None if table.get(name) is None else text(table, name)
+def text_or_none(fields: Mapping[str, Any], name: str) -> str | None:
+    """A field that is text, if it is there."""
+    return None if fields.get(name) is None else text(fields, name)
 
 
-def _list(table: Mapping[str, Any], name: str) -> list[Any]:
-    value = table.get(name)
+def number_or_none(fields: Mapping[str, Any], name: str) -> float | None:
+    """A field that is a finite number, if it is there."""
+    return None if fields.get(name) is None else _number(fields, name)
+
+
+def entries(fields: Mapping[str, Any], name: str) -> list[Any]:
+    """A field that is a list."""
+    value = fields.get(name)
     if not isinstance(value, list):
         raise InvalidReply(f"{name} is not a list but {value!r}")
     return value
 
 
-def _table(value: Any, name: str) -> Mapping[str, Any]:
+def table(value: Any, name: str) -> Mapping[str, Any]:
+    """An object that the reply has under that name."""
     if not isinstance(value, dict):
         raise InvalidReply(f"{name} is not an object but {value!r}")
     return value

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx
 
 from karat_client import _operations as operations
-from karat_client._drivers import AsyncDriver, SyncDriver
+from karat_client._drivers import AsyncContent, AsyncDriver, SyncContent, SyncDriver
 from karat_client._timing import Timing
 from karat_client.inputs import Messages, Prompt, Response, preferences, solutions
-from karat_client.options import ClientOptions, PartOptions, ScoreOptions, Settings
+from karat_client.options import ClientOptions, CritiqueOptions, PartOptions, ScoreOptions, Settings
 from karat_client.results import (
     Comparisons,
+    Critiques,
     Health,
     ModelCard,
     PartialScores,
@@ -23,6 +24,7 @@ from karat_client.results import (
     Scores,
     TokenScores,
 )
+from karat_client.streams import AsyncCritiqueStream, CritiqueStream
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -153,6 +155,27 @@ class Client(_Base):
         inputs = operations.gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
         return self._driver.run(operations.tokens(self._caller, inputs, options))
 
+    def critique(self, prompt: Prompt, response: Response, **options: Unpack[CritiqueOptions]) -> Critiques:
+        """Has a model write critiques of a response, and the response scored with them in view.
+
+        A response is text or a single turn. Raises as `score` does.
+        """
+        return self._driver.run(operations.critique(self._caller, prompt, response, options))
+
+    def critique_stream(self, prompt: Prompt, response: Response, **options: Unpack[CritiqueOptions]) -> CritiqueStream:
+        """As `critique`, with the text as it is written: see `karat_client.streams`.
+
+        What is refused before the first letter is sent again as by every call; later nothing is.
+        """
+        exchange = self._caller.exchange(options.get("timeout"))
+
+        def connect() -> SyncContent:
+            opening = operations.open_critique(exchange, self._caller, prompt, response, options)
+            content: SyncContent = self._driver.run(opening).unread
+            return content
+
+        return CritiqueStream(exchange.deadline, self._timing.today(), connect)
+
     def models(self, *, timeout: float | None = None) -> list[ModelCard]:
         """Every model of the server, also those that load or failed."""
         return self._driver.run(operations.models(self._caller, timeout))
@@ -281,6 +304,23 @@ class AsyncClient(_Base):
         """As `Client.tokens`."""
         inputs = operations.gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
         return await self._driver.run(operations.tokens(self._caller, inputs, options))
+
+    async def critique(self, prompt: Prompt, response: Response, **options: Unpack[CritiqueOptions]) -> Critiques:
+        """As `Client.critique`."""
+        return await self._driver.run(operations.critique(self._caller, prompt, response, options))
+
+    def critique_stream(
+        self, prompt: Prompt, response: Response, **options: Unpack[CritiqueOptions]
+    ) -> AsyncCritiqueStream:
+        """As `Client.critique_stream`, for `async with` and `async for`."""
+        exchange = self._caller.exchange(options.get("timeout"))
+
+        async def connect() -> AsyncContent:
+            opening = operations.open_critique(exchange, self._caller, prompt, response, options)
+            content: AsyncContent = (await self._driver.run(opening)).unread
+            return content
+
+        return AsyncCritiqueStream(exchange.deadline, self._timing.today(), connect)
 
     async def models(self, *, timeout: float | None = None) -> list[ModelCard]:
         """As `Client.models`."""

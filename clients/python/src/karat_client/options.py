@@ -57,6 +57,27 @@ class ScoreOptions(ScoringOptions, total=False):
     """The model's name, if it isn't the client's."""
 
 
+class CritiqueOptions(ScoreOptions, total=False):
+    """What a call for critiques may say; the rules are for the score."""
+
+    critiques: int
+    """How many to write; several need a temperature above 0."""
+    temperature: float
+    """0 always takes the likeliest token; 1 draws by the model's own probabilities."""
+    top_p: float
+    """Draws out of the fewest likeliest tokens that make up this share of the probability."""
+    seed: int
+    """What the draws depend on; the n-th critique is what `seed` + n gives alone."""
+    max_tokens: int
+    """The most tokens of each critique."""
+    stop: Sequence[str]
+    """Texts that end a critique, and aren't part of it."""
+    scorer: str
+    """The model that scores, if it isn't the one that writes."""
+    score: bool
+    """Whether to score at all."""
+
+
 class ClientOptions(TypedDict, total=False):
     """What a client may be told beyond its address and model; `Settings` holds the defaults."""
 
@@ -125,6 +146,18 @@ def split_options(url: str, model: str, options: RewardOptions) -> tuple[Setting
 
 
 _SCORING_ONLY = ScoringOptions.__annotations__.keys() - ClientOptions.__annotations__.keys()
+
+
+_CRITIQUE_ONLY = CritiqueOptions.__annotations__.keys() - ScoreOptions.__annotations__.keys()
+
+
+def critique_fields(options: CritiqueOptions, default_model: str | None) -> dict[str, Any]:
+    """As `request_fields`, of a request for critiques."""
+    own = {name: value for name, value in options.items() if name in _CRITIQUE_ONLY and value is not None}
+    if isinstance(own.get("stop"), str):
+        raise ValueError("stop is a list; put a single text into a list")
+    shared = {name: value for name, value in options.items() if name not in _CRITIQUE_ONLY}
+    return {**request_fields(ScoreOptions(**shared), default_model), **own}  # type: ignore[typeddict-item]
 
 
 def request_fields(options: ScoreOptions | PartOptions, default_model: str | None) -> dict[str, Any]:

@@ -215,6 +215,8 @@ class Comparison:
     rejected: ScoreResult | None
     judged: ScoreResult | None
     """What a model that judges both together says: `reward` is its preference for the chosen one, from 0 to 1."""
+    orders: tuple[float, ...] | None = None
+    """Of a judge that was asked in both orders: its preference with the chosen one first, and with it second."""
 
 
 @dataclass(frozen=True)
@@ -304,6 +306,54 @@ class TokenScores:
     results: tuple[TokenResult, ...]
     usage: Usage
     request_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CritiqueText:
+    """The next letters of a critique that is being written."""
+
+    index: int
+    """Which critique, counted from 0."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Critique:
+    """One complete critique."""
+
+    index: int
+    """Which, counted from 0."""
+    text: str
+    finish: str
+    """Why it ended: the model ended it (`end`), it was as long as it may be (`length`), or a stop string (`stop`)."""
+    tokens: int
+    """How many tokens were generated."""
+    rating: float | None
+    """The number that the model wrote; None when none was found or the model writes none."""
+
+
+@dataclass(frozen=True)
+class Critiques:
+    """The critiques of one response, and its score with them in view."""
+
+    model: str
+    """The model that wrote."""
+    model_version: str
+    critiques: tuple[Critique, ...]
+    reward: float | None
+    """The mean of the rewards; None when no score was asked for or all critiques are empty."""
+    rating: float | None
+    """The mean of the ratings that were found; None when none was."""
+    scores: tuple[ScoreResult, ...]
+    """A score for each critique that isn't empty; `index` says which."""
+    scorer: str | None
+    """The model that scored, if one did."""
+    scorer_version: str | None
+    prompt_tokens: int
+    generated_tokens: int
+    cut: Cut | None
+    """What was cut of the question; None when nothing was."""
+    request_id: str
 
 
 @dataclass(frozen=True)
