@@ -41,6 +41,11 @@ pub(super) struct Contract {
 }
 
 impl Contract {
+    /// Whether a graph with such metadata says that it follows a contract for sharing prefixes.
+    pub(super) fn is_claimed(metadata: &BTreeMap<String, String>) -> bool {
+        metadata.contains_key(CONTRACT)
+    }
+
     /// Reads the contract; `None` when the graph claims none.
     pub(super) fn read(
         metadata: &BTreeMap<String, String>,

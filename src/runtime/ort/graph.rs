@@ -87,8 +87,12 @@ impl Graph {
         for (number, provider) in file.providers.iter().enumerate() {
             let behind = file.providers.get(number + 1..).unwrap_or_default();
             let weights = match provider {
-                Provider::Cpu => Some(SharedWeights::read(&model, file.path)?),
-                Provider::Cuda(_) | Provider::Tensorrt(_) => None,
+                // A causal model runs on one session, or two where it writes as well: what each packs of the weights
+                // is less than a copy to lend, and the rest stays in the file's pages.
+                Provider::Cpu if !Contract::is_claimed(&inspection.metadata) => {
+                    Some(SharedWeights::read(&model, file.path)?)
+                }
+                Provider::Cpu | Provider::Cuda(_) | Provider::Tensorrt(_) => None,
             };
             let source = Source {
                 library: library.clone(),
@@ -231,6 +235,10 @@ impl Graph {
             found: "the graph doesn't say that it follows the contract rm-prefix/1".to_owned(),
             wanted: "export it with karat's exporter, or use a head that needs no causal model".to_owned(),
         })?;
+        if threads != OPENING_THREADS {
+            // Nobody will take it over, and it holds all weights.
+            drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
         Ok(Box::new(OrtCausal::new(self.session(threads, self.next_turn())?, contract, outputs)?))
     }
 
