@@ -125,21 +125,7 @@ impl PrefixCache {
 
     /// The blocks that `ids` begin with, over at most `at_most` tokens.
     pub(super) fn find(&self, root: u64, ids: &[u32], at_most: usize) -> Found {
-        let mut found =
-            Found { root, past: Vec::new(), place: Place::Root(root), trail: Trail::start(root), tokens: 0 };
-        let mut state = self.lock();
-        state.clock += 1;
-        let now = state.clock;
-        let (blocks, _) = ids[..at_most.min(ids.len())].as_chunks::<BLOCK>();
-        for tokens in blocks {
-            let key = Key { place: found.place, tokens: tokens.as_slice().into() };
-            let Some((number, values)) = state.touch(key, now) else { break };
-            found.past.push(Past::all(values));
-            found.place = Place::After(number);
-            found.trail = found.trail.then(tokens);
-            found.tokens += BLOCK;
-        }
-        found
+        self.lock().find(root, &ids[..at_most.min(ids.len())])
     }
 
     /// Keeps a block of a text of `root` after `place`; gives where the next one would stand, or `None` when there is no room.
@@ -220,6 +206,24 @@ impl State {
         self.last_number
     }
 
+    /// The blocks that `ids` begin with.
+    fn find(&mut self, root: u64, ids: &[u32]) -> Found {
+        let mut found =
+            Found { root, past: Vec::new(), place: Place::Root(root), trail: Trail::start(root), tokens: 0 };
+        self.clock += 1;
+        let now = self.clock;
+        let (blocks, _) = ids.as_chunks::<BLOCK>();
+        for tokens in blocks {
+            let key = Key { place: found.place, tokens: tokens.as_slice().into() };
+            let Some((number, values)) = self.touch(key, now) else { break };
+            found.past.push(Past::all(values));
+            found.place = Place::After(number);
+            found.trail = found.trail.then(tokens);
+            found.tokens += BLOCK;
+        }
+        found
+    }
+
     /// Finds a block and marks it as used at `now`.
     fn touch(&mut self, key: Key, now: u64) -> Option<(u64, Arc<KeyValues>)> {
         let block = self.blocks.get_mut(&key)?;
@@ -253,17 +257,33 @@ pub(super) struct Claimant {
 }
 
 impl Claimant {
-    /// Claims the blocks of `trails`, in the order of the text, unless another worker computes the first of them.
-    pub(super) fn claim(&self, trails: &[Trail]) -> bool {
+    /// The blocks that `ids` begin with, over at most `sharable` tokens, and a claim to the whole blocks behind them up
+    /// to `lasting`.
+    ///
+    /// In one step: between a look and a claim another worker could finish the blocks that were missing.
+    ///
+    /// # Errors
+    /// The trail of the first missing block, when another worker computes it.
+    pub(super) fn find_or_claim(
+        &self,
+        root: u64,
+        ids: &[u32],
+        sharable: usize,
+        lasting: usize,
+    ) -> Result<Found, Trail> {
         let mut state = self.cache.lock();
-        let first = trails.first().and_then(|trail| state.claims.get(trail));
-        if first.is_some_and(|owner| *owner != self.number) {
-            return false;
+        let found = state.find(root, &ids[..sharable.min(ids.len())]);
+        let end = lasting.min(sharable) / BLOCK * BLOCK;
+        let missing = ids.get(found.tokens..end).unwrap_or_default();
+        let mut trail = found.trail;
+        for (number, tokens) in missing.chunks_exact(BLOCK).enumerate() {
+            trail = trail.then(tokens);
+            let owner = *state.claims.entry(trail).or_insert(self.number);
+            if number == 0 && owner != self.number {
+                return Err(trail);
+            }
         }
-        for trail in trails {
-            state.claims.entry(*trail).or_insert(self.number);
-        }
-        true
+        Ok(found)
     }
 
     /// Lets a block go that has been computed.
@@ -398,19 +418,24 @@ mod tests {
         let first = Trail::start(root).then(&text(&[1]));
         let second = first.then(&text(&[2]));
         let (ours, theirs) = (cache.claimant(), cache.claimant());
-        assert!(ours.claim(&[first, second]));
-        assert!(ours.claim(&[first]), "its own claims are no hindrance");
-        assert!(!theirs.claim(&[first]));
-        assert!(theirs.claim(&[]), "nothing is missing");
+        let tokens = |claimant: &Claimant, letters: &[u32]| {
+            let ids = text(letters);
+            claimant.find_or_claim(root, &ids, ids.len(), ids.len()).map(|found| found.tokens)
+        };
+        assert_eq!(tokens(&ours, &[1, 2]), Ok(0));
+        assert_eq!(tokens(&ours, &[1]), Ok(0), "its own claims are no hindrance");
+        assert_eq!(tokens(&theirs, &[1]), Err(first));
+        assert_eq!(tokens(&theirs, &[]), Ok(0), "nothing is missing");
         thread::scope(|scope| {
             let waiter = scope.spawn(|| cache.wait(first, &Cancellation::new()));
+            keep(&cache, root, &text(&[1]));
             ours.land(first);
             waiter.join().unwrap();
         });
-        assert!(theirs.claim(&[first]), "landed");
-        assert!(!theirs.claim(&[second]));
+        assert_eq!(tokens(&theirs, &[1]), Ok(BLOCK), "what was computed meanwhile is found, not claimed");
+        assert_eq!(tokens(&theirs, &[1, 2]), Err(second));
         drop(ours);
-        assert!(theirs.claim(&[second]), "given up");
+        assert_eq!(tokens(&theirs, &[1, 2]), Ok(BLOCK), "given up");
         let cancel = Cancellation::new();
         thread::scope(|scope| {
             let waiter = scope.spawn(|| cache.wait(second, &cancel));

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
-    cache::{BLOCK, Claimant, Found, PrefixCache, Trail},
+    cache::{Claimant, Found, PrefixCache, Trail},
     cost::RowCost,
     forest::{Forest, Text, Wish},
     path::{Path, Store, fragments},
@@ -239,21 +239,9 @@ impl PrefixExecutor {
                 known.push((index, cache.find(*root, text.ids, 0)));
                 continue;
             }
-            let found = cache.find(*root, text.ids, text.sharable);
-            let end = text.lasting.min(text.sharable) / BLOCK * BLOCK;
-            let missing = text.ids.get(found.tokens..end).unwrap_or_default();
-            let mut trail = found.trail;
-            let trails: Vec<Trail> = missing
-                .chunks_exact(BLOCK)
-                .map(|tokens| {
-                    trail = trail.then(tokens);
-                    trail
-                })
-                .collect();
-            if claimant.claim(&trails) {
-                known.push((index, found));
-            } else {
-                elsewhere.extend(trails.first().map(|trail| (index, *trail)));
+            match claimant.find_or_claim(*root, text.ids, text.sharable, text.lasting) {
+                Ok(found) => known.push((index, found)),
+                Err(trail) => elsewhere.push((index, trail)),
             }
         }
         (known, elsewhere)
