@@ -94,11 +94,11 @@ def test_a_stream_comes_to_the_same_however_it_is_cut(client: Client, server: Se
     whole = b"".join(STREAM)
     content = Content([whole[at : at + size] for at in range(0, len(whole), size)])
     server.before = [streamed(content), httpx.Response(200, json={"critiques": WRITTEN, **VERDICT, **SUMMARY})]
-    with client.critique_stream("What is 1 + 1?", "It is blue.") as stream:
+    with client.critique_stream("What is 1 + 1?", "It is blue.", critiques=2, temperature=1) as stream:
         with pytest.raises(ValueError, match="isn't complete"):
             _ = stream.result
         assert "".join(piece.text for piece in stream) == WRITTEN[0]["text"]
-        assert stream.result == client.critique("What is 1 + 1?", "It is blue.")
+        assert stream.result == client.critique("What is 1 + 1?", "It is blue.", critiques=2, temperature=1)
     assert content.closed
     assert server.requests[0]["stream"] is True
 
@@ -107,7 +107,7 @@ def test_lines_of_windows_and_several_lines_of_data(client: Client, server: Serv
     pieces = [piece.replace(b"\n", b"\r\n") for piece in STREAM]
     pieces[0] = b'event: token\r\ndata: {"index": 0,\r\ndata: "text": "It is"}\r\n\r\n'
     server.before = [streamed(Content(pieces))]
-    with client.critique_stream("Why?", "So.") as stream:
+    with client.critique_stream("Why?", "So.", critiques=2, temperature=1) as stream:
         assert [piece.text for piece in stream] == ["It is", " wrong.\u2028", "Rating: 2"]
         assert stream.result.reward == 0.25
 
@@ -117,7 +117,7 @@ def test_the_same_awaited(async_client: AsyncClient, server: Server) -> None:
     server.before = [streamed(content)]
 
     async def run() -> float | None:
-        async with async_client, async_client.critique_stream("Why?", "So.") as stream:
+        async with async_client, async_client.critique_stream("Why?", "So.", critiques=2, temperature=1) as stream:
             texts = [piece.text async for piece in stream]
             assert texts == ["It is", " wrong.\u2028", "Rating: 2"]
             return stream.result.reward
@@ -133,7 +133,7 @@ def test_who_leaves_early_closes_the_connection(server: Server, clock: Clock) ->
     # One place: the second stream gets it only when the first has given it back.
     with Client("http://karat", "m", transport=transport, timing=clock.timing(), max_concurrency=1) as client:
         for content in contents:
-            with client.critique_stream("Why?", "So.") as stream:
+            with client.critique_stream("Why?", "So.", critiques=2, temperature=1) as stream:
                 assert next(iter(stream)).text == "It is"
             assert content.closed
 
@@ -145,13 +145,17 @@ def test_who_leaves_early_closes_the_connection(server: Server, clock: Clock) ->
         (Content(LETTERS, httpx.ReadError("reset")), errors.ConnectionFailed),
         (Content(LETTERS, httpx.ReadTimeout("late")), errors.TimeoutPassed),
         (Content([b"event: token\ndata: <html>\n\n"]), errors.InvalidReply),
+        (Content([b"<html>a proxy's page</html>"]), errors.InvalidReply),
+        (Content([*STREAM[:4], *STREAM[5:]]), errors.InvalidReply),
+        (Content([*STREAM[:6], *STREAM[7:]]), errors.InvalidReply),
+        (Content([*STREAM[:6], event("score", {"reward": 0.5}), *STREAM[7:]]), errors.InvalidReply),
     ],
 )
 def test_what_broke_off_never_looks_complete(
     client: Client, server: Server, content: Content, kind: type[Exception]
 ) -> None:
     server.before = [streamed(content)]
-    with client.critique_stream("Why?", "So.") as stream:
+    with client.critique_stream("Why?", "So.", critiques=2, temperature=1) as stream:
         with pytest.raises(kind):
             list(stream)
         with pytest.raises(ValueError, match="isn't complete"):
@@ -164,23 +168,26 @@ def test_what_broke_off_never_looks_complete(
 def test_an_error_amid_the_stream_is_the_servers_problem(client: Client, server: Server) -> None:
     detail = {"type": "urn:karat:problem:deadline-passed", "title": "late", "status": 504, "detail": "too late"}
     server.before = [streamed(Content([*LETTERS, event("error", detail)]))]
-    with client.critique_stream("Why?", "So.") as stream, pytest.raises(errors.DeadlinePassed, match="too late"):
+    with (
+        client.critique_stream("Why?", "So.", critiques=2, temperature=1) as stream,
+        pytest.raises(errors.DeadlinePassed, match="too late"),
+    ):
         list(stream)
 
 
 def test_a_refusal_before_the_first_letter(client: Client, server: Server, clock: Clock) -> None:
     busy = problem(429, "overloaded", "16 requests wait", retry_after="3")
     server.before = [busy, streamed(Content(STREAM)), problem(422, "invalid-request", "the model writes none")]
-    with client.critique_stream("Why?", "So.") as stream:
+    with client.critique_stream("Why?", "So.", critiques=2, temperature=1) as stream:
         assert len(list(stream)) == 3
     assert clock.pauses[0] >= 3
-    with pytest.raises(errors.InvalidRequest), client.critique_stream("Why?", "So."):
+    with pytest.raises(errors.InvalidRequest), client.critique_stream("Why?", "So.", critiques=2, temperature=1):
         pass
 
 
 def test_the_calls_time_bounds_the_stream(client: Client, server: Server, clock: Clock) -> None:
     server.before = [streamed(Content(STREAM))]
-    with client.critique_stream("Why?", "So.", timeout=5) as stream:
+    with client.critique_stream("Why?", "So.", critiques=2, temperature=1, timeout=5) as stream:
         letters = iter(stream)
         assert next(letters).text == "It is"
         clock.now += 6

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from karat_client import _replies
 from karat_client._effects import Reply
 from karat_client.errors import InvalidReply
 from karat_client.results import Critique, Critiques, CritiqueText
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for, which a reply has to have."""
+
+    critiques: int
+    score: bool
 
 
 class EventReader:
@@ -19,13 +28,14 @@ class EventReader:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self.rest = b""
+        """What came after the last whole line."""
         self._name = ""
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> Iterator[tuple[str, str]]:
         """The names and the data of the events that end in the next piece."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        *lines, self.rest = (self.rest + chunk).split(b"\n")
         for line in lines:
             field, _, value = line.removesuffix(b"\r").decode(errors="replace").partition(":")
             value = value.removeprefix(" ")
@@ -42,8 +52,9 @@ class EventReader:
 class CritiqueReader:
     """Follows a stream of events until it is complete."""
 
-    def __init__(self, today: float) -> None:
+    def __init__(self, today: float, wanted: Wanted) -> None:
         self._today = today
+        self._wanted = wanted
         self._events = EventReader()
         self._body: dict[str, Any] = {"critiques": []}
         self.result: Critiques | None = None
@@ -55,6 +66,8 @@ class CritiqueReader:
         Raises the Problem that the server tells of, and InvalidReply for what isn't an event of karat's.
         """
         for name, data in self._events.feed(chunk):
+            if name not in ("token", "critique", "score", "done", "error"):
+                continue
             body = _replies.json_object(Reply(200, "", {}, data.encode()))
             if name == "token":
                 yield CritiqueText(_replies.whole(body, "index"), _replies.text(body, "text"))
@@ -64,25 +77,37 @@ class CritiqueReader:
                 self._body.update(body)
             elif name == "done":
                 self._body["critiques"].sort(key=lambda critique: _replies.whole(critique, "index"))
-                self.result = critiques({**self._body, **body})
+                self.result = critiques({**self._body, **body}, self._wanted)
             elif name == "error":
                 status = body.get("status")
                 raise _replies.problem(
                     Reply(status if isinstance(status, int) else 500, "", {}, json.dumps(body).encode()), self._today
                 )
 
+    def rest(self) -> str:
+        """What came last and is no whole event, as the end of a sentence: of a proxy, its page."""
+        start = self._events.rest[:200].decode(errors="replace").strip()
+        return f"; the last was: {start}" if start else ""
 
-def critiques(body: Mapping[str, Any]) -> Critiques:
-    """What `/v1/critique` says in all."""
+
+def critiques(body: Mapping[str, Any], wanted: Wanted) -> Critiques:
+    """What `/v1/critique` says in all. Raises InvalidReply unless that is what was asked for."""
     written = tuple(_critique(_replies.table(entry, "critiques")) for entry in _replies.entries(body, "critiques"))
-    if [critique.index for critique in written] != list(range(len(written))) or not written:
-        raise InvalidReply(f"the reply's critiques are numbered {[critique.index for critique in written]}")
+    numbers = [critique.index for critique in written]
+    if numbers != list(range(wanted.critiques)):
+        raise InvalidReply(f"{wanted.critiques} critiques were asked for, and the reply has {numbers}")
     scores = _replies.entries(body, "scores") if "scores" in body else []
+    reward = _replies.number_or_none(body, "reward")
+    if wanted.score and "reward" not in body:
+        raise InvalidReply("a score was asked for, and the reply has none")
+    if reward is not None:
+        # A reward counts for nothing without the model that gave it.
+        _replies.text(body, "scorer_version")
     return Critiques(
         model=_replies.text(body, "model"),
         model_version=_replies.text(body, "model_version"),
         critiques=written,
-        reward=_replies.number_or_none(body, "reward"),
+        reward=reward,
         rating=_replies.number_or_none(body, "rating"),
         scores=tuple(_replies.score_result(entry, _replies.whole(entry, "index")) for entry in scores),
         scorer=_replies.text_or_none(body, "scorer"),

@@ -6,15 +6,17 @@ Only what differs between the two is here. Attempts, parsing and splitting are i
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 import httpx
 
-from karat_client._effects import Effect, Operation, Reply, Send, Together, Wait
+from karat_client._effects import Deadline, Effect, Operation, Reply, Send, Together, Wait
 from karat_client._timing import Timing
 
 T = TypeVar("T")
@@ -73,16 +75,23 @@ class SyncContent:
         self._response = response
         self._release = release
 
-    def chunks(self) -> Iterator[bytes]:
-        """Pieces of the content. Raises httpx.TransportError."""
-        return self._response.iter_bytes()
+    def chunks(self, deadline: Deadline) -> Iterator[bytes]:
+        """Pieces of the content. Raises httpx.TransportError; a ReadTimeout at the deadline."""
+        with _cut_at(deadline, self._response):
+            try:
+                yield from self._response.iter_bytes()
+            except httpx.TransportError as error:
+                if deadline.remaining() > 0:
+                    raise
+                raise httpx.ReadTimeout("the rest didn't come in time") from error
 
     def close(self) -> None:
         """Closes the connection, unless everything was read."""
-        if not self._response.is_closed:
-            self._response.close()
         release, self._release = self._release, _nothing
-        release()
+        try:
+            self._response.close()
+        finally:
+            release()
 
 
 class AsyncContent:
@@ -92,9 +101,16 @@ class AsyncContent:
         self._response = response
         self._release = release
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Pieces of the content. Raises httpx.TransportError."""
-        return self._response.aiter_bytes()
+    async def chunks(self, deadline: Deadline) -> AsyncIterator[bytes]:
+        """As `SyncContent.chunks`."""
+        chunks = self._response.aiter_bytes()
+        while True:
+            try:
+                yield await asyncio.wait_for(anext(chunks), max(0.0, deadline.remaining()))
+            except StopAsyncIteration:
+                return
+            except asyncio.TimeoutError as error:
+                raise httpx.ReadTimeout("the rest didn't come in time") from error
 
     async def close(self) -> None:
         """Closes the connection, unless everything was read."""
@@ -103,6 +119,25 @@ class AsyncContent:
             await self._response.aclose()
         finally:
             release()
+
+
+@contextmanager
+def _cut_at(deadline: Deadline, response: httpx.Response) -> Iterator[None]:
+    """Ends the connection at the deadline: httpx bounds each wait for bytes, not all of them together."""
+    connection: Any = response.extensions.get("network_stream")
+
+    def cut() -> None:
+        with suppress(OSError):
+            connection.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    alarm = threading.Timer(max(0.0, deadline.remaining()), cut)
+    alarm.daemon = True
+    if connection is not None:
+        alarm.start()
+    try:
+        yield
+    finally:
+        alarm.cancel()
 
 
 def _nothing() -> None:

@@ -201,7 +201,12 @@ def critique(caller: Caller, prompt: Prompt, response: Response, options: Critiq
     exchange = caller.exchange(options.get("timeout"))
     body = _encodable(_subject(caller, prompt, response, options))
     reply = yield from exchange.request("POST", "/v1/critique", body)
-    return _critique.critiques(_replies.json_object(reply))
+    return _critique.critiques(_replies.json_object(reply), wanted(options))
+
+
+def wanted(options: CritiqueOptions) -> _critique.Wanted:
+    """What a reply to such options has to have."""
+    return _critique.Wanted(options.get("critiques", 1), options.get("score", True))
 
 
 def open_critique(

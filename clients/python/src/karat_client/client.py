@@ -174,7 +174,7 @@ class Client(_Base):
             content: SyncContent = self._driver.run(opening).unread
             return content
 
-        return CritiqueStream(exchange.deadline, self._timing.today(), connect)
+        return CritiqueStream(exchange.deadline, self._timing.today(), operations.wanted(options), connect)
 
     def models(self, *, timeout: float | None = None) -> list[ModelCard]:
         """Every model of the server, also those that load or failed."""
@@ -320,7 +320,7 @@ class AsyncClient(_Base):
             content: AsyncContent = (await self._driver.run(opening)).unread
             return content
 
-        return AsyncCritiqueStream(exchange.deadline, self._timing.today(), connect)
+        return AsyncCritiqueStream(exchange.deadline, self._timing.today(), operations.wanted(options), connect)
 
     async def models(self, *, timeout: float | None = None) -> list[ModelCard]:
         """As `Client.models`."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from karat_client._critique import CritiqueReader
+from karat_client._critique import CritiqueReader, Wanted
 from karat_client._drivers import AsyncContent, SyncContent
 from karat_client._effects import Deadline
 from karat_client.errors import ConnectionFailed, InvalidReply, TimeoutPassed
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 class _Stream:
     """What is the same with and without awaits."""
 
-    def __init__(self, deadline: Deadline, today: float) -> None:
+    def __init__(self, deadline: Deadline, today: float, wanted: Wanted) -> None:
         self._deadline = deadline
-        self._reader = CritiqueReader(today)
+        self._reader = CritiqueReader(today, wanted)
 
     @property
     def result(self) -> Critiques:
@@ -49,14 +49,14 @@ class _Stream:
 
     def _check_complete(self) -> None:
         if self._reader.result is None:
-            raise InvalidReply("the critique broke off before its end")
+            raise InvalidReply(f"the critique broke off before its end{self._reader.rest()}")
 
 
 class CritiqueStream(_Stream):
     """An iterator over the letters of critiques; opens when its `with` block is entered."""
 
-    def __init__(self, deadline: Deadline, today: float, connect: Callable[[], SyncContent]) -> None:
-        super().__init__(deadline, today)
+    def __init__(self, deadline: Deadline, today: float, wanted: Wanted, connect: Callable[[], SyncContent]) -> None:
+        super().__init__(deadline, today, wanted)
         self._connect = connect
         self._content: SyncContent | None = None
 
@@ -74,7 +74,7 @@ class CritiqueStream(_Stream):
         if self._content is None:
             raise ValueError("enter the stream with a with block first")
         with _failures():
-            for chunk in self._content.chunks():
+            for chunk in self._content.chunks(self._deadline):
                 yield from self._pieces(chunk)
         self._check_complete()
 
@@ -82,8 +82,10 @@ class CritiqueStream(_Stream):
 class AsyncCritiqueStream(_Stream):
     """As `CritiqueStream`, for `async with` and `async for`."""
 
-    def __init__(self, deadline: Deadline, today: float, connect: Callable[[], Awaitable[AsyncContent]]) -> None:
-        super().__init__(deadline, today)
+    def __init__(
+        self, deadline: Deadline, today: float, wanted: Wanted, connect: Callable[[], Awaitable[AsyncContent]]
+    ) -> None:
+        super().__init__(deadline, today, wanted)
         self._connect = connect
         self._content: AsyncContent | None = None
 
@@ -101,7 +103,7 @@ class AsyncCritiqueStream(_Stream):
         if self._content is None:
             raise ValueError("enter the stream with an async with block first")
         with _failures():
-            async for chunk in self._content.chunks():
+            async for chunk in self._content.chunks(self._deadline):
                 for piece in self._pieces(chunk):
                     yield piece
         self._check_complete()
@@ -114,5 +116,7 @@ def _failures() -> Iterator[None]:
         yield
     except httpx.TimeoutException as error:
         raise TimeoutPassed("the critique was not complete within the call's timeout") from error
+    except httpx.DecodingError as error:
+        raise InvalidReply(f"the reply can't be decompressed: {error}") from error
     except httpx.TransportError as error:
         raise ConnectionFailed(f"the critique broke off: {error or type(error).__name__}") from error
