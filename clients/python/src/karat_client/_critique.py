@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,9 +79,8 @@ class CritiqueReader:
                 self.result = critiques({**self._body, **body}, self._wanted)
             elif name == "error":
                 status = body.get("status")
-                raise _replies.problem(
-                    Reply(status if isinstance(status, int) else 500, "", {}, json.dumps(body).encode()), self._today
-                )
+                reply = Reply(status if isinstance(status, int) else 500, "", {}, data.encode())
+                raise _replies.problem(reply, self._today)
 
     def rest(self) -> str:
         """What came last and is no whole event, as the end of a sentence: of a proxy, its page."""
