@@ -16,9 +16,11 @@ mod cache;
 mod cost;
 mod executor;
 mod forest;
+mod model;
 mod path;
 mod rows;
 
 pub use cache::{BLOCK, PrefixCache};
 pub use cost::RowCost;
-pub use executor::{PrefixExecutor, ScoresAt, SharedModel};
+pub use executor::PrefixExecutor;
+pub use model::{ScoresAt, SharedModel};

@@ -6,9 +6,16 @@ use prometheus::Registry;
 use proptest::{collection::vec, prelude::*};
 use serde::Deserialize;
 
-use super::*;
+use super::{
+    super::{
+        cache::PrefixCache,
+        cost::RowCost,
+        model::{ScoresAt, score_position},
+    },
+    *,
+};
 use crate::{
-    domain::Cut,
+    domain::{Cut, Reading},
     runtime::{
         Provider,
         ort::{Graph, GraphFile, Library},
