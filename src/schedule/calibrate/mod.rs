@@ -186,7 +186,7 @@ pub fn calibrate(conditions: &Conditions, make: &mut MakeExecutor<'_>) -> Result
     let mut executors = assumed.executors(make)?;
     let mut stopwatch = Stopwatch::start(conditions.time, conditions.token);
     let mut failure = None;
-    let mut calibration = choose(conditions, &mut |probes| {
+    let calibration = choose(conditions, &mut |probes| {
         stopwatch.time(probes, &mut executors).unwrap_or_else(|error| {
             failure.get_or_insert(error);
             vec![None; probes.len()]
@@ -195,10 +195,13 @@ pub fn calibrate(conditions: &Conditions, make: &mut MakeExecutor<'_>) -> Result
     if let Some(error) = failure {
         return Err(error);
     }
-    let quiet = stopwatch.was_quiet();
-    if !quiet {
-        calibration = Calibration { tokens_per_second: calibration.tokens_per_second, ..assumed };
-    }
+    Ok(settle(calibration, assumed, executors, stopwatch.was_quiet()))
+}
+
+/// What is made of what was measured; of a machine that was not `quiet` only the speed.
+fn settle(measured: Calibration, assumed: Calibration, mut executors: Executors, quiet: bool) -> Calibrated {
+    let calibration =
+        if quiet { measured } else { Calibration { tokens_per_second: measured.tokens_per_second, ..assumed } };
     if calibration.lone_threads.is_none() {
         let lone = executors.lone.take();
         // One session on all cores was faster than one on each.
@@ -206,7 +209,7 @@ pub fn calibrate(conditions: &Conditions, make: &mut MakeExecutor<'_>) -> Result
             executors.crowd = vec![lone];
         }
     }
-    Ok(Calibrated { calibration, executors, quiet })
+    Calibrated { calibration, executors, quiet }
 }
 
 #[cfg(test)]
@@ -233,20 +236,37 @@ mod tests {
     fn the_executors_are_those_that_were_chosen() {
         let control = FakeControl::new();
         let mut made = Vec::new();
-        let Calibrated { calibration: chosen, executors, quiet } = calibrate(&conditions(3), &mut |threads| {
+        let Calibrated { calibration: chosen, executors, .. } = calibrate(&conditions(3), &mut |threads| {
             made.push(threads.get());
             Ok(control.executor())
         })
         .unwrap();
         assert_eq!(made, [1, 1, 1, 3]);
-        // Passes that take no time are disturbed by anything, and what is measured then isn't relied on.
-        if !quiet {
-            let usual = Calibration::assumed(&conditions(3));
-            assert_eq!(chosen, Calibration { tokens_per_second: chosen.tokens_per_second, ..usual });
-        }
         assert_eq!(executors.crowd.len(), chosen.sessions.get());
         assert_eq!(executors.lone.is_some(), chosen.lone_threads.is_some());
         assert!(control.batches().iter().flatten().all(|ids| ids.iter().all(|&id| id == 1)));
+    }
+
+    #[test]
+    fn on_a_busy_machine_only_the_speed_is_taken_over() {
+        let control = FakeControl::new();
+        let assumed = Calibration::assumed(&conditions(3));
+        let measured = Calibration {
+            sessions: positive(1),
+            threads: positive(3),
+            lone_threads: None,
+            batch_tokens: 7,
+            tokens_per_second: Some(1000.0),
+            ..assumed
+        };
+        for quiet in [false, true] {
+            let executors = assumed.executors(&mut |_| Ok(control.executor())).unwrap();
+            let settled = settle(measured, assumed, executors, quiet);
+            let usual = Calibration { tokens_per_second: Some(1000.0), ..assumed };
+            assert_eq!(settled.calibration, if quiet { measured } else { usual });
+            assert_eq!(settled.executors.crowd.len(), if quiet { 1 } else { 3 });
+            assert_eq!((settled.executors.lone.is_some(), settled.quiet), (!quiet, quiet));
+        }
     }
 
     #[test]
