@@ -4,7 +4,7 @@ use std::{fs, io, num::NonZeroUsize, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::sessions::cores;
+use super::sessions::{Running, cores};
 use crate::{
     domain::ModelVersion,
     head::Head,
@@ -36,14 +36,6 @@ pub(super) struct Decoder<'a> {
     pub(super) time: std::time::Duration,
 }
 
-/// A causal model that is ready to run.
-pub(super) struct Started {
-    pub(super) shared: Arc<SharedModel>,
-    pub(super) executors: Executors,
-    pub(super) calibration: Calibration,
-    pub(super) policy: Policy,
-}
-
 /// A batch takes as many tokens as so many rows: enough for a prompt and its candidates, little enough to be over soon.
 const ROWS: usize = 8;
 /// The most samples of a batch unless the manifest says otherwise.
@@ -56,7 +48,7 @@ impl Decoder<'_> {
     ///
     /// # Errors
     /// When a session can't start or a row can't be computed.
-    pub(super) fn start(self, graph: &Graph) -> Result<Started, RuntimeError> {
+    pub(super) fn start(self, graph: &Graph) -> Result<Running, RuntimeError> {
         let (sessions, threads) = self.division(graph.provider());
         let causal = (0..sessions.get()).map(|_| graph.causal_executor(&self.outputs, threads));
         let mut causal: Vec<Box<dyn CausalExecutor>> = causal.collect::<Result<_, _>>()?;
@@ -89,7 +81,7 @@ impl Decoder<'_> {
         let shared = Arc::new(shared);
         let executor = |causal| Box::new(PrefixExecutor::new(causal, Arc::clone(&shared))) as _;
         let executors = Executors { crowd: causal.into_iter().map(executor).collect(), lone: None };
-        Ok(Started { shared, executors, calibration, policy })
+        Ok(Running { executors, policy, calibration, prefixes: Some(shared) })
     }
 
     /// How many sessions of how many threads. Rows are long enough to keep all cores busy, and a prompt is computed

@@ -2,7 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{LoadError, LoadOptions, critic, decoder::Decoder, digest::Digest, sessions::Plan};
+use super::{
+    LoadError, LoadOptions, critic,
+    decoder::Decoder,
+    digest::Digest,
+    sessions::{Plan, Running},
+};
 use crate::{
     domain::{Cut, ModelName, ModelVersion, Sample, TokenizedInput},
     engine::{Engine, GraphModel, GraphUnit, Model, ModelBody, WrittenRules},
@@ -124,7 +129,7 @@ impl Loader<'_> {
     }
 
     fn unit(&self, parts: &Parts<'_>, file: &Path, graph: &Graph) -> Result<GraphUnit, LoadError> {
-        let Parts { definition, pipeline, metrics, .. } = *parts;
+        let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         if let Some(shape) = graph.causal_shape() {
             return self.causal_unit(parts, file, graph, shape.context);
@@ -140,23 +145,7 @@ impl Loader<'_> {
             time: self.options.calibration,
         };
         let (calibration, executors) = plan.start(graph, &binding).map_err(runtime)?;
-        let limits = Limits {
-            queued_tokens: self.options.queue_tokens,
-            tokens_per_second: calibration.tokens_per_second,
-            ..Limits::default()
-        };
-        let scheduler = Scheduler::start(executors, calibration.policy(), limits, metrics.clone())
-            .map_err(|source| LoadError::Workers { path: definition.manifest.clone(), source })?;
-        Ok(GraphUnit {
-            id: self.engine.cache.new_graph(),
-            signature: graph.signature().clone(),
-            provider: graph.provider(),
-            skipped: graph.skipped().to_vec(),
-            batch_dependent: !graph.is_batch_invariant(),
-            calibration: Some(calibration),
-            prefixes: None,
-            scheduler,
-        })
+        self.schedule(parts, graph, Running { policy: calibration.policy(), calibration, executors, prefixes: None })
     }
 
     /// A graph that follows the contract for sharing prefixes.
@@ -181,23 +170,29 @@ impl Loader<'_> {
             file: &file.with_extension("rows.calibration.json"),
             time: self.options.calibration,
         };
-        let started =
+        let running =
             decoder.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
+        self.schedule(parts, graph, running)
+    }
+
+    /// Puts a queue in front of a graph's sessions.
+    fn schedule(&self, parts: &Parts<'_>, graph: &Graph, running: Running) -> Result<GraphUnit, LoadError> {
+        let Running { executors, policy, calibration, prefixes } = running;
         let limits = Limits {
             queued_tokens: self.options.queue_tokens,
-            tokens_per_second: started.calibration.tokens_per_second,
+            tokens_per_second: calibration.tokens_per_second,
             ..Limits::default()
         };
-        let scheduler = Scheduler::start(started.executors, started.policy, limits, metrics.clone())
-            .map_err(|source| LoadError::Workers { path: definition.manifest.clone(), source })?;
+        let scheduler = Scheduler::start(executors, policy, limits, parts.metrics.clone())
+            .map_err(|source| LoadError::Workers { path: parts.definition.manifest.clone(), source })?;
         Ok(GraphUnit {
             id: self.engine.cache.new_graph(),
             signature: graph.signature().clone(),
             provider: graph.provider(),
             skipped: graph.skipped().to_vec(),
             batch_dependent: !graph.is_batch_invariant(),
-            calibration: Some(started.calibration),
-            prefixes: Some(started.shared),
+            calibration: Some(calibration),
+            prefixes,
             scheduler,
         })
     }

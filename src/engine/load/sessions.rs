@@ -1,6 +1,6 @@
 //! Chooses how a graph uses the machine: as its manifest says, as an earlier start measured, or by measuring now.
 
-use std::{num::NonZeroUsize, path::PathBuf, thread, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use crate::{
     domain::{ModelVersion, TokenizedInput},
@@ -9,9 +9,10 @@ use crate::{
         BatchLimits, GraphBinding, ProviderKind, RuntimeError,
         libraries::graphics,
         ort::{Graph, Library},
+        prefix::SharedModel,
     },
     schedule::{
-        Executors,
+        Executors, Policy,
         calibrate::{Calibrated, Calibration, Conditions, Hardware, calibrate},
     },
 };
@@ -29,6 +30,15 @@ const ENGINE_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 14) -
 /// What the manifest says of batches.
 pub(super) fn batch_limits(written: &SchedulingSection, longest: NonZeroUsize) -> BatchLimits {
     BatchLimits { longest, positions: written.max_batch_tokens.unwrap_or(ENGINE_TOKENS), samples: written.max_batch }
+}
+
+/// A graph's sessions, and how batches are formed for them.
+pub(super) struct Running {
+    pub(super) executors: Executors,
+    pub(super) policy: Policy,
+    pub(super) calibration: Calibration,
+    /// Of a causal model, what its executors share.
+    pub(super) prefixes: Option<Arc<SharedModel>>,
 }
 
 /// What the choice depends on beside the graph.
