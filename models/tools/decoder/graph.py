@@ -164,7 +164,8 @@ class Decoder:
     def attention(self, layer: int, state: str, seen: Seen) -> str:
         """What `state` [m, hidden] draws from what it may see, `[m, hidden]`.
 
-        The heads that share a key-value head are rows of one product.
+        Each head is a product of its own: a library that shares products out over threads then has enough of them,
+        also where there are few key-value heads.
         """
         n, c, prefix = self.nodes, self.config, f"model.layers.{layer}.self_attn"
         width = c.heads * c.head_dim
@@ -175,12 +176,9 @@ class Decoder:
         query = self.rotate(query, seen.rotation)
         query = n.add("Reshape", query, n.shape(0, c.kv_heads, c.group, c.head_dim))
         query = n.add("Transpose", query, perm=[1, 2, 0, 3])
-        query = n.add("Reshape", query, n.shape(c.kv_heads, -1, c.head_dim))
-        likeness = n.add("MatMul", query, n.add("Transpose", seen.keys, perm=[0, 2, 1]))
-        likeness = n.add("Reshape", likeness, seen.by_query)
+        likeness = n.add("MatMul", query, n.add("Transpose", seen.keys, perm=[0, 1, 3, 2]))
         share = n.add("Softmax", n.add("Add", likeness, seen.bias), axis=-1)
-        drawn = n.add("MatMul", n.add("Reshape", share, seen.by_group), seen.values)
-        drawn = n.add("Reshape", drawn, n.shape(c.kv_heads, c.group, -1, c.head_dim))
+        drawn = n.add("MatMul", share, seen.values)
         drawn = n.add("Transpose", drawn, perm=[2, 0, 1, 3])
         drawn = n.add("Reshape", drawn, n.shape(-1, width))
         return n.linear(f"{prefix}.o_proj", drawn, c.hidden, width, c.output_bias)
@@ -226,17 +224,14 @@ class Decoder:
 class Seen:
     """What a layer's queries look at, and how.
 
-    `rotation` is that of the queries; `keys` and `values` are `[KV, all, head_dim]`;
-    `bias` broadcasts to `[KV, group, m, all]`, the shape that `by_query` gives
-    and that `by_group` takes back to `[KV, group * m, all]`.
+    `rotation` is that of the queries; `keys` and `values` are `[KV, 1, all, head_dim]`;
+    `bias` broadcasts to `[KV, group, m, all]`.
     """
 
     rotation: tuple[str, str]
     keys: str
     values: str
     bias: str
-    by_query: str
-    by_group: str
 
 
 def score_head(weights: Weights) -> str:
@@ -256,7 +251,6 @@ def build(config: DecoderConfig, weights: Weights, outputs: tuple[str, ...]) -> 
     decoder = Decoder(config, nodes)
     state = decoder.embed("input_ids")
     rotations = decoder.rotations("position_ids")
-    by_query, by_group = _shapes_of_likeness(nodes, config)
     bias = "attn_bias"
     query_rotation = rotations["query"]
     presents: list[str] = []
@@ -273,7 +267,7 @@ def build(config: DecoderConfig, weights: Weights, outputs: tuple[str, ...]) -> 
             cosines, sines = query_rotation
             query_rotation = nodes.add("Gather", cosines, read), nodes.add("Gather", sines, read)
             bias = nodes.add("Gather", bias, read, axis=2)
-        seen = Seen(query_rotation, keys, values, bias, by_query, by_group)
+        seen = Seen(query_rotation, keys, values, bias)
         state = decoder.finish_layer(layer, state, normal, seen)
     state = decoder.norm("model.norm", state)
     for output in outputs:
@@ -281,22 +275,12 @@ def build(config: DecoderConfig, weights: Weights, outputs: tuple[str, ...]) -> 
     return _close(config, nodes, outputs, presents)
 
 
-def _shapes_of_likeness(nodes: Nodes, config: DecoderConfig) -> tuple[str, str]:
-    """The shapes `[KV, group, rest, all]` and `[KV, rest, all]`, which depend on the past."""
-    everything = nodes.add("Shape", "attn_bias", start=3, end=4)
-    shapes = []
-    for name, sizes in (("query", (config.kv_heads, config.group)), ("group", (config.kv_heads,))):
-        leading = nodes.constant(f"by_{name}", np.array([*sizes, -1], np.int64))
-        shapes.append(nodes.add("Concat", leading, everything, axis=0))
-    return shapes[0], shapes[1]
-
-
 def _after_the_past(nodes: Nodes, name: str, new: str, presents: list[str]) -> str:
-    """Gives the new tokens' keys or values out, and returns all of them, `[KV, all, head_dim]`."""
-    batch = nodes.constant("axis_0", np.array([0], np.int64))
+    """Gives the new tokens' keys or values out, and returns all of them, `[KV, 1, all, head_dim]`."""
+    batch, group = (nodes.constant(f"axis_{axis}", np.array([axis], np.int64)) for axis in (0, 1))
     presents.append(nodes.add("Unsqueeze", new, batch, output=f"present.{name}"))
     past = nodes.add("Squeeze", f"past_key_values.{name}", batch)
-    return nodes.add("Concat", past, new, axis=1)
+    return nodes.add("Unsqueeze", nodes.add("Concat", past, new, axis=1), group)
 
 
 def _close(
