@@ -29,8 +29,9 @@ struct Point {
 
 /// The lengths that are measured, the most telling first, for when there isn't time for all.
 const LENGTHS: [usize; 6] = [256, 128, 32, 512, 384, 64];
-/// How long a past is measured with.
-const PAST: usize = 512;
+/// How long a past is measured with: as long as a prompt whose likenesses to a row of 256 tokens don't fit into the
+/// cache of a processor any more, which makes shorter rows the better ones.
+const PAST: usize = 1024;
 /// By how much longer rows must be better, for they are stopped later and waste more.
 const CLEARLY: f64 = 1.03;
 
@@ -42,7 +43,7 @@ impl RowCost {
         Self { points: [32.0, 64.0, 128.0, 256.0, 512.0].map(point).into() }
     }
 
-    /// Measures rows of a few lengths, for about as long as `time`. `token` is any that the model knows.
+    /// Measures rows of a few lengths, of two at least and then until `time` is over. `token` is any that the model knows.
     ///
     /// # Errors
     /// When a row can't be computed.
@@ -58,8 +59,8 @@ impl RowCost {
             }
             let without = row(length, 0, token, Vec::new());
             let with = row(length, past.tokens(), token, vec![Past::all(past.clone())]);
-            let seconds = shortest(executor, &without, end)?;
-            let slope = (shortest(executor, &with, end)? - seconds).max(0.0) / float(past.tokens());
+            let seconds = shortest(executor, &without, time)?;
+            let slope = (shortest(executor, &with, time)? - seconds).max(0.0) / float(past.tokens());
             points.push(Point { new: float(length), seconds, past: slope });
         }
         points.sort_by(|a, b| a.new.total_cmp(&b.new));
@@ -122,14 +123,15 @@ fn keep(
     kept.ok_or_else(|| RuntimeError::Row { reason: "it kept nothing".to_owned() })
 }
 
-/// The shortest of two runs, the one that was less disturbed; of one where there is no time.
-fn shortest(executor: &mut dyn CausalExecutor, row: &CausalRow, end: Instant) -> Result<f64, RuntimeError> {
-    let mut time = || {
+/// The shortest of two runs, the one that was less disturbed; of one where that takes more than half of `time`.
+fn shortest(executor: &mut dyn CausalExecutor, row: &CausalRow, time: Duration) -> Result<f64, RuntimeError> {
+    let mut run = || {
         let started = Instant::now();
-        executor.forward(row, &Cancellation::new()).map(|_| started.elapsed().as_secs_f64())
+        executor.forward(row, &Cancellation::new()).map(|_| started.elapsed())
     };
-    let first = time()?;
-    if Instant::now() > end { Ok(first) } else { Ok(time()?.min(first)) }
+    let first = run()?;
+    let shortest = if first > time / 2 { first } else { first.min(run()?) };
+    Ok(shortest.as_secs_f64())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2^52")]
