@@ -166,7 +166,8 @@ pub struct SchedulingSection {
     /// How many threads each session uses.
     #[serde(default)]
     pub threads: Option<NonZeroUsize>,
-    /// The most tokens, padding included, in one forward pass. A longer sample runs alone.
+    /// The most tokens, padding included, in one forward pass. A longer sample runs alone. Of a decoder that shares
+    /// prefixes: what other samples may add to the first one of a batch, what they have in common counted once.
     #[serde(default)]
     pub max_batch_tokens: Option<NonZeroUsize>,
     /// The most samples in one forward pass.

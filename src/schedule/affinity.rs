@@ -7,8 +7,9 @@ const ROW: usize = 256;
 
 /// Chooses who joins the first of `texts`, those with most of its beginning first: indices, the first one's included.
 ///
-/// The budget counts each token that several texts begin with once. A text that doesn't fit is passed over. One that
-/// shares less than a quarter of what it adds joins only while all of them together fill no row.
+/// The budget bounds what the others add to the first, which runs whatever its length; each token that several of them
+/// begin with counts once. A text that doesn't fit is passed over. One that shares less than a quarter of what it adds
+/// joins only while all of them together fill no row.
 pub(super) fn kin(texts: &[&[u32]], budget: usize, most: usize) -> Vec<usize> {
     let Some(first) = texts.first() else { return Vec::new() };
     let mut others: Vec<(usize, usize)> = (1..texts.len()).map(|text| (common(first, texts[text]), text)).collect();
@@ -16,7 +17,7 @@ pub(super) fn kin(texts: &[&[u32]], budget: usize, most: usize) -> Vec<usize> {
     others.sort_by_key(|&(shared, text)| (Reverse(shared), text));
     // In the order of the texts themselves, what a text shares with any other it shares with a neighbour.
     let mut chosen: Vec<usize> = vec![0];
-    let mut tokens = first.len();
+    let mut joined = 0;
     for (_, text) in others {
         if chosen.len() >= most {
             break;
@@ -27,10 +28,10 @@ pub(super) fn kin(texts: &[&[u32]], budget: usize, most: usize) -> Vec<usize> {
         let shared =
             shared_with(place.checked_sub(1).and_then(|before| chosen.get(before))).max(shared_with(chosen.get(place)));
         let added = ids.len() - shared;
-        let bound = if shared.saturating_mul(4) >= added { budget } else { budget.min(ROW) };
-        if tokens + added <= bound {
+        let kindred = shared.saturating_mul(4) >= added;
+        if joined + added <= budget && (kindred || first.len() + joined + added <= ROW) {
             chosen.insert(place, text);
-            tokens += added;
+            joined += added;
         }
     }
     chosen.sort_unstable();
@@ -70,8 +71,8 @@ mod tests {
             texts.push(text(1, 500, number, 30));
             texts.push(text(2, 500, number, 30));
         }
-        assert_eq!(chosen(&texts, 2048, 64), [0, 2, 4, 6, 8, 10, 12, 14]);
-        assert_eq!(chosen(&texts, 600, 64), [0, 2, 4], "500 tokens and three times 30 fit");
+        assert_eq!(chosen(&texts, 210, 64), [0, 2, 4, 6, 8, 10, 12, 14], "however long the prompt is");
+        assert_eq!(chosen(&texts, 80, 64), [0, 2, 4], "30 tokens join the first's 530 twice");
         assert_eq!(chosen(&texts, 2048, 3), [0, 2, 4]);
     }
 
@@ -80,6 +81,11 @@ mod tests {
         let texts = [text(1, 100, 0, 10), text(1, 100, 1, 900), text(1, 100, 2, 10)];
         assert_eq!(chosen(&texts, 500, 64), [0, 2]);
         assert_eq!(chosen(&[text(1, 900, 0, 10)], 500, 64), [0], "the first always runs");
+        assert_eq!(
+            chosen(&[text(1, 10, 0, 10), text(2, 30, 0, 30)], 40, 64),
+            [0],
+            "a stranger's 60 tokens are too many"
+        );
     }
 
     #[test]
@@ -99,7 +105,7 @@ mod tests {
             let chosen = chosen(&texts, budget, most);
             prop_assert!(chosen.contains(&0) && chosen.len() <= most && chosen.is_sorted_by(|a, b| a < b));
             let together: Vec<Vec<u32>> = chosen.iter().map(|text| texts[*text].clone()).collect();
-            prop_assert!(unique(&together) <= budget.max(texts[0].len()));
+            prop_assert!(unique(&together) <= budget + texts[0].len());
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Policy {
     /// GPU. While little waits, one padded pass is still better than two.
     pub padding_percent: usize,
     /// Whether what samples begin with in common is computed once: then batches are formed by that instead of by
-    /// length, and `budget` counts what several begin with once.
+    /// length, and `budget` bounds what the others add to the first, each token that several begin with counted once.
     pub shares_prefixes: bool,
     /// How long a job may be overtaken by shorter ones, for each of its tokens.
     pub patience: Duration,

@@ -36,7 +36,8 @@ pub(super) struct Decoder<'a> {
     pub(super) time: std::time::Duration,
 }
 
-/// A batch takes as many tokens as so many rows: enough for a prompt and its candidates, little enough to be over soon.
+/// What may join the first sample of a batch, in rows of 256 tokens: many candidates of one prompt, little enough to be
+/// over soon.
 const ROWS: usize = 8;
 /// The most samples of a batch unless the manifest says otherwise.
 const SAMPLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
@@ -70,7 +71,7 @@ impl Decoder<'_> {
             threads,
             lone_threads: None,
             lone_jobs: 1,
-            batch_tokens: self.written.max_batch_tokens.map_or(cost.best(0) * ROWS, NonZeroUsize::get),
+            batch_tokens: self.written.max_batch_tokens.map_or(cost.best(0).max(256) * ROWS, NonZeroUsize::get),
             batch_samples: if shares { self.written.max_batch.unwrap_or(SAMPLES).get() } else { 1 },
             overhead_tokens: 0,
             padding_percent: 100,
