@@ -77,10 +77,14 @@ bench: setup $(BENCH_VENV) ## Measure karat beside raw ONNX Runtime and other se
 	cargo build --release --bin karat --example loadtest
 	$(BENCH_PYTHON) -m loadtest.bench $(if $(QUICK),--quick) $(if $(MODELS),--models $(MODELS)) $(if $(PEERS),--peers $(PEERS))
 
-bench-decoder: setup ## Measure what sharing a prompt among its candidates saves (QUICK=1)
+bench-decoder: setup ## Measure what sharing a prompt among its candidates saves (QUICK=1; PEERS=vllm: beside vLLM instead)
 	cargo build --release --bin karat
 	$(VENV_PYTHON) -m loadtest.random_llama --output .karat/loadtest/llama
+ifeq ($(PEERS),vllm)
+	$(VENV_PYTHON) -m loadtest.vllm
+else
 	$(VENV_PYTHON) -m loadtest.decoder --classic llama-classic --five llama-five $(if $(QUICK),--quick)
+endif
 
 micro-bench: setup ## Measure the parts that cost time beside the forward pass
 	cargo bench --bench planner --bench request --bench scoring

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loadtest import chart, infinity, machine, report, scenarios, targets, workload
+from loadtest import chart, environment, infinity, machine, report, scenarios, targets, workload
 from loadtest.generator import Generator
 
 SCRATCH = Path(".karat/loadtest")
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         **machine.describe(arguments.server),
         "models": {},
     }
-    peer = infinity.install(CACHE, SCRATCH) if "infinity" in arguments.peers else None
+    peer = environment.install("infinity", CACHE, SCRATCH) if "infinity" in arguments.peers else None
     for name in arguments.models:
         model = arguments.repository / name
         say(name, "making the workload")

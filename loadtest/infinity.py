@@ -1,27 +1,10 @@
-"""Infinity, a server of others, from PyPI: fetched only when asked for, some gigabytes."""
+"""Infinity, a server of others, and the form in which it wants its models."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-
-REQUIREMENTS = Path(__file__).parent / "peers" / "infinity-requirements.txt"
-
-
-def install(cache: Path, folder: Path) -> Path:
-    """A virtual environment with Infinity, made once; returns its Python."""
-    environment = folder / "infinity-venv"
-    complete = environment / "complete"
-    if not complete.exists():
-        command = [sys.executable, "-m", "models.tools.virtual_environment"]
-        command += ["--requirements", str(REQUIREMENTS), "--output", str(environment)]
-        if subprocess.run([*command, "--cache", str(cache)], check=False).returncode != 0:
-            raise SystemExit("Infinity could not be installed; run without PEERS=infinity")
-        complete.touch()
-    return environment / "bin" / "python"
 
 
 def model_folder(model: Path, folder: Path) -> Path:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "INFINITY_ANONYMOUS_USAGE_STATS": "0",
     "ORT_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
 }
 
 
@@ -130,17 +131,39 @@ def infinity(python: Path, folder: Path, logs: Path) -> Iterator[Server]:
 
 
 @contextmanager
+def vllm(python: Path, folder: Path, logs: Path, threads: str | None) -> Iterator[Server]:
+    """vLLM with its prefix cache, in single precision, as a classifier; `threads` binds it to cores such as `0-1`."""
+    port = _free_port()
+    command = [str(python.parent.absolute() / "python"), "-m", "vllm.entrypoints.cli.main", "serve"]
+    command += [str(folder.absolute()), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--served-model-name", folder.name, "--dtype", "float32", "--max-model-len", "2048"]
+    command += ["--runner", "pooling", "--convert", "classify", "--enable-prefix-caching"]
+    environment = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "2"}
+    if threads:
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = threads
+    name = f"vllm-{threads or 'default'}"
+    with _running(name, command, port, "/health", logs, environment=environment) as pid:
+        yield Server(name, port, pid, "vllm", folder.name)
+
+
+@contextmanager
 def _running(
-    name: str, command: list[str], port: int, ready: str, logs: Path, folder: Path | None = None
+    name: str,
+    command: list[str],
+    port: int,
+    ready: str,
+    logs: Path,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[int]:
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{re.sub(r'[^a-z0-9]+', '-', name)}.log"
-    environment = {**os.environ, **QUIET}
+    variables = {**os.environ, **QUIET, **(environment or {})}
     if folder:
-        environment["HF_HOME"] = str(folder.absolute() / "cache")
+        variables["HF_HOME"] = str(folder.absolute() / "cache")
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder
+            command, stdout=output, stderr=subprocess.STDOUT, env=variables, cwd=folder
         )
     try:
         _wait_until_ready(name, process, port, ready, log)
