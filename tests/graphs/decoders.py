@@ -1,9 +1,11 @@
 """Builds the tiny decoders of the integration tests: `.venv/bin/python -m tests.graphs.decoders`.
 
-Both are Llamas of two layers with random weights, as graphs of contract `rm-prefix/1`. `tiny_decoder_scores.onnx` has
-two reward heads; `tiny_decoder_lm.onnx` gives the logits of its tied embeddings, and its last states. What they must
-give stands in `tiny_decoders.json`, from the plain numpy implementation. All three files are committed, so that the
-Rust tests need no Python; run this after a change and commit what it writes.
+They are Llamas of two layers with random weights, as graphs of contract `rm-prefix/1`. `tiny_decoder_scores.onnx` has
+two reward heads; `tiny_decoder_lm.onnx` gives the logits of its tied embeddings, and its last states;
+`tiny_decoder_reference.onnx` gives the logits of other weights, for heads that compare two language models. What they
+must give stands in `tiny_decoders.json`, from the plain numpy implementation, and what the heads that ask a language
+model must make of it in `tiny_language_model_heads.json`. All are committed, so that the Rust tests need no Python; run
+this after a change and commit what it writes.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from models.tools.decoder.random_weights import random_weights
 from models.tools.decoder.reference import Reference, log_softmax
 from models.tools.decoder.weights import ArrayWeights
 from models.tools.metrics import write_json
+from tests.graphs import language_model_heads
 
 FOLDER = Path(__file__).parent
 # Ids up to 299 are those of the tests' tokenizer; 320 leave room for bytes and a few marks.
@@ -81,21 +84,36 @@ def language_model_cases(reference: Reference) -> list[dict[str, Any]]:
     return cases
 
 
+def rounded(value: Any) -> Any:
+    """Numbers with as many digits as float32 tells apart, however deep they are."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return float(f"{value:.8g}") if isinstance(value, float) else value
+
+
+def written(name: str, config: DecoderConfig, outputs: tuple[str, ...], seed: int) -> Reference:
+    """Writes a graph beside this file; the same decoder in numpy."""
+    weights = ArrayWeights(random_weights(config, seed))
+    model = build(config, weights, outputs)
+    onnx.checker.check_model(model, full_check=True)
+    (FOLDER / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    return Reference(config, weights)
+
+
 def main() -> None:
-    """Writes both graphs and what they must give beside this file."""
-    golden: dict[str, Any] = {}
-    for name, config, outputs in (
-        ("tiny_decoder_scores", SCORES, ("scores",)),
-        ("tiny_decoder_lm", LANGUAGE_MODEL, ("logits", "hidden")),
-    ):
-        weights = ArrayWeights(random_weights(config, seed=5))
-        model = build(config, weights, outputs)
-        onnx.checker.check_model(model, full_check=True)
-        (FOLDER / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
-        reference = Reference(config, weights)
-        cases = score_cases if config.kind == "sequence" else language_model_cases
-        golden[name] = cases(reference)
+    """Writes the graphs and what they must give beside this file."""
+    scores = written("tiny_decoder_scores", SCORES, ("scores",), seed=5)
+    policy = written("tiny_decoder_lm", LANGUAGE_MODEL, ("logits", "hidden"), seed=5)
+    reference = written("tiny_decoder_reference", LANGUAGE_MODEL, ("logits",), seed=6)
+    golden = {
+        "tiny_decoder_scores": score_cases(scores),
+        "tiny_decoder_lm": language_model_cases(policy),
+    }
     write_json(FOLDER / "tiny_decoders.json", golden)
+    heads = language_model_heads.cases(language_model_heads.LanguageModels(policy, reference))
+    write_json(FOLDER / "tiny_language_model_heads.json", rounded(heads))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ mod decoder;
 mod dialects;
 mod generated;
 mod intake;
+mod language_models;
 mod layers;
 mod loading;
 mod metrics;
