@@ -28,13 +28,20 @@ pub enum Reading {
 pub enum Probe {
     /// How likely each token of the sample's response is.
     Response(Sample),
-    /// How likely each token of the last turn is, whoever speaks. There is at least one turn.
-    LastTurn(Vec<Message>),
+    /// How likely each token of the last turn is, whoever speaks.
+    LastTurn {
+        /// What was said, at least one turn.
+        turns: Vec<Message>,
+        /// The first turn that must stay whole when the text is too long: what is judged, and what is asked about it.
+        kept: usize,
+    },
     /// How likely each of some words is as the first one of the assistant's turn that comes next. Each word must be one
     /// token.
     NextWord {
-        /// What was said so far.
+        /// What was said so far, at least one turn.
         turns: Vec<Message>,
+        /// The first turn that must stay whole when the text is too long.
+        kept: usize,
         /// The words, at least one, exactly as the model would write them, with a leading space where it writes one.
         words: Arc<[String]>,
     },

@@ -167,7 +167,8 @@ async fn ask(
     let turns = vec![Message { role: Role::User, content: question.to_owned() }];
     let options = TextOptions { truncation, ..TextOptions::default() };
     let pipeline = Arc::clone(&graph.pipeline);
-    let run = move || pipeline.tokenize_opening(&turns, options);
+    // One turn holds everything: the caller answers for a cut of it.
+    let run = move || pipeline.tokenize_opening(&turns, turns.len(), options);
     let tokenized = if question.len() <= INLINE_BYTES {
         run()
     } else {

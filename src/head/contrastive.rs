@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Conversation, Message, Pattern, Probe, Reward, Role, RowTensor, Sample, TokenizedInput,
+        Message, Pattern, Probe, Reward, Role, RowTensor, Sample, TokenizedInput,
         catalogue::{Entry, Law, parameter_schema, parameters},
     },
     numeric::{mean, sigmoid},
@@ -86,11 +86,10 @@ impl Probing for Contrastive {
         let probe = |pattern: &Pattern| {
             let mut turns: Vec<Message> = conversation.messages().to_vec();
             turns[asked].content = pattern.fill(&[&turns[asked].content]);
-            // The response is the same, so the turns still end with one.
-            let changed = Conversation::new(turns).map_err(|_| ProbeError::WantsTurns)?;
-            Ok(Probe::Response(Sample::Conversation(changed)))
+            // What a cut prompt would lose first is what it asks for.
+            Probe::LastTurn { turns, kept: asked }
         };
-        Ok(vec![probe(&self.better)?, probe(&self.worse)?])
+        Ok(vec![probe(&self.better), probe(&self.worse)])
     }
 
     fn combine(&self, readings: &[Vec<&HeadOutput>]) -> Result<HeadOutput, HeadError> {
@@ -121,7 +120,7 @@ impl Probing for Contrastive {
 mod tests {
     use super::super::testing::{head, likely, numbers, row};
     use super::*;
-    use crate::numeric::testing::assert_all_close;
+    use crate::{domain::Conversation, numeric::testing::assert_all_close};
 
     const HEAD: &str = r#"{"contrastive":{"better":"Well: {prompt}","worse":"Badly: {prompt}"}}"#;
 
@@ -153,9 +152,9 @@ mod tests {
         let asked: Vec<String> = probes
             .iter()
             .map(|probe| {
-                let Probe::Response(Sample::Conversation(changed)) = probe else { panic!("{probe:?}") };
-                assert_eq!((changed.messages()[0].content.as_str(), changed.response()), ("hi", "so"));
-                changed.messages()[2].content.clone()
+                let Probe::LastTurn { turns, kept: 2 } = probe else { panic!("{probe:?}") };
+                assert_eq!((turns[0].content.as_str(), turns[3].content.as_str()), ("hi", "so"));
+                turns[2].content.clone()
             })
             .collect();
         assert_eq!(asked, ["Well: why?", "Badly: why?"]);

@@ -108,7 +108,9 @@ impl Probing for FollowUp {
     fn probes(&self, sample: &Sample) -> Result<Vec<Probe>, ProbeError> {
         let turns = dialogue(sample)?.messages();
         let texts = self.lists.iter().flat_map(|list| list.positive.iter().chain(&list.negative));
-        Ok(texts.map(|text| Probe::LastTurn(with_user_turn(turns, text.clone()))).collect())
+        // The response is the last turn before the follow-up.
+        let kept = turns.len() - 1;
+        Ok(texts.map(|text| Probe::LastTurn { turns: with_user_turn(turns, text.clone()), kept }).collect())
     }
 
     fn combine(&self, readings: &[Vec<&HeadOutput>]) -> Result<HeadOutput, HeadError> {
@@ -165,7 +167,7 @@ mod tests {
         let last: Vec<(Role, &str)> = probes
             .iter()
             .map(|probe| {
-                let Probe::LastTurn(turns) = probe else { panic!("{probe:?}") };
+                let Probe::LastTurn { turns, .. } = probe else { panic!("{probe:?}") };
                 assert_eq!(turns.len(), 3);
                 (turns[2].role, turns[2].content.as_str())
             })

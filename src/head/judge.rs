@@ -138,13 +138,13 @@ struct Judge {
 }
 
 impl Judge {
-    fn ask(&self, turns: Vec<Message>) -> Probe {
-        Probe::NextWord { turns, words: Arc::clone(&self.answers.words) }
+    fn ask(&self, turns: Vec<Message>, kept: usize) -> Probe {
+        Probe::NextWord { turns, kept, words: Arc::clone(&self.answers.words) }
     }
 
     fn ask_about(&self, pattern: &Pattern, pair: &Pair, first: &str, second: &str) -> Probe {
         let question = pattern.fill(&[&dialogue_text(pair.turns()), first, second]);
-        self.ask(with_user_turn(&[], question))
+        self.ask(with_user_turn(&[], question), 0)
     }
 }
 
@@ -178,7 +178,9 @@ impl Probing for Judge {
     fn probes(&self, sample: &Sample) -> Result<Vec<Probe>, ProbeError> {
         match &self.question {
             Question::Single(question) => {
-                Ok(vec![self.ask(with_user_turn(dialogue(sample)?.messages(), question.clone()))])
+                let turns = dialogue(sample)?.messages();
+                // The response is the last turn before the question.
+                Ok(vec![self.ask(with_user_turn(turns, question.clone()), turns.len() - 1)])
             }
             Question::Pair(pattern) => {
                 let pair = pair(sample)?;
@@ -236,7 +238,7 @@ mod tests {
         assert_all_close(&numbers(combined.members()), &[0.75]);
         let sample = Sample::from_prompt("why?".to_owned(), "so".to_owned()).unwrap();
         let probes = head.probing().unwrap().probes(&sample).unwrap();
-        let [Probe::NextWord { turns, words }] = probes.as_slice() else { panic!("{probes:?}") };
+        let [Probe::NextWord { turns, words, .. }] = probes.as_slice() else { panic!("{probes:?}") };
         assert_eq!((turns.len(), turns[2].content.as_str(), words.len()), (3, "Good?", 3));
     }
 

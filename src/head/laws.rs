@@ -55,7 +55,7 @@ fn score(head: &dyn Head, set: &[Layout], value: impl Fn(usize) -> f32) -> Resul
     let probes = probing.probes(&probing.example()).unwrap();
     let readings = probes.iter().map(|probe| {
         let (reading, count) = match probe {
-            Probe::Response(_) | Probe::LastTurn(_) => (Reading::LogProbabilities(1..TOKENS), TOKENS - 1),
+            Probe::Response(_) | Probe::LastTurn { .. } => (Reading::LogProbabilities(1..TOKENS), TOKENS - 1),
             Probe::NextWord { words, .. } => (Reading::NextToken(words.iter().map(|_| 7).collect()), words.len()),
             Probe::LastState(_) => (Reading::LastState, 2),
         };

@@ -1,7 +1,7 @@
 //! Tokens of the texts that a language model's head asks about.
 
 use super::{TextError, TextOptions, TextPipeline, Tokenized, Truncation, truncate};
-use crate::domain::{Message, Probe, Reading};
+use crate::domain::{Message, Probe, Reading, Sample};
 
 impl TextPipeline {
     /// Turns a probe into tokens, with what is read of them.
@@ -11,26 +11,38 @@ impl TextPipeline {
     /// goes before it, a word is not one token, or the model has no template.
     pub fn tokenize_probe(&self, probe: &Probe, options: TextOptions) -> Result<Tokenized, TextError> {
         match probe {
-            Probe::Response(sample) => self.likelihood(self.tokens(sample, options)?, options, ""),
-            Probe::LastTurn(turns) => {
-                let tokens = self.encode(&self.renderer.last_turn(turns)?, options)?;
-                self.likelihood(tokens, self.keep_end(options), turns.last().map_or("", |turn| &turn.content))
+            Probe::Response(sample) => {
+                let said = match sample {
+                    Sample::Conversation(conversation) => conversation.response(),
+                    Sample::Text(_) | Sample::Tokens(_) | Sample::Pair(_) => "",
+                };
+                self.likelihood(self.tokens(sample, options)?, options, said)
             }
-            Probe::NextWord { turns, words } => {
+            Probe::LastTurn { turns, kept } => {
+                let tokens = self.encode(&self.renderer.last_turn(turns, *kept)?, options)?;
+                let said = turns.last().map_or("", |turn| &turn.content);
+                self.likelihood(tokens, self.keep_end(options), said).map_err(keep_what_is_asked)
+            }
+            Probe::NextWord { turns, kept, words } => {
                 let ids = words.iter().map(|word| self.word(word)).collect::<Result<_, _>>()?;
-                let tokenized = self.tokenize_opening(turns, options)?;
+                let tokenized = self.tokenize_opening(turns, *kept, options).map_err(keep_what_is_asked)?;
                 read(tokenized, Reading::NextToken(ids))
             }
             Probe::LastState(sample) => read(self.tokenize_with(sample, options)?, Reading::LastState),
         }
     }
 
-    /// Turns a dialogue into tokens up to where the assistant speaks next.
+    /// Turns a dialogue into tokens up to where the assistant speaks next; the turns from `kept` on, if any, are never cut.
     ///
     /// # Errors
     /// When the model has no template, or the template refuses the turns or writes nothing, or the text is too long.
-    pub fn tokenize_opening(&self, turns: &[Message], options: TextOptions) -> Result<Tokenized, TextError> {
-        let rendered = self.renderer.opening(turns)?;
+    pub fn tokenize_opening(
+        &self,
+        turns: &[Message],
+        kept: usize,
+        options: TextOptions,
+    ) -> Result<Tokenized, TextError> {
+        let rendered = self.renderer.opening(turns, kept)?;
         let mut tokens = self.encode(&rendered, options)?;
         let doubled_beginning = self.fit(&mut tokens, self.keep_end(options))?;
         let input = tokens.into_input(None).ok_or(TextError::NoTokens)?;
@@ -73,6 +85,18 @@ impl TextPipeline {
             [id] => Ok(*id),
             ids => Err(TextError::Word { word: word.to_owned(), tokens: ids.len() }),
         }
+    }
+}
+
+/// Says of a text that doesn't fit what may be cut where a head asks something about it.
+fn keep_what_is_asked(error: TextError) -> TextError {
+    match error {
+        TextError::TooLong(too_long) => TextError::TooLong(truncate::TooLong {
+            advice: "what is judged, and what the model is asked about it, are never cut: shorten them, or let \
+                     \"prompt_start\" cut the turns before",
+            ..too_long
+        }),
+        other => other,
     }
 }
 

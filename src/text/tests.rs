@@ -338,17 +338,21 @@ fn a_last_turn_is_the_users_own_words() {
     let folder = folder(&[]);
     let pipeline = pipeline(&folder, TURNS).unwrap();
     let assistant = Message { role: Role::Assistant, content: "b".to_owned() };
-    let probe = Probe::LastTurn(vec![user("a"), assistant.clone(), user("c d")]);
+    let probe = Probe::LastTurn { turns: vec![user("a"), assistant.clone(), user("c d")], kept: 1 };
     let input = pipeline.tokenize_probe(&probe, TextOptions::default()).unwrap().input;
     assert_eq!(input.ids(), [4, 6, 10, 5, 7, 11, 5, 6, 12, 13]);
     assert_eq!(input.reading(), &Reading::LogProbabilities(8..10));
     // Cutting the end would cut what is asked about.
-    let long = Probe::LastTurn(vec![user("a a a a a"), assistant, user("c d")]);
     let cut = |policy| TextOptions { truncation: Some(policy), ..TextOptions::default() };
-    assert!(pipeline.tokenize_probe(&long, cut(Truncation::PromptStart)).is_ok());
-    let longer = Probe::LastTurn(vec![user("a a a a a a a a a"), user("c d")]);
-    let refused = pipeline.tokenize_probe(&longer, cut(Truncation::ResponseEnd));
-    assert!(matches!(refused, Err(TextError::TooLong(_))), "{refused:?}");
+    let turns = vec![user("a a a a a a a a"), assistant, user("c d")];
+    let long = |kept| Probe::LastTurn { turns: turns.clone(), kept };
+    let input = pipeline.tokenize_probe(&long(1), cut(Truncation::PromptStart)).unwrap().input;
+    assert_eq!((input.len(), &input.ids()[input.len() - 6..]), (pipeline.max_tokens(), &[7, 11, 5, 6, 12, 13][..]));
+    // So would cutting what must stay whole.
+    for (probe, policy) in [(long(1), Truncation::ResponseEnd), (long(0), Truncation::PromptStart)] {
+        let refused = pipeline.tokenize_probe(&probe, cut(policy));
+        assert!(matches!(refused, Err(TextError::TooLong(_))), "{refused:?}");
+    }
 }
 
 #[test]
@@ -357,6 +361,7 @@ fn a_next_word_comes_where_the_assistant_speaks() {
     let pipeline = pipeline(&folder, TURNS).unwrap();
     let ask = |words: &[&str]| Probe::NextWord {
         turns: vec![user("a")],
+        kept: 0,
         words: words.iter().map(|word| (*word).to_owned()).collect(),
     };
     let input = pipeline.tokenize_probe(&ask(&["c", "d"]), TextOptions::default()).unwrap().input;
@@ -370,18 +375,19 @@ fn a_next_word_comes_where_the_assistant_speaks() {
 fn what_can_not_be_asked_is_refused() {
     let folder = folder(&[]);
     let plain = pipeline(&folder, PAIR).unwrap();
-    for probe in
-        [Probe::LastTurn(vec![user("a")]), Probe::NextWord { turns: vec![user("a")], words: ["c".to_owned()].into() }]
-    {
+    for probe in [
+        Probe::LastTurn { turns: vec![user("a")], kept: 0 },
+        Probe::NextWord { turns: vec![user("a")], kept: 0, words: ["c".to_owned()].into() },
+    ] {
         let error = plain.tokenize_probe(&probe, TextOptions::default()).unwrap_err();
         assert!(matches!(error, TextError::Config { key: "text.render", .. }), "{error}");
     }
     let shouting = "render = { jinja = \"{{ messages[-1]['content'] | upper }}\" }\nmax_tokens = 8";
     let shouting = pipeline(&folder, shouting).unwrap();
-    for probe in [Probe::Response(pair("a", "b")), Probe::LastTurn(vec![user("b")])] {
+    for probe in [Probe::Response(pair("a", "b")), Probe::LastTurn { turns: vec![user("b")], kept: 0 }] {
         let error = shouting.tokenize_probe(&probe, TextOptions::default()).unwrap_err();
         assert!(matches!(error, TextError::Changed(_)), "{error}");
     }
     let silent = pipeline(&folder, "render = { jinja = \"\" }\nmax_tokens = 8").unwrap();
-    assert!(matches!(silent.tokenize_opening(&[user("a")], TextOptions::default()), Err(TextError::NoTokens)));
+    assert!(matches!(silent.tokenize_opening(&[user("a")], 0, TextOptions::default()), Err(TextError::NoTokens)));
 }

@@ -31,6 +31,8 @@ pub(super) struct Tokens {
     /// Which characters of the response each token stands for, where that is wanted; empty for all others.
     characters: Option<Vec<Range<usize>>>,
     response: Range<usize>,
+    /// The first token that stays when the start of the prompt is cut: the response's, or one before it.
+    kept: usize,
     boundary: Boundary,
     cut: Cut,
 }
@@ -62,10 +64,10 @@ impl Tokens {
                 };
                 (span(ids.len(), within), Boundary::Known, bytes.clone())
             }
-            Rendered::Single { response: ResponseSpan::CallersText, text } => {
+            Rendered::Single { response: ResponseSpan::CallersText, text, .. } => {
                 (0..ids.len(), Boundary::CallersText, 0..text.len())
             }
-            Rendered::Single { response: ResponseSpan::Unknown, text } => {
+            Rendered::Single { response: ResponseSpan::Unknown, text, .. } => {
                 (0..ids.len(), Boundary::Unknown, 0..text.len())
             }
         };
@@ -81,8 +83,13 @@ impl Tokens {
             let bytes: Vec<Range<usize>> = (0..ids.len()).map(within_response).collect();
             characters(rendered.response(), &bytes)
         });
+        let kept = match rendered {
+            Rendered::Single { kept: Some(byte), .. } => bytes_of.iter().position(|(_, end)| end > byte),
+            Rendered::Single { .. } | Rendered::Pair { .. } => None,
+        };
+        let kept = kept.map_or(response.start, |kept| kept.min(response.start));
         let type_ids = encoding.get_type_ids().to_vec();
-        Self { ids, type_ids, special, characters, response, boundary, cut: Cut::default() }
+        Self { ids, type_ids, special, characters, response, kept, boundary, cut: Cut::default() }
     }
 
     /// Token ids that the caller made: none of them is known to be special.
@@ -93,6 +100,7 @@ impl Tokens {
             special: vec![false; ids.len()],
             characters: None,
             response: 0..ids.len(),
+            kept: 0,
             boundary: Boundary::CallersText,
             cut: Cut::default(),
         }
@@ -149,7 +157,7 @@ impl Tokens {
                 );
             }
             (Truncation::PromptStart, Boundary::CallersText) => self.first(excess, 0..tokens),
-            (Truncation::PromptStart, _) => self.first(excess, 0..self.response.start),
+            (Truncation::PromptStart, _) => self.first(excess, 0..self.kept),
             (Truncation::ResponseEnd, _) => self.last_but_one(excess, self.response.clone()),
         };
         let Some(removed) = removed else {
@@ -206,6 +214,7 @@ impl Tokens {
             late => late - range.len(),
         };
         self.response = shift(self.response.start)..shift(self.response.end);
+        self.kept = shift(self.kept);
         self.ids.drain(range.clone());
         self.type_ids.drain(range.clone());
         if let Some(characters) = &mut self.characters {

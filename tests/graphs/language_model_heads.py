@@ -122,7 +122,7 @@ def continuation(model: Reference, context: list[Turn]) -> Ids:
 
 
 def contexts() -> list[list[Turn]]:
-    """What goes before the responses: a short prompt, a dialogue of several turns, a longer prompt."""
+    """What goes before the responses: a short prompt, a dialogue of several turns, a longer prompt, and nothing."""
     words = np.random.default_rng(43).integers(10, BEGINNING, 140).tolist()
     return [
         [("user", [20, 30])],
@@ -133,7 +133,14 @@ def contexts() -> list[list[Turn]]:
             ("user", words[23:30]),
         ],
         [("user", words)],
+        [("user", [])],
     ]
+
+
+def too_long_contexts() -> list[list[Turn]]:
+    """Longer than the model takes: one prompt, and an early turn of a dialogue."""
+    words = np.random.default_rng(44).integers(10, BEGINNING, MAX_TOKENS + 40).tolist()
+    return [[("user", words)], [("user", words), ("assistant", [50, 51]), ("user", [20, 30])]]
 
 
 def candidate(models: LanguageModels, context: list[Turn], response: Ids) -> dict[str, Any]:
@@ -153,7 +160,7 @@ def dialogue(models: LanguageModels, context: list[Turn]) -> dict[str, Any]:
     """One context with its candidates, and each of those compared with the next."""
     last = context[-1][1]
     # A single word, that word and more, the prompt's last words once more, and what the model would say itself.
-    responses = [[40], [40, 50, 60], last[-5:], continuation(models.policy, context)]
+    responses = [[40], [40, 50, 60], last[-5:] or [21], continuation(models.policy, context)]
     orders = [pair_orders(models.policy, context, ours, theirs) for ours, theirs in pairwise(responses)]
     return {
         "messages": [{"role": role, "content": said} for role, said in context],
@@ -162,17 +169,12 @@ def dialogue(models: LanguageModels, context: list[Turn]) -> dict[str, Any]:
     }
 
 
-def shortened_case(models: LanguageModels) -> dict[str, Any]:
-    """A prompt that is longer than the model takes, of which the start is cut."""
-    words = np.random.default_rng(44).integers(10, BEGINNING, MAX_TOKENS + 40).tolist()
-    turns: list[Turn] = [("user", words), ("assistant", [40, 50, 60])]
+def shortened_dialogue(models: LanguageModels, context: list[Turn]) -> dict[str, Any]:
+    """One context whose start is cut, with its candidates; no judge of pairs takes it."""
     return {
-        "prompt": words,
-        "response": turns[-1][1],
-        "policy": likelihood(models.policy, turns).tolist(),
-        "reference": likelihood(models.reference, turns).tolist(),
-        "follow_ups": follow_ups(models.policy, turns),
-        "yes": share(models.policy, opening([*turns, ("user", SINGLE_QUESTION)]), YES, NO),
+        "messages": [{"role": role, "content": said} for role, said in context],
+        "candidates": [candidate(models, context, response) for response in ([40], [40, 50, 60])],
+        "orders": [],
     }
 
 
@@ -180,5 +182,5 @@ def cases(models: LanguageModels) -> dict[str, Any]:
     """All that the Rust tests compare with."""
     return {
         "dialogues": [dialogue(models, context) for context in contexts()],
-        "too_long": shortened_case(models),
+        "too_long": [shortened_dialogue(models, context) for context in too_long_contexts()],
     }

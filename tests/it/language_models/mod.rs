@@ -2,7 +2,9 @@
 //! reference that it is compared with, `tiny_decoder_reference.onnx`; what the heads must make of them stands in
 //! `tests/graphs/tiny_language_model_heads.json`, computed text by text in numpy.
 
+mod bad_input;
 mod scores;
+mod too_long;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -73,6 +75,8 @@ async fn server() -> Server {
 #[derive(Deserialize)]
 struct Golden {
     dialogues: Vec<Dialogue>,
+    /// A prompt, and a dialogue of which an early turn, is longer than the models take; scored with its start cut.
+    too_long: [Dialogue; 2],
 }
 
 #[derive(Deserialize)]
