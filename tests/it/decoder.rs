@@ -137,6 +137,44 @@ async fn what_can_not_be_scored_is_named_and_nobody_else_loses() {
 }
 
 #[tokio::test]
+async fn a_dialogue_that_says_nothing_is_refused_beside_others_that_are_scored() {
+    // A dialogue that begins with 77 isn't rendered at all, and one that begins with 78 is refused by the template.
+    let template = "{% if messages[0]['content'] == '78' %}{{ raise_exception('78 is not known') }}{% endif %}\
+                    {% if messages[0]['content'] != '77' %}{% for m in messages %}{{ m['content'] }} {% endfor %}{% endif %}";
+    let templated = manifest(ENSEMBLE).replace("\"raw\"", &format!("{{ jinja = \"{template}\" }}"));
+    let repository = Repository::empty();
+    repository.add("decoder", &templated, &[GRAPH]);
+    let server = Server::of(&repository).await;
+    let body = |inputs: Value| json!({"model": "decoder", "include": ["members"], "inputs": inputs});
+    let input = |prompt: &str, response: &str| json!({"prompt": prompt, "response": response});
+    let cases = golden();
+    let good = |case: &Case, response: usize| {
+        let (prompt, response) = case.ids.split_at(case.ids.len() - response);
+        input(&text(prompt), &text(response))
+    };
+    let bad = [
+        (json!([good(&cases[2], 2), input("77", "20")]), "no tokens"),
+        (json!([good(&cases[2], 2), input("78", "20")]), "78 is not known"),
+        (json!([good(&cases[2], 2), input("20", "")]), "empty"),
+        (json!([good(&cases[2], 2), input("20", " \n")]), "empty"),
+        (json!([]), "at least one"),
+    ];
+    for (inputs, needle) in bad {
+        // The same text however it is cut in two, one of them as a prompt that its response says once more.
+        let neighbours = json!([good(&cases[2], 2), good(&cases[3], 1), good(&cases[2], 6), input("20 30", "20 30")]);
+        let (bad, neighbours) = (body(inputs), body(neighbours));
+        let (refused, scored) = tokio::join!(server.post(&bad), server.post(&neighbours));
+        refused.assert_problem(422, "invalid-request", needle);
+        assert_eq!(scored.status, 200, "{}", scored.text);
+        let results = scored.body["results"].as_array().unwrap();
+        for (result, case) in results.iter().zip([&cases[2], &cases[3], &cases[2]]) {
+            assert_close(&members(result), case.scores.last().unwrap());
+        }
+        assert_eq!(members(&results[3]).len(), 2);
+    }
+}
+
+#[tokio::test]
 async fn a_manifest_that_does_not_fit_the_decoder_is_refused() {
     for (manifest, part) in [
         (manifest(ENSEMBLE).replace("2048", "2049"), "context is 2048"),

@@ -169,6 +169,31 @@ async fn candidates_of_one_prompt_share_it_in_both_graphs() {
     assert!((1..=2 * (prompt + own) as u64).contains(&spent), "{spent} tokens for {prompt} and {own}");
 }
 
+/// All of a beginning is kept already when it is asked for: nothing is left to compute but what is read of it.
+#[tokio::test]
+async fn beginnings_of_what_is_known_score_as_if_they_came_first() {
+    let dialogues = golden().dialogues;
+    let server = server().await;
+    for dialogue in &dialogues {
+        for candidate in &dialogue.candidates {
+            for known in (1..=candidate.response.len()).rev() {
+                let mut messages = dialogue.messages();
+                messages.push(json!({"role": "assistant", "content": text(&candidate.response[..known])}));
+                let input = [json!({"messages": messages})];
+                let likelihood = candidate.policy[..known].iter().sum();
+                assert_all_near(&score(&server, "likelihood", &input).await, &[likelihood], "likelihood");
+                let implicit = mean(&candidate.implicit()[..known]);
+                assert_all_near(&score(&server, "implicit_mean", &input).await, &[implicit], "implicit_mean");
+                let contrast = mean(&candidate.contrast[..known]);
+                assert_all_near(&score(&server, "contrastive", &input).await, &[contrast], "contrastive");
+            }
+        }
+    }
+    for model in ["likelihood", "implicit_mean", "contrastive"] {
+        assert!(server.metric(&format!("karat_prefix_hits_total{{model=\"{model}\"}}")) > 0, "{model}");
+    }
+}
+
 #[tokio::test]
 async fn an_embedding_s_score_is_its_length() {
     let golden: Value = serde_json::from_str(include_str!("../../graphs/tiny_decoders.json")).unwrap();
