@@ -1,5 +1,5 @@
-//! Language models over HTTP: the heads that ask one, and critiques. The model is `tests/graphs/tiny_decoder_lm.onnx`, and
-//! what it must say stands in `tests/graphs/tiny_decoders.json`, from a plain numpy implementation.
+//! Critiques over HTTP. The model is `tests/graphs/tiny_decoder_lm.onnx`, and what it must say stands in
+//! `tests/graphs/tiny_decoders.json`, from a plain numpy implementation.
 
 use std::fs;
 
@@ -46,23 +46,12 @@ async fn server() -> Server {
     let repository = Repository::empty();
     add(&repository, "likely", "\"log_probability\"", CRITIQUE);
     add(&repository, "summed", "{ log_probability = { reduce = \"sum\" } }", "");
-    add(
-        &repository,
-        "follow",
-        "{ follow_up = { categories = { a = { positive = [\"17 60\"], negative = [\"11\"] } } } }",
-        "",
-    );
     let choices =
         "{ judge = { pair = { question = \"{prompt} {first} {second}\", first = [\"30\"], second = [\"40\"] } } }";
     add(&repository, "judge", choices, "");
     let rated = format!("{CRITIQUE}rating = '(\\d+) \\d+ \\d+$'\nrating_range = [0, 400]\n");
     add(&repository, "rated", "\"log_probability\"", &rated);
     Server::of(&repository).await
-}
-
-/// The log-probability of each of a case's tokens but the first, by numpy.
-fn expected(case: &Value) -> Vec<f64> {
-    case["next_token_log_probabilities"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -73,73 +62,10 @@ fn near(actual: f64, expected: f64) -> bool {
     (actual - expected).abs() < 1e-4
 }
 
-#[tokio::test]
-async fn the_likelihood_is_that_of_an_independent_implementation() {
-    let server = server().await;
-    for case in golden().iter().filter(|case| ids(case).len() > 2) {
-        for length in [1, 2, 5] {
-            let (prompt, response) = split(case, length);
-            let body = json!({"model": "likely", "inputs": [{"prompt": prompt, "response": response}]});
-            let log_probabilities = expected(case);
-            let wanted = &log_probabilities[log_probabilities.len() - length..];
-            let reply = server.post_to("/v1/tokens", &body).await;
-            let result = &reply.body["results"][0];
-            assert!(near(result["reward"].as_f64().unwrap(), mean(wanted)), "{}", reply.text);
-            let tokens = result["token_rewards"].as_array().unwrap();
-            assert_eq!(tokens.len(), length);
-            for (token, wanted) in tokens.iter().zip(wanted) {
-                assert!(near(token["reward"].as_f64().unwrap(), *wanted), "{token} is not {wanted}");
-            }
-            let summed = json!({"model": "summed", "inputs": [{"prompt": prompt, "response": response}]});
-            assert!(near(server.post(&summed).await.rewards()[0], wanted.iter().sum()));
-        }
-    }
-}
-
-/// The same numbers out of the likelihood model, one text at a time.
+/// What the model's own head makes of a response.
 async fn likelihood(server: &Server, prompt: &str, response: &str) -> f64 {
     let body = json!({"model": "likely", "inputs": [{"prompt": prompt, "response": response}]});
     server.post(&body).await.rewards()[0]
-}
-
-#[tokio::test]
-async fn a_follow_up_counts_by_its_own_tokens() {
-    let server = server().await;
-    let input = |response: &str| json!({"prompt": "20 30", "response": response});
-    let body = json!({"model": "follow", "inputs": [input("40"), input("50 60")], "include": ["objectives"]});
-    let reply = server.post(&body).await;
-    for (result, response) in reply.body["results"].as_array().unwrap().iter().zip(["40", "50 60"]) {
-        let so_far = format!("20 30 {response}");
-        let wanted = likelihood(&server, &so_far, "17 60").await - likelihood(&server, &so_far, "11").await;
-        assert!(near(result["reward"].as_f64().unwrap(), wanted), "{}", reply.text);
-        assert!(near(result["objectives"]["a"].as_f64().unwrap(), wanted));
-    }
-    let text = json!({"model": "follow", "inputs": [{"text": "20 30"}]});
-    server.post(&text).await.assert_problem(422, INVALID, "messages");
-}
-
-#[tokio::test]
-async fn a_judge_is_asked_in_both_orders() {
-    let server = server().await;
-    let pair = |first: &str, second: &str| json!({"prompt": "20", "chosen": first, "rejected": second});
-    let body = json!({"model": "judge", "pairs": [pair("50", "60 70"), pair("60 70", "50"), pair("50", "50")]});
-    let reply = server.post_to("/v1/compare", &body).await;
-    assert_eq!(reply.status, 200, "{}", reply.text);
-    let results = reply.body["results"].as_array().unwrap();
-    let share = |first: f64, second: f64| first.exp() / (first.exp() + second.exp());
-    let mut orders = Vec::new();
-    for asked in ["20 50 60 70", "20 60 70 50"] {
-        orders.push(share(likelihood(&server, asked, "30").await, likelihood(&server, asked, "40").await));
-    }
-    let wanted = f64::midpoint(orders[0], 1.0 - orders[1]);
-    let probability = |index: usize| results[index]["probability"].as_f64().unwrap();
-    assert!(near(probability(0), wanted), "{}", reply.text);
-    assert!(near(results[0]["orders"][0].as_f64().unwrap(), orders[0]));
-    assert!(near(results[0]["orders"][1].as_f64().unwrap(), 1.0 - orders[1]));
-    // Turning the pair round turns the preference round, and equal responses have none.
-    assert!(near(probability(0) + probability(1), 1.0) && near(probability(2), 0.5));
-    let single = json!({"model": "judge", "inputs": [{"prompt": "20", "response": "30"}]});
-    server.post(&single).await.assert_problem(422, INVALID, "/v1/compare");
 }
 
 /// What a stream sent: the events' names with their data.

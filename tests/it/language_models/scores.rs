@@ -150,6 +150,10 @@ async fn a_judge_of_pairs_sees_both_in_both_orders() {
     for (result, [first, second]) in reply.body["results"].as_array().unwrap().iter().zip(&orders) {
         assert_judged(result, &[1.0 - second, 1.0 - first]);
     }
+    // Of two equal responses neither is preferred, whatever place the judge favours.
+    let equal = json!({"prompt": "20 30", "chosen": "40", "rejected": "40"});
+    let reply = compare(&together, "judge_pair", &[equal]).await;
+    assert_near(&reply.body["results"][0]["probability"], 0.5, &reply.text);
 }
 
 #[tokio::test]
