@@ -42,10 +42,10 @@ export ORT_DISABLE_TELEMETRY := 1
 export KARAT_ONNXRUNTIME ?= $(abspath $(ONNXRUNTIME))
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: gpu-check gpu-check-bundle help setup setup-cuda demo serve test test-clients lint generate bench bench-decoder micro-bench setup-decoders train-harmless train-smol-reward FORCE
+.PHONY: gpu-check gpu-check-bundle help setup setup-cuda demo serve test test-clients lint generate bench bench-decoder bench-generation micro-bench setup-decoders train-harmless train-smol-reward FORCE
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(ONNXRUNTIME) $(VENV) $(RELEVANCE) $(HARMLESS) $(GRAMMAR) ## Fetch ONNX Runtime and build the demo models
 
@@ -85,6 +85,10 @@ ifeq ($(PEERS),vllm)
 else
 	$(VENV_PYTHON) -m loadtest.decoder --classic llama-classic --five llama-five $(if $(QUICK),--quick)
 endif
+
+bench-generation: setup setup-decoders ## Measure how fast critiques are written, beside llama.cpp, which is compiled (ALONE=1: without it)
+	cargo build --release --bin karat
+	$(VENV_PYTHON) -m loadtest.generation $(if $(ALONE),--alone)
 
 micro-bench: setup ## Measure the parts that cost time beside the forward pass
 	cargo bench --bench planner --bench request --bench scoring
