@@ -136,6 +136,12 @@ impl Problem {
         Self { kind, detail, index: None, retry_after: None }
     }
 
+    /// The same problem of the model that a field of the request names.
+    pub(crate) fn about(mut self, field: &str) -> Self {
+        self.detail.insert_str(0, &format!("{field}: "));
+        self
+    }
+
     pub(crate) fn at(mut self, index: usize) -> Self {
         self.index = Some(index);
         self

@@ -145,6 +145,12 @@ pub enum ScoreError {
         /// The cause.
         source: NonFinite,
     },
+    /// The model gives no embeddings.
+    #[error("the model {model} gives no embeddings; choose one whose manifest has head = \"embedding\"")]
+    EmbedsNothing {
+        /// The model.
+        model: ModelName,
+    },
     /// The model writes no critiques.
     #[error("the model {model} writes no critiques; choose one whose manifest has a [critique] table")]
     WritesNothing {
@@ -201,6 +207,7 @@ impl ScoreError {
             | Self::Head { source: HeadError::NoSteps | HeadError::NoTokens, .. }
             | Self::Aggregate { .. }
             | Self::Probe { .. }
+            | Self::EmbedsNothing { .. }
             | Self::WritesNothing { .. }
             | Self::Sample { .. } => ErrorKind::Invalid,
             Self::NotWritten(refusal) => match refusal {

@@ -9,6 +9,7 @@
 
 mod cache;
 mod critique;
+mod embed;
 mod error;
 mod evaluate;
 mod load;
@@ -27,7 +28,7 @@ pub use critique::{Critic, Critique, CritiqueEvent, CritiqueRequest, Critiques, 
 pub use error::{ErrorKind, ScoreError};
 pub use load::{LoadError, LoadOptions, load_repository};
 pub use model::{CompositeMember, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};
-pub use report::{Detail, EnsembleReport, SampleReport, ScoreReport, StepRewards, Timings, Usage};
+pub use report::{Detail, Embeddings, EnsembleReport, SampleReport, ScoreReport, StepRewards, Timings, Usage};
 pub use request::ScoreRequest;
 
 use cache::ScoreCache;

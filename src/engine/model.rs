@@ -185,6 +185,12 @@ impl Model {
         }
     }
 
+    /// Whether the model gives vectors that tell responses apart.
+    #[must_use]
+    pub fn gives_embeddings(&self) -> bool {
+        matches!(&self.body, ModelBody::Graph(graph) if graph.head.gives_embedding())
+    }
+
     /// Whether the model gives step scores.
     #[must_use]
     pub fn gives_steps(&self) -> bool {

@@ -101,6 +101,23 @@ pub struct EnsembleReport {
     pub members: Vec<Reward>,
 }
 
+/// Vectors that tell the samples of a request apart, in the order of its samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// The model that embedded.
+    pub model: ModelName,
+    /// Exactly which one.
+    pub version: ModelVersion,
+    /// One vector a sample, all equally long.
+    pub vectors: Vec<Vec<f64>>,
+    /// What truncation removed of each sample.
+    pub cuts: Vec<Cut>,
+    /// What it cost.
+    pub usage: Usage,
+    /// How long it took.
+    pub timings: Timings,
+}
+
 /// What a request cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -121,4 +138,17 @@ pub struct Timings {
     pub infer: Duration,
     /// From the request's start to its end.
     pub total: Duration,
+}
+
+impl Timings {
+    /// The longer of each stage, of two that ran side by side.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        Self {
+            tokenize: self.tokenize.max(other.tokenize),
+            queue: self.queue.max(other.queue),
+            infer: self.infer.max(other.infer),
+            total: self.total.max(other.total),
+        }
+    }
 }

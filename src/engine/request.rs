@@ -51,6 +51,13 @@ impl ScoreRequest {
         Ok(Self { model, samples, wishes: Wishes::default(), text: TextOptions::default(), limits: Limits::default() })
     }
 
+    /// The same samples, as urgent, for a model that embeds them.
+    #[must_use]
+    pub fn to_embed(&self, model: ModelName) -> Self {
+        let wishes = Wishes { transforms: Some(Vec::new()), ..Wishes::default() };
+        Self { model, samples: self.samples.clone(), wishes, text: self.text.clone(), limits: self.limits }
+    }
+
     /// Aggregates the members by another rule than the manifest's.
     #[must_use]
     pub fn with_aggregate(mut self, aggregate: Option<Choice>) -> Self {

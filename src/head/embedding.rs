@@ -39,6 +39,10 @@ impl Head for Embedding {
         HeadShape::of(1)
     }
 
+    fn gives_embedding(&self) -> bool {
+        true
+    }
+
     fn probing(&self) -> Option<&dyn Probing> {
         Some(self)
     }

@@ -102,6 +102,11 @@ pub trait Head: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether the head gives a vector that tells responses apart.
+    fn gives_embedding(&self) -> bool {
+        false
+    }
+
     /// Whether the head gives step scores.
     fn gives_steps(&self) -> bool {
         self.shape().steps

@@ -12,7 +12,7 @@ use crate::domain::catalogue::{Entry, not_negative, parameter_schema, parameters
 pub(super) const ENTRY: Entry<dyn Selection> = Entry {
     name: "diverse",
     summary: "Among the candidates within a tolerance of the best reward, the one furthest from its nearest others, by \
-              embeddings that are sent along or by the n-grams of the texts. Ties go to the higher reward, then to the \
+              embeddings that are sent along or come from a model, or by the n-grams of the texts. Ties go to the higher reward, then to the \
               lowest index.",
     formula: "argmax over { i : r_i >= max r - tolerance } of the mean distance to the k nearest candidates",
     source: "novelty: Lehman and Stanley 2011, Abandoning Objectives; its use on ties is this project's",
@@ -70,8 +70,10 @@ struct Diverse {
     grams: Option<Grams>,
 }
 
-const NEEDS_EMBEDDINGS: SelectionError =
-    SelectionError { rule: ENTRY.name, missing: "the embedding of each candidate; send embeddings" };
+const NEEDS_EMBEDDINGS: SelectionError = SelectionError {
+    rule: ENTRY.name,
+    missing: "the embedding of each candidate; send embeddings, or name an embedding_model",
+};
 const NEEDS_TEXTS: SelectionError =
     SelectionError { rule: ENTRY.name, missing: "the text of each candidate; write distance = \"embeddings\" instead" };
 

@@ -152,6 +152,7 @@ def candidate(models: LanguageModels, context: list[Turn], response: Ids) -> dic
         "reference": likelihood(models.reference, turns).tolist(),
         "follow_ups": follow_ups(models.policy, turns),
         "contrast": contrast(models.policy, turns).tolist(),
+        "state": models.policy.hidden(shortened(template(turns)))[-1].tolist(),
         "yes": share(models.policy, opening([*turns, ("user", SINGLE_QUESTION)]), YES, NO),
     }
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from in_memory import Clock, Server, compare_body, reward_of, score_body
 
-from karat_client import AsyncClient, Client, errors
+from karat_client import AsyncClient, Client, EmbeddedBy, errors
 
 
 def results_of(*rewards: float) -> list[dict[str, Any]]:
@@ -29,11 +29,19 @@ def test_the_servers_choice_is_told(client: Client, server: Server) -> None:
         "selected": {"indices": [3, 1], "probabilities": [0.1, 0.2, 0.3, 0.4]},
         "ranking": [placed(1, 1, 3.0, 1.0), placed(3, 2, 2.0, 1.0), placed(0, 3, 1.0, 0.0), placed(2, 3, 1.0, None)],
         "pareto_front": [1, 3],
+        "embedding": {"model": "embedder", "model_version": "v2", "usage": {"tokens": 4, "cached_tokens": 0}},
         "curve": [{"n": 1, "proxy": 1.75, "gold": None, "divergence": 0.0}],
     }
     body = score_body(["a", "b", "c", "d"]) | {"results": results_of(1.0, 3.0, 1.0, 2.0)} | verdict
     server.before = [httpx.Response(200, json=body)]
-    ranking = client.best_of_n("Why?", ["a", "b", "c", "a"], select="softmax", answers=["1", "2", "1", "2"], curve=True)
+    ranking = client.best_of_n(
+        "Why?",
+        ["a", "b", "c", "a"],
+        select="softmax",
+        answers=["1", "2", "1", "2"],
+        embedding_model="embedder",
+        curve=True,
+    )
     assert [result.index for result in ranking.ranked] == [1, 3, 0, 2]
     assert ranking.margin == 1.0
     assert ranking.best is not None
@@ -45,6 +53,7 @@ def test_the_servers_choice_is_told(client: Client, server: Server) -> None:
     assert request["path"] == "/v1/best-of-n"
     assert (request["prompt"], request["candidates"]) == ("Why?", ["a", "b", "c", "a"])
     assert (request["select"], request["answers"], request["curve"]) == ("softmax", ["1", "2", "1", "2"], True)
+    assert (ranking.embedding, request["embedding_model"]) == (EmbeddedBy("embedder", "v2"), "embedder")
     assert "embeddings" not in request
 
 

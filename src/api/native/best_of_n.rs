@@ -1,6 +1,6 @@
 //! `POST /v1/best-of-n`: which of several candidates for one prompt to keep.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, mem};
 
 use aide::{
     axum::{ApiRouter, routing::post_with},
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tower_http::request_id::RequestId;
 
 use super::{
-    request::{Options, answer, check_count, samples, turns},
+    request::{Options, answer, check_count, samples, turns, unknown_model},
     result::{Include, SampleResult, UsageBody},
 };
 use crate::{
@@ -23,8 +23,8 @@ use crate::{
         problem::{Problem, ProblemType},
         timing::Timed,
     },
-    domain::{Message, ModelName, ModelVersion, Reward, catalogue::Choice},
-    engine::ScoreReport,
+    domain::{Cut, Message, ModelName, ModelVersion, Reward, catalogue::Choice},
+    engine::{Embeddings, ScoreReport},
     select::{self, Candidates, CandidatesError, CurvePoint, Offer, Placement, Ranking, Selected, Selection},
 };
 
@@ -54,6 +54,10 @@ struct BestOfNBody {
     /// Each candidate's embedding, for rules that look for diversity; without it, they compare the texts.
     #[serde(default)]
     embeddings: Option<Vec<Vec<f64>>>,
+    /// The model that embeds the candidates, each with what goes before it, instead of `embeddings`: one with the head
+    /// `embedding`.
+    #[serde(default)]
+    embedding_model: Option<String>,
     /// What to add to each result.
     #[serde(default)]
     include: BTreeSet<Include>,
@@ -83,10 +87,35 @@ struct BestOfNResponse {
     /// For every n, the expected reward of the best of n, and how far that moves the policy in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     curve: Option<Vec<CurvePoint>>,
+    /// What embedded the candidates, if the request names a model for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<EmbeddingBody>,
     /// One result for each candidate, in their order.
     results: Vec<SampleResult>,
     /// What it cost.
     usage: UsageBody,
+}
+
+/// What embedded the candidates.
+#[derive(Debug, Serialize, JsonSchema)]
+struct EmbeddingBody {
+    /// The model that embedded.
+    model: ModelName,
+    /// Exactly which one.
+    model_version: ModelVersion,
+    /// What was cut of each candidate before it was embedded; left out when nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cuts: Option<Vec<Cut>>,
+    /// What it cost.
+    usage: UsageBody,
+}
+
+impl EmbeddingBody {
+    fn new(embeddings: Embeddings) -> Self {
+        let Embeddings { model, version, cuts, usage, .. } = embeddings;
+        let cuts = cuts.iter().any(|cut| cut.is_cut()).then_some(cuts);
+        Self { model, model_version: version, cuts, usage: usage.into() }
+    }
 }
 
 fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
@@ -115,14 +144,37 @@ async fn best_of_n(
 ) -> Result<Timed<BestOfNResponse>, Problem> {
     check_count(body.candidates.len(), &state.limits)?;
     let rule = select::CATALOGUE.build(&body.select).map_err(invalid)?;
-    let extras = Extras { texts: body.candidates.clone(), answers: body.answers, embeddings: body.embeddings };
+    let mut extras = Extras { texts: body.candidates.clone(), answers: body.answers, embeddings: body.embeddings };
     let turns = turns(body.prompt, body.messages).map_err(invalid)?;
     let samples = samples("candidates", body.candidates, |candidate| answer(&turns, candidate))?;
     let request = options.into_request(samples, true, &state.limits)?;
     let objectives = state.engine.has_objectives(&request)?;
-    rule.check(&extras.offer(objectives)).map_err(invalid)?;
+    let offer = extras.offer(objectives);
+    let embed = match body.embedding_model {
+        None => {
+            rule.check(&offer).map_err(invalid)?;
+            None
+        }
+        Some(name) => {
+            check_embedding_is_used(&*rule, &offer)?;
+            let model = name.parse().map_err(|_| unknown_model(&name)).map_err(about_embedding)?;
+            state.engine.check_embeds(&model).map_err(about_embedding)?;
+            Some(request.to_embed(model))
+        }
+    };
 
-    let report = state.engine.score(request).await?;
+    let scored = async { state.engine.score(request).await.map_err(Problem::from) };
+    let embedded = async {
+        match embed {
+            Some(request) => state.engine.embed(request).await.map(Some).map_err(about_embedding),
+            None => Ok(None),
+        }
+    };
+    let (mut report, mut embedded) = tokio::try_join!(scored, embedded)?;
+    if let Some(embeddings) = &mut embedded {
+        report.timings = report.timings.beside(embeddings.timings);
+        extras.embeddings = Some(mem::take(&mut embeddings.vectors));
+    }
     let verdict = Verdict::reach(&*rule, extras, &report, body.curve)?;
     let results = report.results.into_iter().enumerate();
     let response = BestOfNResponse {
@@ -134,10 +186,31 @@ async fn best_of_n(
         ranking: verdict.ranking,
         pareto_front: verdict.pareto_front,
         curve: verdict.curve,
+        embedding: embedded.map(EmbeddingBody::new),
         results: results.map(|(index, sample)| SampleResult::new(index, sample, &body.include)).collect(),
         usage: report.usage.into(),
     };
     Ok(Timed { timings: report.timings, body: response })
+}
+
+/// A problem of the model that embeds.
+fn about_embedding(problem: impl Into<Problem>) -> Problem {
+    problem.into().about("embedding_model")
+}
+
+/// Embeddings cost as much as scores: nobody pays for those that nothing reads, or that the request holds already.
+fn check_embedding_is_used(rule: &dyn Selection, offer: &Offer) -> Result<(), Problem> {
+    if offer.embeddings {
+        return Err(invalid("write one of \"embeddings\" and \"embedding_model\", not both"));
+    }
+    rule.check(&Offer { embeddings: true, ..*offer }).map_err(invalid)?;
+    if rule.check(offer).is_ok() {
+        return Err(invalid(
+            "the rule in \"select\" compares no embeddings; leave \"embedding_model\" out, or choose a rule that does, \
+             such as \"diverse\" with \"distance\": \"embeddings\"",
+        ));
+    }
+    Ok(())
 }
 
 /// What a request tells of its candidates beside their text.

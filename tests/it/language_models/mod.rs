@@ -3,6 +3,7 @@
 //! `tests/graphs/tiny_language_model_heads.json`, computed text by text in numpy.
 
 mod bad_input;
+mod diversity;
 mod scores;
 mod too_long;
 
@@ -104,6 +105,8 @@ struct Candidate {
     follow_ups: [f64; 2],
     /// The reward of each token of the response.
     contrast: Vec<f64>,
+    /// The last state under the policy.
+    state: Vec<f64>,
     /// The share of yes.
     yes: f64,
 }

@@ -14,6 +14,7 @@ from karat_client.results import (
     Comparison,
     CurvePoint,
     Cut,
+    EmbeddedBy,
     Ensemble,
     Health,
     ModelCard,
@@ -94,9 +95,14 @@ def ranking(body: Mapping[str, Any], candidates: int) -> Ranking:
         curve=None
         if body.get("curve") is None
         else tuple(_curve_point(table(point, "curve")) for point in entries(body, "curve")),
+        embedding=None if body.get("embedding") is None else _embedded_by(table(body["embedding"], "embedding")),
         usage=usage(body),
         request_id=text(body, "id"),
     )
+
+
+def _embedded_by(body: Mapping[str, Any]) -> EmbeddedBy:
+    return EmbeddedBy(model=text(body, "model"), model_version=text(body, "model_version"))
 
 
 def comparison(result: Mapping[str, Any], index: int) -> Comparison:

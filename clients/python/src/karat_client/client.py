@@ -106,16 +106,23 @@ class Client(_Base):
         select: AnyRule | None = None,
         answers: Sequence[str] | None = None,
         embeddings: Sequence[Sequence[float]] | None = None,
+        embedding_model: str | None = None,
         curve: bool = False,
         **options: Unpack[ScoreOptions],
     ) -> Ranking:
         """Scores the candidates for one prompt, ranks them, and picks by the rule `select`: the best by default.
 
         `answers` are the candidates' final answers, for rules that count votes; `embeddings` are for rules that look
-        for diversity. `curve` adds what the best of n is worth for every n. A response is text or a single turn.
+        for diversity; `embedding_model` names a model of the server that makes them. `curve` adds what the best of n is worth for every n. A response is text or a single turn.
         Raises as `score` does.
         """
-        choice = {"select": select, "answers": answers, "embeddings": embeddings, "curve": curve or None}
+        choice = {
+            "select": select,
+            "answers": answers,
+            "embeddings": embeddings,
+            "embedding_model": embedding_model,
+            "curve": curve or None,
+        }
         return self._driver.run(operations.best_of_n(self._caller, prompt, responses, choice, options))
 
     def compare(
@@ -265,11 +272,18 @@ class AsyncClient(_Base):
         select: AnyRule | None = None,
         answers: Sequence[str] | None = None,
         embeddings: Sequence[Sequence[float]] | None = None,
+        embedding_model: str | None = None,
         curve: bool = False,
         **options: Unpack[ScoreOptions],
     ) -> Ranking:
         """As `Client.best_of_n`."""
-        choice = {"select": select, "answers": answers, "embeddings": embeddings, "curve": curve or None}
+        choice = {
+            "select": select,
+            "answers": answers,
+            "embeddings": embeddings,
+            "embedding_model": embedding_model,
+            "curve": curve or None,
+        }
         return await self._driver.run(operations.best_of_n(self._caller, prompt, responses, choice, options))
 
     async def compare(

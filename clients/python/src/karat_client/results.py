@@ -144,6 +144,14 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class EmbeddedBy:
+    """What embedded the candidates, so that a rule could look for diversity."""
+
+    model: str
+    model_version: str
+
+
+@dataclass(frozen=True)
 class Ranking:
     """Candidates for one prompt, and which of them the rule picks."""
 
@@ -161,6 +169,8 @@ class Ranking:
     """The candidates that no other one beats in every objective; None when there is one objective."""
     curve: tuple[CurvePoint, ...] | None
     """What the best of n is expected to be worth for every n, if `curve=True` asked for it."""
+    embedding: EmbeddedBy | None
+    """What embedded the candidates, if `embedding_model` named it."""
     usage: Usage
     request_id: str
 
