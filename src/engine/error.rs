@@ -145,6 +145,12 @@ pub enum ScoreError {
         /// The cause.
         source: NonFinite,
     },
+    /// The model gives vectors and no rewards.
+    #[error("the model {model} gives embeddings and no rewards; choose another one to score")]
+    ScoresNothing {
+        /// The model.
+        model: ModelName,
+    },
     /// The model gives no embeddings.
     #[error("the model {model} gives no embeddings; choose one whose manifest has head = \"embedding\"")]
     EmbedsNothing {
@@ -207,6 +213,7 @@ impl ScoreError {
             | Self::Head { source: HeadError::NoSteps | HeadError::NoTokens, .. }
             | Self::Aggregate { .. }
             | Self::Probe { .. }
+            | Self::ScoresNothing { .. }
             | Self::EmbedsNothing { .. }
             | Self::WritesNothing { .. }
             | Self::Sample { .. } => ErrorKind::Invalid,

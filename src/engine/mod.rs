@@ -148,6 +148,25 @@ impl Engine {
         if models.len() == 1 { models.keys().next().cloned() } else { None }
     }
 
+    /// Whether a request's model and rules can score samples of that shape. Only their length is left to be found out.
+    ///
+    /// # Errors
+    /// When the model takes no requests or gives no rewards, or it, an aggregation or a transform doesn't fit.
+    pub fn check_scores(&self, request: &ScoreRequest) -> Result<(), ScoreError> {
+        let model = self.model(&request.model)?;
+        if model.gives_embeddings() {
+            return Err(ScoreError::ScoresNothing { model: request.model.clone() });
+        }
+        Rules::resolve(&model, request.wishes.clone(), request.samples.len())?;
+        for leaf in model.leaves() {
+            let Some(probing) = leaf.head.probing() else { continue };
+            for (index, sample) in request.samples.iter().enumerate() {
+                probing.probes(sample).map_err(|source| ScoreError::Probe { index, source })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Scores every sample of a request.
     ///
     /// Dropping the future abandons the forward passes that nobody else waits for.

@@ -23,7 +23,7 @@ pub struct ScoreRequest {
 }
 
 /// What a request wants done otherwise than the model's manifest says, and what its rules may use.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Wishes {
     pub(super) aggregate: Option<Choice>,
     pub(super) transforms: Option<Vec<Choice>>,
@@ -51,11 +51,22 @@ impl ScoreRequest {
         Ok(Self { model, samples, wishes: Wishes::default(), text: TextOptions::default(), limits: Limits::default() })
     }
 
+    /// The same wishes for other samples.
+    ///
+    /// # Errors
+    /// When there are no samples.
+    pub fn with_samples(self, samples: Vec<Sample>) -> Result<Self, ScoreError> {
+        if samples.is_empty() {
+            return Err(ScoreError::NoSamples);
+        }
+        Ok(Self { samples, ..self })
+    }
+
     /// The same samples, as urgent, for a model that embeds them.
     #[must_use]
     pub fn to_embed(&self, model: ModelName) -> Self {
         let wishes = Wishes { transforms: Some(Vec::new()), ..Wishes::default() };
-        Self { model, samples: self.samples.clone(), wishes, text: self.text.clone(), limits: self.limits }
+        Self { model, samples: self.samples.clone(), wishes, text: self.text, limits: self.limits }
     }
 
     /// Aggregates the members by another rule than the manifest's.

@@ -49,6 +49,10 @@ async fn server() -> Server {
     let choices =
         "{ judge = { pair = { question = \"{prompt} {first} {second}\", first = [\"30\"], second = [\"40\"] } } }";
     add(&repository, "judge", choices, "");
+    add(&repository, "embedding", "\"embedding\"", "");
+    let short = TEXT.replace("max_tokens = 200", "max_tokens = 8");
+    let graph = "[graph]\nfile = \"tiny_decoder_lm.onnx\"\n";
+    repository.add("short", &format!("head = \"log_probability\"\n{graph}{short}"), &["tiny_decoder_lm"]);
     let rated = format!("{CRITIQUE}rating = '(\\d+) \\d+ \\d+$'\nrating_range = [0, 400]\n");
     add(&repository, "rated", "\"log_probability\"", &rated);
     Server::of(&repository).await
@@ -177,6 +181,8 @@ async fn a_stop_string_ends_a_critique_and_a_rating_is_a_number_or_null() {
 async fn what_can_not_be_written_is_refused_with_what_to_change() {
     let server = server().await;
     let base = json!({"model": "likely", "prompt": "20 30", "response": "40"});
+    let written = || server.metric("karat_generated_tokens_total{model=\"likely\"}");
+    let before = written();
     let with = |key: &str, value: Value| {
         let mut body = base.clone();
         body[key] = value;
@@ -196,7 +202,12 @@ async fn what_can_not_be_written_is_refused_with_what_to_change() {
         (with("response", json!("40 ".repeat(300))), 422, "too-long", "takes at most 200"),
         (with("model", json!("summed")), 422, INVALID, "writes no critiques"),
         (with("model", json!("nobody")), 404, "unknown-model", "nobody"),
-        (with("scorer", json!("nobody")), 404, "unknown-model", "nobody"),
+        (with("scorer", json!("nobody")), 404, "unknown-model", "scorer: there is no model \"nobody\""),
+        (with("scorer", json!("judge")), 422, INVALID, "/v1/compare"),
+        (with("scorer", json!("embedding")), 422, INVALID, "no rewards"),
+        (with("transforms", json!(["nothing"])), 422, INVALID, "nothing"),
+        (with("transforms", json!([{"delta": {}}])), 422, INVALID, "delta"),
+        (with("aggregate", json!("nothing")), 422, INVALID, "nothing"),
         (with("timeout_ms", json!(0)), 422, INVALID, "timeout_ms"),
         (with("unknown", json!(1)), 422, INVALID, "unknown"),
     ] {
@@ -211,18 +222,19 @@ async fn what_can_not_be_written_is_refused_with_what_to_change() {
     }
     let many = json!({"model": "likely", "prompt": "20", "response": "40", "critiques": 17, "temperature": 1});
     server.post_to("/v1/critique", &many).await.assert_problem(422, INVALID, "at most 16");
+    assert_eq!(written(), before, "something was written for nobody");
 }
 
 #[tokio::test]
 async fn a_score_that_fails_ends_the_stream_with_a_problem() {
     let server = server().await;
-    // A judge of pairs can't score a critique.
-    let body = json!({"model": "likely", "prompt": "20", "response": "40", "scorer": "judge", "stream": true});
+    // How long the critique will be is known when it is written.
+    let body = json!({"model": "likely", "prompt": "20", "response": "40", "scorer": "short", "stream": true});
     let reply = server.post_to("/v1/critique", &body).await;
     let events = events(&reply.text);
     let (name, problem) = events.last().unwrap();
     assert_eq!((name.as_str(), problem["status"].as_u64()), ("error", Some(422)), "{}", reply.text);
-    assert!(problem["detail"].as_str().unwrap().contains("/v1/compare"));
+    assert!(problem["detail"].as_str().unwrap().contains("takes at most 8"), "{problem}");
 }
 
 #[tokio::test]

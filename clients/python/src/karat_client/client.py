@@ -113,7 +113,8 @@ class Client(_Base):
         """Scores the candidates for one prompt, ranks them, and picks by the rule `select`: the best by default.
 
         `answers` are the candidates' final answers, for rules that count votes; `embeddings` are for rules that look
-        for diversity; `embedding_model` names a model of the server that makes them. `curve` adds what the best of n is worth for every n. A response is text or a single turn.
+        for diversity, and `embedding_model` names a model of the server that makes them. `curve` adds what the best of
+        n is worth for every n. A response is text or a single turn.
         Raises as `score` does.
         """
         choice = {

@@ -24,12 +24,13 @@ use serde::Serialize;
 use tower_http::request_id::RequestId;
 
 use super::{
-    request::{Options, check_count},
+    request::{Options, check_count, samples},
     result::{Include, SampleResult},
 };
 use crate::{
     api::{AppState, body::SharedBody, middleware::id_text, problem::Problem},
-    engine::{Critique, CritiqueEvent, Critiques, ScoreError, ScoreReport},
+    domain::Sample,
+    engine::{Critique, CritiqueEvent, Critiques, ScoreError, ScoreReport, ScoreRequest},
 };
 use dto::{CritiqueBody, CritiqueResponse, CritiqueResult, Summary, TokenEvent, Verdict};
 
@@ -55,23 +56,30 @@ async fn critique(
     let stream = body.stream;
     let deadline = options.deadline()?;
     let scorer = body.scorer.clone();
-    let (score, include) = (body.score, body.include.clone());
+    let (score, count, include) = (body.score, body.critiques, body.include.clone());
     let request = body.into_request(&options, deadline)?;
     let scorer = match (score, scorer) {
         (false, _) => None,
-        (true, None) => Some(options),
-        (true, Some(model)) => Some(options.of_model(model)),
+        (true, None) => Some(scoring(options, count, &state)?),
+        (true, Some(model)) => {
+            Some(scoring(options.of_model(model), count, &state).map_err(|problem| problem.about("scorer"))?)
+        }
     };
-    if let Some(scorer) = &scorer {
-        // Told before anything is written for it.
-        state.engine.model(&scorer.model_name()?)?;
-    }
     let critiques = state.engine.critique(request).await?;
     let session = Session { state, id: id_text(&id), critiques, written: Vec::new(), scorer, include, deadline };
     if stream {
         return Ok(Reply::Stream(Box::new(session)));
     }
     session.whole().await.map(|whole| Reply::Whole(Box::new(whole)))
+}
+
+/// How critiques will be scored, with stand-ins for them: what can't score is told before anything is written for it.
+fn scoring(options: Options, critiques: usize, state: &AppState) -> Result<ScoreRequest, Problem> {
+    let stand_in = |()| Sample::from_prompt("question".to_owned(), "critique".to_owned()).map_err(|e| e.to_string());
+    let samples = samples("critiques", vec![(); critiques], stand_in)?;
+    let request = options.into_request(samples, false, &state.limits)?;
+    state.engine.check_scores(&request)?;
+    Ok(request)
 }
 
 /// One request from its admission to its end.
@@ -81,7 +89,7 @@ struct Session {
     critiques: Critiques,
     written: Vec<Critique>,
     /// Who scores, and by which rules.
-    scorer: Option<Options>,
+    scorer: Option<ScoreRequest>,
     include: BTreeSet<Include>,
     deadline: Option<Instant>,
 }
@@ -113,7 +121,7 @@ impl Session {
             let ratings: Vec<f64> = self.written.iter().filter_map(|critique| critique.rating).collect();
             verdict.rating = Some(mean(&ratings));
         }
-        let Some(options) = self.scorer.take() else { return Ok(verdict) };
+        let Some(request) = self.scorer.take() else { return Ok(verdict) };
         let samples =
             self.written.iter().filter_map(|critique| Some((critique.index, self.critiques.sample(critique)?)));
         let (indices, samples): (Vec<usize>, Vec<_>) = samples.unzip();
@@ -121,7 +129,7 @@ impl Session {
         if samples.is_empty() {
             return Ok(verdict);
         }
-        let request = options.into_request(samples, false, &self.state.limits)?.with_deadline(self.deadline);
+        let request = request.with_samples(samples)?.with_deadline(self.deadline);
         let ScoreReport { model, version, results, usage, .. } = self.state.engine.score(request).await?;
         let rewards: Vec<f64> = results.iter().map(|sample| sample.reward.get()).collect();
         let scores = indices.into_iter().zip(results);
