@@ -11,10 +11,10 @@ use std::{collections::VecDeque, future::poll_fn, num::NonZeroUsize, sync::Arc, 
 
 use super::{Engine, GraphModel, Model, ModelBody, ScoreError};
 use crate::{
-    domain::{Conversation, Cut, Message, ModelName, Role, Sample, TokenizedInput, dialogue_text},
+    domain::{Conversation, Message, ModelName, Role, Sample, TokenizedInput, dialogue_text},
     generate::{Event, Finish, GenerateError, Generator, Order, Sampling, Stream},
     manifest::CritiqueDefinition,
-    text::{Detokenizer, StopMatcher, StopStrings, TextOptions, Truncation},
+    text::{Detokenizer, StopMatcher, StopStrings, TextError, TextOptions, TooLong, Truncation},
 };
 
 /// Prompts that are shorter than this are tokenised at once; longer ones leave the async thread alone.
@@ -44,8 +44,6 @@ pub struct CritiqueRequest {
     pub max_tokens: Option<NonZeroUsize>,
     /// What ends a critique, beside what the manifest names.
     pub stop: StopStrings,
-    /// What happens to a question that is longer than the model takes.
-    pub truncation: Option<Truncation>,
     /// When to give up.
     pub deadline: Option<Instant>,
 }
@@ -97,7 +95,6 @@ pub struct Critiques {
     graph: Arc<GraphModel>,
     question: String,
     prompt_tokens: usize,
-    cut: Cut,
     writing: Vec<Writing>,
     ready: VecDeque<CritiqueEvent>,
     deadline: Option<Instant>,
@@ -119,7 +116,7 @@ impl Engine {
     /// # Errors
     /// When the model writes none or takes no requests, the question is too long for it, or too many wait.
     pub async fn critique(&self, request: CritiqueRequest) -> Result<Critiques, ScoreError> {
-        let CritiqueRequest { model, subject, texts, max_tokens, stop, truncation, deadline } = request;
+        let CritiqueRequest { model, subject, texts, max_tokens, stop, deadline } = request;
         let model = self.model(&model)?;
         let graph = match &model.body {
             ModelBody::Graph(graph) => Arc::clone(graph),
@@ -127,16 +124,14 @@ impl Engine {
         };
         let critic = graph.critic.as_ref().ok_or_else(|| ScoreError::WritesNothing { model: model.name.clone() })?;
         let question = critic.definition.request.fill(&[&dialogue_text(subject.context()), subject.response()]);
-        let input = ask(&graph, &question, truncation).await?;
+        let most = graph.pipeline.max_tokens();
+        let input = ask(&graph, &question, max_tokens.unwrap_or(NonZeroUsize::MIN)).await?;
 
-        let room = graph.pipeline.max_tokens().saturating_sub(input.len());
+        let room = most.saturating_sub(input.len());
         let wanted = max_tokens.map_or(critic.definition.max_tokens.get().min(room), NonZeroUsize::get);
         let max_tokens = NonZeroUsize::new(wanted).filter(|wanted| wanted.get() <= room);
-        let max_tokens = max_tokens.ok_or_else(|| ScoreError::NoRoom {
-            prompt: input.len(),
-            wanted: wanted.max(1),
-            most: graph.pipeline.max_tokens(),
-        })?;
+        let max_tokens =
+            max_tokens.ok_or_else(|| ScoreError::NoRoom { prompt: input.len(), wanted: wanted.max(1), most })?;
         let order = Order { prompt: input.ids().into(), texts, max_tokens, ends: Arc::clone(&critic.ends) };
         let stop = critic.definition.stop.clone().and(stop);
         let writing = critic.generator.submit(order)?.into_iter().map(|stream| Writing {
@@ -147,7 +142,6 @@ impl Engine {
         });
         Ok(Critiques {
             prompt_tokens: input.len(),
-            cut: input.cut(),
             writing: writing.collect(),
             ready: VecDeque::new(),
             question,
@@ -158,23 +152,24 @@ impl Engine {
     }
 }
 
-/// The question's tokens, up to where the critique begins.
-async fn ask(
-    graph: &Arc<GraphModel>,
-    question: &str,
-    truncation: Option<Truncation>,
-) -> Result<TokenizedInput, ScoreError> {
+/// The question's tokens, up to where the critique begins; at least `wanted` more have to fit.
+async fn ask(graph: &Arc<GraphModel>, question: &str, wanted: NonZeroUsize) -> Result<TokenizedInput, ScoreError> {
     let turns = vec![Message { role: Role::User, content: question.to_owned() }];
-    let options = TextOptions { truncation, ..TextOptions::default() };
+    // One turn holds everything, the response too: a cut could take away what is criticised.
+    let options = TextOptions { truncation: Some(Truncation::Refuse), ..TextOptions::default() };
     let pipeline = Arc::clone(&graph.pipeline);
-    // One turn holds everything: the caller answers for a cut of it.
-    let run = move || pipeline.tokenize_opening(&turns, turns.len(), options);
+    let run = move || pipeline.tokenize_opening(&turns, 0, options);
     let tokenized = if question.len() <= INLINE_BYTES {
         run()
     } else {
         tokio::task::spawn_blocking(run).await.map_err(|_| ScoreError::Panicked)?
     };
-    tokenized.map(|tokenized| tokenized.input).map_err(|source| ScoreError::Sample { index: 0, source })
+    tokenized.map(|tokenized| tokenized.input).map_err(|source| match source {
+        TextError::TooLong(TooLong { tokens, max_tokens, .. }) => {
+            ScoreError::NoRoom { prompt: tokens, wanted: wanted.get(), most: max_tokens }
+        }
+        source => ScoreError::Sample { index: 0, source },
+    })
 }
 
 /// What comes next of any critique that is under way; `None` when none is.
@@ -203,12 +198,6 @@ impl Critiques {
     #[must_use]
     pub fn prompt_tokens(&self) -> usize {
         self.prompt_tokens
-    }
-
-    /// What truncation removed of the question.
-    #[must_use]
-    pub fn cut(&self) -> Cut {
-        self.cut
     }
 
     /// Whether the model's manifest says how to find a rating.

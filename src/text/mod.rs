@@ -29,6 +29,7 @@ pub use rating::RatingParser;
 use render::{Rendered, Renderer};
 pub use retemplate::{Markers, PolicyTemplate, TurnMarkers};
 pub use stop::{EmptyStop, Passed, StopMatcher, StopStrings};
+pub use truncate::TooLong;
 
 use crate::domain::{RenderedText, Sample, TokenizedInput};
 

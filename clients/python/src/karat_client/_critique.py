@@ -112,7 +112,6 @@ def critiques(body: Mapping[str, Any], wanted: Wanted) -> Critiques:
         scorer_version=_replies.text_or_none(body, "scorer_version"),
         prompt_tokens=_replies.whole(body, "prompt_tokens"),
         generated_tokens=_replies.whole(body, "generated_tokens"),
-        cut=_replies.cut_or_none(body),
         request_id=_replies.text(body, "id"),
     )
 

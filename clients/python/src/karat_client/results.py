@@ -361,8 +361,6 @@ class Critiques:
     scorer_version: str | None
     prompt_tokens: int
     generated_tokens: int
-    cut: Cut | None
-    """What was cut of the question; None when nothing was."""
     request_id: str
 
 

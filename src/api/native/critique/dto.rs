@@ -14,10 +14,10 @@ use crate::{
         body::optional_objects,
         problem::{Problem, ProblemType},
     },
-    domain::{Conversation, Cut, Message, ModelName, ModelVersion, Role},
+    domain::{Conversation, Message, ModelName, ModelVersion, Role},
     engine::{Critique, CritiqueRequest, Ending},
     generate::Sampling,
-    text::StopStrings,
+    text::{StopStrings, Truncation},
 };
 
 /// A response to criticise.
@@ -158,9 +158,6 @@ pub(super) struct Summary {
     pub(super) prompt_tokens: usize,
     /// The tokens of all critiques.
     pub(super) generated_tokens: usize,
-    /// What was cut of the question; left out when nothing was.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cut: Option<Cut>,
 }
 
 /// The next letters of a critique; the data of the event `token`.
@@ -193,6 +190,12 @@ impl CritiqueBody {
         if self.critiques > 1 && self.temperature == 0.0 {
             return Err(invalid("at temperature 0 all critiques are the same; ask for one, or set a temperature"));
         }
+        if options.truncation().is_some_and(|truncation| truncation != Truncation::Refuse) {
+            return Err(invalid(
+                "what is criticised, and what the model is asked about it, are never cut: leave truncation out, and \
+                 shorten the dialogue if it is too long",
+            ));
+        }
         let max_tokens =
             self.max_tokens.map(|most| NonZeroUsize::new(most).ok_or_else(|| invalid("max_tokens must be at least 1")));
         let sampling = Sampling::new(self.temperature, self.top_p, self.seed).map_err(invalid)?;
@@ -202,7 +205,6 @@ impl CritiqueBody {
             texts: (0..self.critiques as u64).map(|index| sampling.nth(index)).collect(),
             max_tokens: max_tokens.transpose()?,
             stop: StopStrings::new(self.stop).map_err(invalid)?,
-            truncation: options.truncation(),
             deadline,
         })
     }

@@ -31,6 +31,7 @@ use crate::{
     api::{AppState, body::SharedBody, middleware::id_text, problem::Problem},
     domain::Sample,
     engine::{Critique, CritiqueEvent, Critiques, ScoreError, ScoreReport, ScoreRequest},
+    text::Truncation,
 };
 use dto::{CritiqueBody, CritiqueResponse, CritiqueResult, Summary, TokenEvent, Verdict};
 
@@ -77,7 +78,8 @@ async fn critique(
 fn scoring(options: Options, critiques: usize, state: &AppState) -> Result<ScoreRequest, Problem> {
     let stand_in = |()| Sample::from_prompt("question".to_owned(), "critique".to_owned()).map_err(|e| e.to_string());
     let samples = samples("critiques", vec![(); critiques], stand_in)?;
-    let request = options.into_request(samples, false, &state.limits)?;
+    // A critique stands for nothing without the whole of what it is about.
+    let request = options.into_request(samples, false, &state.limits)?.with_truncation(Some(Truncation::Refuse));
     state.engine.check_scores(&request)?;
     Ok(request)
 }
@@ -145,14 +147,12 @@ impl Session {
 
     fn summary(&self) -> Summary {
         let model = self.critiques.model();
-        let cut = self.critiques.cut();
         Summary {
             id: self.id.clone(),
             model: model.name.clone(),
             model_version: model.version.clone(),
             prompt_tokens: self.critiques.prompt_tokens(),
             generated_tokens: self.written.iter().map(|critique| critique.tokens).sum(),
-            cut: cut.is_cut().then_some(cut),
         }
     }
 
