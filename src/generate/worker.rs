@@ -139,11 +139,7 @@ impl<'a> Worker<'a> {
         // and its buffers are rewritten for each row.
         let Self { executor, shared, .. } = self;
         match catch_unwind(AssertUnwindSafe(|| executor.forward(&row, &shared.cancellation))) {
-            // What is no number would spread: a weight of 0 times no number is none either.
-            Ok(Ok(output)) if output.kept.iter().any(|kept| !kept.is_finite()) => Err(GenerateError::NotFinite),
-            Ok(Ok(output)) if output.reads.iter().any(|read| read.values().iter().any(|value| !value.is_finite())) => {
-                Err(GenerateError::NotFinite)
-            }
+            Ok(Ok(output)) if !output.is_finite() => Err(GenerateError::NotFinite),
             Ok(Ok(output)) => Ok(output),
             Ok(Err(RuntimeError::Cancelled)) => Err(GenerateError::Stopped),
             Ok(Err(error)) => {

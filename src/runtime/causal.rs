@@ -205,6 +205,16 @@ pub struct CausalOutput {
     pub kept: Vec<Arc<KeyValues>>,
 }
 
+impl CausalOutput {
+    /// Whether every number is finite. One that isn't may belong to any text of the row, and would spread from keys and
+    /// values that are used again: a weight of 0 times no number is none either.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        self.reads.iter().flat_map(RowTensor::values).all(|value| value.is_finite())
+            && self.kept.iter().all(|kept| kept.is_finite())
+    }
+}
+
 /// The keys and values of consecutive tokens in every layer: immutable, so that any number of rows may share them.
 #[derive(Clone, PartialEq)]
 pub struct KeyValues {

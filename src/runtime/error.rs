@@ -94,6 +94,13 @@ pub enum RuntimeError {
         #[source]
         cause: Cause,
     },
+    /// A pass gave a number that is not finite. Nothing of it can be used: what is no number spreads to whoever shares
+    /// the row, since a weight of 0 times no number is none either.
+    #[error(
+        "the model computed a number that is not finite (NaN or infinity); if other samples score well, this one \
+         overflows the graph's number format: serve the model in single precision"
+    )]
+    NotFinite,
     /// The device's memory doesn't hold the pass. A smaller batch may fit.
     #[error(
         "the device ran out of memory in a pass of {samples} samples padded to {tokens} tokens: {cause}; lower \

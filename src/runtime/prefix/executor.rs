@@ -172,6 +172,10 @@ impl<'a> Pass<'a> {
         for (number, row) in rows.iter().enumerate() {
             let laid = self.lay(row, |node| last[node] > number);
             let output = self.causal.forward(&laid.row, cancel)?;
+            // Whose number it is can't be told from the row; each sample alone tells it.
+            if !output.is_finite() {
+                return Err(RuntimeError::NotFinite);
+            }
             self.take(row, laid, output, results);
             // What later rows don't need is let go, unless the cache has it.
             for (path, last) in self.paths.iter_mut().zip(&last) {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     domain::{Cut, Reading},
     runtime::{
-        Provider,
+        Numbers, Provider,
         ort::{Graph, GraphFile, Library},
     },
     telemetry::Metrics,
@@ -255,6 +255,54 @@ fn a_text_beyond_the_context_is_an_error_and_the_next_is_not() {
     assert!(matches!(executor.run(&long, &Cancellation::new()), Err(RuntimeError::Row { .. })));
     let case = &golden().tiny_decoder_scores[1];
     assert_close(run(&mut executor, &[input(&case.ids, 0)])[0][0].values(), &case.scores[1]);
+}
+
+/// A model that can't compute one token: whatever shares a row with it, and its keys and values, are no numbers.
+struct Overflowing(Box<dyn CausalExecutor>);
+
+const OVERFLOW: u32 = 13;
+
+impl CausalExecutor for Overflowing {
+    fn forward(&mut self, row: &CausalRow, cancel: &Cancellation) -> Result<CausalOutput, RuntimeError> {
+        let mut output = self.0.forward(row, cancel)?;
+        let tokens: Vec<u32> = row.spans.iter().flat_map(|span| span.tokens.clone()).collect();
+        if tokens.contains(&OVERFLOW) {
+            for read in &mut output.reads {
+                *read = RowTensor::new(read.shape().to_vec(), vec![f32::NAN; read.values().len()]).unwrap();
+            }
+        }
+        for (range, kept) in row.keep.iter().zip(&mut output.kept) {
+            if tokens[range.clone()].contains(&OVERFLOW) {
+                let numbers = vec![f32::NAN; self.shape().numbers_per_token() * range.len()];
+                *kept = Arc::new(KeyValues::new(&self.shape(), range.len(), Numbers::Float32(numbers.into())).unwrap());
+            }
+        }
+        Ok(output)
+    }
+
+    fn shape(&self) -> CausalShape {
+        self.0.shape()
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_with_its_own_sample() {
+    let harness = Harness::scores(true, 1 << 20);
+    let causal = harness.graph.causal_executor(&harness.model.outputs, NonZeroUsize::MIN).unwrap();
+    let mut executor = PrefixExecutor::new(Box::new(Overflowing(causal)), Arc::clone(&harness.model));
+    let prompt: Vec<u32> = (0..100).map(|at| 20 + at % 7).collect();
+    let candidate = |own: &[u32]| input(&[&prompt, own].concat(), prompt.len());
+    let good = candidate(&[30, 31]);
+    let expected = run(&mut Harness::scores(false, 0).executor(), &[Arc::clone(&good)]);
+    for bad in [candidate(&[30, OVERFLOW]), input(&[&[OVERFLOW; 40], prompt.as_slice()].concat(), 100)] {
+        for inputs in [vec![Arc::clone(&good), Arc::clone(&bad)], vec![bad]] {
+            let batch = TokenBatch::new(inputs).unwrap();
+            assert!(matches!(executor.run(&batch, &Cancellation::new()), Err(RuntimeError::NotFinite)));
+            assert_close(run(&mut executor, &[Arc::clone(&good)])[0][0].values(), expected[0][0].values());
+        }
+    }
+    // Had the beginning that overflows been kept, this would be read next to it.
+    assert_eq!(harness.model.cache.find(harness.model.root(), &[OVERFLOW; 40], 40).tokens, 0);
 }
 
 /// Candidates of a few prompts: some are empty, some go on where another ends, some come twice.
