@@ -50,7 +50,8 @@ struct State {
     blocks: HashMap<Key, Block>,
     /// Which blocks go first: the longest unused, and among those that were used together the last of the text.
     order: BTreeMap<(u64, Reverse<usize>, u64), Key>,
-    depths: HashMap<u64, usize>,
+    /// Of every block, how deep it stands and when it was last used: what a block after it needs to know.
+    standings: HashMap<u64, Standing>,
     bytes: usize,
     /// Numbers roots, blocks and workers.
     last_number: u64,
@@ -66,12 +67,25 @@ struct Key {
     tokens: Box<[u32]>,
 }
 
+/// Where a block stands in the order in which blocks go.
+#[derive(Clone, Copy)]
+struct Standing {
+    depth: usize,
+    /// Never later than the block before was used, which must not go first: nobody could find this one any more.
+    used: u64,
+}
+
+impl Standing {
+    /// When the block goes: what sorts lowest goes first.
+    fn turn(self, number: u64) -> (u64, Reverse<usize>, u64) {
+        (self.used, Reverse(self.depth), number)
+    }
+}
+
 struct Block {
     root: u64,
     number: u64,
     values: Arc<KeyValues>,
-    depth: usize,
-    used: u64,
 }
 
 /// Names a block that isn't there yet, by a hash over everything up to its end. Two blocks that share one would only
@@ -132,35 +146,38 @@ impl PrefixCache {
     pub(super) fn insert(&self, root: u64, place: Place, tokens: &[u32], values: Arc<KeyValues>) -> Option<Place> {
         let key = Key { place, tokens: tokens.into() };
         let mut state = self.lock();
-        let now = state.clock;
-        if let Some((number, _)) = state.touch(key.clone(), now) {
+        let standing = match place {
+            Place::Root(_) => Standing { depth: 0, used: state.clock },
+            // Its turn to go may have come while this block was computed.
+            Place::After(number) => {
+                let before = state.standings.get(&number)?;
+                Standing { depth: before.depth + 1, ..*before }
+            }
+        };
+        if let Some((number, _)) = state.touch(key.clone(), standing.used) {
             return Some(Place::After(number));
         }
-        let depth = match place {
-            Place::Root(_) => 0,
-            // Its turn to go may have come while this block was computed.
-            Place::After(number) => *state.depths.get(&number)? + 1,
-        };
         let bytes = values.bytes() + OVERHEAD;
         let number = state.number();
         state.bytes += bytes;
-        state.depths.insert(number, depth);
-        state.order.insert((now, Reverse(depth), number), key.clone());
-        state.blocks.insert(key, Block { root, number, values, depth, used: now });
+        state.standings.insert(number, standing);
+        state.order.insert(standing.turn(number), key.clone());
+        state.blocks.insert(key, Block { root, number, values });
         let evicted = state.shrink(self.shared.capacity);
         self.shared.metrics.changed(state.bytes, evicted);
-        state.depths.contains_key(&number).then_some(Place::After(number))
+        state.standings.contains_key(&number).then_some(Place::After(number))
     }
 
     /// Drops every block of a graph.
     pub(super) fn forget(&self, root: u64) {
         let mut state = self.lock();
-        let State { blocks, order, depths, bytes, .. } = &mut *state;
+        let State { blocks, order, standings, bytes, .. } = &mut *state;
         blocks.retain(|_, block| {
             let stays = block.root != root;
             if !stays {
-                order.remove(&(block.used, Reverse(block.depth), block.number));
-                depths.remove(&block.number);
+                if let Some(standing) = standings.remove(&block.number) {
+                    order.remove(&standing.turn(block.number));
+                }
                 *bytes -= block.values.bytes() + OVERHEAD;
             }
             stays
@@ -226,12 +243,12 @@ impl State {
 
     /// Finds a block and marks it as used at `now`.
     fn touch(&mut self, key: Key, now: u64) -> Option<(u64, Arc<KeyValues>)> {
-        let block = self.blocks.get_mut(&key)?;
-        let Block { number, depth, used, .. } = *block;
-        block.used = now;
-        let values = Arc::clone(&block.values);
-        self.order.remove(&(used, Reverse(depth), number));
-        self.order.insert((now, Reverse(depth), number), key);
+        let Block { number, values, .. } = self.blocks.get(&key)?;
+        let (number, values) = (*number, Arc::clone(values));
+        let standing = self.standings.get_mut(&number)?;
+        self.order.remove(&standing.turn(number));
+        standing.used = now;
+        self.order.insert(standing.turn(number), key);
         Some((number, values))
     }
 
@@ -241,7 +258,7 @@ impl State {
         while self.bytes > capacity {
             let Some((_, key)) = self.order.pop_first() else { break };
             if let Some(block) = self.blocks.remove(&key) {
-                self.depths.remove(&block.number);
+                self.standings.remove(&block.number);
                 self.bytes -= block.values.bytes() + OVERHEAD;
                 dropped += 1;
             }

@@ -136,3 +136,19 @@ fn a_worker_waits_for_what_another_computes() {
         waiter.join().unwrap();
     });
 }
+
+#[test]
+fn a_block_never_outlives_the_one_before() {
+    let cache = cache(3);
+    let root = cache.new_root();
+    let long = text(&[1, 2, 3]);
+    let place = cache.find(root, &long, 0).place;
+    let first = cache.insert(root, place, &text(&[1]), values(1.0)).unwrap();
+    // Others come and go while the text's next block is computed.
+    keep(&cache, root, &text(&[7])).unwrap();
+    cache.insert(root, first, &text(&[2]), values(2.0)).unwrap();
+    keep(&cache, root, &text(&[8])).unwrap();
+    assert_eq!(known(&cache, root, &text(&[7])), 1);
+    assert_eq!(known(&cache, root, &text(&[8])), 1);
+    assert_eq!(known(&cache, root, &long), 1, "its last block went first");
+}
