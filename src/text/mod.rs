@@ -76,9 +76,10 @@ pub enum TextError {
     /// A text's likelihood is asked for, and nothing goes before it.
     #[error("nothing goes before the response, so nothing can be said of how likely it is; send a prompt")]
     NothingBefore,
-    /// The template changes a text whose likelihood is asked for.
+    /// The template changes a text whose tokens or steps are read, by more than white space around it.
     #[error(
-        "the template changes the text {0:?}, so it can't be found among the tokens; send it as the template writes it"
+        "the template changes the text {0:?}, so it can't be found among the tokens; send it as the template writes \
+         it, without what the template takes out"
     )]
     Changed(String),
     /// A word that a judge chooses from isn't one token.
@@ -92,6 +93,9 @@ pub enum TextError {
         /// How many tokens it is.
         tokens: usize,
     },
+    /// The tokenizer can't write tokens as text.
+    #[error("the tokenizer can't decode what the model wrote: {0}; check the decoder in the model's tokenizer.json")]
+    Undecodable(String),
     /// The rendered text has no tokens.
     #[error("the response has no tokens once rendered and tokenised; send text that the model's tokenizer knows")]
     NoTokens,
@@ -121,6 +125,7 @@ pub struct TextPipeline {
     step_mark: Option<u32>,
     step_end: Option<String>,
     token_offsets: bool,
+    reads_response: bool,
     padding_text: Option<String>,
     retemplate: Option<Markers>,
     max_tokens: usize,
@@ -177,6 +182,7 @@ impl TextPipeline {
             step_mark,
             step_end,
             token_offsets: false,
+            reads_response: false,
             max_tokens: config.max_tokens.get(),
             truncation: config.truncation,
         })
@@ -186,6 +192,14 @@ impl TextPipeline {
     #[must_use]
     pub fn with_token_offsets(mut self, wanted: bool) -> Self {
         self.token_offsets = wanted;
+        self
+    }
+
+    /// Refuses samples whose response can't be found among the tokens; for heads that read tokens or steps of it. A
+    /// head that reads one score after the whole text needs no more than the text.
+    #[must_use]
+    pub fn reading_response(mut self, wanted: bool) -> Self {
+        self.reads_response = wanted;
         self
     }
 
@@ -222,9 +236,13 @@ impl TextPipeline {
     ///
     /// # Errors
     /// As [`Self::tokenize`]; also when a token id is unknown, rendered text isn't in the template that the manifest
-    /// names, or is to end with a token that the model doesn't have.
+    /// names, or is to end with a token that the model doesn't have; or when the response must be found and the template
+    /// changes it.
     pub fn tokenize_with(&self, sample: &Sample, options: TextOptions) -> Result<Tokenized, TextError> {
         let mut tokens = self.tokens(sample, options)?;
+        if self.reads_response {
+            tokens.need_response()?;
+        }
         let doubled_beginning = self.fit(&mut tokens, options)?;
         let input = tokens.into_input(self.step_mark).ok_or(TextError::NoTokens)?;
         Ok(Tokenized { input, doubled_beginning })

@@ -1,7 +1,7 @@
 //! Tokens of the texts that a language model's head asks about.
 
 use super::{TextError, TextOptions, TextPipeline, Tokenized, Truncation, truncate};
-use crate::domain::{Message, Probe, Reading, Sample};
+use crate::domain::{Message, Probe, Reading};
 
 impl TextPipeline {
     /// Turns a probe into tokens, with what is read of them.
@@ -11,17 +11,10 @@ impl TextPipeline {
     /// goes before it, a word is not one token, or the model has no template.
     pub fn tokenize_probe(&self, probe: &Probe, options: TextOptions) -> Result<Tokenized, TextError> {
         match probe {
-            Probe::Response(sample) => {
-                let said = match sample {
-                    Sample::Conversation(conversation) => conversation.response(),
-                    Sample::Text(_) | Sample::Tokens(_) | Sample::Pair(_) => "",
-                };
-                self.likelihood(self.tokens(sample, options)?, options, said)
-            }
+            Probe::Response(sample) => self.likelihood(self.tokens(sample, options)?, options),
             Probe::LastTurn { turns, kept } => {
                 let tokens = self.encode(&self.renderer.last_turn(turns, *kept)?, options)?;
-                let said = turns.last().map_or("", |turn| &turn.content);
-                self.likelihood(tokens, self.keep_end(options), said).map_err(keep_what_is_asked)
+                self.likelihood(tokens, self.keep_end(options)).map_err(keep_what_is_asked)
             }
             Probe::NextWord { turns, kept, words } => {
                 let ids = words.iter().map(|word| self.word(word)).collect::<Result<_, _>>()?;
@@ -58,15 +51,8 @@ impl TextPipeline {
     }
 
     /// Asks for the likelihood of the response's tokens, but for a first token that nothing goes before.
-    fn likelihood(
-        &self,
-        mut tokens: truncate::Tokens,
-        options: TextOptions,
-        text: &str,
-    ) -> Result<Tokenized, TextError> {
-        if !tokens.knows_response() {
-            return Err(TextError::Changed(text.chars().take(160).collect()));
-        }
+    fn likelihood(&self, mut tokens: truncate::Tokens, options: TextOptions) -> Result<Tokenized, TextError> {
+        tokens.need_response()?;
         tokens.end_with_response();
         let doubled_beginning = self.fit(&mut tokens, options)?;
         let input = tokens.into_input(self.step_mark).ok_or(TextError::NoTokens)?;

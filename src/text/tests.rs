@@ -288,6 +288,37 @@ fn offsets_count_the_characters_of_the_response() {
 }
 
 #[test]
+fn a_trimmed_response_is_found_where_it_stands() {
+    let folder = folder(&[]);
+    let toml = "render = { jinja = \"{% for m in messages %}{{ m.role }} {{ m.content | trim }} {% endfor %}\" }\n\
+                max_tokens = 16\nstep_mark = \"x\"";
+    let pipeline = pipeline(&folder, toml).unwrap().with_token_offsets(true).reading_response(true);
+    let read = |response: &str| pipeline.tokenize(&pair("b a x a b", response), None).unwrap();
+    let bare = read("a x");
+    assert_eq!((bare.response(), bare.steps()), (7..9, [8].as_slice()));
+    assert_eq!(bare.offsets().unwrap(), [0..1, 2..3]);
+    assert_eq!(read("a x "), bare);
+    let led = read("\n a x");
+    assert_eq!((led.ids(), led.response(), led.steps()), (bare.ids(), bare.response(), bare.steps()));
+    assert_eq!(led.offsets().unwrap(), [2..3, 4..5], "of the response as it was sent");
+}
+
+#[test]
+fn tokens_of_a_response_that_the_template_changes_are_not_guessed() {
+    let folder = folder(&[]);
+    // What some templates do to thoughts.
+    let toml = "render = { jinja = \"{{ messages[0].content }} {{ messages[-1].content.split('z')[-1] }}\" }\n\
+                max_tokens = 8\nstep_mark = \"x\"";
+    let whole = pipeline(&folder, toml).unwrap();
+    let thought = pair("a b z c d", "b z c");
+    assert_eq!(whole.tokenize(&thought, None).unwrap().ids().len(), 6, "a score after the text needs no more");
+    let reads = pipeline(&folder, toml).unwrap().reading_response(true);
+    let error = reads.tokenize(&thought, None).unwrap_err();
+    assert!(matches!(&error, TextError::Changed(said) if said == "b z c"), "{error}");
+    assert_eq!(reads.tokenize(&pair("a b z c d", "c"), None).unwrap().response(), 5..6);
+}
+
+#[test]
 fn broken_files_name_themselves_and_the_key() {
     let broken = folder(&[("tokenizer_config.json", "{".to_owned())]);
     assert!(

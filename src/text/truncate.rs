@@ -5,7 +5,7 @@ use std::ops::Range;
 use tokenizers::Encoding;
 
 use super::{
-    Truncation,
+    TextError, Truncation,
     render::{Rendered, ResponseSpan},
 };
 use crate::domain::{Cut, TokenizedInput};
@@ -38,11 +38,12 @@ pub(super) struct Tokens {
 }
 
 /// Whether the tokens of prompt and response can be told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Boundary {
     Known,
     CallersText,
-    Unknown,
+    /// The template changed what was said, which begins so.
+    Changed(String),
 }
 
 impl Tokens {
@@ -57,7 +58,7 @@ impl Tokens {
                 let span = span(ids.len(), |token| sequences[token] == Some(1) && !special[token]);
                 (span, Boundary::Known, 0..response.len())
             }
-            Rendered::Single { response: ResponseSpan::Bytes(bytes), .. } => {
+            Rendered::Single { response: ResponseSpan::At { bytes, .. }, .. } => {
                 let within = |token: usize| {
                     let (start, end) = bytes_of[token];
                     !special[token] && start < bytes.end && end > bytes.start
@@ -67,8 +68,8 @@ impl Tokens {
             Rendered::Single { response: ResponseSpan::CallersText, text, .. } => {
                 (0..ids.len(), Boundary::CallersText, 0..text.len())
             }
-            Rendered::Single { response: ResponseSpan::Unknown, text, .. } => {
-                (0..ids.len(), Boundary::Unknown, 0..text.len())
+            Rendered::Single { response: ResponseSpan::Changed { said }, text, .. } => {
+                (0..ids.len(), Boundary::Changed(said.clone()), 0..text.len())
             }
         };
         let within_response = |token: usize| {
@@ -81,7 +82,11 @@ impl Tokens {
         };
         let characters = offsets.then(|| {
             let bytes: Vec<Range<usize>> = (0..ids.len()).map(within_response).collect();
-            characters(rendered.response(), &bytes)
+            let skipped = match rendered {
+                Rendered::Single { response: ResponseSpan::At { skipped, .. }, .. } => *skipped,
+                Rendered::Single { .. } | Rendered::Pair { .. } => 0,
+            };
+            characters(rendered.response(), skipped, &bytes)
         });
         let kept = match rendered {
             Rendered::Single { kept: Some(byte), .. } => bytes_of.iter().position(|(_, end)| end > byte),
@@ -119,9 +124,12 @@ impl Tokens {
         doubled
     }
 
-    /// Whether it is known where the response stands.
-    pub(super) fn knows_response(&self) -> bool {
-        self.boundary != Boundary::Unknown
+    /// Refuses a response that can't be found, as nobody could say which tokens are its own.
+    pub(super) fn need_response(&self) -> Result<(), TextError> {
+        match &self.boundary {
+            Boundary::Known | Boundary::CallersText => Ok(()),
+            Boundary::Changed(said) => Err(TextError::Changed(said.clone())),
+        }
     }
 
     /// Drops what follows the response: a causal model reads nothing of it before.
@@ -143,13 +151,13 @@ impl Tokens {
             return Ok(());
         }
         let refuse = |advice| Err(TooLong { tokens, max_tokens, advice });
-        if policy != Truncation::Refuse && self.boundary == Boundary::Unknown {
+        if policy != Truncation::Refuse && matches!(self.boundary, Boundary::Changed(_)) {
             return refuse(
                 "the template changes the response, so it can't be told apart from the prompt and nothing can be cut \
                  safely: shorten the sample",
             );
         }
-        let removed = match (policy, self.boundary) {
+        let removed = match (policy, &self.boundary) {
             (Truncation::Refuse, _) => {
                 return refuse(
                     "shorten it, or choose a truncation: \"prompt_start\" keeps the whole response, \"response_end\" \
@@ -168,7 +176,7 @@ impl Tokens {
                 _ => "the prompt leaves no room for a response: shorten it, or cut it with \"prompt_start\"",
             });
         };
-        match (policy, self.boundary) {
+        match (policy, &self.boundary) {
             (Truncation::PromptStart, Boundary::Known) => self.cut.prompt_tokens += excess,
             _ => self.cut.response_tokens += excess,
         }
@@ -224,11 +232,11 @@ impl Tokens {
     }
 }
 
-/// From ranges of bytes to ranges of characters (Unicode scalar values) of `text`.
-fn characters(text: &str, bytes: &[Range<usize>]) -> Vec<Range<usize>> {
+/// From ranges of bytes to ranges of characters (Unicode scalar values) of `text`, which `skipped` characters precede.
+fn characters(text: &str, skipped: usize, bytes: &[Range<usize>]) -> Vec<Range<usize>> {
     // How many characters start before each byte: tokens of byte-level tokenizers may split one.
     let mut before = Vec::with_capacity(text.len() + 1);
-    before.push(0);
+    before.push(skipped);
     for byte in 0..text.len() {
         before.push(before[byte] + usize::from(text.is_char_boundary(byte)));
     }

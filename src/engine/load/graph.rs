@@ -47,9 +47,11 @@ impl Loader<'_> {
     /// Loads and warms up a model that has graphs of its own.
     pub(super) fn load(&self, manifest: Manifest, definition: GraphDefinition) -> Result<Model, LoadError> {
         let path = self.folder.join(manifest::FILE_NAME);
+        let shape = definition.head.shape();
         let pipeline = TextPipeline::load(self.folder, &definition.text)
             .map_err(|source| LoadError::Text { path: path.clone(), source })?
-            .with_token_offsets(definition.head.shape().tokens);
+            .with_token_offsets(shape.tokens)
+            .reading_response(shape.tokens || shape.steps);
         let version = self.version(&definition)?;
         let metrics = self.metrics.model(self.name);
         let probes =
