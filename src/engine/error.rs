@@ -201,9 +201,11 @@ impl ScoreError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Sample { source: TextError::TooLong(_), .. } | Self::NoRoom { .. } => ErrorKind::TooLong,
-            Self::Sample { source: TextError::File { .. } | TextError::Config { .. }, .. } | Self::Panicked => {
-                ErrorKind::Internal
+            Self::Sample {
+                source: TextError::File { .. } | TextError::Config { .. } | TextError::Undecodable(_),
+                ..
             }
+            | Self::Panicked => ErrorKind::Internal,
             Self::NoSamples
             | Self::TokensForSeveral
             | Self::Aggregation(_)

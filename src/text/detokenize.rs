@@ -6,25 +6,43 @@
 
 use std::sync::Arc;
 
-use tokenizers::tokenizer::step_decode_stream;
+use tokenizers::Decoder;
 
 use super::{TextError, TextPipeline};
+
+/// How many tokens before those that wait are decoded with them, as they decide how those are written: whether one stands
+/// at the text's start, and whether it continues a word. Four hold a whole letter in UTF-8.
+const CONTEXT: usize = 4;
 
 /// The state of one text.
 #[derive(Debug, Clone)]
 pub struct Detokenizer {
     pipeline: Arc<TextPipeline>,
-    /// The last tokens: those that were shown last, which decide how the next are written, and those that wait.
-    ids: Vec<u32>,
-    shown: String,
-    shown_ids: usize,
+    /// Whether tokens such as `<0x0A>` are bytes. A run of them is one text or, where it isn't UTF-8, none: so it waits
+    /// until it ends.
+    byte_fallback: bool,
+    /// The last tokens that were shown, then those that wait.
+    tokens: Vec<String>,
+    shown: usize,
 }
 
 impl TextPipeline {
     /// Starts a text.
     #[must_use]
     pub fn detokenizer(self: &Arc<Self>) -> Detokenizer {
-        Detokenizer { pipeline: Arc::clone(self), ids: Vec::new(), shown: String::new(), shown_ids: 0 }
+        // Asked of the decoder itself, as decoders are often several in a row.
+        let byte_fallback = self.written(&["<0x41>".to_owned()]).is_ok_and(|text| text == "A");
+        Detokenizer { pipeline: Arc::clone(self), byte_fallback, tokens: Vec::new(), shown: 0 }
+    }
+
+    /// Tokens as text, as the tokenizer's own decoding writes them.
+    fn written(&self, tokens: &[String]) -> Result<String, TextError> {
+        match self.tokenizer.get_decoder() {
+            // Not every decoder knows what to make of nothing.
+            _ if tokens.is_empty() => Ok(String::new()),
+            Some(decoder) => decoder.decode(tokens.to_vec()).map_err(|error| TextError::Undecodable(error.to_string())),
+            None => Ok(tokens.join(" ")),
+        }
     }
 
     /// The tokens that end the model's turn: its end-of-sequence token, where it names one, and `more`.
@@ -44,20 +62,33 @@ impl TextPipeline {
 }
 
 impl Detokenizer {
-    /// Takes the next token; gives the letters that are whole now, perhaps none. Special tokens stand for no letters.
+    /// Takes the next token; gives the letters that are whole now, perhaps none. Special tokens, and ids that are no
+    /// token, stand for no letters.
     ///
     /// # Errors
     /// When the tokenizer can't decode it.
     pub fn push(&mut self, id: u32) -> Result<String, TextError> {
-        let step = step_decode_stream(
-            &self.pipeline.tokenizer,
-            vec![id],
-            true,
-            &mut self.ids,
-            &mut self.shown,
-            &mut self.shown_ids,
-        );
-        step.map(Option::unwrap_or_default).map_err(unreadable)
+        let tokenizer = &self.pipeline.tokenizer;
+        let special = |token: &String| tokenizer.get_added_vocabulary().is_special_token(token);
+        let Some(token) = tokenizer.id_to_token(id).filter(|token| !special(token)) else { return Ok(String::new()) };
+        let byte = self.byte_fallback && is_byte(&token);
+        self.tokens.push(token);
+        if byte {
+            return Ok(String::new());
+        }
+        // A letter is four bytes at most: in a long run of tokens that make none, all others are as they were.
+        let last = self.tokens.len().saturating_sub(CONTEXT).max(self.shown);
+        if last > self.shown && half(&self.pipeline.written(&self.tokens[last..])?) {
+            return Ok(String::new());
+        }
+        let text = self.waiting()?;
+        if half(&text) {
+            return Ok(String::new());
+        }
+        let kept = self.tokens.len().saturating_sub(CONTEXT);
+        self.tokens.drain(..kept);
+        self.shown = self.tokens.len();
+        Ok(text)
     }
 
     /// The text is at its end: what waited for more, as it is.
@@ -65,14 +96,27 @@ impl Detokenizer {
     /// # Errors
     /// When the tokenizer can't decode it.
     pub fn finish(self) -> Result<String, TextError> {
-        let text = self.pipeline.tokenizer.decode(&self.ids, true).map_err(unreadable)?;
-        Ok(text.strip_prefix(&self.shown).unwrap_or_default().to_owned())
+        self.waiting()
+    }
+
+    /// What the tokens that wait add to the text.
+    fn waiting(&self) -> Result<String, TextError> {
+        let before = self.pipeline.written(&self.tokens[..self.shown])?;
+        let text = self.pipeline.written(&self.tokens)?;
+        let added = text.strip_prefix(&before).map(str::to_owned);
+        added.ok_or_else(|| TextError::Undecodable(format!("{before:?} became {text:?} with the tokens that followed")))
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the library's boxed errors, for map_err")]
-fn unreadable(error: tokenizers::Error) -> TextError {
-    TextError::Tokenizer(error.to_string())
+/// Whether the text may end with half a letter.
+fn half(text: &str) -> bool {
+    text.ends_with(char::REPLACEMENT_CHARACTER)
+}
+
+/// Whether a token of a tokenizer with byte fallback is a byte.
+fn is_byte(token: &str) -> bool {
+    let digits = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+    digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
 }
 
 #[cfg(test)]
@@ -84,6 +128,23 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+
+    fn load(model: &serde_json::Value, decoder: &serde_json::Value, special: [u32; 2]) -> (TempDir, Arc<TextPipeline>) {
+        let added = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                   "normalized": false, "special": true})
+        };
+        let tokenizer = json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": [added(special[0], "<s>"), added(special[1], "</s>")],
+            "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": decoder, "model": model,
+        });
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        let config = toml::from_str("render = \"raw\"\neos_token = \"</s>\"\nmax_tokens = 64").unwrap();
+        let pipeline = TextPipeline::load(folder.path(), &config).unwrap();
+        (folder, Arc::new(pipeline))
+    }
 
     /// A byte-level tokenizer without merges: each byte is a token of its own value, then two special tokens.
     fn bytes() -> (TempDir, Arc<TextPipeline>) {
@@ -101,24 +162,39 @@ mod tests {
             };
             vocabulary.insert(char::from_u32(letter).unwrap().to_string(), json!(byte));
         }
-        let special = |id: u32, content: &str| {
-            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                   "normalized": false, "special": true})
-        };
-        let tokenizer = json!({
-            "version": "1.0", "truncation": null, "padding": null,
-            "added_tokens": [special(256, "<s>"), special(257, "</s>")],
-            "normalizer": null,
-            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-            "post_processor": null,
-            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-            "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
-        });
-        let folder = TempDir::new().unwrap();
-        fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
-        let config = toml::from_str("render = \"raw\"\neos_token = \"</s>\"\nmax_tokens = 64").unwrap();
-        let pipeline = TextPipeline::load(folder.path(), &config).unwrap();
-        (folder, Arc::new(pipeline))
+        let decoder =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+        load(&json!({"type": "BPE", "vocab": vocabulary, "merges": []}), &decoder, [256, 257])
+    }
+
+    /// Two special tokens, words of a sentence-piece and a word-piece vocabulary, then bytes: 12 is `<0x00>`.
+    fn words(decoder: &serde_json::Value) -> (TempDir, Arc<TextPipeline>) {
+        let words = [
+            "<s>",
+            "</s>",
+            "\u{2581}",
+            "\u{2581}a",
+            "b",
+            "##c",
+            "##",
+            "\u{2581}\u{2581}",
+            "\u{fffd}",
+            "do not",
+            ".",
+            "\u{e9}",
+        ];
+        let bytes = (0..=255).map(|byte: u8| format!("<0x{byte:02X}>"));
+        let all = words.into_iter().map(str::to_owned).chain(bytes);
+        let vocabulary: serde_json::Map<_, _> = all.enumerate().map(|(id, word)| (word, json!(id))).collect();
+        load(&json!({"type": "WordLevel", "vocab": vocabulary, "unk_token": "##"}), decoder, [0, 1])
+    }
+
+    /// As Llama 2 and Mistral write it.
+    fn llama() -> serde_json::Value {
+        json!({"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}, {"type": "ByteFallback"},
+            {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+        ]})
     }
 
     fn pieces(pipeline: &Arc<TextPipeline>, ids: &[u32]) -> Vec<String> {
@@ -140,6 +216,25 @@ mod tests {
         assert!(pipeline.end_ids(&["<end>".to_owned()]).is_err());
     }
 
+    /// The id of a byte in [`words`].
+    fn byte(byte: u8) -> u32 {
+        12 + u32::from(byte)
+    }
+
+    #[test]
+    fn a_run_of_bytes_is_shown_once_it_has_ended() {
+        let (_folder, pipeline) = words(&llama());
+        let euro = "\u{20ac}".bytes().map(byte);
+        let ids: Vec<u32> = [3, byte(b'\n')].into_iter().chain(euro).chain([3, 0, byte(b'\n')]).collect();
+        assert_eq!(pieces(&pipeline, &ids), ["a", "", "", "", "", "\n\u{20ac} a", "", "", "\n"]);
+        // One byte that is none of a letter takes the run with it, as when all is decoded at once.
+        let bad = [3, byte(b'\n'), byte(0xF0), 4];
+        assert_eq!(pieces(&pipeline, &bad), ["a", "", "", "\u{fffd}\u{fffd}b", ""]);
+        assert_eq!(pieces(&pipeline, &[3, byte(b'\n'), byte(0xE2), byte(0x82)]).concat(), "a\u{fffd}\u{fffd}\u{fffd}");
+        let (_folder, plain) = words(&json!({"type": "Fuse"}));
+        assert_eq!(pieces(&plain, &[4, byte(b'\n')]), ["b", "<0x0A>", ""], "here it is no byte");
+    }
+
     proptest! {
         #[test]
         fn the_pieces_are_the_text(text in "\\PC{0,16}", noise in prop::collection::vec(any::<u8>(), 0..12)) {
@@ -152,6 +247,31 @@ mod tests {
             let noisy: Vec<u32> = noise.iter().copied().map(u32::from).chain(whole).collect();
             let expected = pipeline.tokenizer.decode(&noisy, true).unwrap();
             prop_assert_eq!(pieces(&pipeline, &noisy).concat(), expected);
+        }
+
+        #[test]
+        fn the_pieces_are_the_text_whatever_the_decoder(
+            first in 2..12_u32,
+            ids in prop::collection::vec(prop_oneof![3 => 0..12_u32, 2 => 12..268_u32, 1 => Just(9_999)], 0..40),
+            letters in prop::collection::vec(prop_oneof!["[a-z]", "\\PC", "[\n\u{fffd}]"], 0..6),
+        ) {
+            let decoders = [
+                llama(),
+                json!({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Metaspace", "replacement": "\u{2581}",
+                       "prepend_scheme": "always", "split": true}]}),
+                json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first", "split": true}),
+                json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+                json!({"type": "BPEDecoder", "suffix": "c"}),
+                json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}),
+                json!(null),
+            ];
+            let spelt = letters.concat().into_bytes().into_iter().map(byte);
+            let ids: Vec<u32> = [first].into_iter().chain(ids).chain(spelt).collect();
+            for decoder in decoders {
+                let (_folder, pipeline) = words(&decoder);
+                let whole = pipeline.tokenizer.decode(&ids, true).unwrap();
+                prop_assert_eq!(pieces(&pipeline, &ids).concat(), whole, "{}", decoder);
+            }
         }
     }
 }
