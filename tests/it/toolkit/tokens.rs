@@ -56,3 +56,31 @@ async fn a_model_without_a_token_head_is_refused() {
     let body = json!({"model": "tokens", "inputs": []});
     server.post_to("/v1/tokens", &body).await.assert_problem(422, INVALID, "at least one");
 }
+
+/// Many templates trim what is said; a few leave thoughts out.
+#[tokio::test]
+async fn a_template_that_changes_the_response_never_shifts_its_tokens() {
+    let repository = Repository::with_sum();
+    let manifest = |template: &str| {
+        format!(
+            "head = {{ token = {{ read = {{ label_log_probability = {{ label = 0 }} }} }} }}\n\
+             [graph]\nfile = \"tokens.onnx\"\n[text]\nmax_tokens = 64\npad_token = \"[PAD]\"\n\
+             render = {{ jinja = \"{{% for m in messages %}}{{{{ m.role }}}} {{{{ m.content {template} }}}} {{% endfor %}}\" }}"
+        )
+    };
+    repository.add("trims", &manifest("| trim"), &["tokens"]);
+    repository.add("strips", &manifest(".split('#')[-1]"), &["tokens"]);
+    let server = Server::of(&repository).await;
+    let ask = |model: &str, response: &str| json!({"model": model, "inputs": [{"prompt": "100 20 200", "response": response}]});
+    let bare = server.post_to("/v1/tokens", &ask("trims", "20")).await;
+    let rewards = bare.body["results"][0]["token_rewards"].as_array().unwrap();
+    assert_eq!((rewards.len(), &rewards[0]["text"]), (1, &json!({"start": 0, "end": 2})));
+    let ended = server.post_to("/v1/tokens", &ask("trims", "20 ")).await;
+    assert_eq!(ended.body["results"], bare.body["results"]);
+    let led = server.post_to("/v1/tokens", &ask("trims", " 20")).await;
+    let reward = &led.body["results"][0]["token_rewards"][0];
+    assert_eq!(reward["text"], json!({"start": 1, "end": 3}), "of the response as it was sent");
+    assert_eq!((&reward["reward"], &reward["position"]), (&rewards[0]["reward"], &rewards[0]["position"]));
+    let refused = server.post_to("/v1/tokens", &ask("strips", "30#20")).await;
+    refused.assert_problem(422, INVALID, "template changes the text \"30#20\"");
+}
