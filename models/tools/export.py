@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,10 @@ def export(arguments: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(arguments.checkpoint)
     if arguments.tokenizer:
         checkpoint = replace(checkpoint, tokenizer=json.loads(arguments.tokenizer.read_text()))
+    _check_head(arguments.head)
     heads = load_file(arguments.heads) if arguments.heads else None
+    if not (arguments.head or arguments.heads):
+        default_head(checkpoint.config)
     if not checkpoint.files:
         types = ", ".join(sorted(checkpoint.stored))
         print(f"weights are stored as {types}: writing them as float32, which loses nothing")
@@ -57,6 +61,18 @@ def export(arguments: argparse.Namespace) -> None:
             f"{item.output}: off the reference by {worst:.1e} of {item.allowed:.1e} allowed"
         )
     print(f"{arguments.output}: {done.config.layers} layers, outputs {', '.join(done.outputs)}")
+
+
+def _check_head(head: str | None) -> None:
+    """Raises Unsupported for a head that the manifest couldn't hold: before anything is written."""
+    try:
+        tomllib.loads(f"head = {head or '0'}")
+    except tomllib.TOMLDecodeError as error:
+        quoted = f"'\"{head}\"'"
+        raise Unsupported(
+            f"--head {head} is no TOML value ({error}): write a name as {quoted}, and a table as "
+            "'{ multi = { members = 4 } }'"
+        ) from error
 
 
 def main() -> None:

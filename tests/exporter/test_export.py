@@ -20,6 +20,7 @@ import onnx
 import onnxruntime
 from gguf import GGMLQuantizationType, GGUFWriter, dequantize, quantize
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 
 from models.tools import export
 from models.tools.decoder import parity
@@ -234,6 +235,11 @@ class Refused(Folder):
         with self.assertRaisesRegex(Unsupported, reason):
             parse_config(config)
 
+    def test_a_head_that_the_manifest_could_not_hold(self) -> None:
+        with self.assertRaisesRegex(SystemExit, "no TOML value.*'\"log_probability\"'"):
+            self.export_checkpoint(BY_NAME["llama_reward"], "--head", "log_probability")
+        self.assertFalse((self.folder / "model").exists())
+
     def test_configurations(self) -> None:
         self.refused("sliding_window = 64", sliding_window=64)
         self.refused("'yarn': only llama3", rope_scaling={"rope_type": "yarn", "factor": 2.0})
@@ -242,7 +248,22 @@ class Refused(Folder):
         self.refused("num_local_experts", num_local_experts=8)
         self.refused("layer_types", layer_types=["full_attention", "sliding_attention"])
         self.refused("hidden_act 'gelu'", hidden_act="gelu")
-        self.refused("no \\*ForSequenceClassification", architectures=["MistralModel"])
+        self.refused("MistralForSequenceClassification", architectures=["MistralModel"])
+        self.refused("one of Mistral", architectures=["Gemma2ForSequenceClassification"])
+        self.refused("auto_map", auto_map={"AutoModel": "modeling_other.Model"})
+        self.refused("logit_bonus = 2.0 is not known", logit_bonus=2.0)
+        self.refused("attention_multiplier", attention_multiplier=0.5)
+        self.refused("type None", rope_scaling={"factor": 4.0})
+        self.refused("by layer type", rope_parameters={"full_attention": {"rope_type": "yarn"}})
+        self.refused(
+            "name different types",
+            rope_parameters={"rope_type": "default"},
+            rope_scaling={"rope_type": "linear", "factor": 2.0},
+        )
+        self.refused("original_max_position", rope_scaling={
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        })
+        self.refused("num_labels is None", num_labels=None, id2label=None)
         self.refused("hidden_size is None", hidden_size=None)
         self.refused("no multiple", num_key_value_heads=3)
         self.refused("partial_rotary_factor", partial_rotary_factor=0.5)
@@ -310,7 +331,7 @@ class Gguf(Folder):
         self.path = self.folder / "tiny.gguf"
         self.stored = self.write()
 
-    def write(self) -> dict[str, np.ndarray]:
+    def write(self, pre: str | None = "gpt-2", adds: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
         """Writes the file as llama.cpp's converter does; returns the weights as they survive it."""
         writer = GGUFWriter(self.path, "llama")
         c = self.config
@@ -326,7 +347,10 @@ class Gguf(Folder):
         tokens = sorted(vocabulary, key=vocabulary.__getitem__)
         tokens += ["ab", *(f"<unused{index}>" for index in range(c.vocabulary - len(tokens) - 1))]
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
+        if pre is not None:
+            writer.add_tokenizer_pre(pre)
+        for kind in adds:
+            writer.add_bool(f"tokenizer.ggml.add_{kind}_token", True)
         writer.add_token_list(tokens)
         writer.add_token_types([3 if token in SPECIAL or "unused" in token else 1 for token in tokens])
         writer.add_token_merges(["a b"])
@@ -377,6 +401,21 @@ class Gguf(Folder):
         self.assertEqual(read_gguf(self.path).config.rope_theta, self.config.rope_theta)
         self.assertEqual(read_gguf(self.path).config.kv_heads, self.config.kv_heads)
         self.assertEqual(read_gguf(self.path).chat_template, TEMPLATE)
+
+    def test_a_text_is_put_between_the_tokens_that_the_file_names(self) -> None:
+        def ids() -> list[int]:
+            return Tokenizer.from_str(json.dumps(read_gguf(self.path).tokenizer)).encode("ab").ids
+
+        bare = ids()
+        self.write(adds=("bos",))
+        self.assertEqual(ids(), [1, *bare])
+        self.write(adds=("bos", "eos"))
+        self.assertEqual(ids(), [1, *bare, 2])
+
+    def test_words_of_no_known_rule_are_refused(self) -> None:
+        self.write(pre=None)
+        with self.assertRaisesRegex(Unsupported, "the rule None"):
+            read_gguf(self.path)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from gguf import GGUFReader, ReaderTensor, dequantize
 from onnx import TensorProto
 
 from models.tools.decoder.checkpoint import Checkpoint, SpecialTokens
-from models.tools.decoder.config import DecoderConfig, Unsupported, parse_config
+from models.tools.decoder.config import FAMILIES, DecoderConfig, Unsupported, parse_config
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 STORED = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
@@ -175,7 +175,7 @@ def _config(metadata: dict[str, Any], tensors: set[str]) -> DecoderConfig:
     heads, hidden = value("attention.head_count"), value("embedding_length")
     config = {
         "model_type": ARCHITECTURES[architecture],
-        "architectures": ["ForCausalLM"],
+        "architectures": [FAMILIES[ARCHITECTURES[architecture]] + "ForCausalLM"],
         "hidden_size": hidden,
         "num_hidden_layers": value("block_count"),
         "num_attention_heads": heads,
@@ -198,7 +198,8 @@ def _config(metadata: dict[str, Any], tensors: set[str]) -> DecoderConfig:
 def _tokenizer(metadata: dict[str, Any]) -> dict[str, Any]:
     """The `tokenizer.json` of a byte-level BPE; raises Unsupported for another kind."""
     kind = metadata.get("tokenizer.ggml.model")
-    rule = metadata.get("tokenizer.ggml.pre", "default")
+    # Without a rule the words might be split in any way.
+    rule = metadata.get("tokenizer.ggml.pre")
     if kind != "gpt2" or rule not in WORDS:
         raise Unsupported(
             f"a tokenizer of the kind {kind!r} with the rule {rule!r} can't be rebuilt from the "
@@ -225,7 +226,7 @@ def _tokenizer(metadata: dict[str, Any]) -> dict[str, Any]:
         "added_tokens": added,
         "normalizer": {"type": "NFC"} if rule == "qwen2" else None,
         "pre_tokenizer": WORDS[rule],
-        "post_processor": None,
+        "post_processor": _around(metadata),
         "decoder": GPT2_WORDS,
         "model": {
             "type": "BPE",
@@ -240,3 +241,26 @@ def _tokenizer(metadata: dict[str, Any]) -> dict[str, Any]:
             "merges": [merge.split(" ") for merge in metadata["tokenizer.ggml.merges"]],
         },
     }
+
+
+def _around(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """What the tokenizer puts before and behind a text by itself: a BOS, an EOS, or nothing."""
+    tokens = metadata["tokenizer.ggml.tokens"]
+    special: dict[str, Any] = {}
+
+    def added(kind: str) -> list[dict[str, Any]]:
+        if not metadata.get(f"tokenizer.ggml.add_{kind}_token", False):
+            return []
+        index = metadata.get(f"tokenizer.ggml.{kind}_token_id")
+        if index is None:
+            raise Unsupported(f"the file says that a {kind.upper()} is added, and not which token it is")
+        token = tokens[index]
+        special[token] = {"id": token, "ids": [int(index)], "tokens": [token]}
+        return [{"SpecialToken": {"id": token, "type_id": 0}}]
+
+    before, behind = added("bos"), added("eos")
+    if not special:
+        return None
+    texts = [{"Sequence": {"id": name, "type_id": kind}} for kind, name in enumerate("AB")]
+    single, second = [*before, texts[0], *behind], [*before, texts[1], *behind]
+    return {"type": "TemplateProcessing", "single": single, "pair": [*single, *second], "special_tokens": special}
