@@ -275,10 +275,14 @@ impl Critiques {
             self.ready.push_back(CritiqueEvent::Text { index, text });
         }
         if let Some(ending) = ending {
-            // Nobody listens any more: where a stop string appeared, the generator ends the text.
-            writing.stream.close();
+            // Where a stop string appeared, the generator knows nothing of it yet.
+            writing.stream.end();
             let (text, tokens) = (std::mem::take(&mut writing.text), writing.tokens);
-            let rating = self.critic().and_then(|critic| critic.definition.rating.as_ref()?.parse(&text));
+            let parser = self.critic().and_then(|critic| critic.definition.rating.as_ref());
+            let rating = parser.and_then(|parser| match ending {
+                Ending::Length => parser.parse_broken_off(&text),
+                Ending::End | Ending::Stop => parser.parse(&text),
+            });
             self.ready.push_back(CritiqueEvent::Written(Critique { index, text, ending, tokens, rating }));
         }
         Ok(())

@@ -165,8 +165,8 @@ pub enum ScoreError {
     },
     /// The context has no room for a critique.
     #[error(
-        "the question has {prompt} tokens and the model takes {most} with the critique, so {wanted} more don't fit; \
-         shorten the response, or ask for fewer tokens"
+        "the question has {prompt} tokens and the critique {wanted}, and the model takes {most} of both; shorten the \
+         prompt or the response, or lower max_tokens if the question alone fits"
     )]
     NoRoom {
         /// The question's length.

@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     io,
     num::NonZeroUsize,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     thread::{self, JoinHandle},
 };
@@ -133,6 +136,7 @@ pub enum Finish {
 #[derive(Debug)]
 pub struct Stream {
     events: mpsc::UnboundedReceiver<Result<Event, GenerateError>>,
+    has_enough: Arc<AtomicBool>,
 }
 
 impl Stream {
@@ -146,24 +150,59 @@ impl Stream {
         self.events.poll_recv(context)
     }
 
-    /// Ends the text.
-    pub fn close(&mut self) {
+    /// Ends the text where its reader has enough of it. Unlike one that is dropped, it doesn't count as given up.
+    pub fn end(&mut self) {
+        self.has_enough.store(true, Ordering::Release);
         self.events.close();
     }
 }
 
-pub(super) type Sender = mpsc::UnboundedSender<Result<Event, GenerateError>>;
+/// Where the worker sends what happens to a text.
+#[derive(Debug)]
+pub(super) struct Sender {
+    events: mpsc::UnboundedSender<Result<Event, GenerateError>>,
+    has_enough: Arc<AtomicBool>,
+}
+
+impl Sender {
+    fn pair() -> (Self, Stream) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let has_enough = Arc::new(AtomicBool::new(false));
+        (Self { events: sender, has_enough: Arc::clone(&has_enough) }, Stream { events, has_enough })
+    }
+
+    /// That nobody listens any more is no error.
+    pub(super) fn send(&self, event: Result<Event, GenerateError>) {
+        drop(self.events.send(event));
+    }
+
+    /// Whether nobody listens any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Whether the reader left before the text was over.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.is_closed() && !self.has_enough.load(Ordering::Acquire)
+    }
+}
 
 /// An order with those who wait for its texts.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) order: Order,
     pub(super) senders: Vec<Sender>,
+    /// How many orders that came later have begun before it.
+    passed_by: usize,
 }
+
+/// How many later orders may begin before one that doesn't fit yet: enough that a large one holds nobody up while
+/// there is room, and few enough that a stream of small ones never keeps it waiting for ever.
+const PATIENCE: usize = 16;
 
 impl Waiting {
     pub(super) fn is_abandoned(&self) -> bool {
-        self.senders.iter().all(mpsc::UnboundedSender::is_closed)
+        self.senders.iter().all(Sender::is_closed)
     }
 }
 
@@ -234,15 +273,8 @@ impl Generator {
             self.shared.metrics.generation_refused();
             return Err(Refusal::Full(state.waiting.len()));
         }
-        let (senders, streams) = order
-            .texts
-            .iter()
-            .map(|_| {
-                let (sender, events) = mpsc::unbounded_channel();
-                (sender, Stream { events })
-            })
-            .unzip();
-        state.waiting.push_back(Waiting { order, senders });
+        let (senders, streams) = order.texts.iter().map(|_| Sender::pair()).unzip();
+        state.waiting.push_back(Waiting { order, senders, passed_by: 0 });
         self.shared.wanted.notify_one();
         Ok(streams)
     }
@@ -272,20 +304,64 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next order that `fits`, in their order. Waits for one while `idle`; `None` when there is none to start now,
+    /// The next order that `fits`: the first, or one behind it while those ahead have the patience. Waits for one while `idle`; `None` when there is none to start now,
     /// or, if `idle`, ever again.
     pub(super) fn next(&self, idle: bool, fits: impl Fn(&Order) -> bool) -> Option<Waiting> {
         let mut state = self.lock();
         loop {
             state.waiting.retain(|waiting| !waiting.is_abandoned());
-            // Whoever is first goes first, however large: a stream of small orders must not keep it waiting for ever.
-            if state.waiting.front().is_some_and(|first| fits(&first.order)) {
-                return state.waiting.pop_front();
+            let patient = state.waiting.iter().take_while(|waiting| waiting.passed_by < PATIENCE).count();
+            // Behind the first that has lost patience nobody begins, though itself may.
+            if let Some(at) = state.waiting.iter().take(patient + 1).position(|waiting| fits(&waiting.order)) {
+                state.waiting.iter_mut().take(at).for_each(|ahead| ahead.passed_by += 1);
+                return state.waiting.remove(at);
             }
             if !idle || state.stopping {
                 return None;
             }
             state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn an_order_that_does_not_fit_is_passed_by_a_few_times_and_never_for_ever() {
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let shared = Shared {
+            state: Mutex::default(),
+            wanted: Condvar::new(),
+            limits: Limits::default(),
+            metrics: metrics.model(&"m".parse().unwrap()),
+            cancellation: Cancellation::new(),
+        };
+        let mut streams = Vec::new();
+        let mut wait = |texts: usize| {
+            let order = Order {
+                prompt: [1].into(),
+                texts: vec![Sampling::GREEDY; texts],
+                max_tokens: NonZeroUsize::MIN,
+                ends: [].into(),
+            };
+            let (senders, readers): (_, Vec<_>) = order.texts.iter().map(|_| Sender::pair()).unzip();
+            shared.lock().waiting.push_back(Waiting { order, senders, passed_by: 0 });
+            streams.extend(readers);
+        };
+        wait(9);
+        (0..2 * PATIENCE).for_each(|_| wait(1));
+        let next =
+            |room| shared.next(false, |order| order.texts.len() <= room).map(|waiting| waiting.order.texts.len());
+        for _ in 0..PATIENCE {
+            assert_eq!(next(8), Some(1), "there is room for it");
+        }
+        assert_eq!(next(8), None, "what becomes free is kept for the first");
+        assert_eq!(next(9), Some(9));
+        assert_eq!(next(8), Some(1));
     }
 }

@@ -104,8 +104,8 @@ impl Sampler {
                 return *index;
             }
         }
-        // Only rounding leads here; the likeliest token has a weight of 1 and was kept.
-        kept.last().copied().unwrap_or_default()
+        // Only rounding leads here. The likeliest token has a weight of 1, so it was kept; the last may have one of 0.
+        kept.into_iter().max_by(|a, b| weights[*a].total_cmp(&weights[*b])).unwrap_or_default()
     }
 
     /// Uniform in 0 to below 1.

@@ -294,6 +294,18 @@ fn a_client_that_leaves_makes_room() {
 }
 
 #[test]
+fn a_text_whose_reader_has_enough_is_not_given_up() {
+    let rig = Rig::new(Limits { texts: 1, ..Limits::default() });
+    rig.gate.set(true);
+    let mut running = rig.generator.submit(order(&[1], &[Sampling::GREEDY], 300)).unwrap();
+    rig.gate.wait_for_held();
+    running[0].end();
+    rig.gate.set(false);
+    rig.generator.shutdown();
+    assert!(rig.has("karat_generations_cancelled_total{model=\"m\"} 0"), "{}", rig.metrics.render().unwrap());
+}
+
+#[test]
 fn what_does_not_fit_is_refused_and_what_waits_is_bounded() {
     let rig = Rig::new(Limits { texts: 2, tokens: 64, waiting: 1, row: 16 });
     let greedy = |texts| vec![Sampling::GREEDY; texts];

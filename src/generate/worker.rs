@@ -227,16 +227,15 @@ impl<'a> Worker<'a> {
     }
 
     fn fail(&mut self, piece: Piece, error: &GenerateError) {
-        // That nobody listens any more is no error.
         match piece {
             Piece::Text(index) => {
                 let text = &mut self.texts[index];
-                drop(text.sender.send(Err(error.clone())));
+                text.sender.send(Err(error.clone()));
                 text.over = true;
             }
             Piece::Prompt { index, .. } => {
                 let prompt = &mut self.prompts[index];
-                prompt.waiting.senders.iter().for_each(|sender| drop(sender.send(Err(error.clone()))));
+                prompt.waiting.senders.iter().for_each(|sender| sender.send(Err(error.clone())));
                 prompt.progress = Progress::Failed;
             }
         }
@@ -249,7 +248,7 @@ impl<'a> Worker<'a> {
                 self.texts.push(text);
                 continue;
             }
-            if !text.over {
+            if !text.over && text.sender.is_given_up() {
                 self.shared.metrics.generation_cancelled();
             }
             self.memory.end(text.lease);
@@ -305,7 +304,7 @@ impl Text {
     /// Draws the next token and tells of it; gives how many were drawn, none when the model ends the text.
     fn draw(&mut self, logits: &[f32]) -> usize {
         let Some(picked) = self.sampler.pick(logits) else {
-            drop(self.sender.send(Err(GenerateError::NotFinite)));
+            self.sender.send(Err(GenerateError::NotFinite));
             self.over = true;
             return 0;
         };
@@ -315,7 +314,7 @@ impl Text {
         }
         self.last = picked.token;
         self.drawn += 1;
-        drop(self.sender.send(Ok(Event::Token(picked))));
+        self.sender.send(Ok(Event::Token(picked)));
         if self.drawn == self.start.max_tokens {
             self.end(Finish::Length);
         }
@@ -324,7 +323,7 @@ impl Text {
 
     fn end(&mut self, finish: Finish) {
         // That nobody listens any more is no error.
-        drop(self.sender.send(Ok(Event::End(finish))));
+        self.sender.send(Ok(Event::End(finish)));
         self.over = true;
     }
 }

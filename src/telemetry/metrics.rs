@@ -158,7 +158,7 @@ impl Metrics {
                 )?,
                 cancelled_generations: counter(
                     "karat_generations_cancelled_total",
-                    "Texts given up because their client left",
+                    "Texts given up because their client left or their time was over",
                 )?,
                 prefix_tokens: counter(
                     "karat_prefix_tokens_total",

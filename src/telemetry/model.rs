@@ -139,7 +139,7 @@ impl ModelMetrics {
         self.refused_generations.inc();
     }
 
-    /// A text was given up because its client left.
+    /// A text was given up because its client left or its time was over.
     pub fn generation_cancelled(&self) {
         self.cancelled_generations.inc();
     }

@@ -30,6 +30,14 @@ impl RatingParser {
         Ok(Self { pattern, range })
     }
 
+    /// As [`Self::parse`], of a text that was broken off: a number that ends where the text does may be the beginning of
+    /// another, and is none.
+    #[must_use]
+    pub fn parse_broken_off(&self, text: &str) -> Option<f64> {
+        let number = self.pattern.captures_iter(text).last()?.get(1)?;
+        if number.end() == text.len() { None } else { self.parse(text) }
+    }
+
     /// The number of the last match, since judges decide after they have argued; `None` when there is none, or it is no
     /// finite number, or lies outside the range. Never a guess.
     #[must_use]
@@ -44,6 +52,20 @@ impl RatingParser {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_may_go_on_is_none() {
+        let parser = RatingParser::new(r"rating: (\d+)", Some([1.0, 10.0])).unwrap();
+        for (text, whole, broken_off) in [
+            ("rating: 1", Some(1.0), None),
+            ("rating: 1\n", Some(1.0), Some(1.0)),
+            ("rating: 7, not rating: 1", Some(1.0), None),
+            ("rating: 7, since", Some(7.0), Some(7.0)),
+            ("rating:", None, None),
+        ] {
+            assert_eq!((parser.parse(text), parser.parse_broken_off(text)), (whole, broken_off), "{text}");
+        }
+    }
 
     #[test]
     fn the_last_rating_counts_and_what_is_none_is_none() {
