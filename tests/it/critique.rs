@@ -199,7 +199,7 @@ async fn what_can_not_be_written_is_refused_with_what_to_change() {
         (with("critiques", json!(2)), 422, INVALID, "temperature"),
         (with("response", json!(" ")), 422, INVALID, "empty"),
         (with("messages", json!([])), 422, INVALID, "exactly one"),
-        (with("response", json!("40 ".repeat(300))), 422, "too-long", "takes 200 with the critique"),
+        (with("response", json!("40 ".repeat(300))), 422, "too-long", "takes 200 of both"),
         (with("truncation", json!("prompt_start")), 422, INVALID, "never cut"),
         (with("truncation", json!("response_end")), 422, INVALID, "never cut"),
         (with("model", json!("summed")), 422, INVALID, "writes no critiques"),
