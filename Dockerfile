@@ -13,6 +13,7 @@ FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
+COPY crates crates
 COPY src src
 # The test and benchmark targets are named in Cargo.toml; the build of the program needs only that they exist.
 COPY tests tests

@@ -62,7 +62,7 @@ serve: setup $(RELEASE) ## Run the server in the foreground (LISTEN=127.0.0.1:80
 	exec $(RELEASE) serve --models models --listen $(LISTEN)
 
 test: setup $(PYTHON_CLIENT_VENV) ## Run the tests of server and Python client, and the comparison with the reference implementation
-	cargo test
+	cargo test --workspace
 	$(VENV_PYTHON) -m unittest tests.exporter.test_export tests.study.test_study
 	$(PYTHON_CLIENT_BIN)/python -m pytest -q $(PYTHON_CLIENT)
 	cargo build --release
@@ -94,8 +94,8 @@ micro-bench: setup ## Measure the parts that cost time beside the forward pass
 	cargo bench --bench planner --bench request --bench scoring
 
 lint: $(PYTHON_CLIENT_VENV) ## Check formatting, lints and that generated files are up to date
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
 	cargo run --quiet -- generate --check
 	$(PYTHON) -m models.study.report --check
 	cd $(PYTHON_CLIENT) && $(abspath $(PYTHON_CLIENT_BIN))/ruff format --no-cache --check . ../../tests/clients

@@ -26,15 +26,13 @@ use std::{
 };
 
 use clap::Parser;
-use karat::{
-    domain::{Cut, TokenizedInput},
-    runtime::{Cancellation, Executor, GraphBinding, Provider, TokenBatch, ort},
-    schedule::{
-        Job, Limits, Scheduler,
-        calibrate::{Calibrated, Conditions, Hardware, calibrate},
-    },
-    telemetry::Metrics,
+use karat_engine::schedule::{
+    Job, Limits, Scheduler,
+    calibrate::{Calibrated, Conditions, Hardware, calibrate},
 };
+use karat_engine::telemetry::EngineMetrics;
+use karat_rules::domain::{Cut, TokenizedInput};
+use karat_runtime::{Cancellation, Executor, GraphBinding, Provider, TokenBatch, ort};
 use tokio::task::JoinSet;
 
 type Workload = Arc<[Arc<TokenizedInput>]>;
@@ -113,7 +111,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
         calibrate(&conditions, &mut |threads| graph.executor(&binding, threads))?;
     println!("calibrated in {:.1} s, sessions included: {calibration:?}", started.elapsed().as_secs_f64());
     let limits = Limits { tokens_per_second: calibration.tokens_per_second, ..Limits::default() };
-    let metrics = Metrics::register(&prometheus::Registry::new())?.model(&"measured".parse()?);
+    let metrics = EngineMetrics::register(&prometheus::Registry::new())?.model(&"measured".parse()?);
     let scheduler = Arc::new(Scheduler::start(executors, calibration.policy(), limits, metrics)?);
     println!("resident: {} MiB", resident()? >> 20);
 

@@ -9,7 +9,7 @@
 use std::hint::black_box;
 
 use divan::Bencher;
-use karat::{
+use karat_rules::{
     aggregate::{self, Aggregation, Members},
     domain::{Reward, catalogue::Choice},
     select::{self, Candidates, Ranking, best_of_n_curve},

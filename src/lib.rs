@@ -8,7 +8,7 @@
 //! ```text
 //! HTTP bytes
 //!  └ api        a dialect's request type          ─▶ engine::ScoreRequest, valid once built
-//!  └ text       render, tokenise, truncate        ─▶ domain::TokenizedInput
+//!  └ text       render, tokenise, truncate        ─▶ rules::TokenizedInput
 //!  └ engine     cache: known? on its way?         ─▶ skips to aggregation
 //!  └ schedule   admit, wait, form a batch         ─▶ runtime::TokenBatch
 //!  └ runtime    one forward pass                  ─▶ domain::RowTensor
@@ -18,47 +18,32 @@
 //!  └ api        a dialect's response type
 //! ```
 //!
-//! # The layers
+//! # The crates
 //!
-//! Data flows one way; a layer uses the layers below it and [`telemetry`], never those above. A test holds the `use`
-//! lines to this table.
+//! Data flows one way. A crate uses those above it in this table, which Cargo holds; inside a crate a folder uses those
+//! below it, which a test holds.
 //!
-//! | layer | module | what it is |
+//! | crate | folder | what it is |
 //! |---|---|---|
-//! | 0 | [`domain`] | the vocabulary: conversations, rewards, tokens, tensors, catalogues of rules |
-//! | 0 | [`numeric`] | statistics and stable forms that the rules share |
-//! | 1 | [`aggregate`], [`transform`], [`head`] | the scoring rules: one file each, listed in the folder's `mod.rs` |
-//! | 1 | [`select`], [`evaluate`] | picking among candidates; metrics over scores |
-//! | 2 | [`catalogue`] | every rule as data and as a page |
-//! | 2 | [`text`], [`runtime`] | from samples to tokens; from tokens to tensors |
-//! | 3 | [`manifest`], [`schedule`], [`generate`] | `model.toml`, checked against the graph; what runs next; writing text |
-//! | 4 | [`engine`] | the one call: `ScoreRequest` to `ScoreReport`; the model repository and the cache |
-//! | 5 | [`api`], [`server`] | HTTP: dialects as thin adapters; listening and draining |
-//! | 6 | [`settings`] | flags and environment variables |
-//! | 7 | [`cli`] | commands |
-//! | – | [`telemetry`] | metrics, logs and build information, for every layer |
+//! | [`karat_rules`] | `domain`, `numeric` | the vocabulary: conversations, rewards, tokens, tensors, catalogues of rules; statistics |
+//! | | `head`, `aggregate`, `transform`, `select`, `metrics` | the scoring rules: one file each, listed in the folder's `mod.rs` |
+//! | | `catalogue` | every rule as data and as a page |
+//! | [`karat_runtime`] | | what a graph computes: executors, ONNX Runtime, devices, shared prefixes |
+//! | [`karat_engine`] | `text` | from samples to tokens |
+//! | | `manifest`, `schedule`, `generate` | `model.toml`, checked against the graph; what runs next; writing text |
+//! | | `engine` | the one call: a request to a report; the model repository and the cache |
+//! | `karat` | [`api`], [`server`] | HTTP: dialects as thin adapters; listening and draining |
+//! | | [`settings`], [`cli`] | flags and environment variables; commands |
+//!
+//! Each crate has a `telemetry` of its own, for all of its folders.
 //!
 //! # Adding a rule
 //!
-//! A new aggregation, transform or head is one file with an [`Entry`](domain::catalogue::Entry) constant and one line
-//! in the list of its folder's `mod.rs`. Manifests, requests, schemas and documentation follow from the entry.
+//! A new aggregation, transform or head is one file with an [`Entry`](karat_rules::domain::catalogue::Entry) and one
+//! line in the list of its folder's `mod.rs`. Manifests, requests, schemas and documentation follow from the entry.
 
-pub mod aggregate;
 pub mod api;
-pub mod catalogue;
 pub mod cli;
-pub mod domain;
-pub mod engine;
-pub mod evaluate;
-pub mod generate;
-pub mod head;
-pub mod manifest;
-pub mod numeric;
-pub mod runtime;
-pub mod schedule;
-pub mod select;
 pub mod server;
 pub mod settings;
 pub mod telemetry;
-pub mod text;
-pub mod transform;

@@ -16,10 +16,8 @@ use std::{
 };
 
 use clap::Args;
-use karat::{
-    domain::TokenizedInput,
-    runtime::{Cancellation, Executor, GraphBinding, Provider, ProviderKind, TokenBatch, ort},
-};
+use karat_rules::domain::TokenizedInput;
+use karat_runtime::{Cancellation, Executor, GraphBinding, Provider, ProviderKind, TokenBatch, ort};
 use serde::Serialize;
 
 use crate::{

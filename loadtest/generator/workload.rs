@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use karat::domain::{Cut, TokenizedInput};
+use karat_rules::domain::{Cut, TokenizedInput};
 use serde::Deserialize;
 
 use crate::Failure;

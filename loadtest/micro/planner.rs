@@ -10,7 +10,7 @@ use std::{
 };
 
 use divan::{Bencher, counter::ItemsCount};
-use karat::schedule::{Planner, Policy, Priority, Waiting};
+use karat_engine::schedule::{Planner, Policy, Priority, Waiting};
 
 const QUEUED: [usize; 3] = [64, 1_000, 10_000];
 const WORKERS: usize = 2;

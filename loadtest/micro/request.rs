@@ -13,18 +13,20 @@ use axum::{Router, body::Body};
 use divan::{Bencher, counter::ItemsCount};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use karat::{
-    aggregate,
-    api::{self, ApiLimits, AppState},
-    domain::{Dimension, ElementType, GraphSignature, ModelName, ModelVersion, Sample, TensorSpec, catalogue::Choice},
+use karat::api::{self, ApiLimits, AppState};
+use karat::telemetry::Metrics;
+use karat_engine::{
     engine::{Engine, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, ScoreRequest, WrittenRules},
-    head,
-    runtime::{ProviderKind, fake::FakeControl},
     schedule::{Executors, Limits, Policy, Scheduler},
-    telemetry::Metrics,
     text::{TextConfig, TextPipeline},
+};
+use karat_rules::{
+    aggregate,
+    domain::{Dimension, ElementType, GraphSignature, ModelName, ModelVersion, Sample, TensorSpec, catalogue::Choice},
+    head,
     transform::Chain,
 };
+use karat_runtime::{ProviderKind, fake::FakeControl};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -87,7 +89,7 @@ fn pipeline() -> TextPipeline {
 }
 
 fn model(metrics: &Metrics) -> Model {
-    let metrics = metrics.model(&name());
+    let metrics = metrics.engine().model(&name());
     let executors = Executors { crowd: vec![FakeControl::new().executor()], lone: None };
     let scheduler = Scheduler::start(executors, Policy::default(), Limits::default(), metrics.clone()).unwrap();
     let logits = TensorSpec {

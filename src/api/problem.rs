@@ -12,10 +12,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use karat_engine::engine::{ErrorKind, ScoreError};
 use schemars::JsonSchema;
 use serde::Serialize;
-
-use crate::engine::{ErrorKind, ScoreError};
 
 /// The kinds of problems, each with its own `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use karat_engine::engine::Engine;
+
 use super::DialectSettings;
-use crate::{engine::Engine, telemetry::Metrics};
+use crate::telemetry::Metrics;
 
 /// What every handler can reach; cheap to clone.
 #[derive(Debug, Clone)]

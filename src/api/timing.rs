@@ -12,10 +12,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue};
+use karat_engine::engine::Timings;
 use schemars::JsonSchema;
 use serde::Serialize;
-
-use crate::engine::Timings;
 
 /// A JSON body with the stages of its request in the `Server-Timing` header, in milliseconds.
 #[derive(Debug)]

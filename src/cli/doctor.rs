@@ -3,17 +3,15 @@
 use std::{fmt::Write as _, path::PathBuf};
 
 use clap::Args;
+use karat_runtime::{
+    ProviderKind, RuntimeError,
+    libraries::{Graphics, Places, Survey, graphics},
+    ort::Library,
+};
 use serde::Serialize;
 
 use super::CommandError;
-use crate::{
-    runtime::{
-        ProviderKind, RuntimeError,
-        libraries::{Graphics, Places, Survey, graphics},
-        ort::Library,
-    },
-    telemetry::Build,
-};
+use crate::telemetry::Build;
 
 /// Flags of `karat doctor`.
 #[derive(Debug, Clone, Args)]

@@ -3,9 +3,11 @@
 use std::{fs, path::PathBuf};
 
 use clap::Args;
+use karat_engine::manifest;
+use karat_rules::catalogue;
 
 use super::CommandError;
-use crate::{api, catalogue, manifest};
+use crate::api;
 
 /// Flags of `karat generate`.
 #[derive(Debug, Clone, Args)]

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, thread};
 
+use karat_engine::engine::{Engine, LoadError, LoadOptions, ModelStatus, load_repository};
+use karat_runtime::ort::Library;
 use prometheus::Registry;
 use tokio::{net::TcpListener, sync::oneshot};
 
 use super::CommandError;
 use crate::{
     api::{self, AppState},
-    engine::{Engine, LoadError, LoadOptions, ModelStatus, load_repository},
-    runtime::ort::Library,
     server::{self, Drained, StopSignals},
     settings::ServeSettings,
     telemetry::{self, Metrics},
@@ -91,7 +91,7 @@ fn load(
     let (done, loaded) = oneshot::channel();
     thread::Builder::new().name("karat-load".to_owned()).spawn(move || {
         // The receiver is gone when the server was stopped while models loaded.
-        let _ = done.send(load_repository(&engine, &library, &metrics, &options));
+        let _ = done.send(load_repository(&engine, &library, metrics.engine(), &options));
     })?;
     Ok(loaded)
 }

@@ -8,11 +8,11 @@ use clap::{
     Args,
     builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValueParser},
 };
+use karat_engine::manifest;
+use karat_rules::domain::ModelName;
 
 use crate::{
     api::{self, ApiLimits, DialectSettings},
-    domain::ModelName,
-    manifest,
     server::Patience,
     telemetry::LogFormat,
 };
@@ -76,7 +76,7 @@ pub struct ServeSettings {
     #[arg(long, env = "KARAT_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     pub drain_seconds: u64,
 
-    /// What to log: a level, or levels for modules, such as "info,karat::schedule=debug,ort=warn".
+    /// What to log: a level, or levels for modules, such as "info,karat_engine::schedule=debug,ort=warn".
     #[arg(long, env = "KARAT_LOG", default_value = "info,ort=warn", value_name = "FILTER")]
     pub log: String,
 

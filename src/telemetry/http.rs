@@ -2,9 +2,23 @@
 
 use std::time::Instant;
 
-use prometheus::{Histogram, IntCounterVec, IntGauge};
+use karat_runtime::metrics;
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge};
 
-use super::metrics::HttpFamilies;
+/// From a millisecond, a cached score, to the half minute after which most clients give up.
+const SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+metrics! {
+    /// What the HTTP layer counts.
+    pub(super) struct HttpMetrics {
+        requests: IntCounterVec by ["route", "status"] =
+            "karat_http_requests_total", "Requests answered, by route and class of status";
+        seconds: HistogramVec by ["route"] in SECONDS =
+            "karat_http_request_seconds", "Time from a request's head to its answer";
+        in_flight: IntGauge = "karat_http_requests_in_flight", "Requests that are being answered";
+        bodies_waiting: IntGauge = "karat_http_bodies_waiting", "Requests whose body waits unread for memory";
+    }
+}
 
 /// The class of a request whose client left before the answer; no status was sent.
 const LEFT: &str = "left";
@@ -21,13 +35,13 @@ pub struct RequestGuard {
 }
 
 impl RequestGuard {
-    pub(super) fn new(families: &HttpFamilies, route: &str) -> Self {
-        families.in_flight.inc();
+    pub(super) fn new(metrics: &HttpMetrics, route: &str) -> Self {
+        metrics.in_flight.inc();
         Self {
             route: route.to_owned(),
-            requests: families.requests.clone(),
-            seconds: families.seconds.with_label_values(&[route]),
-            in_flight: families.in_flight.clone(),
+            requests: metrics.requests.clone(),
+            seconds: metrics.seconds.with_label_values(&[route]),
+            in_flight: metrics.in_flight.clone(),
             started: Instant::now(),
             class: LEFT,
         }
@@ -58,9 +72,9 @@ impl Drop for RequestGuard {
 pub struct WaitGuard(IntGauge);
 
 impl WaitGuard {
-    pub(super) fn new(waiting: &IntGauge) -> Self {
-        waiting.inc();
-        Self(waiting.clone())
+    pub(super) fn new(metrics: &HttpMetrics) -> Self {
+        metrics.bodies_waiting.inc();
+        Self(metrics.bodies_waiting.clone())
     }
 }
 

@@ -24,7 +24,9 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// The filter can't be read.
-    #[error("the log filter can't be read: {0}; write a level such as \"info\", or \"info,karat::schedule=debug\"")]
+    #[error(
+        "the log filter can't be read: {0}; write a level such as \"info\", or \"info,karat_engine::schedule=debug\""
+    )]
     Filter(#[from] ParseError),
     /// Another subscriber is in place.
     #[error("logging was started already: {0}")]

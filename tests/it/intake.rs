@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::Request;
 use http_body_util::BodyExt;
-use karat::schedule::Limits;
+use karat_engine::schedule::Limits;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;

@@ -1,6 +1,6 @@
 //! A broken model is listed as failed, with a reason that says what to write instead, and the others serve.
 
-use karat::engine::{LoadError, ModelStatus};
+use karat_engine::engine::{LoadError, ModelStatus};
 use serde_json::json;
 
 use crate::support::{Child, RAW, Repository, Server, Unserved, graph_manifest, karat};

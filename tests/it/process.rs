@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use karat::runtime::{RuntimeError, ort::Library};
+use karat_runtime::{RuntimeError, ort::Library};
 use serde_json::{Value, json};
 
 use crate::support::{Child, RawConnection, Repository, karat, library, until};

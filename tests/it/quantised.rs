@@ -2,12 +2,10 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use karat::{
-    domain::{Cut, TokenizedInput},
-    runtime::{
-        Cancellation, GraphBinding, Provider, TokenBatch,
-        ort::{Graph, GraphFile},
-    },
+use karat_rules::domain::{Cut, TokenizedInput};
+use karat_runtime::{
+    Cancellation, GraphBinding, Provider, TokenBatch,
+    ort::{Graph, GraphFile},
 };
 
 use serde_json::json;

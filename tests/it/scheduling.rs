@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use karat::schedule::Limits;
+use karat_engine::schedule::Limits;
 use reqwest::Client;
 use serde_json::{Value, json};
 
@@ -145,7 +145,7 @@ async fn two_clients_with_the_same_text_share_a_pass() {
     assert_eq!(model.waiting(), 1);
     assert_eq!(busy.finish().await, [vec![10], vec![20, 21]]);
     let replies = [second.await.unwrap(), third.await.unwrap()];
-    let expected = f64::from(karat::runtime::fake::score(&[20, 21]));
+    let expected = f64::from(karat_runtime::fake::score(&[20, 21]));
     for reply in replies {
         assert_eq!(reply.rewards(), [expected]);
         assert_eq!(reply.body["usage"], json!({"tokens": 2, "cached_tokens": 2}));

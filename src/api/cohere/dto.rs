@@ -2,13 +2,11 @@
 
 use std::num::NonZeroUsize;
 
+use karat_engine::engine::Usage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    api::dialect::{Document, RankedDocument},
-    engine::Usage,
-};
+use crate::api::dialect::{Document, RankedDocument};
 
 /// The body of an error.
 #[derive(Debug, Serialize, JsonSchema)]

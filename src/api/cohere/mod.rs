@@ -10,13 +10,13 @@ use aide::{
     transform::TransformOperation,
 };
 use http::StatusCode;
+use karat_engine::text::TextOptions;
 
 use super::{
     AppState,
     dialect::{Activation, Call, Dialect, Document, Failure, ModelField, Reply, pairs, rank},
     problem::{Problem, ProblemType},
 };
-use crate::text::TextOptions;
 use dto::{ErrorBody, RerankBody, RerankReply};
 
 /// The dialect of Cohere.

@@ -1,9 +1,8 @@
 //! Scores between 0 and 1 for the dialects whose clients expect them.
 
+use karat_rules::numeric::sigmoid;
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use crate::numeric::sigmoid;
 
 /// Whether a score passes through the logistic function before it is sent.
 ///

@@ -10,19 +10,19 @@ use aide::{OperationInput, generate::GenContext, openapi::Operation};
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use bytes::Bytes;
 use http::HeaderMap;
+use karat_engine::{
+    engine::{ScoreError, ScoreReport, ScoreRequest},
+    schedule::Admission,
+    text::TextOptions,
+};
+use karat_rules::domain::{ModelName, Sample};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use super::{Activation, Dialect, Failure, UrlChoices, invalid};
-use crate::{
-    api::{
-        AppState, body, middleware,
-        problem::{Problem, ProblemType},
-    },
-    domain::{ModelName, Sample},
-    engine::{ScoreError, ScoreReport, ScoreRequest},
-    schedule::Admission,
-    text::TextOptions,
+use crate::api::{
+    AppState, body, middleware,
+    problem::{Problem, ProblemType},
 };
 
 /// A request whose body was read. What is wrong with it is kept until it's known in which shape to say so.

@@ -1,14 +1,14 @@
 //! What the query of a dialect's URL can say: clients that only let their users set a URL have no other place for it.
 
+use karat_engine::{
+    schedule::Priority,
+    text::{Ending, Truncation},
+};
+use karat_rules::domain::catalogue::Choice;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::Activation;
-use crate::{
-    domain::catalogue::Choice,
-    schedule::Priority,
-    text::{Ending, Truncation},
-};
 
 /// Choices in the query. A parameter that isn't one of these is refused: misspelled, it would change rewards in silence.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

@@ -12,13 +12,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
+use karat_engine::engine::ScoreError;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{
-    api::problem::{Problem, ProblemType},
-    engine::ScoreError,
-};
+use crate::api::problem::{Problem, ProblemType};
 
 /// A protocol that somebody else defined.
 pub(crate) trait Dialect: Send + Sync + 'static {

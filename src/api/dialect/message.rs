@@ -1,14 +1,12 @@
 //! Chat messages as OpenAI-style clients write them.
 
+use karat_rules::domain::{Conversation, Message, Role, Sample};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::invalid;
-use crate::{
-    api::problem::Problem,
-    domain::{Conversation, Message, Role, Sample},
-};
+use crate::api::problem::Problem;
 
 /// One turn, with whatever else a client adds to it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -23,10 +23,9 @@ pub(crate) use ranking::{Document, RankedDocument, pairs, rank};
 pub(crate) use reply::Reply;
 pub use settings::DialectSettings;
 
-use crate::{
-    api::problem::{Problem, ProblemType},
-    domain::{ConversationError, Sample},
-};
+use karat_rules::domain::{ConversationError, Sample};
+
+use crate::api::problem::{Problem, ProblemType};
 
 /// A sample, or the problem with the part of the body that it was made from.
 pub(crate) fn sample(place: &str, index: usize, made: Result<Sample, ConversationError>) -> Result<Sample, Problem> {

@@ -3,15 +3,13 @@
 //! The query is the prompt and each document a response: a cross-encoder gets its sentence pair, a chat model a turn of
 //! the user and one of the assistant.
 
+use karat_engine::engine::ScoreReport;
+use karat_rules::domain::{Reward, Sample};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Activation, sample};
-use crate::{
-    api::problem::Problem,
-    domain::{Reward, Sample},
-    engine::ScoreReport,
-};
+use crate::api::problem::Problem;
 
 /// A document as text, or as an object that holds it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -12,14 +12,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
+use karat_engine::engine::{ScoreReport, Timings};
+use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{
-    api::timing,
-    domain::{ModelName, ModelVersion},
-    engine::{ScoreReport, Timings},
-};
+use crate::api::timing;
 
 const MODEL: HeaderName = HeaderName::from_static("x-karat-model");
 const VERSION: HeaderName = HeaderName::from_static("x-karat-model-version");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::ModelName;
+use karat_rules::domain::ModelName;
 
 /// What an operator decides for all dialects.
 #[derive(Debug, Clone, Default)]

@@ -2,16 +2,14 @@
 
 use std::num::NonZeroUsize;
 
+use karat_engine::engine::ScoreReport;
+use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    api::{
-        dialect::{Document, RankedDocument},
-        vllm::DocumentText,
-    },
-    domain::ModelName,
-    engine::ScoreReport,
+use crate::api::{
+    dialect::{Document, RankedDocument},
+    vllm::DocumentText,
 };
 
 /// A query and the documents to rank.

@@ -7,13 +7,13 @@ use aide::{
     transform::TransformOperation,
 };
 use http::StatusCode;
+use karat_engine::text::TextOptions;
 
 use super::{
     AppState,
     dialect::{Activation, Call, DetailBody, Dialect, Document, Failure, ModelField, Reply, detail, pairs, rank},
     problem::{Problem, ProblemType},
 };
-use crate::text::TextOptions;
 use dto::{RerankBody, RerankReply};
 
 /// The dialect of Jina.

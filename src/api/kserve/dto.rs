@@ -1,5 +1,7 @@
 //! The JSON of KServe's V2 protocol.
 
+use karat_engine::engine::Model;
+use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,10 +10,6 @@ use super::{
     describe::{BACKEND, INPUTS, OUTPUTS, PLATFORM, TRITON_PLATFORM, TensorDescription},
     inference::{Inferred, Parameters},
     tensor::OutputValues,
-};
-use crate::{
-    domain::{ModelName, ModelVersion},
-    engine::Model,
 };
 
 /// Tensors to score.

@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use karat_engine::{
+    engine::{SampleReport, ScoreReport},
+    schedule::Priority,
+    text::TextOptions,
+};
+use karat_rules::domain::Sample;
+
 use super::{
     Kserve,
     describe::{INPUTS, OUTPUTS},
     tensor::{InputTensor, OutputTensor, OutputValues},
 };
-use crate::{
-    api::{
-        dialect::{Call, Failure, ModelField, invalid, sample, texts},
-        problem::Problem,
-        vector::narrow,
-    },
-    domain::Sample,
-    engine::{SampleReport, ScoreReport},
-    schedule::Priority,
-    text::TextOptions,
+use crate::api::{
+    dialect::{Call, Failure, ModelField, invalid, sample, texts},
+    problem::Problem,
+    vector::narrow,
 };
 
 /// What a client wants scored.

@@ -23,6 +23,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::StatusCode;
+use karat_engine::engine::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -31,7 +32,6 @@ use super::{
     dialect::{Call, Dialect, Failure, RawCall, worth_a_retry},
     problem::{Problem, ProblemType},
 };
-use crate::engine::Model;
 use dto::{ModelConfig, ModelMetadata, ServerMetadata};
 pub(super) use grpc::routes as grpc_routes;
 

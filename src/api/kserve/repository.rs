@@ -5,17 +5,15 @@ use axum::{
     Json,
     extract::{Path, State},
 };
+use karat_engine::engine::ModelStatus;
+use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{AppState, Kserve, ModelPath, describe, find};
-use crate::{
-    api::{
-        body,
-        dialect::{Failure, RawCall, invalid},
-    },
-    domain::{ModelName, ModelVersion},
-    engine::ModelStatus,
+use crate::api::{
+    body,
+    dialect::{Failure, RawCall, invalid},
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {

@@ -2,17 +2,17 @@
 
 use std::num::NonZeroUsize;
 
+use karat_engine::{
+    engine::ScoreReport,
+    text::{TextOptions, Truncation},
+};
+use karat_rules::domain::{ModelName, Reward, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    api::{
-        dialect::{invalid, texts},
-        problem::Problem,
-    },
-    domain::{ModelName, Reward, Sample},
-    engine::ScoreReport,
-    text::{TextOptions, Truncation},
+use crate::api::{
+    dialect::{invalid, texts},
+    problem::Problem,
 };
 
 /// Rendered chats to score.

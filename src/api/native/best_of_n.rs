@@ -7,6 +7,11 @@ use aide::{
     transform::TransformOperation,
 };
 use axum::{Extension, extract::State};
+use karat_engine::engine::{Embeddings, ScoreReport};
+use karat_rules::{
+    domain::{Cut, Message, ModelName, ModelVersion, Reward, catalogue::Choice},
+    select::{self, Candidates, CandidatesError, CurvePoint, Offer, Placement, Ranking, Selected, Selection},
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use tower_http::request_id::RequestId;
@@ -15,17 +20,12 @@ use super::{
     request::{Options, answer, check_count, samples, turns, unknown_model},
     result::{Include, SampleResult, UsageBody},
 };
-use crate::{
-    api::{
-        AppState,
-        body::{SharedBody, optional_objects},
-        middleware::id_text,
-        problem::{Problem, ProblemType},
-        timing::Timed,
-    },
-    domain::{Cut, Message, ModelName, ModelVersion, Reward, catalogue::Choice},
-    engine::{Embeddings, ScoreReport},
-    select::{self, Candidates, CandidatesError, CurvePoint, Offer, Placement, Ranking, Selected, Selection},
+use crate::api::{
+    AppState,
+    body::{SharedBody, optional_objects},
+    middleware::id_text,
+    problem::{Problem, ProblemType},
+    timing::Timed,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {

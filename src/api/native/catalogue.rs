@@ -5,13 +5,11 @@ use aide::{
     transform::TransformOperation,
 };
 use axum::Json;
+use karat_rules::catalogue::{Section, sections};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{
-    api::AppState,
-    catalogue::{Section, sections},
-};
+use crate::api::AppState;
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route("/v1/catalogue", get_with(list, describe))

@@ -7,6 +7,12 @@ use aide::{
     transform::TransformOperation,
 };
 use axum::{Extension, extract::State};
+use karat_engine::engine::SampleReport;
+use karat_rules::{
+    domain::{self, Message, ModelName, ModelVersion, Sample, catalogue::Choice},
+    metrics::{self, Strength},
+    numeric::{logit, sigmoid},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -16,18 +22,12 @@ use super::{
     request::{Options, answer, check_count, samples, turns},
     result::{Include, SampleResult, UsageBody},
 };
-use crate::{
-    api::{
-        AppState,
-        body::{SharedBody, objects, optional_objects},
-        middleware::id_text,
-        problem::{Problem, ProblemType},
-        timing::Timed,
-    },
-    domain::{self, Message, ModelName, ModelVersion, Sample, catalogue::Choice},
-    engine::SampleReport,
-    evaluate::{self, Strength},
-    numeric::{logit, sigmoid},
+use crate::api::{
+    AppState,
+    body::{SharedBody, objects, optional_objects},
+    middleware::id_text,
+    problem::{Problem, ProblemType},
+    timing::Timed,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -285,7 +285,7 @@ fn suggest(verdicts: &[Verdict], cuts: &Map<String, Value>) -> Result<Vec<Value>
         verdicts.iter().map(|verdict| json!({ "chosen": verdict.ours, "rejected": verdict.theirs })).collect();
     let parameters = json!({ "pairs": pairs, "cuts": cuts });
     let choice = Choice { name: "preference_strength".to_owned(), parameters };
-    let metric = evaluate::CATALOGUE.build(&choice).map_err(invalid)?;
+    let metric = metrics::CATALOGUE.build(&choice).map_err(invalid)?;
     let judged = metric.evaluate().map_err(invalid)?;
     Ok((0..pairs.len()).map(|index| judged["pairs"][index]["suggestion"].clone()).collect())
 }

@@ -8,16 +8,14 @@ use aide::{
 };
 use axum::{Json, extract::State, response::IntoResponse};
 use http::{StatusCode, header};
+use karat_engine::engine::ModelStatus;
+use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{
-    api::{
-        AppState,
-        problem::{Problem, ProblemType},
-    },
-    domain::ModelName,
-    engine::ModelStatus,
+use crate::api::{
+    AppState,
+    problem::{Problem, ProblemType},
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -82,7 +80,7 @@ fn describe_metrics(operation: TransformOperation<'_>) -> TransformOperation<'_>
 }
 
 async fn metrics(State(state): State<AppState>) -> Result<MetricsText, Problem> {
-    state.metrics.cache_bytes(state.engine.cache_bytes());
+    state.metrics.engine().cache_bytes(state.engine.cache_bytes());
     state.metrics.render().map(MetricsText).map_err(|error| {
         tracing::error!(%error, "metrics can't be written");
         Problem::new(ProblemType::Internal, "the metrics can't be written; the server's log has the cause")

@@ -4,8 +4,8 @@ mod best_of_n;
 mod catalogue;
 mod compare;
 mod critique;
-mod evaluate;
 mod health;
+mod metrics;
 mod models;
 mod process;
 mod request;
@@ -26,7 +26,7 @@ pub(super) fn router() -> ApiRouter<AppState> {
         .merge(critique::routes())
         .merge(process::routes())
         .merge(tokens::routes())
-        .merge(evaluate::routes())
+        .merge(metrics::routes())
         .merge(catalogue::routes())
         .merge(models::routes())
         .merge(health::routes())

@@ -8,17 +8,17 @@ use axum::{
     Json,
     extract::{Path, State},
 };
+use karat_engine::{
+    engine::{GraphUnit, Model, ModelBody, ModelStatus},
+    schedule::calibrate::Calibration,
+};
+use karat_rules::domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice};
+use karat_runtime::{ProviderKind, SkippedProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{health::status_word, request::unknown_model};
-use crate::{
-    api::{AppState, problem::Problem},
-    domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice},
-    engine::{GraphUnit, Model, ModelBody, ModelStatus},
-    runtime::{ProviderKind, SkippedProvider},
-    schedule::calibrate::Calibration,
-};
+use crate::api::{AppState, problem::Problem};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()

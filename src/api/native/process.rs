@@ -6,6 +6,11 @@ use aide::{
 };
 use axum::{Extension, extract::State};
 use indexmap::IndexMap;
+use karat_engine::engine::SampleReport;
+use karat_rules::{
+    domain::{Cut, Message, ModelName, ModelVersion, Reward},
+    numeric::Reduction,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower_http::request_id::RequestId;
@@ -14,17 +19,12 @@ use super::{
     request::{Options, answer, check_count, samples, turns},
     result::UsageBody,
 };
-use crate::{
-    api::{
-        AppState,
-        body::{SharedBody, objects, optional_objects},
-        middleware::id_text,
-        problem::{Problem, ProblemType},
-        timing::Timed,
-    },
-    domain::{Cut, Message, ModelName, ModelVersion, Reward},
-    engine::SampleReport,
-    numeric::Reduction,
+use crate::api::{
+    AppState,
+    body::{SharedBody, objects, optional_objects},
+    middleware::id_text,
+    problem::{Problem, ProblemType},
+    timing::Timed,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -172,7 +172,7 @@ fn result(index: usize, sample: SampleReport) -> Result<ProcessResult, Problem> 
     let (rewards, returns_to_go) = match sample.detail.step_rewards {
         Some(steps) => (steps.rewards, steps.returns_to_go),
         None => {
-            let untouched = crate::transform::Signal::Steps(scores.clone());
+            let untouched = karat_rules::transform::Signal::Steps(scores.clone());
             (scores.clone(), untouched.returns_to_go())
         }
     };

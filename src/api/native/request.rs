@@ -5,20 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use karat_engine::{engine::ScoreRequest, schedule::Priority, text::Truncation};
+use karat_rules::{
+    aggregate,
+    domain::{Conversation, Message, ModelName, Role, Sample, catalogue::Choice},
+    transform::{self, Context},
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use crate::{
-    aggregate,
-    api::{
-        ApiLimits, body,
-        problem::{Problem, ProblemType},
-    },
-    domain::{Conversation, Message, ModelName, Role, Sample, catalogue::Choice},
-    engine::ScoreRequest,
-    schedule::Priority,
-    text::Truncation,
-    transform::{self, Context},
+use crate::api::{
+    ApiLimits, body,
+    problem::{Problem, ProblemType},
 };
 
 /// What stands beside the samples on every scoring route.

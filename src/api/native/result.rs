@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use crate::{
+use karat_engine::engine::{SampleReport, Usage};
+use karat_rules::{
     domain::{Cut, Reward},
-    engine::{SampleReport, Usage},
     head::TokenReward,
 };
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// What can be added to a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]

@@ -7,6 +7,7 @@ use aide::{
     transform::TransformOperation,
 };
 use axum::{Extension, extract::State};
+use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower_http::request_id::RequestId;
@@ -15,15 +16,12 @@ use super::{
     request::{Input, Options, check_count, samples},
     result::{Include, SampleResult, UsageBody},
 };
-use crate::{
-    api::{
-        AppState,
-        body::{SharedBody, objects},
-        middleware::id_text,
-        problem::Problem,
-        timing::Timed,
-    },
-    domain::{ModelName, ModelVersion},
+use crate::api::{
+    AppState,
+    body::{SharedBody, objects},
+    middleware::id_text,
+    problem::Problem,
+    timing::Timed,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {

@@ -7,6 +7,10 @@ use aide::{
     transform::TransformOperation,
 };
 use axum::{Extension, extract::State};
+use karat_rules::{
+    domain::{Cut, ModelName, ModelVersion, Reward},
+    head::TokenReward,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower_http::request_id::RequestId;
@@ -15,16 +19,12 @@ use super::{
     request::{Input, Options, check_count, samples},
     result::UsageBody,
 };
-use crate::{
-    api::{
-        AppState,
-        body::{SharedBody, objects},
-        middleware::id_text,
-        problem::{Problem, ProblemType},
-        timing::Timed,
-    },
-    domain::{Cut, ModelName, ModelVersion, Reward},
-    head::TokenReward,
+use crate::api::{
+    AppState,
+    body::{SharedBody, objects},
+    middleware::id_text,
+    problem::{Problem, ProblemType},
+    timing::Timed,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {

@@ -1,16 +1,14 @@
 //! Requests and responses of NeMo-Gym's routes.
 
+use karat_engine::engine::{SampleReport, ScoreReport};
+use karat_rules::domain::{Conversation, Message, Reward, Role, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{
-    api::{
-        dialect::{ChatMessage, Prompt, invalid, messages},
-        problem::Problem,
-    },
-    domain::{Conversation, Message, Reward, Role, Sample},
-    engine::{SampleReport, ScoreReport},
+use crate::api::{
+    dialect::{ChatMessage, Prompt, invalid, messages},
+    problem::Problem,
 };
 
 /// A response with the request that led to it, in the form of `OpenAI`'s Responses API. All else is sent back unread.
@@ -111,7 +109,7 @@ impl VerifyBody {
     }
 }
 
-fn answered(mut turns: Vec<Message>, response: String) -> Result<Sample, crate::domain::ConversationError> {
+fn answered(mut turns: Vec<Message>, response: String) -> Result<Sample, karat_rules::domain::ConversationError> {
     turns.push(Message { role: Role::Assistant, content: response });
     Conversation::new(turns).map(Sample::Conversation)
 }

@@ -9,13 +9,13 @@ use aide::{
     transform::TransformOperation,
 };
 use http::StatusCode;
+use karat_engine::{engine::ScoreError, text::TextOptions};
 
 use super::{
     AppState,
     dialect::{Call, DetailBody, Dialect, Failure, ModelField, Reply, detail, worth_a_retry},
     problem::{Problem, ProblemType},
 };
-use crate::{engine::ScoreError, text::TextOptions};
 use dto::{CompareBody, CompareReply, VerifyBody, VerifyReply};
 
 /// The dialect of NeMo-Gym.

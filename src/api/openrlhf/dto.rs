@@ -1,16 +1,14 @@
 //! Request and response of `POST /get_reward`.
 
 use indexmap::IndexMap;
+use karat_engine::engine::{SampleReport, ScoreReport};
+use karat_rules::domain::{RenderedText, Reward, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    api::{
-        dialect::{invalid, sample},
-        problem::Problem,
-    },
-    domain::{RenderedText, Reward, Sample},
-    engine::{SampleReport, ScoreReport},
+use crate::api::{
+    dialect::{invalid, sample},
+    problem::Problem,
 };
 
 /// Sequences to score. Fields that aren't listed, such as `labels`, are accepted and ignored.

@@ -11,13 +11,13 @@ use aide::{
     transform::TransformOperation,
 };
 use http::StatusCode;
+use karat_engine::text::TextOptions;
 
 use super::{
     AppState,
     dialect::{Call, DetailBody, Dialect, Failure, ModelField, Reply, detail, worth_a_retry},
     problem::{Problem, ProblemType},
 };
-use crate::text::TextOptions;
 use dto::{RewardBody, RewardReply};
 
 /// The dialect of OpenRLHF.

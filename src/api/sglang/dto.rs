@@ -1,17 +1,15 @@
 //! Requests and responses of SGLang's routes.
 
+use karat_engine::engine::{SampleReport, ScoreReport};
+use karat_rules::domain::{ModelName, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    api::{
-        dialect::{Activation, invalid},
-        problem::Problem,
-        vector::{Encoding, Vector},
-        vllm::{Input, UsageBody},
-    },
-    domain::{ModelName, Sample},
-    engine::{SampleReport, ScoreReport},
+use crate::api::{
+    dialect::{Activation, invalid},
+    problem::Problem,
+    vector::{Encoding, Vector},
+    vllm::{Input, UsageBody},
 };
 
 /// Texts to score.

@@ -10,6 +10,7 @@ use aide::{
     transform::TransformOperation,
 };
 use http::StatusCode;
+use karat_engine::text::TextOptions;
 
 use super::{
     AppState,
@@ -17,7 +18,6 @@ use super::{
     problem::{Problem, ProblemType},
     vllm,
 };
-use crate::text::TextOptions;
 use dto::{ClassifyBody, ClassifyReply, EmbeddingsBody, EmbeddingsReply};
 
 /// The dialect of SGLang.
@@ -84,5 +84,9 @@ async fn embeddings(call: Call<Sglang, EmbeddingsBody>) -> Result<Reply<Embeddin
 }
 
 /// Clients of these routes leave the beginning-of-sequence token to the server.
-const ADDED: TextOptions =
-    TextOptions { truncation: None, max_tokens: None, special_tokens: Some(true), ending: crate::text::Ending::AsSent };
+const ADDED: TextOptions = TextOptions {
+    truncation: None,
+    max_tokens: None,
+    special_tokens: Some(true),
+    ending: karat_engine::text::Ending::AsSent,
+};

@@ -1,16 +1,14 @@
 //! Request and responses of slime's reward.
 
 use indexmap::IndexMap;
+use karat_engine::engine::{SampleReport, ScoreReport};
+use karat_rules::domain::{Conversation, Message, ModelName, ModelVersion, RenderedText, Reward, Role, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    api::{
-        dialect::{Prompt, PromptForm, invalid, messages},
-        problem::Problem,
-    },
-    domain::{Conversation, Message, ModelName, ModelVersion, RenderedText, Reward, Role, Sample},
-    engine::{SampleReport, ScoreReport},
+use crate::api::{
+    dialect::{Prompt, PromptForm, invalid, messages},
+    problem::Problem,
 };
 
 /// One response to score. Fields that aren't listed, such as `label`, are accepted and ignored.

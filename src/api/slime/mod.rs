@@ -7,16 +7,16 @@ use aide::{
     transform::TransformOperation,
 };
 use http::StatusCode;
+use karat_engine::{
+    engine::{SampleReport, ScoreError, ScoreReport},
+    text::TextOptions,
+};
+use karat_rules::domain::Reward;
 
 use super::{
     AppState,
     dialect::{Call, DetailBody, Dialect, Failure, ModelField, Reply, detail, worth_a_retry},
     problem::{Problem, ProblemType},
-};
-use crate::{
-    domain::Reward,
-    engine::{SampleReport, ScoreError, ScoreReport},
-    text::TextOptions,
 };
 use dto::{RewardObject, RolloutBody};
 

@@ -1,18 +1,18 @@
 //! Requests and responses of Text Embeddings Inference.
 
+use karat_engine::{
+    engine::{Model, SampleReport, ScoreReport},
+    text::{TextOptions, Truncation},
+};
+use karat_rules::domain::{ModelName, ModelVersion, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    api::{
-        ApiLimits,
-        dialect::{Activation, invalid, sample},
-        problem::{Problem, ProblemType},
-        vllm::LABEL,
-    },
-    domain::{ModelName, ModelVersion, Sample},
-    engine::{Model, SampleReport, ScoreReport},
-    text::{TextOptions, Truncation},
+use crate::api::{
+    ApiLimits,
+    dialect::{Activation, invalid, sample},
+    problem::{Problem, ProblemType},
+    vllm::LABEL,
 };
 
 /// The body of an error.

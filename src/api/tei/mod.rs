@@ -11,15 +11,13 @@ use aide::{
 };
 use axum::extract::{FromRequestParts, RawPathParams, State};
 use http::{StatusCode, request::Parts};
+use karat_engine::engine::{Model, ScoreReport};
+use karat_runtime::ProviderKind;
 
 use super::{
     AppState,
     dialect::{Activation, Call, Dialect, Failure, ModelField, Reply, pairs, rank},
     problem::{Problem, ProblemType},
-};
-use crate::{
-    engine::{Model, ScoreReport},
-    runtime::ProviderKind,
 };
 use dto::{ErrorBody, Info, PredictBody, PredictReply, RankResult, RerankBody};
 
@@ -110,7 +108,8 @@ fn timed<T>(state: &AppState, report: &ScoreReport, body: T) -> Reply<T> {
 }
 
 fn device(model: &Model) -> &'static str {
-    let on_cpu = |leaf: &crate::engine::GraphModel| leaf.units.iter().all(|unit| unit.provider == ProviderKind::Cpu);
+    let on_cpu =
+        |leaf: &karat_engine::engine::GraphModel| leaf.units.iter().all(|unit| unit.provider == ProviderKind::Cpu);
     if model.leaves().iter().all(|leaf| on_cpu(leaf)) { "cpu" } else { "gpu" }
 }
 

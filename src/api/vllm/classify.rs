@@ -1,6 +1,8 @@
 //! `POST /classify`: the reward as the probability (or, without activation, the logit) of the only label.
 
 use aide::transform::TransformOperation;
+use karat_engine::text::TextOptions;
+use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -8,11 +10,7 @@ use super::{
     Vllm,
     input::{Common, Content, UsageBody},
 };
-use crate::{
-    api::dialect::{Call, Failure, ModelField, Reply, now},
-    domain::ModelName,
-    text::TextOptions,
-};
+use crate::api::dialect::{Call, Failure, ModelField, Reply, now};
 
 /// The name of a model's only label, as Transformers writes it by default.
 pub(crate) const LABEL: &str = "LABEL_0";

@@ -2,18 +2,18 @@
 
 use std::num::NonZeroUsize;
 
+use karat_engine::{
+    engine::Usage,
+    text::{TextOptions, Truncation},
+};
+use karat_rules::domain::Sample;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{
-    api::{
-        dialect::{Activation, ChatMessage, conversation, invalid, sample, texts},
-        problem::Problem,
-    },
-    domain::Sample,
-    engine::Usage,
-    text::{TextOptions, Truncation},
+use crate::api::{
+    dialect::{Activation, ChatMessage, conversation, invalid, sample, texts},
+    problem::Problem,
 };
 
 /// Text or token ids, one input or several.

@@ -3,6 +3,8 @@
 //! Steps have the scores that the head gives, which are probabilities already: activation and transforms leave them.
 
 use aide::transform::TransformOperation;
+use karat_engine::text::TextOptions;
+use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +12,9 @@ use super::{
     Vllm,
     input::{Common, Content, UsageBody},
 };
-use crate::{
-    api::{
-        dialect::{Call, Failure, ModelField, Reply, invalid, now},
-        vector::{Encoding, Vector},
-    },
-    domain::ModelName,
-    text::TextOptions,
+use crate::api::{
+    dialect::{Call, Failure, ModelField, Reply, invalid, now},
+    vector::{Encoding, Vector},
 };
 
 /// Texts to pool.

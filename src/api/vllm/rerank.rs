@@ -1,6 +1,7 @@
 //! `POST /rerank`: documents in the order of their relevance.
 
 use aide::transform::TransformOperation;
+use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +9,7 @@ use super::{
     Vllm,
     input::{Common, UsageBody},
 };
-use crate::{
-    api::dialect::{Call, Document, Failure, ModelField, Reply, pairs, rank},
-    domain::ModelName,
-};
+use crate::api::dialect::{Call, Document, Failure, ModelField, Reply, pairs, rank};
 
 /// A query and the documents to rank.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -1,6 +1,7 @@
 //! `POST /score`: how well second texts answer first ones.
 
 use aide::transform::TransformOperation;
+use karat_rules::domain::{ModelName, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +9,10 @@ use super::{
     Vllm,
     input::{Common, UsageBody},
 };
-use crate::{
-    api::{
-        body,
-        dialect::{Call, Document, Failure, ModelField, Reply, invalid, now, sample},
-        problem::Problem,
-    },
-    domain::{ModelName, Sample},
+use crate::api::{
+    body,
+    dialect::{Call, Document, Failure, ModelField, Reply, invalid, now, sample},
+    problem::Problem,
 };
 
 /// Pairs to score: one with one, one with many, or as many with as many.

@@ -2,16 +2,16 @@
 
 use std::{path::Path, time::Duration};
 
+use karat_engine::telemetry::EngineMetrics;
+use karat_engine::{
+    engine::{Engine, LoadOptions, ModelStatus, SampleReport, ScoreRequest, load_repository},
+    schedule::Admission,
+};
+use karat_runtime::ort::Library;
 use prometheus::Registry;
 
 use super::{Failure, Input, Scored, Wishes};
-use crate::{
-    cli::CommandError,
-    engine::{Engine, LoadOptions, ModelStatus, SampleReport, ScoreRequest, load_repository},
-    runtime::ort::Library,
-    schedule::Admission,
-    telemetry::Metrics,
-};
+use crate::cli::CommandError;
 
 /// Scores are written down as they come, so that little is gained by remembering them.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -29,7 +29,7 @@ impl Local {
     pub(super) fn load(models: &Path, onnxruntime: Option<&Path>, wishes: Wishes) -> Result<Self, CommandError> {
         let library = Library::load(onnxruntime)?;
         let engine = Engine::new(CACHE_BYTES);
-        let metrics = Metrics::register(&Registry::new())?;
+        let metrics = EngineMetrics::register(&Registry::new())?;
         let options = LoadOptions {
             repository: models.to_owned(),
             queue_tokens: QUEUE_TOKENS,
@@ -45,7 +45,7 @@ impl Local {
     }
 
     pub(super) async fn request(&self, inputs: &[&Input]) -> Result<Vec<Scored>, Failure> {
-        let fatal = |error: crate::engine::ScoreError| Failure::Fatal(error.into());
+        let fatal = |error: karat_engine::engine::ScoreError| Failure::Fatal(error.into());
         let mut samples = Vec::with_capacity(inputs.len());
         for (index, input) in inputs.iter().enumerate() {
             samples.push(input.sample().map_err(|reason| Failure::Sample { index, reason })?);
@@ -76,7 +76,7 @@ fn scored(sample: SampleReport, version: &str) -> Scored {
         mean: sample.ensemble.mean.get(),
         worst_case: sample.ensemble.worst_case.get(),
         variance: sample.ensemble.variance.get(),
-        members: sample.ensemble.members.into_iter().map(crate::domain::Reward::get).collect(),
+        members: sample.ensemble.members.into_iter().map(karat_rules::domain::Reward::get).collect(),
         tokens: sample.tokens,
         truncated: sample.cut.is_cut(),
         model_version: version.to_owned(),

@@ -6,14 +6,12 @@ mod remote;
 use std::path::PathBuf;
 
 use clap::Args;
+use karat_engine::text::Truncation;
+use karat_rules::domain::{Conversation, Message, ModelName, Sample, catalogue::Choice};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::CommandError;
-use crate::{
-    domain::{Conversation, Message, ModelName, Sample, catalogue::Choice},
-    text::Truncation,
-};
 
 /// Flags that say what scores, and how.
 #[derive(Debug, Clone, Args)]

@@ -1,16 +1,16 @@
 //! How good the scores of preferences are.
 
 use indexmap::IndexMap;
+use karat_rules::{
+    domain::catalogue::Choice,
+    metrics,
+    numeric::{mean, sigmoid, wilson_interval},
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::items::{Item, Scores};
-use crate::{
-    cli::CommandError,
-    domain::catalogue::Choice,
-    evaluate,
-    numeric::{mean, sigmoid, wilson_interval},
-};
+use crate::cli::CommandError;
 
 /// How sure the intervals are.
 const LEVEL: f64 = 0.95;
@@ -198,7 +198,7 @@ fn part(items: &[&Item]) -> Result<Part, String> {
 /// A metric of the catalogue.
 fn metric(name: &str, parameters: Value) -> Result<Value, String> {
     let choice = Choice { name: name.to_owned(), parameters };
-    let metric = evaluate::CATALOGUE.build(&choice).map_err(|error| error.to_string())?;
+    let metric = metrics::CATALOGUE.build(&choice).map_err(|error| error.to_string())?;
     metric.evaluate().map_err(|error| error.to_string())
 }
 
@@ -308,7 +308,10 @@ fn reward_bench_2(items: &[Item]) -> Result<Option<RewardBench2>, String> {
 #[cfg(test)]
 mod tests {
     use super::{super::items::Label, *};
-    use crate::numeric::testing::assert_close;
+
+    fn assert_close(actual: f64, expected: f64) {
+        assert!((actual - expected).abs() <= 1e-6, "{actual} is not {expected}");
+    }
 
     fn item(subset: &str, id: &str, chosen: &[f64], rejected: &[f64]) -> Item {
         let side = |rewards: &[f64]| {

@@ -1,12 +1,10 @@
 //! Which fields of a row hold what.
 
 use clap::Args;
+use karat_rules::domain::{Message, Role};
 use serde_json::{Map, Value};
 
-use crate::{
-    cli::backend::Input,
-    domain::{Message, Role},
-};
+use crate::cli::backend::Input;
 
 /// Flags that name the fields of a row.
 #[derive(Debug, Clone, Args)]

@@ -1,6 +1,7 @@
 //! Which dialect answers, with which model and by which rules; and what happens when something is refused.
 
-use karat::{api::DialectSettings, schedule::Limits};
+use karat::api::DialectSettings;
+use karat_engine::schedule::Limits;
 use serde_json::{Value, json};
 
 use super::{answer, assert_near, post, repository, serve, server};

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use karat::{
-    aggregate,
-    domain::{Dimension, ElementType, GraphSignature, ModelName, ModelVersion, TensorSpec, catalogue::Choice},
+use karat_engine::{
     engine::{GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
-    head,
-    runtime::{ProviderKind, fake::FakeControl},
     schedule::{Executors, Limits, Policy, Scheduler},
     text::TextPipeline,
+};
+use karat_rules::{
+    aggregate,
+    domain::{Dimension, ElementType, GraphSignature, ModelName, ModelVersion, TensorSpec, catalogue::Choice},
+    head,
     transform::Chain,
 };
+use karat_runtime::{ProviderKind, fake::FakeControl};
 
 use super::{RAW, Repository, Server, Unserved};
 
@@ -31,7 +33,7 @@ impl FakeModel {
     pub(crate) async fn serve_with(limits: Limits, unserved: Unserved) -> Self {
         let control = FakeControl::new();
         let name: ModelName = "fake".parse().unwrap();
-        let metrics = unserved.metrics.model(&name);
+        let metrics = unserved.metrics.engine().model(&name);
         let executors = Executors { crowd: vec![control.executor()], lone: None };
         let unit = GraphUnit {
             id: 0,
@@ -90,7 +92,7 @@ fn logits() -> TensorSpec {
 fn pipeline() -> TextPipeline {
     #[derive(serde::Deserialize)]
     struct Manifest {
-        text: karat::text::TextConfig,
+        text: karat_engine::text::TextConfig,
     }
     let repository = Repository::empty();
     repository.add("fake", "", &[]);

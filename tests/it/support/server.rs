@@ -4,13 +4,13 @@ use std::{env, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::Router;
 use http::HeaderMap;
+use karat::telemetry::Metrics;
 use karat::{
     api::{self, ApiLimits, AppState, DialectSettings},
-    engine::{Engine, LoadError, LoadOptions, load_repository},
-    runtime::ort::Library,
     server::Patience,
-    telemetry::Metrics,
 };
+use karat_engine::engine::{Engine, LoadError, LoadOptions, load_repository};
+use karat_runtime::ort::Library;
 use prometheus::Registry;
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::oneshot};
@@ -56,7 +56,9 @@ impl Unserved {
             calibration: Duration::ZERO,
             prefix_cache_bytes: 1 << 20,
         };
-        tokio::task::spawn_blocking(move || load_repository(&engine, &library(), &metrics, &options)).await.unwrap()
+        tokio::task::spawn_blocking(move || load_repository(&engine, &library(), metrics.engine(), &options))
+            .await
+            .unwrap()
     }
 
     /// Every route, without a network.

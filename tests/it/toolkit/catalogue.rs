@@ -1,6 +1,6 @@
 //! `GET /v1/catalogue`: everything that is announced is there and accepted.
 
-use karat::{aggregate, domain::catalogue::Choice, evaluate, head, select, transform};
+use karat_rules::{aggregate, domain::catalogue::Choice, head, metrics, select, transform};
 use serde_json::{Value, json};
 
 use crate::support::{Repository, Server};
@@ -22,7 +22,7 @@ async fn every_rule_is_listed() {
         aggregate::CATALOGUE.entries.iter().map(|entry| entry.name).collect(),
         transform::CATALOGUE.entries.iter().map(|entry| entry.name).collect(),
         select::CATALOGUE.entries.iter().map(|entry| entry.name).collect(),
-        evaluate::CATALOGUE.entries.iter().map(|entry| entry.name).collect(),
+        metrics::CATALOGUE.entries.iter().map(|entry| entry.name).collect(),
     ];
     assert_eq!(sections.iter().map(names).collect::<Vec<_>>(), lists);
     for entry in sections.iter().flat_map(|section| section["entries"].as_array().unwrap()) {
@@ -68,7 +68,7 @@ fn build(kind: &str, written: &Value) -> Result<(), String> {
         "aggregation" => aggregate::CATALOGUE.build(&choice).map(drop),
         "transform" => transform::CATALOGUE.build(&choice).map(drop),
         "selection" => select::CATALOGUE.build(&choice).map(drop),
-        "metric" => evaluate::CATALOGUE.build(&choice).map(drop),
+        "metric" => metrics::CATALOGUE.build(&choice).map(drop),
         other => return Err(format!("an unknown kind {other:?}")),
     };
     built.map_err(|error| error.to_string())

@@ -79,7 +79,7 @@ async fn every_metric_gives_its_golden_value() {
     let server = server().await;
     let golden = golden();
     let named: Vec<&str> = golden.iter().map(|(name, ..)| *name).collect();
-    let known: Vec<&str> = karat::evaluate::CATALOGUE.entries.iter().map(|entry| entry.name).collect();
+    let known: Vec<&str> = karat_rules::metrics::CATALOGUE.entries.iter().map(|entry| entry.name).collect();
     assert_eq!(named, known);
     for (name, input, expected) in golden {
         let result = metric(&server, name, &input).await;

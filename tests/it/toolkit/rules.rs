@@ -1,6 +1,6 @@
 //! Rules that a request or manifest can't have are refused when it is read; extremes stay finite.
 
-use karat::transform::{Chain, Signal};
+use karat_rules::transform::{Chain, Signal};
 use serde_json::{Value, json};
 
 use super::{INVALID, THREE_MEMBERS, add_process_model, assert_number, assert_numbers};

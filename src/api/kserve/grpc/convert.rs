@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use karat_engine::engine::Model;
+
 use super::{
     super::{
         describe::{BACKEND, Datatype, INPUTS, OUTPUTS, PLATFORM, TRITON_PLATFORM, TensorDescription},
@@ -14,12 +16,9 @@ use super::{
         model_metadata_response::TensorMetadata,
     },
 };
-use crate::{
-    api::{
-        dialect::{UrlChoices, invalid},
-        problem::Problem,
-    },
-    engine::Model,
+use crate::api::{
+    dialect::{UrlChoices, invalid},
+    problem::Problem,
 };
 
 /// What a client wants scored, and the rules that it chooses in its parameters: a gRPC call has no URL to say them in.

@@ -2,6 +2,12 @@
 
 use std::{collections::BTreeSet, num::NonZeroUsize, time::Instant};
 
+use karat_engine::{
+    engine::{Critique, CritiqueRequest, Ending},
+    generate::Sampling,
+    text::{StopStrings, Truncation},
+};
+use karat_rules::domain::{Conversation, Message, ModelName, ModelVersion, Role};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,15 +15,9 @@ use super::super::{
     request::{Options, turns},
     result::{Include, SampleResult, UsageBody},
 };
-use crate::{
-    api::{
-        body::optional_objects,
-        problem::{Problem, ProblemType},
-    },
-    domain::{Conversation, Message, ModelName, ModelVersion, Role},
-    engine::{Critique, CritiqueRequest, Ending},
-    generate::Sampling,
-    text::{StopStrings, Truncation},
+use crate::api::{
+    body::optional_objects,
+    problem::{Problem, ProblemType},
 };
 
 /// A response to criticise.

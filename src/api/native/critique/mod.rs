@@ -20,6 +20,11 @@ use axum::{
     },
 };
 use futures_util::stream;
+use karat_engine::{
+    engine::{Critique, CritiqueEvent, Critiques, ScoreError, ScoreReport, ScoreRequest},
+    text::Truncation,
+};
+use karat_rules::domain::Sample;
 use serde::Serialize;
 use tower_http::request_id::RequestId;
 
@@ -27,12 +32,7 @@ use super::{
     request::{Options, check_count, samples},
     result::{Include, SampleResult},
 };
-use crate::{
-    api::{AppState, body::SharedBody, middleware::id_text, problem::Problem},
-    domain::Sample,
-    engine::{Critique, CritiqueEvent, Critiques, ScoreError, ScoreReport, ScoreRequest},
-    text::Truncation,
-};
+use crate::api::{AppState, body::SharedBody, middleware::id_text, problem::Problem};
 use dto::{CritiqueBody, CritiqueResponse, CritiqueResult, Summary, TokenEvent, Verdict};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -202,7 +202,7 @@ fn named(name: &str, data: &impl Serialize) -> sse::Event {
 }
 
 fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| crate::numeric::mean(values))
+    (!values.is_empty()).then(|| karat_rules::numeric::mean(values))
 }
 
 /// Either all at once, or as it comes.

@@ -1,0 +1,271 @@
+//! Why a request can't be scored, as typed causes; each API dialect gives the kinds its own shape.
+
+use std::{sync::Arc, time::Duration};
+
+use karat_rules::{
+    aggregate::AggregationError,
+    domain::{ModelName, NonFinite, catalogue::ChoiceError},
+    head::{HeadError, ProbeError},
+    transform::TransformError,
+};
+use karat_runtime::RuntimeError;
+
+use crate::{
+    generate::{self, GenerateError},
+    schedule::Refusal,
+    text::TextError,
+};
+
+/// What kind of error it is: who must change what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The caller sent something that can't be scored.
+    Invalid,
+    /// A sample is longer than the model takes.
+    TooLong,
+    /// There is no such model.
+    NotFound,
+    /// The model is loading, or failed to load.
+    Unavailable,
+    /// Too much is queued; try later.
+    Overloaded,
+    /// The caller's deadline passed.
+    Deadline,
+    /// The model or the runtime failed.
+    Runtime,
+    /// karat failed.
+    Internal,
+}
+
+/// Why a request can't be scored.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// The request holds nothing.
+    #[error("the request has no samples; send at least one")]
+    NoSamples,
+    /// No model has that name.
+    #[error("there is no model {name:?}; the models are: {known}")]
+    UnknownModel {
+        /// What was asked for.
+        name: String,
+        /// The names of the repository.
+        known: String,
+    },
+    /// The model is not ready yet.
+    #[error("the model {model} is still loading; try again when GET /health/ready answers 200")]
+    Loading {
+        /// The model.
+        model: ModelName,
+    },
+    /// The model's engines are being built.
+    #[error(
+        "TensorRT is building the engines of the model {model}, which takes minutes; GET /v1/models/{model} tells when it is ready"
+    )]
+    Building {
+        /// The model.
+        model: ModelName,
+    },
+    /// The model could not be loaded.
+    #[error("the model {model} could not be loaded; GET /v1/models/{model} tells why")]
+    NotLoaded {
+        /// The model.
+        model: ModelName,
+    },
+    /// An aggregation is unknown or its parameters are wrong.
+    #[error(transparent)]
+    Aggregation(#[from] ChoiceError),
+    /// A transform is unknown, doesn't fit the model, or overflowed.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+    /// An aggregation doesn't fit the model's members.
+    #[error("aggregate: {0}")]
+    Unsuitable(AggregationError),
+    /// A transform that learns from what it sees can't do so in one request.
+    #[error(
+        "transform {name:?} learns from request to request, so it has to stand in a model's manifest; in a request, \
+         choose one without memory such as \"z_score\""
+    )]
+    Forgetful {
+        /// The transform.
+        name: String,
+    },
+    /// A sample can't be turned into tokens.
+    #[error("sample {index}: {source}")]
+    Sample {
+        /// The sample's index in the request.
+        index: usize,
+        /// The cause.
+        source: TextError,
+    },
+    /// A sample has another shape than the model's head takes.
+    #[error("sample {index}: {source}")]
+    Probe {
+        /// The sample's index in the request.
+        index: usize,
+        /// The cause.
+        source: ProbeError,
+    },
+    /// Token ids were sent to a composite.
+    #[error(
+        "token ids belong to one tokenizer, and the models of this composite have their own; send text or messages"
+    )]
+    TokensForSeveral,
+    /// Too much is queued.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The deadline passed first.
+    #[error("the request's timeout passed before it was scored; allow more time, or send fewer samples at once")]
+    Expired,
+    /// A forward pass failed.
+    #[error("the model {model} failed: {source}")]
+    Runtime {
+        /// The model.
+        model: ModelName,
+        /// The cause.
+        source: Arc<RuntimeError>,
+    },
+    /// A model returned something that is no score.
+    #[error("the model {model} gave no usable score: {source}")]
+    Head {
+        /// The model.
+        model: ModelName,
+        /// The cause.
+        source: HeadError,
+    },
+    /// The members' scores can't be aggregated.
+    #[error("sample {index}: {source}")]
+    Aggregate {
+        /// The sample's index in the request.
+        index: usize,
+        /// The cause.
+        source: AggregationError,
+    },
+    /// A statistic of the members overflowed.
+    #[error("sample {index}: a statistic of the members overflowed: {source}")]
+    Statistic {
+        /// The sample's index in the request.
+        index: usize,
+        /// The cause.
+        source: NonFinite,
+    },
+    /// The model gives vectors and no rewards.
+    #[error("the model {model} gives embeddings and no rewards; choose another one to score")]
+    ScoresNothing {
+        /// The model.
+        model: ModelName,
+    },
+    /// The model gives no embeddings.
+    #[error("the model {model} gives no embeddings; choose one whose manifest has head = \"embedding\"")]
+    EmbedsNothing {
+        /// The model.
+        model: ModelName,
+    },
+    /// The model writes no critiques.
+    #[error("the model {model} writes no critiques; choose one whose manifest has a [critique] table")]
+    WritesNothing {
+        /// The model.
+        model: ModelName,
+    },
+    /// The context has no room for a critique.
+    #[error(
+        "the question has {prompt} tokens and the critique {wanted}, and the model takes {most} of both; shorten the \
+         prompt or the response, or lower max_tokens if the question alone fits"
+    )]
+    NoRoom {
+        /// The question's length.
+        prompt: usize,
+        /// How many tokens were asked for.
+        wanted: usize,
+        /// The model's limit.
+        most: usize,
+    },
+    /// Texts can't be written now, or not so many or so long.
+    #[error(transparent)]
+    NotWritten(#[from] generate::Refusal),
+    /// A text broke off.
+    #[error("the model {model} broke off: {source}")]
+    Generate {
+        /// The model.
+        model: ModelName,
+        /// The cause.
+        source: GenerateError,
+    },
+    /// The model's workers have stopped.
+    #[error("the server is shutting down; send the request to another one")]
+    Stopped,
+    /// A thread of karat panicked.
+    #[error("an internal task failed; the server's log has the cause")]
+    Panicked,
+}
+
+impl ScoreError {
+    /// Who must change what.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Sample { source: TextError::TooLong(_), .. } | Self::NoRoom { .. } => ErrorKind::TooLong,
+            Self::Sample {
+                source: TextError::File { .. } | TextError::Config { .. } | TextError::Undecodable(_),
+                ..
+            }
+            | Self::Panicked => ErrorKind::Internal,
+            Self::NoSamples
+            | Self::TokensForSeveral
+            | Self::Aggregation(_)
+            | Self::Transform(_)
+            | Self::Unsuitable(_)
+            | Self::Forgetful { .. }
+            | Self::Head { source: HeadError::NoSteps | HeadError::NoTokens, .. }
+            | Self::Aggregate { .. }
+            | Self::Probe { .. }
+            | Self::ScoresNothing { .. }
+            | Self::EmbedsNothing { .. }
+            | Self::WritesNothing { .. }
+            | Self::Sample { .. } => ErrorKind::Invalid,
+            Self::NotWritten(refusal) => match refusal {
+                generate::Refusal::TooLarge { .. } | generate::Refusal::TooMany { .. } | generate::Refusal::Empty => {
+                    ErrorKind::Invalid
+                }
+                generate::Refusal::Full(_) => ErrorKind::Overloaded,
+                generate::Refusal::Stopped => ErrorKind::Unavailable,
+            },
+            Self::Generate { source, .. } => match source {
+                GenerateError::Stopped => ErrorKind::Unavailable,
+                GenerateError::Panicked => ErrorKind::Internal,
+                GenerateError::Runtime(_) | GenerateError::NotFinite => ErrorKind::Runtime,
+            },
+            Self::UnknownModel { .. } => ErrorKind::NotFound,
+            Self::Loading { .. }
+            | Self::Building { .. }
+            | Self::NotLoaded { .. }
+            | Self::Stopped
+            | Self::Refused(Refusal::Stopped) => ErrorKind::Unavailable,
+            Self::Refused(_) => ErrorKind::Overloaded,
+            Self::Expired => ErrorKind::Deadline,
+            Self::Runtime { .. } | Self::Head { .. } | Self::Statistic { .. } => ErrorKind::Runtime,
+        }
+    }
+
+    /// The index of the sample that is at fault, if one is.
+    #[must_use]
+    pub fn sample(&self) -> Option<usize> {
+        match self {
+            Self::Sample { index, .. }
+            | Self::Probe { index, .. }
+            | Self::Aggregate { index, .. }
+            | Self::Statistic { index, .. } => Some(*index),
+            _ => None,
+        }
+    }
+
+    /// When it's worth trying again, if the server can tell.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after(),
+            Self::Loading { .. } | Self::NotWritten(generate::Refusal::Full(_)) => Some(Duration::from_secs(1)),
+            Self::Building { .. } => Some(Duration::from_secs(30)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Starts a causal model: its sessions share what samples begin with.
+
+use std::{fs, io, num::NonZeroUsize, path::Path, sync::Arc};
+
+use karat_rules::{domain::ModelVersion, head::Head};
+use karat_runtime::{
+    CausalExecutor, ProviderKind, RuntimeError,
+    ort::{Graph, Library},
+    prefix::{PrefixCache, PrefixExecutor, RowCost, ScoresAt, SharedModel},
+    telemetry::SharingMetrics,
+};
+use serde::{Deserialize, Serialize};
+
+use super::sessions::{Running, cores};
+use crate::{
+    manifest::SchedulingSection,
+    schedule::{Executors, Policy, calibrate::Calibration},
+};
+
+/// What a causal model is started with beside its graph.
+pub(super) struct Decoder<'a> {
+    pub(super) library: &'a Library,
+    pub(super) version: &'a ModelVersion,
+    pub(super) written: &'a SchedulingSection,
+    pub(super) head: &'a dyn Head,
+    /// The outputs that the head reads, in its order.
+    pub(super) outputs: Vec<String>,
+    pub(super) cache: &'a PrefixCache,
+    pub(super) metrics: SharingMetrics,
+    /// A token that the model knows.
+    pub(super) token: u32,
+    /// Where the costs of rows are kept between starts.
+    pub(super) file: &'a Path,
+    /// How long measuring may take; zero for none.
+    pub(super) time: std::time::Duration,
+}
+
+/// What may join the first sample of a batch, in rows of 256 tokens: many candidates of one prompt, little enough to be
+/// over soon.
+const ROWS: usize = 8;
+/// The most samples of a batch unless the manifest says otherwise.
+const SAMPLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+/// How many of the jobs that are due first a batch is chosen from.
+const WINDOW: usize = 512;
+
+impl Decoder<'_> {
+    /// Starts the sessions and measures what rows cost, unless an earlier start did.
+    ///
+    /// # Errors
+    /// When a session can't start or a row can't be computed.
+    pub(super) fn start(self, graph: &Graph) -> Result<Running, RuntimeError> {
+        let (sessions, threads) = self.division(graph.provider());
+        let causal = (0..sessions.get()).map(|_| graph.causal_executor(&self.outputs, threads));
+        let mut causal: Vec<Box<dyn CausalExecutor>> = causal.collect::<Result<_, _>>()?;
+        let cost = match causal.first_mut() {
+            Some(first) => self.cost(&mut **first, graph.provider(), threads)?,
+            None => RowCost::assumed(),
+        };
+        let shares = graph.is_batch_invariant();
+        let shape = self.head.shape();
+        let scores_at = if shape.steps {
+            ScoresAt::Marks
+        } else if shape.tokens {
+            ScoresAt::Response
+        } else {
+            ScoresAt::End { pad_id: graph.causal_pad_id() }
+        };
+        let calibration = Calibration {
+            sessions,
+            threads,
+            lone_threads: None,
+            lone_jobs: 1,
+            batch_tokens: self.written.max_batch_tokens.map_or(cost.best(0).max(256) * ROWS, NonZeroUsize::get),
+            batch_samples: if shares { self.written.max_batch.unwrap_or(SAMPLES).get() } else { 1 },
+            overhead_tokens: 0,
+            padding_percent: 100,
+            tokens_per_second: cost.tokens_per_second(),
+        };
+        let policy = Policy { shares_prefixes: shares, window: WINDOW, ..calibration.policy() };
+        let shared = SharedModel::new(self.outputs, scores_at, shares, cost, self.cache.clone(), self.metrics);
+        let shared = Arc::new(shared);
+        let executor = |causal| Box::new(PrefixExecutor::new(causal, Arc::clone(&shared))) as _;
+        let executors = Executors { crowd: causal.into_iter().map(executor).collect(), lone: None };
+        Ok(Running { executors, policy, calibration, prefixes: Some(shared) })
+    }
+
+    /// How many sessions of how many threads. Rows are long enough to keep all cores busy, and a prompt is computed
+    /// once, one row after another: one session on all cores is never much slower than several, and often faster.
+    fn division(&self, provider: ProviderKind) -> (NonZeroUsize, NonZeroUsize) {
+        if provider != ProviderKind::Cpu {
+            return (self.written.sessions.unwrap_or(NonZeroUsize::MIN), NonZeroUsize::MIN);
+        }
+        let sessions = self.written.sessions.unwrap_or(NonZeroUsize::MIN);
+        let fitting = NonZeroUsize::new(cores().get() / sessions).unwrap_or(NonZeroUsize::MIN);
+        (sessions, self.written.threads.unwrap_or(fitting))
+    }
+
+    fn cost(
+        &self,
+        causal: &mut dyn CausalExecutor,
+        provider: ProviderKind,
+        threads: NonZeroUsize,
+    ) -> Result<RowCost, RuntimeError> {
+        let Self { version, library, .. } = self;
+        let fingerprint = format!("{version} {provider} {threads} {:?} {}", self.outputs, library.build_info());
+        if let Some(cost) = Saved::load(self.file, &fingerprint) {
+            return Ok(cost);
+        }
+        if self.time.is_zero() {
+            return Ok(RowCost::assumed());
+        }
+        let cost = RowCost::measure(causal, self.token, self.time)?;
+        if let Err(error) = (Saved { fingerprint, cost: cost.clone() }).save(self.file) {
+            tracing::info!(file = %self.file.display(), %error, "costs of rows not kept: measured again next time");
+        }
+        Ok(cost)
+    }
+}
+
+/// What an earlier start measured.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    /// Everything that it depends on.
+    fingerprint: String,
+    cost: RowCost,
+}
+
+impl Saved {
+    fn load(file: &Path, fingerprint: &str) -> Option<RowCost> {
+        let saved: Self = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+        (saved.fingerprint == fingerprint).then_some(saved.cost)
+    }
+
+    fn save(&self, file: &Path) -> io::Result<()> {
+        // Renamed into place, so that a server that starts meanwhile reads either nothing or all of it.
+        let partial = file.with_extension("partial");
+        fs::write(&partial, serde_json::to_vec_pretty(self)?)?;
+        fs::rename(&partial, file)
+    }
+}

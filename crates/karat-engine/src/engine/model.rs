@@ -1,0 +1,225 @@
+//! A model that is ready to score.
+
+use std::sync::Arc;
+
+use karat_rules::{
+    aggregate::{Aggregation, MembersShape},
+    domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice},
+    head::{Head, HeadShape, Probing},
+    transform::Chain,
+};
+use karat_runtime::{ProviderKind, SkippedProvider, prefix::SharedModel};
+
+use super::Critic;
+use crate::{
+    schedule::{Scheduler, calibrate::Calibration},
+    telemetry::ModelMetrics,
+    text::TextPipeline,
+};
+
+/// A model that is ready to score: graphs of its own, or a composite of other models.
+#[derive(Debug)]
+pub struct Model {
+    /// Its name in the repository.
+    pub name: ModelName,
+    /// Exactly which one it is.
+    pub version: ModelVersion,
+    /// What its score means, in the manifest's words.
+    pub description: Option<String>,
+    /// The licence of the weights, in the manifest's words.
+    pub license: Option<String>,
+    /// How the members become one, unless a request says otherwise.
+    pub aggregate: Box<dyn Aggregation>,
+    /// What happens to the reward after that, unless a request says otherwise.
+    pub transforms: Chain,
+    /// The rules in the manifest's words.
+    pub written: WrittenRules,
+    /// What computes the members.
+    pub body: ModelBody,
+}
+
+/// The rules of a manifest as it writes them, for those who ask what a score means.
+#[derive(Debug, Clone)]
+pub struct WrittenRules {
+    /// How the members become one.
+    pub aggregate: Choice,
+    /// What happens to the reward after that.
+    pub transforms: Vec<Choice>,
+}
+
+/// What computes the scores of a model's members.
+#[derive(Debug)]
+pub enum ModelBody {
+    /// Graphs.
+    Graph(Arc<GraphModel>),
+    /// Other models, each giving one member.
+    Composite(Vec<CompositeMember>),
+}
+
+/// One model of a composite.
+#[derive(Debug)]
+pub struct CompositeMember {
+    /// The model.
+    pub model: Arc<Model>,
+    /// How its members become one, if not as it says itself.
+    pub aggregate: Option<Box<dyn Aggregation>>,
+    /// What happens to its reward, if not what it says itself.
+    pub transforms: Option<Chain>,
+}
+
+/// A tokenizer, one or more graphs that take its tokens, and the head that reads their outputs.
+#[derive(Debug)]
+pub struct GraphModel {
+    /// The model's name.
+    pub name: ModelName,
+    /// What is counted.
+    pub metrics: ModelMetrics,
+    /// From samples to tokens.
+    pub pipeline: Arc<TextPipeline>,
+    /// From outputs to scores.
+    pub head: Box<dyn Head>,
+    /// The graphs, whose members are strung together in this order.
+    pub units: Vec<GraphUnit>,
+    /// What writes critiques, if the model does.
+    pub critic: Option<Critic>,
+}
+
+/// One graph with its workers.
+#[derive(Debug)]
+pub struct GraphUnit {
+    /// Tells graphs apart in the cache; no two graphs of a process share one.
+    pub id: u64,
+    /// What the graph takes and gives.
+    pub signature: GraphSignature,
+    /// The provider that really runs it.
+    pub provider: ProviderKind,
+    /// The providers that the manifest prefers and that could not start.
+    pub skipped: Vec<SkippedProvider>,
+    /// Whether a sample's score depends on what it is batched with, so that each runs alone.
+    pub batch_dependent: bool,
+    /// How it uses the machine; none where nothing was chosen.
+    pub calibration: Option<Calibration>,
+    /// What its sessions share of what samples begin with; none for graphs that take whole samples.
+    pub prefixes: Option<Arc<SharedModel>>,
+    /// The queue and the workers.
+    pub scheduler: Scheduler,
+}
+
+/// What an aggregation gets from `graphs` graphs with one head.
+pub(crate) fn members_shape(head: &HeadShape, graphs: usize, candidates: usize) -> MembersShape {
+    MembersShape {
+        members: head.members * graphs,
+        deviations: head.deviations,
+        objectives: head.objectives.clone(),
+        candidates,
+    }
+}
+
+impl GraphModel {
+    /// Tells graph models apart in caches.
+    pub(super) fn id(&self) -> u64 {
+        // A manifest names at least one graph file.
+        self.units.first().map_or(u64::MAX, |unit| unit.id)
+    }
+}
+
+impl Model {
+    /// Every graph model below this one, each once, in the manifest's order.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<Arc<GraphModel>> {
+        let mut leaves: Vec<Arc<GraphModel>> = Vec::new();
+        self.visit_leaves(&mut |leaf| {
+            if !leaves.iter().any(|known| Arc::ptr_eq(known, leaf)) {
+                leaves.push(Arc::clone(leaf));
+            }
+        });
+        leaves
+    }
+
+    fn visit_leaves(&self, visit: &mut impl FnMut(&Arc<GraphModel>)) {
+        match &self.body {
+            ModelBody::Graph(graph) => visit(graph),
+            ModelBody::Composite(members) => members.iter().for_each(|member| member.model.visit_leaves(visit)),
+        }
+    }
+
+    /// What an aggregation gets, when `candidates` samples are aggregated together.
+    #[must_use]
+    pub fn members_shape(&self, candidates: usize) -> MembersShape {
+        match &self.body {
+            ModelBody::Graph(graph) => {
+                let graphs_a_score = graph.head.probing().map_or(1, Probing::graphs);
+                members_shape(&graph.head.shape(), graph.units.len() / graphs_a_score, candidates)
+            }
+            ModelBody::Composite(members) => MembersShape { candidates, ..MembersShape::of(members.len()) },
+        }
+    }
+
+    /// Whether reports tell several objectives apart: named ones of a head, or the models of a composite.
+    #[must_use]
+    pub fn has_objectives(&self) -> bool {
+        match &self.body {
+            ModelBody::Graph(graph) => graph.head.shape().objectives.is_some(),
+            ModelBody::Composite(members) => members.len() > 1,
+        }
+    }
+
+    /// Writes a list of steps as one response; `None` when the model reads no step marks.
+    #[must_use]
+    pub fn join_steps(&self, steps: &[String]) -> Option<String> {
+        match &self.body {
+            ModelBody::Graph(graph) => graph.pipeline.join_steps(steps),
+            ModelBody::Composite(_) => None,
+        }
+    }
+
+    /// Whether the model writes critiques.
+    #[must_use]
+    pub fn writes_critiques(&self) -> bool {
+        matches!(&self.body, ModelBody::Graph(graph) if graph.critic.is_some())
+    }
+
+    /// Whether the model scores pairs of responses, each sample the preference for its first one.
+    #[must_use]
+    pub fn judges_pairs(&self) -> bool {
+        match &self.body {
+            ModelBody::Graph(graph) => graph.head.shape().pairs,
+            ModelBody::Composite(_) => false,
+        }
+    }
+
+    /// Whether the model gives vectors that tell responses apart.
+    #[must_use]
+    pub fn gives_embeddings(&self) -> bool {
+        matches!(&self.body, ModelBody::Graph(graph) if graph.head.gives_embedding())
+    }
+
+    /// Whether the model gives step scores.
+    #[must_use]
+    pub fn gives_steps(&self) -> bool {
+        match &self.body {
+            ModelBody::Graph(graph) => graph.head.gives_steps(),
+            ModelBody::Composite(_) => false,
+        }
+    }
+
+    /// The most tokens that a sample may have; for a composite, the least of its models.
+    #[must_use]
+    pub fn max_tokens(&self) -> usize {
+        self.leaves().iter().map(|leaf| leaf.pipeline.max_tokens()).min().unwrap_or(0)
+    }
+
+    pub(super) fn shutdown(&self) {
+        if let ModelBody::Graph(graph) = &self.body {
+            graph.units.iter().for_each(|unit| unit.scheduler.shutdown());
+            graph.critic.iter().for_each(|critic| critic.generator.shutdown());
+        }
+    }
+
+    /// Gives up what is queued and what runs.
+    pub(super) fn stop(&self) {
+        if let ModelBody::Graph(graph) = &self.body {
+            graph.units.iter().for_each(|unit| unit.scheduler.stop());
+        }
+    }
+}

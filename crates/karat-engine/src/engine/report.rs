@@ -1,0 +1,154 @@
+//! What a client gets back, before a dialect gives it its shape.
+
+use std::time::Duration;
+
+use karat_rules::{
+    domain::{Cut, ModelName, ModelVersion, Reward},
+    head::{HeadOutput, TokenReward},
+};
+
+/// The scores of one request, in the order of its samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoreReport {
+    /// The model that scored.
+    pub model: ModelName,
+    /// Exactly which one.
+    pub version: ModelVersion,
+    /// One result a sample.
+    pub results: Vec<SampleReport>,
+    /// What it cost.
+    pub usage: Usage,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// The score of one sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleReport {
+    /// The aggregate after all transforms.
+    pub reward: Reward,
+    /// The aggregate before any transform.
+    pub raw: Reward,
+    /// What the members say.
+    pub ensemble: EnsembleReport,
+    /// What else the head says.
+    pub detail: Detail,
+    /// The sample's length in tokens; for a composite, summed over its models.
+    pub tokens: usize,
+    /// What truncation removed; for a composite, the most that any of its models lost.
+    pub cut: Cut,
+}
+
+/// What a head says about one sample beyond its reward; empty for most models.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Detail {
+    /// The score of each named objective; of a composite, the reward of each of its models.
+    pub objectives: Vec<(String, Reward)>,
+    /// The score of each step or segment of the response, as the head gives it.
+    pub steps: Option<Vec<f64>>,
+    /// The rewards that the transforms made of the steps, where there are steps and transforms.
+    pub step_rewards: Option<StepRewards>,
+    /// The reward of each token of the response that stands for text.
+    pub tokens: Option<Vec<TokenReward>>,
+    /// The preference for the first of two responses, shown first and shown second.
+    pub orders: Option<[f64; 2]>,
+    /// A vector that tells the response from others.
+    pub embedding: Option<Vec<f64>>,
+}
+
+/// What a chain of transforms made of a response's steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepRewards {
+    /// The reward of each step.
+    pub rewards: Vec<f64>,
+    /// What a policy still earns from each step on.
+    pub returns_to_go: Vec<f64>,
+}
+
+impl Detail {
+    pub(super) fn of(output: &HeadOutput) -> Self {
+        let objectives = match output {
+            HeadOutput::Objectives { names, scores, .. } => names.iter().cloned().zip(scores.iter().copied()).collect(),
+            _ => Vec::new(),
+        };
+        let tokens = match output {
+            HeadOutput::Tokens { tokens, .. } => Some(tokens.clone()),
+            _ => None,
+        };
+        let orders = match output {
+            HeadOutput::Pairwise { orders, .. } => *orders,
+            _ => None,
+        };
+        let embedding = match output {
+            HeadOutput::Embedding { values, .. } => Some(values.clone()),
+            _ => None,
+        };
+        let steps = output.steps().map(<[f64]>::to_vec);
+        Self { objectives, steps, step_rewards: None, tokens, orders, embedding }
+    }
+}
+
+/// What an ensemble says about one sample, whatever the aggregation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnsembleReport {
+    /// The mean of the members.
+    pub mean: Reward,
+    /// The lowest member.
+    pub worst_case: Reward,
+    /// The population variance of the members: how much they disagree.
+    pub variance: Reward,
+    /// Each member's score, in the manifest's order.
+    pub members: Vec<Reward>,
+}
+
+/// Vectors that tell the samples of a request apart, in the order of its samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// The model that embedded.
+    pub model: ModelName,
+    /// Exactly which one.
+    pub version: ModelVersion,
+    /// One vector a sample, all equally long.
+    pub vectors: Vec<Vec<f64>>,
+    /// What truncation removed of each sample.
+    pub cuts: Vec<Cut>,
+    /// What it cost.
+    pub usage: Usage,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// What a request cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// All tokens of all samples and models.
+    pub tokens: usize,
+    /// Those of them that needed no forward pass of their own.
+    pub cached_tokens: usize,
+}
+
+/// How long the stages of a request took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Rendering and tokenising.
+    pub tokenize: Duration,
+    /// The longest wait of a sample for a worker.
+    pub queue: Duration,
+    /// The longest forward pass that held a sample.
+    pub infer: Duration,
+    /// From the request's start to its end.
+    pub total: Duration,
+}
+
+impl Timings {
+    /// The longer of each stage, of two that ran side by side.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        Self {
+            tokenize: self.tokenize.max(other.tokenize),
+            queue: self.queue.max(other.queue),
+            infer: self.infer.max(other.infer),
+            total: self.total.max(other.total),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What a client asks for, checked once.
+
+use std::time::Instant;
+
+use karat_rules::{
+    domain::{ModelName, Sample, catalogue::Choice},
+    transform::Context,
+};
+
+use super::ScoreError;
+use crate::{
+    schedule::{Admission, Priority},
+    text::{TextOptions, Truncation},
+};
+
+/// Samples to score with one model.
+///
+/// Invariant: at least one sample.
+#[derive(Debug)]
+pub struct ScoreRequest {
+    pub(super) model: ModelName,
+    pub(super) samples: Vec<Sample>,
+    pub(super) wishes: Wishes,
+    pub(super) text: TextOptions,
+    pub(super) limits: Limits,
+}
+
+/// What a request wants done otherwise than the model's manifest says, and what its rules may use.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wishes {
+    pub(super) aggregate: Option<Choice>,
+    pub(super) transforms: Option<Vec<Choice>>,
+    pub(super) context: Context,
+    pub(super) grouped: bool,
+}
+
+/// How urgent a request is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Limits {
+    pub(super) priority: Priority,
+    pub(super) deadline: Option<Instant>,
+    pub(super) admission: Admission,
+}
+
+impl ScoreRequest {
+    /// A request that follows the model's manifest in everything.
+    ///
+    /// # Errors
+    /// When there are no samples.
+    pub fn new(model: ModelName, samples: Vec<Sample>) -> Result<Self, ScoreError> {
+        if samples.is_empty() {
+            return Err(ScoreError::NoSamples);
+        }
+        Ok(Self { model, samples, wishes: Wishes::default(), text: TextOptions::default(), limits: Limits::default() })
+    }
+
+    /// The same wishes for other samples.
+    ///
+    /// # Errors
+    /// When there are no samples.
+    pub fn with_samples(self, samples: Vec<Sample>) -> Result<Self, ScoreError> {
+        if samples.is_empty() {
+            return Err(ScoreError::NoSamples);
+        }
+        Ok(Self { samples, ..self })
+    }
+
+    /// The same samples, as urgent, for a model that embeds them.
+    #[must_use]
+    pub fn to_embed(&self, model: ModelName) -> Self {
+        let wishes = Wishes { transforms: Some(Vec::new()), ..Wishes::default() };
+        Self { model, samples: self.samples.clone(), wishes, text: self.text, limits: self.limits }
+    }
+
+    /// Aggregates the members by another rule than the manifest's.
+    #[must_use]
+    pub fn with_aggregate(mut self, aggregate: Option<Choice>) -> Self {
+        self.wishes.aggregate = aggregate;
+        self
+    }
+
+    /// Applies other transforms than the manifest's; an empty list means none.
+    #[must_use]
+    pub fn with_transforms(mut self, transforms: Option<Vec<Choice>>) -> Self {
+        self.wishes.transforms = transforms;
+        self
+    }
+
+    /// Treats the samples as candidates for one prompt: rules may compare them.
+    #[must_use]
+    pub fn as_group(mut self, grouped: bool) -> Self {
+        self.wishes.grouped = grouped;
+        self
+    }
+
+    /// Brings what some rules need beside rewards: references, counts, margins, successes.
+    #[must_use]
+    pub fn with_context(mut self, context: Context) -> Self {
+        self.wishes.context = context;
+        self
+    }
+
+    /// Truncates by another policy than the manifest's.
+    #[must_use]
+    pub fn with_truncation(mut self, truncation: Option<Truncation>) -> Self {
+        self.text.truncation = truncation;
+        self
+    }
+
+    /// Handles text otherwise than the manifest says.
+    #[must_use]
+    pub fn with_text(mut self, text: TextOptions) -> Self {
+        self.text = text;
+        self
+    }
+
+    /// Lets the request be refused while too much waits, as usual, or wait however long it takes.
+    #[must_use]
+    pub fn with_admission(mut self, admission: Admission) -> Self {
+        self.limits.admission = admission;
+        self
+    }
+
+    /// Lets the request go before or after others.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.limits.priority = priority;
+        self
+    }
+
+    /// Gives up at that time.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Option<Instant>) -> Self {
+        self.limits.deadline = deadline;
+        self
+    }
+}

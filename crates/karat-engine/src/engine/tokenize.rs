@@ -1,0 +1,187 @@
+//! Tokenises the samples of a request: known texts from memory, long ones off the async threads.
+//!
+//! Trainers send the same prompt and response again and again (another aggregation, another epoch), and tokenising
+//! costs more than everything else about a score that is known. So what a text became is kept, under the exact text.
+
+use std::{num::NonZeroUsize, ops::Range, sync::Arc, thread};
+
+use karat_rules::domain::{Sample, TokenizedInput};
+use tokio::sync::Semaphore;
+
+use super::{GraphModel, ScoreError};
+use crate::text::{TextOptions, Tokenized};
+
+/// The inputs of one graph model: one or, where its head asks several things of a sample, more for each sample.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    all: Vec<Arc<TokenizedInput>>,
+    /// Where each sample's inputs end.
+    ends: Vec<usize>,
+}
+
+impl Inputs {
+    fn push(&mut self, sample: &[Arc<TokenizedInput>]) {
+        self.all.extend_from_slice(sample);
+        self.ends.push(self.all.len());
+    }
+
+    /// Every input of every sample, in their order.
+    pub(super) fn all(&self) -> &[Arc<TokenizedInput>] {
+        &self.all
+    }
+
+    /// Which of them are each sample's, in the order of the request's samples; none of the ranges is empty.
+    pub(super) fn samples(&self) -> impl Iterator<Item = Range<usize>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(self.ends.iter().copied()).map(|(start, end)| start..end)
+    }
+}
+
+/// Texts that are shorter than this together are tokenised at once; longer ones leave the async thread alone.
+const INLINE_BYTES: usize = 4 * 1024;
+
+/// What a text's tokens are kept under.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    graph: u64,
+    options: TextOptions,
+    sample: Arc<Sample>,
+}
+
+/// What a text became.
+#[derive(Debug, Clone)]
+struct Known {
+    inputs: Arc<[Arc<TokenizedInput>]>,
+    doubled_beginning: bool,
+}
+
+/// The tokens of texts that were seen, bounded in bytes.
+#[derive(Debug, Clone)]
+pub(super) struct TokenCache {
+    known: moka::sync::Cache<Key, Known>,
+    /// One permit a core: more long texts at once would be no faster, and each takes many times its own memory.
+    cores: Arc<Semaphore>,
+}
+
+impl TokenCache {
+    /// A cache of at most `bytes`; 0 keeps nothing.
+    pub(super) fn new(bytes: u64) -> Self {
+        let weigh = |key: &Key, known: &Known| {
+            let tokens: usize = known.inputs.iter().map(|input| input.bytes()).sum();
+            u32::try_from(key.sample.text_bytes() + size_of::<Key>() + tokens).unwrap_or(u32::MAX)
+        };
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self {
+            known: moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).build(),
+            cores: Arc::new(Semaphore::new(cores)),
+        }
+    }
+
+    /// The memory that known tokens take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.known.run_pending_tasks();
+        self.known.weighted_size()
+    }
+
+    /// Tokenises every sample for every graph model, once for all that share a pipeline.
+    ///
+    /// # Errors
+    /// [`ScoreError::Sample`] for the first sample that can't be tokenised or is too long;
+    /// [`ScoreError::TokensForSeveral`] when token ids are sent to models with tokenizers of their own.
+    pub(super) async fn tokenize(
+        &self,
+        leaves: &[Arc<GraphModel>],
+        samples: Vec<Sample>,
+        options: TextOptions,
+    ) -> Result<Vec<Arc<Inputs>>, ScoreError> {
+        if leaves.len() > 1 && samples.iter().any(|sample| matches!(sample, Sample::Tokens(_))) {
+            return Err(ScoreError::TokensForSeveral);
+        }
+        let samples: Vec<Arc<Sample>> = samples.into_iter().map(Arc::new).collect();
+        let mut done: Vec<Arc<Inputs>> = Vec::with_capacity(leaves.len());
+        for (position, leaf) in leaves.iter().enumerate() {
+            let twin = leaves[..position].iter().position(|other| {
+                let plain = other.head.probing().is_none() && leaf.head.probing().is_none();
+                plain && Arc::ptr_eq(&other.pipeline, &leaf.pipeline)
+            });
+            let inputs = match twin {
+                Some(twin) => Arc::clone(&done[twin]),
+                None => Arc::new(self.tokenize_for(leaf, &samples, options).await?),
+            };
+            done.push(inputs);
+        }
+        Ok(done)
+    }
+
+    async fn tokenize_for(
+        &self,
+        leaf: &Arc<GraphModel>,
+        samples: &[Arc<Sample>],
+        options: TextOptions,
+    ) -> Result<Inputs, ScoreError> {
+        let key = |sample: &Arc<Sample>| Key { graph: leaf.id(), options, sample: Arc::clone(sample) };
+        let found: Vec<_> = samples.iter().map(|sample| self.known.get(&key(sample))).collect();
+        let missing = || found.iter().enumerate().filter(|(_, known)| known.is_none()).map(|(index, _)| index);
+        let bytes: usize = missing().map(|index| samples[index].text_bytes()).sum();
+        let work: Vec<(usize, Arc<Sample>)> = missing().map(|index| (index, Arc::clone(&samples[index]))).collect();
+
+        let model = Arc::clone(leaf);
+        let run = move || {
+            let tokenized = work.into_iter().map(|(index, sample)| tokenize_sample(&model, index, &sample, options));
+            tokenized.collect::<Result<Vec<_>, _>>()
+        };
+        let fresh = if bytes <= INLINE_BYTES {
+            run()?
+        } else {
+            // Nothing closes the semaphore. The permit stays with the work, which outlives a request that is given up.
+            let permit = Arc::clone(&self.cores).acquire_owned().await.map_err(|_| ScoreError::Panicked)?;
+            let run = move || {
+                let tokenized = run();
+                drop(permit);
+                tokenized
+            };
+            tokio::task::spawn_blocking(run).await.map_err(|_| ScoreError::Panicked)??
+        };
+
+        let mut fresh = fresh.into_iter();
+        let mut inputs = Inputs::default();
+        for (known, sample) in found.into_iter().zip(samples) {
+            let known = match known {
+                Some(known) => known,
+                None => {
+                    // As many were tokenised as were missing.
+                    let known = fresh.next().ok_or(ScoreError::Panicked)?;
+                    self.known.insert(key(sample), known.clone());
+                    known
+                }
+            };
+            if known.doubled_beginning {
+                leaf.metrics.doubled_beginning();
+            }
+            inputs.push(&known.inputs);
+        }
+        Ok(inputs)
+    }
+}
+
+/// What one sample becomes for a model: itself, or what the model's head asks about it.
+fn tokenize_sample(
+    model: &GraphModel,
+    index: usize,
+    sample: &Sample,
+    options: TextOptions,
+) -> Result<Known, ScoreError> {
+    let unreadable = |source| ScoreError::Sample { index, source };
+    let tokenized = match model.head.probing() {
+        None => vec![model.pipeline.tokenize_with(sample, options).map_err(unreadable)?],
+        Some(probing) => {
+            let probes = probing.probes(sample).map_err(|source| ScoreError::Probe { index, source })?;
+            let tokenized = probes.iter().map(|probe| model.pipeline.tokenize_probe(probe, options));
+            tokenized.collect::<Result<_, _>>().map_err(unreadable)?
+        }
+    };
+    Ok(Known {
+        doubled_beginning: tokenized.iter().any(|tokenized| tokenized.doubled_beginning),
+        inputs: tokenized.into_iter().map(|Tokenized { input, .. }| Arc::new(input)).collect(),
+    })
+}

@@ -1,0 +1,263 @@
+//! A manifest whose parts fit each other: every rule built, every contradiction refused.
+
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use karat_rules::{
+    aggregate::{self, Aggregation, MembersShape},
+    domain::{ModelName, Pattern, catalogue::Choice},
+    head::{self, Head, Probing},
+    transform::Chain,
+};
+use karat_runtime::Provider;
+
+use super::{
+    CritiqueSection, FILE_NAME, FileList, GraphInputs, Manifest, ManifestError, OutputList, SchedulingSection,
+};
+use crate::text::{RatingParser, StopStrings, TextConfig};
+
+/// What a manifest defines.
+#[derive(Debug)]
+pub enum Definition {
+    /// A model with graphs of its own.
+    Graph(Box<GraphDefinition>),
+    /// A composite of other models.
+    Composite(CompositeDefinition),
+}
+
+/// A model with graphs of its own.
+#[derive(Debug)]
+pub struct GraphDefinition {
+    /// The manifest's path, for messages.
+    pub manifest: PathBuf,
+    /// The ONNX files as full paths, at least one.
+    pub files: Vec<PathBuf>,
+    /// Input names that the manifest gives.
+    pub inputs: GraphInputs,
+    /// Output names that the manifest gives, at least one if any.
+    pub outputs: Option<Vec<String>>,
+    /// How samples become tokens.
+    pub text: TextConfig,
+    /// How outputs become scores.
+    pub head: Box<dyn Head>,
+    /// Execution providers in order of preference, at least one.
+    pub providers: Vec<Provider>,
+    /// How the model uses the machine.
+    pub scheduling: SchedulingSection,
+    /// How members become one.
+    pub aggregate: Box<dyn Aggregation>,
+    /// What happens to the reward after that.
+    pub transforms: Chain,
+    /// How critiques are written, if the model writes any.
+    pub critique: Option<CritiqueDefinition>,
+}
+
+/// How a model writes critiques.
+#[derive(Debug, Clone)]
+pub struct CritiqueDefinition {
+    /// What is asked: the places are what was said before the response, and the response.
+    pub request: Pattern,
+    /// The most tokens of a critique, unless a request says otherwise.
+    pub max_tokens: NonZeroUsize,
+    /// What ends a critique.
+    pub stop: StopStrings,
+    /// Tokens that end a critique, beside the end-of-sequence token.
+    pub end_tokens: Vec<String>,
+    /// Finds the number that a judge writes.
+    pub rating: Option<RatingParser>,
+    /// The most critiques that are written at once.
+    pub texts: NonZeroUsize,
+}
+
+impl CritiqueDefinition {
+    /// Builds what a manifest writes.
+    ///
+    /// # Errors
+    /// The key, and what is wrong with it.
+    fn new(section: CritiqueSection) -> Result<Self, (&'static str, String)> {
+        let CritiqueSection { request, max_tokens, stop, end_tokens, rating, rating_range, texts } = section;
+        let rating = match (rating, rating_range) {
+            (Some(pattern), range) => {
+                Some(RatingParser::new(&pattern, range).map_err(|reason| ("critique.rating", reason))?)
+            }
+            (None, Some(_)) => {
+                return Err((
+                    "critique.rating_range",
+                    "there is a range and no rating; write critique.rating".to_owned(),
+                ));
+            }
+            (None, None) => None,
+        };
+        Ok(Self {
+            request: Pattern::parse(&request, &["prompt", "response"])
+                .map_err(|reason| ("critique.request", reason))?,
+            stop: StopStrings::new(stop).map_err(|error| ("critique.stop", error.to_string()))?,
+            max_tokens,
+            end_tokens,
+            rating,
+            texts,
+        })
+    }
+}
+
+/// A composite of other models.
+#[derive(Debug)]
+pub struct CompositeDefinition {
+    /// The models, at least one, in the manifest's order.
+    pub members: Vec<MemberDefinition>,
+    /// How their rewards become one.
+    pub aggregate: Box<dyn Aggregation>,
+    /// What happens to the reward after that.
+    pub transforms: Chain,
+}
+
+/// One model of a composite.
+#[derive(Debug, Clone)]
+pub struct MemberDefinition {
+    /// The model's name.
+    pub model: ModelName,
+    /// How its members become one, if not as its manifest says.
+    pub aggregate: Option<Choice>,
+    /// What happens to its reward, if not what its manifest says.
+    pub transforms: Option<Vec<Choice>>,
+}
+
+impl Definition {
+    /// Builds what `manifest`, read from `folder`, defines.
+    ///
+    /// # Errors
+    /// When keys contradict each other, a rule's parameters are wrong, or a graph file is missing.
+    pub fn new(manifest: Manifest, folder: &Path) -> Result<Self, ManifestError> {
+        let path = folder.join(FILE_NAME);
+        let refuse = |key: &str, found: String, wanted: &str| ManifestError::Key {
+            path: path.clone(),
+            key: key.to_owned(),
+            found,
+            wanted: wanted.to_owned(),
+        };
+        let rule = |key: &'static str| {
+            let path = path.clone();
+            move |error: &dyn std::fmt::Display| ManifestError::Key {
+                path,
+                key: key.to_owned(),
+                found: error.to_string(),
+                wanted: "see the manifest reference".to_owned(),
+            }
+        };
+        let aggregate = aggregate::CATALOGUE.build(&manifest.aggregate).map_err(|error| rule("aggregate")(&error))?;
+
+        if manifest.critique.is_some() && !manifest.ensemble.is_empty() {
+            return Err(refuse(
+                "critique",
+                "a composite has no graph that could write".to_owned(),
+                "put the table into the manifest of a model with a graph of its own",
+            ));
+        }
+        let (graph, text) = match (manifest.graph, manifest.text, manifest.ensemble.is_empty()) {
+            (Some(graph), Some(text), true) => (graph, text),
+            (None, None, false) => {
+                let transforms =
+                    Chain::build(&manifest.transforms, false).map_err(|error| rule("transforms")(&error))?;
+                aggregate
+                    .check(&MembersShape::of(manifest.ensemble.len()))
+                    .map_err(|error| rule("aggregate")(&error))?;
+                let members = manifest.ensemble.into_iter().map(|member| MemberDefinition {
+                    model: member.model,
+                    aggregate: member.aggregate,
+                    transforms: member.transforms,
+                });
+                return Ok(Self::Composite(CompositeDefinition { members: members.collect(), aggregate, transforms }));
+            }
+            (_, _, false) => {
+                return Err(refuse(
+                    "ensemble",
+                    "a composite has no graph or text of its own".to_owned(),
+                    "remove [graph] and [text], or put them into a model folder of their own and name it here",
+                ));
+            }
+            (Some(_), None, true) => {
+                return Err(refuse("text", "the table is missing".to_owned(), "add [text] with render and max_tokens"));
+            }
+            (None, _, true) => {
+                return Err(refuse(
+                    "graph",
+                    "the table is missing".to_owned(),
+                    "add [graph] with the ONNX file, or [[ensemble]] with the models to combine",
+                ));
+            }
+        };
+
+        let head = head::CATALOGUE.build(&manifest.head).map_err(|error| rule("head")(&error))?;
+        let transforms =
+            Chain::build(&manifest.transforms, head.gives_steps()).map_err(|error| rule("transforms")(&error))?;
+        let files = match graph.file {
+            FileList::One(file) => vec![file],
+            FileList::Many(files) => files,
+        };
+        if files.is_empty() {
+            return Err(refuse("graph.file", "the list is empty".to_owned(), "name at least one ONNX file"));
+        }
+        let shape = head.shape();
+        let graphs_a_score = head.probing().map_or(1, Probing::graphs);
+        if !files.len().is_multiple_of(graphs_a_score) {
+            return Err(refuse(
+                "graph.file",
+                format!("the head reads {graphs_a_score} graphs a score, and there are {}", files.len()),
+                "name the policy's graph and then its reference's",
+            ));
+        }
+        let scores = files.len() / graphs_a_score;
+        if scores > 1 && (shape.steps || shape.tokens) {
+            return Err(refuse(
+                "graph.file",
+                format!("the head gives a score for each step or token, and there are {} graphs", files.len()),
+                "name one graph: only scores of whole responses can be strung together",
+            ));
+        }
+        let members = MembersShape {
+            members: shape.members * scores,
+            deviations: shape.deviations,
+            objectives: shape.objectives,
+            candidates: 1,
+        };
+        aggregate.check(&members).map_err(|error| rule("aggregate")(&error))?;
+        let files: Vec<PathBuf> = files.into_iter().map(|file| folder.join(file)).collect();
+        if let Some(missing) = files.iter().find(|file| !file.is_file()) {
+            return Err(refuse(
+                "graph.file",
+                format!("there is no file {}", missing.display()),
+                "write its path relative to the model's folder, or build it (the demo models: `make setup`)",
+            ));
+        }
+        let outputs = graph.output.map(|outputs| match outputs {
+            OutputList::One(output) => vec![output],
+            OutputList::Many(outputs) => outputs,
+        });
+        if outputs.as_ref().is_some_and(Vec::is_empty) {
+            return Err(refuse("graph.output", "the list is empty".to_owned(), "name an output, or remove the key"));
+        }
+        if manifest.providers.is_empty() {
+            return Err(refuse("providers", "the list is empty".to_owned(), "write providers = [\"cpu\"]"));
+        }
+        let critique = manifest
+            .critique
+            .map(CritiqueDefinition::new)
+            .transpose()
+            .map_err(|(key, found)| refuse(key, found, "see the manifest reference"))?;
+        Ok(Self::Graph(Box::new(GraphDefinition {
+            manifest: path.clone(),
+            files,
+            inputs: graph.inputs,
+            outputs,
+            text,
+            head,
+            providers: manifest.providers,
+            scheduling: manifest.scheduling,
+            aggregate,
+            transforms,
+            critique,
+        })))
+    }
+}

@@ -1,0 +1,291 @@
+//! Measures which [`Policy`] and which sessions suit a model on this machine.
+//!
+//! What is fastest depends on the model's size, the number of cores, their caches, and on a GPU on everything else.
+//! So a model is run on a few shapes when it is loaded, for a bounded time, and the few numbers are chosen from what
+//! that took. [`Calibration::save`] keeps them for the next start.
+
+mod choose;
+mod gpu;
+mod measure;
+
+use std::{fs, io, num::NonZeroUsize, path::Path, time::Duration};
+
+use karat_runtime::{Executor, RuntimeError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Executors, Policy};
+use choose::{CLEARLY, SHORT, USUAL, choose, float, whole};
+use measure::{Stopwatch, batch, side_by_side};
+
+/// What is known before anything is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conditions {
+    /// Where the model runs.
+    pub hardware: Hardware,
+    /// The longest sample that the model takes, in tokens.
+    pub longest: NonZeroUsize,
+    /// The most positions of a batch of several samples, as the memory allows.
+    pub max_batch_tokens: NonZeroUsize,
+    /// Whether a sample's score is the same whatever it is batched with; if not, every sample runs alone.
+    pub batch_invariant: bool,
+    /// A token id to measure with; any that the model knows.
+    pub token: u32,
+    /// How long measuring may take, sessions not counted.
+    pub time: Duration,
+}
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hardware {
+    /// On so many processor cores.
+    Processor {
+        /// The cores that this model may use.
+        cores: NonZeroUsize,
+    },
+    /// On GPUs.
+    Gpu {
+        /// How many.
+        devices: NonZeroUsize,
+        /// How many sessions may share each.
+        sessions_each: NonZeroUsize,
+        /// The most samples that a batch may have, if there is a bound.
+        most_samples: Option<NonZeroUsize>,
+    },
+}
+
+/// The choice for one model on one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// How many sessions run side by side while many requests wait.
+    pub sessions: NonZeroUsize,
+    /// How many threads each of them computes on.
+    pub threads: NonZeroUsize,
+    /// How many threads the session for lone requests computes on; without it there is none.
+    pub lone_threads: Option<NonZeroUsize>,
+    /// How many waiting requests go to that session, one after another.
+    pub lone_jobs: usize,
+    /// The most positions, padding included, of a batch of several samples.
+    pub batch_tokens: usize,
+    /// The most samples of a batch.
+    pub batch_samples: usize,
+    /// What a forward pass costs beyond its tokens, measured in tokens.
+    pub overhead_tokens: usize,
+    /// The most padding of a batch while much waits, in percent of its positions.
+    #[serde(default = "Calibration::any_padding")]
+    pub padding_percent: usize,
+    /// How many tokens a second all sessions compute together; unknown when there was no time to measure.
+    pub tokens_per_second: Option<f64>,
+}
+
+/// Makes an executor that computes on so many threads.
+pub type MakeExecutor<'a> = dyn FnMut(NonZeroUsize) -> Result<Box<dyn Executor>, RuntimeError> + 'a;
+
+impl Calibration {
+    /// What suits most models, for when nothing can be measured.
+    #[must_use]
+    pub fn assumed(conditions: &Conditions) -> Self {
+        let policy = Policy::default();
+        let (sessions, lone_threads) = match conditions.hardware {
+            Hardware::Processor { cores } => (cores, Some(cores).filter(|cores| cores.get() > 1)),
+            Hardware::Gpu { devices, sessions_each, .. } => return gpu::assumed(conditions, devices, sessions_each),
+        };
+        Self {
+            sessions,
+            threads: NonZeroUsize::MIN,
+            lone_threads,
+            lone_jobs: policy.lone_jobs,
+            batch_tokens: policy.budget.min(conditions.max_batch_tokens.get()),
+            batch_samples: if conditions.batch_invariant { policy.max_batch } else { 1 },
+            overhead_tokens: policy.overhead,
+            padding_percent: policy.padding_percent,
+            tokens_per_second: None,
+        }
+    }
+
+    /// What holds for what was saved before there was a bound.
+    fn any_padding() -> usize {
+        Policy::default().padding_percent
+    }
+
+    /// The policy that follows.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy {
+            budget: self.batch_tokens,
+            max_batch: self.batch_samples,
+            overhead: self.overhead_tokens,
+            padding_percent: self.padding_percent,
+            lone_jobs: self.lone_jobs,
+            // A window that a batch can be filled from several times over.
+            window: Policy::default().window.max(self.batch_samples.saturating_mul(2)),
+            ..Policy::default()
+        }
+    }
+
+    /// Makes the executors that were chosen.
+    ///
+    /// # Errors
+    /// When a session can't start.
+    pub fn executors(&self, make: &mut MakeExecutor<'_>) -> Result<Executors, RuntimeError> {
+        Ok(Executors {
+            crowd: (0..self.sessions.get()).map(|_| make(self.threads)).collect::<Result<_, _>>()?,
+            lone: self.lone_threads.map(make).transpose()?,
+        })
+    }
+
+    /// Reads what an earlier start saved, if it was saved under the same fingerprint.
+    #[must_use]
+    pub fn load(path: &Path, fingerprint: &str) -> Option<Self> {
+        let saved: Saved = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        (saved.fingerprint == fingerprint).then_some(saved.calibration)
+    }
+
+    /// Saves the choice for the next start. `fingerprint` names everything that it depends on: the model's version,
+    /// the provider, the library and the machine.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn save(&self, path: &Path, fingerprint: &str) -> io::Result<()> {
+        let saved = Saved { fingerprint: fingerprint.to_owned(), calibration: *self };
+        // Renamed into place, so that a server that starts meanwhile reads either nothing or all of it.
+        let partial = path.with_extension("partial");
+        fs::write(&partial, serde_json::to_vec_pretty(&saved)?)?;
+        fs::rename(&partial, path)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    fingerprint: String,
+    calibration: Calibration,
+}
+
+/// What measuring came to.
+pub struct Calibrated {
+    /// The choice.
+    pub calibration: Calibration,
+    /// The sessions that it was measured on, and that it chose.
+    pub executors: Executors,
+    /// Whether the machine had nothing else to do, so that the choice is worth keeping.
+    pub quiet: bool,
+}
+
+/// Measures and chooses. On processor cores that other programs keep busy only the speed is taken over: what is
+/// faster than what can't be told there, and the usual choice suits most models.
+///
+/// # Errors
+/// When a session can't start or a pass fails.
+pub fn calibrate(conditions: &Conditions, make: &mut MakeExecutor<'_>) -> Result<Calibrated, RuntimeError> {
+    if let Hardware::Gpu { .. } = conditions.hardware {
+        let (calibration, executors) = gpu::calibrate(conditions, make)?;
+        return Ok(Calibrated { calibration, executors, quiet: true });
+    }
+    let assumed = Calibration::assumed(conditions);
+    let mut executors = assumed.executors(make)?;
+    let mut stopwatch = Stopwatch::start(conditions.time, conditions.token);
+    let mut failure = None;
+    let calibration = choose(conditions, &mut |probes| {
+        stopwatch.time(probes, &mut executors).unwrap_or_else(|error| {
+            failure.get_or_insert(error);
+            vec![None; probes.len()]
+        })
+    });
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    Ok(settle(calibration, assumed, executors, stopwatch.was_quiet()))
+}
+
+/// What is made of what was measured; of a machine that was not `quiet` only the speed.
+fn settle(measured: Calibration, assumed: Calibration, mut executors: Executors, quiet: bool) -> Calibrated {
+    let calibration =
+        if quiet { measured } else { Calibration { tokens_per_second: measured.tokens_per_second, ..assumed } };
+    if calibration.lone_threads.is_none() {
+        let lone = executors.lone.take();
+        // One session on all cores was faster than one on each.
+        if let Some(lone) = lone.filter(|_| calibration.sessions.get() < executors.crowd.len()) {
+            executors.crowd = vec![lone];
+        }
+    }
+    Calibrated { calibration, executors, quiet }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use karat_runtime::fake::FakeControl;
+
+    pub(super) fn positive(number: usize) -> NonZeroUsize {
+        NonZeroUsize::new(number).unwrap()
+    }
+
+    pub(super) fn conditions(cores: usize) -> Conditions {
+        Conditions {
+            hardware: Hardware::Processor { cores: positive(cores) },
+            longest: positive(512),
+            max_batch_tokens: positive(16_384),
+            batch_invariant: true,
+            token: 1,
+            time: Duration::from_secs(2),
+        }
+    }
+
+    #[test]
+    fn the_executors_are_those_that_were_chosen() {
+        let control = FakeControl::new();
+        let mut made = Vec::new();
+        let Calibrated { calibration: chosen, executors, .. } = calibrate(&conditions(3), &mut |threads| {
+            made.push(threads.get());
+            Ok(control.executor())
+        })
+        .unwrap();
+        assert_eq!(made, [1, 1, 1, 3]);
+        assert_eq!(executors.crowd.len(), chosen.sessions.get());
+        assert_eq!(executors.lone.is_some(), chosen.lone_threads.is_some());
+        assert!(control.batches().iter().flatten().all(|ids| ids.iter().all(|&id| id == 1)));
+    }
+
+    #[test]
+    fn on_a_busy_machine_only_the_speed_is_taken_over() {
+        let control = FakeControl::new();
+        let assumed = Calibration::assumed(&conditions(3));
+        let measured = Calibration {
+            sessions: positive(1),
+            threads: positive(3),
+            lone_threads: None,
+            batch_tokens: 7,
+            tokens_per_second: Some(1000.0),
+            ..assumed
+        };
+        for quiet in [false, true] {
+            let executors = assumed.executors(&mut |_| Ok(control.executor())).unwrap();
+            let settled = settle(measured, assumed, executors, quiet);
+            let usual = Calibration { tokens_per_second: Some(1000.0), ..assumed };
+            assert_eq!(settled.calibration, if quiet { measured } else { usual });
+            assert_eq!(settled.executors.crowd.len(), if quiet { 1 } else { 3 });
+            assert_eq!((settled.executors.lone.is_some(), settled.quiet), (!quiet, quiet));
+        }
+    }
+
+    #[test]
+    fn a_failing_pass_fails_the_load() {
+        let control = FakeControl::new();
+        control.fail_on(1);
+        assert!(calibrate(&conditions(2), &mut |_| Ok(control.executor())).is_err());
+    }
+
+    #[test]
+    fn what_was_saved_is_read_back_only_for_the_same_machine_and_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("calibration.json");
+        let chosen = Calibration { overhead_tokens: 20, ..Calibration::assumed(&conditions(2)) };
+        assert_eq!(Calibration::load(&path, "here"), None);
+        chosen.save(&path, "here").unwrap();
+        assert_eq!(Calibration::load(&path, "here"), Some(chosen));
+        assert_eq!(Calibration::load(&path, "elsewhere"), None);
+        fs::write(&path, "{").unwrap();
+        assert_eq!(Calibration::load(&path, "here"), None);
+    }
+}

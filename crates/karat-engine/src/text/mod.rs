@@ -1,0 +1,322 @@
+//! From a sample to the token ids that its model was trained on.
+//!
+//! A reward model scores nonsense when its text is rendered by another template, gets two BOS tokens, or loses the
+//! end of its response to a silent truncation, and the score looks as good as any. So each model has one
+//! [`TextPipeline`], built from its manifest: [`render`] → tokenise → [`truncate`], the same for every API dialect.
+//!
+//! This is the only layer that names the tokenizer library.
+
+mod config;
+mod detokenize;
+mod probe;
+mod rating;
+mod render;
+mod retemplate;
+mod stop;
+mod template;
+mod truncate;
+
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
+
+use karat_rules::domain::{RenderedText, Sample, TokenizedInput};
+use tokenizers::Tokenizer;
+
+pub use config::{Ending, Render, TextConfig, TextOptions, Truncation};
+pub use detokenize::Detokenizer;
+pub use rating::RatingParser;
+use render::{Rendered, Renderer};
+pub use retemplate::{Markers, PolicyTemplate, TurnMarkers};
+pub use stop::{EmptyStop, Passed, StopMatcher, StopStrings};
+pub use truncate::TooLong;
+
+/// Why text can't be turned into tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// A file of the tokenizer can't be read.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The manifest's text settings contradict each other or the files.
+    #[error("{key}: {reason}")]
+    Config {
+        /// The key in the manifest.
+        key: &'static str,
+        /// What was found and what to write instead.
+        reason: String,
+    },
+    /// The template refused the conversation.
+    #[error("the model's template can't render this conversation: {0}")]
+    Template(String),
+    /// The tokenizer failed.
+    #[error("the tokenizer can't encode this text: {0}")]
+    Tokenizer(String),
+    /// The text is not in the template that the manifest names.
+    #[error(
+        "the text is not in the policy's template (text.retemplate): {0}; send text in that template, or the messages \
+         themselves"
+    )]
+    Retemplate(String),
+    /// One end-of-sequence token is asked of a model that names none.
+    #[error("the model names no end-of-sequence token to end the text with; write text.eos_token in its manifest")]
+    NoEndToken,
+    /// A token id isn't one of the model's tokenizer.
+    #[error("{0} is no token of the model's tokenizer; send ids of that tokenizer, or text")]
+    UnknownToken(u32),
+    /// A pair of responses was sent to a model of single ones.
+    #[error("this model scores one response at a time, and this is a pair; send each as an input of its own")]
+    Pair,
+    /// A text's likelihood is asked for, and nothing goes before it.
+    #[error("nothing goes before the response, so nothing can be said of how likely it is; send a prompt")]
+    NothingBefore,
+    /// The template changes a text whose tokens or steps are read, by more than white space around it.
+    #[error(
+        "the template changes the text {0:?}, so it can't be found among the tokens; send it as the template writes \
+         it, without what the template takes out"
+    )]
+    Changed(String),
+    /// A word that a judge chooses from isn't one token.
+    #[error(
+        "the answer {word:?} is {tokens} tokens, and a judge's answers are one each; spell it as the model writes it, \
+         perhaps with a leading space"
+    )]
+    Word {
+        /// The word.
+        word: String,
+        /// How many tokens it is.
+        tokens: usize,
+    },
+    /// The tokenizer can't write tokens as text.
+    #[error("the tokenizer can't decode what the model wrote: {0}; check the decoder in the model's tokenizer.json")]
+    Undecodable(String),
+    /// The rendered text has no tokens.
+    #[error("the response has no tokens once rendered and tokenised; send text that the model's tokenizer knows")]
+    NoTokens,
+    /// The text is longer than the model or the policy allows.
+    #[error(transparent)]
+    TooLong(#[from] truncate::TooLong),
+}
+
+/// What tokenising a sample gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokenized {
+    /// The tokens.
+    pub input: TokenizedInput,
+    /// Whether a second beginning-of-sequence token was dropped: a client adds one that the server adds too.
+    pub doubled_beginning: bool,
+}
+
+/// Renders, tokenises and truncates the samples of one model.
+#[derive(Debug)]
+pub struct TextPipeline {
+    renderer: Renderer,
+    tokenizer: Tokenizer,
+    special_tokens: bool,
+    beginning: Option<u32>,
+    end: Option<String>,
+    padding: u32,
+    step_mark: Option<u32>,
+    step_end: Option<String>,
+    token_offsets: bool,
+    reads_response: bool,
+    padding_text: Option<String>,
+    retemplate: Option<Markers>,
+    max_tokens: usize,
+    truncation: Truncation,
+}
+
+impl TextPipeline {
+    /// Builds the pipeline that `config` describes, with its files in `folder`.
+    ///
+    /// # Errors
+    /// When a file is missing or unreadable, or names tokens that the tokenizer doesn't know.
+    pub fn load(folder: &Path, config: &TextConfig) -> Result<Self, TextError> {
+        let path = folder.join(&config.tokenizer);
+        let mut tokenizer = Tokenizer::from_file(&path)
+            .map_err(|error| TextError::File { path: path.clone(), reason: error.to_string() })?;
+        // Both would change a score behind the caller's back: padding is the scheduler's, truncation the caller's.
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| TextError::File { path: path.clone(), reason: error.to_string() })?;
+
+        let tokens = template::SpecialTokens::load(folder, config)?;
+        let known = |key: &'static str, token: &Option<String>| match token {
+            None => Ok(None),
+            Some(token) => tokenizer.token_to_id(token).map(Some).ok_or_else(|| TextError::Config {
+                key,
+                reason: format!("the tokenizer doesn't know the token {token:?}; write one of its vocabulary"),
+            }),
+        };
+        let beginning = known("text.bos_token", &tokens.bos)?;
+        let padding = known("text.pad_token", &tokens.pad)?.unwrap_or(0);
+        let step_mark = known("text.step_mark", &config.step_mark)?;
+        let step_end = config.step_end.clone().or_else(|| config.step_mark.clone());
+        if let (Some(end), Some(mark)) = (&config.step_end, &config.step_mark)
+            && !end.contains(mark.as_str())
+        {
+            return Err(TextError::Config {
+                key: "text.step_end",
+                reason: format!(
+                    "{end:?} doesn't hold the step mark {mark:?}; write what ends a step, the mark included"
+                ),
+            });
+        }
+        let retemplate = config.retemplate.as_ref().map(PolicyTemplate::markers).transpose()?;
+        Ok(Self {
+            end: tokens.eos.clone(),
+            padding_text: tokens.pad.clone(),
+            retemplate,
+            special_tokens: config.special_tokens.unwrap_or_else(|| config.render.adds_special_tokens()),
+            renderer: Renderer::load(folder, config, tokens)?,
+            tokenizer,
+            beginning,
+            padding,
+            step_mark,
+            step_end,
+            token_offsets: false,
+            reads_response: false,
+            max_tokens: config.max_tokens.get(),
+            truncation: config.truncation,
+        })
+    }
+
+    /// Notes, for every token of a response, the characters that it stands for; for heads that reward tokens.
+    #[must_use]
+    pub fn with_token_offsets(mut self, wanted: bool) -> Self {
+        self.token_offsets = wanted;
+        self
+    }
+
+    /// Refuses samples whose response can't be found among the tokens; for heads that read tokens or steps of it. A
+    /// head that reads one score after the whole text needs no more than the text.
+    #[must_use]
+    pub fn reading_response(mut self, wanted: bool) -> Self {
+        self.reads_response = wanted;
+        self
+    }
+
+    /// Writes a list of steps as one response, each ended as the model expects; `None` when the model reads no steps.
+    #[must_use]
+    pub fn join_steps(&self, steps: &[String]) -> Option<String> {
+        let end = self.step_end.as_deref()?;
+        Some(steps.iter().flat_map(|step| [step.as_str(), end]).collect())
+    }
+
+    /// The most tokens that a sample may have, special tokens included.
+    #[must_use]
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// The token id that fills short rows of a batch.
+    #[must_use]
+    pub fn padding_id(&self) -> u32 {
+        self.padding
+    }
+
+    /// Turns a sample into tokens; `truncation` overrides the manifest's policy.
+    ///
+    /// # Errors
+    /// When the template refuses the conversation, nothing is left to score, or the sample is longer than the model
+    /// takes and the policy doesn't allow (or can't do) the cut.
+    pub fn tokenize(&self, sample: &Sample, truncation: Option<Truncation>) -> Result<TokenizedInput, TextError> {
+        let options = TextOptions { truncation, ..TextOptions::default() };
+        self.tokenize_with(sample, options).map(|tokenized| tokenized.input)
+    }
+
+    /// Turns a sample into tokens as the manifest says, but for what `options` say.
+    ///
+    /// # Errors
+    /// As [`Self::tokenize`]; also when a token id is unknown, rendered text isn't in the template that the manifest
+    /// names, or is to end with a token that the model doesn't have; or when the response must be found and the template
+    /// changes it.
+    pub fn tokenize_with(&self, sample: &Sample, options: TextOptions) -> Result<Tokenized, TextError> {
+        let mut tokens = self.tokens(sample, options)?;
+        if self.reads_response {
+            tokens.need_response()?;
+        }
+        let doubled_beginning = self.fit(&mut tokens, options)?;
+        let input = tokens.into_input(self.step_mark).ok_or(TextError::NoTokens)?;
+        Ok(Tokenized { input, doubled_beginning })
+    }
+
+    /// A sample's tokens before anything is cut.
+    fn tokens(&self, sample: &Sample, options: TextOptions) -> Result<truncate::Tokens, TextError> {
+        let sample = self.prepare(sample, options.ending)?;
+        let tokens = match &*sample {
+            Sample::Tokens(ids) => self.known(ids)?,
+            Sample::Text(text) => self.encode(&self.renderer.callers_text(text), options)?,
+            Sample::Conversation(conversation) => self.encode(&self.renderer.render(conversation)?, options)?,
+            Sample::Pair(_) => return Err(TextError::Pair),
+        };
+        Ok(tokens)
+    }
+
+    /// Leaves one beginning-of-sequence token, says whether there were two, and cuts what is too long by the policy.
+    fn fit(&self, tokens: &mut truncate::Tokens, options: TextOptions) -> Result<bool, TextError> {
+        let doubled_beginning = self.beginning.is_some_and(|beginning| tokens.keep_one_leading(beginning));
+        let max_tokens = options.max_tokens.map_or(self.max_tokens, |most| most.get().min(self.max_tokens));
+        tokens.fit(max_tokens, options.truncation.unwrap_or(self.truncation))?;
+        Ok(doubled_beginning)
+    }
+
+    /// Gives rendered text its end, and takes it out of the policy's template.
+    fn prepare<'a>(&self, sample: &'a Sample, ending: Ending) -> Result<Cow<'a, Sample>, TextError> {
+        let Sample::Text(text) = sample else { return Ok(Cow::Borrowed(sample)) };
+        let text = match ending {
+            Ending::AsSent => Cow::Borrowed(text),
+            Ending::OneEos => Cow::Owned(self.end_once(text)?),
+        };
+        match &self.retemplate {
+            Some(markers) => markers.parse(text.text()).map(|parsed| Cow::Owned(Sample::Conversation(parsed))),
+            None => Ok(match text {
+                Cow::Borrowed(_) => Cow::Borrowed(sample),
+                Cow::Owned(text) => Cow::Owned(Sample::Text(text)),
+            }),
+        }
+    }
+
+    fn end_once(&self, text: &RenderedText) -> Result<RenderedText, TextError> {
+        let end = self.end.as_deref().filter(|end| !end.is_empty()).ok_or(TextError::NoEndToken)?;
+        let padding = self.padding_text.as_deref().filter(|padding| !padding.is_empty()).unwrap_or(end);
+        let mut bare = text.text();
+        while let Some(shorter) = bare.strip_suffix(end).or_else(|| bare.strip_suffix(padding)) {
+            bare = shorter;
+        }
+        let ended = RenderedText::new(format!("{bare}{end}")).map_err(|_| TextError::NoTokens)?;
+        Ok(match text.split() {
+            Some((prompt, _)) => ended.with_prompt(prompt),
+            None => ended,
+        })
+    }
+
+    fn known(&self, ids: &[u32]) -> Result<truncate::Tokens, TextError> {
+        match ids.iter().find(|id| self.tokenizer.id_to_token(**id).is_none()) {
+            Some(unknown) => Err(TextError::UnknownToken(*unknown)),
+            None => Ok(truncate::Tokens::of_caller(ids)),
+        }
+    }
+
+    fn encode(&self, rendered: &Rendered<'_>, options: TextOptions) -> Result<truncate::Tokens, TextError> {
+        let encoding = match rendered {
+            Rendered::Pair { prompt, response } => {
+                self.tokenizer.encode((prompt.as_str(), response.as_ref()), self.special_tokens)
+            }
+            Rendered::Single { text, .. } => {
+                self.tokenizer.encode(text.as_ref(), options.special_tokens.unwrap_or(self.special_tokens))
+            }
+        }
+        .map_err(|error| TextError::Tokenizer(error.to_string()))?;
+        Ok(truncate::Tokens::new(&encoding, rendered, self.token_offsets))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! Runs graphs: what a model computes, behind one small trait.
+//!
+//! [`Executor`] is all that the scheduler knows of a runtime: a batch of token ids goes in, one row for each sample
+//! and output comes out, padding removed. [`ort`] implements it with ONNX Runtime, [`fake`] without any graph.
+//! [`CausalExecutor`] runs causal models row by row; [`prefix`] shares on top of it what samples begin with.
+//! A [`Provider`] is the hardware path that a manifest asks for; [`libraries`] finds what those of GPUs need.
+
+mod batch;
+mod cancellation;
+mod causal;
+mod devices;
+mod error;
+pub mod fake;
+pub mod libraries;
+pub mod ort;
+pub mod prefix;
+mod profile;
+mod provider;
+pub mod telemetry;
+
+use karat_rules::domain::RowTensor;
+
+pub use batch::TokenBatch;
+pub use cancellation::{Cancellation, Registration};
+pub use causal::{CausalExecutor, CausalOutput, CausalRow, CausalShape, KeyValues, Numbers, Past, Read, ReadAt, Span};
+pub use devices::Devices;
+pub use error::RuntimeError;
+pub use profile::{BatchLimits, Shape, ShapeProfile};
+pub use provider::{Arena, CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};
+
+/// Something that runs a graph: one session, owned by one thread.
+pub trait Executor: Send {
+    /// Runs one forward pass; blocks until it is done or cancelled.
+    ///
+    /// Returns, for each sample in the batch's order, one tensor for each bound output in the binding's order, with
+    /// the batch axis and the positions of padding removed: `[B]` gives `[1]`, `[B, K]` gives `[K]`, `[B, S, V]`
+    /// gives `[Sᵢ, V]` for a sample of `Sᵢ` tokens.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Cancelled`] when `cancel` was used, another error when the pass failed. The executor can be
+    /// used again after either.
+    fn run(&mut self, batch: &TokenBatch, cancel: &Cancellation) -> Result<Vec<Vec<RowTensor>>, RuntimeError>;
+
+    /// Whether samples are padded to the longest of their batch.
+    fn pads(&self) -> bool {
+        true
+    }
+}
+
+/// How a graph's inputs and outputs are used: which input takes what, and which outputs are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphBinding {
+    /// The input that takes the token ids.
+    pub input_ids: String,
+    /// The input that marks tokens with 1 and padding with 0.
+    pub attention_mask: Option<String>,
+    /// The input that takes the segment of each token.
+    pub token_type_ids: Option<String>,
+    /// The input that takes the position of each token, counted from 0.
+    pub position_ids: Option<String>,
+    /// The wanted outputs, in the order in which an executor returns them; at least one.
+    pub outputs: Vec<String>,
+    /// The token id that fills up shorter samples.
+    pub pad_id: u32,
+}

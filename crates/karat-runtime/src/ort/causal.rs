@@ -1,0 +1,377 @@
+//! One session of a graph that follows the contract `rm-prefix/1`, at work.
+
+use std::{borrow::Cow, ops::Range, sync::Arc};
+
+use ::ort::{
+    session::{Session, SessionInputValue, SessionOutputs},
+    value::{PrimitiveTensorElementType, TensorRef},
+};
+use half::{bf16, f16};
+use karat_rules::{
+    domain::{ElementType, RowTensor},
+    numeric::log_probabilities,
+};
+
+use super::{
+    contract::{ATTN_BIAS, Contract, INPUT_IDS, POSITION_IDS, SCORE_POSITIONS},
+    executor::{Options, widened},
+    failure,
+};
+use crate::{
+    Cancellation, CausalExecutor, CausalOutput, CausalRow, CausalShape, KeyValues, Numbers, Past, Read, RuntimeError,
+};
+
+/// Runs one session; its buffers are kept from row to row.
+pub(super) struct OrtCausal {
+    session: Session,
+    contract: Contract,
+    outputs: Vec<String>,
+    /// Asks for the outputs alone.
+    reading: Arc<Options>,
+    /// Asks for the new keys and values as well.
+    keeping: Arc<Options>,
+    integers: IntegerBuffers,
+    floats: FloatBuffers,
+}
+
+#[derive(Default)]
+struct IntegerBuffers {
+    ids: Vec<i64>,
+    positions: Vec<i64>,
+    /// The tokens at which outputs are read, each once.
+    read: Vec<i64>,
+}
+
+/// Buffers in the number format of the graph.
+enum FloatBuffers {
+    Single(Buffers<f32>),
+    Half(Buffers<f16>),
+    Brain(Buffers<bf16>),
+}
+
+struct Buffers<T> {
+    bias: Vec<T>,
+    /// The past as the graph takes it, one tensor for each of the contract's inputs.
+    past: Vec<Vec<T>>,
+    /// What `past` was put together from: rows that continue the same tokens use it again.
+    assembled: Vec<Past>,
+}
+
+/// A number that keys and values are made of.
+trait Number: PrimitiveTensorElementType + Copy + std::fmt::Debug + 'static {
+    /// Added to the attention between a token and one that it doesn't see: so low that its weight is exactly 0, and
+    /// far enough from the format's end that adding to it doesn't overflow.
+    const UNSEEN: Self;
+    const SEEN: Self;
+
+    fn of(numbers: &Numbers) -> Option<&[Self]>;
+
+    fn wrap(numbers: Vec<Self>) -> Numbers;
+}
+
+impl Number for f32 {
+    const UNSEEN: Self = -1e9;
+    const SEEN: Self = 0.0;
+
+    fn of(numbers: &Numbers) -> Option<&[Self]> {
+        if let Numbers::Float32(numbers) = numbers { Some(numbers) } else { None }
+    }
+
+    fn wrap(numbers: Vec<Self>) -> Numbers {
+        Numbers::Float32(numbers.into())
+    }
+}
+
+impl Number for f16 {
+    const UNSEEN: Self = Self::from_f32_const(-3e4);
+    const SEEN: Self = Self::ZERO;
+
+    fn of(numbers: &Numbers) -> Option<&[Self]> {
+        if let Numbers::Float16(numbers) = numbers { Some(numbers) } else { None }
+    }
+
+    fn wrap(numbers: Vec<Self>) -> Numbers {
+        Numbers::Float16(numbers.into())
+    }
+}
+
+impl Number for bf16 {
+    const UNSEEN: Self = Self::from_f32_const(-1e9);
+    const SEEN: Self = Self::ZERO;
+
+    fn of(numbers: &Numbers) -> Option<&[Self]> {
+        if let Numbers::Bfloat16(numbers) = numbers { Some(numbers) } else { None }
+    }
+
+    fn wrap(numbers: Vec<Self>) -> Numbers {
+        Numbers::Bfloat16(numbers.into())
+    }
+}
+
+impl OrtCausal {
+    /// Takes a session of a graph; `outputs` are the names of those that are read, at least one.
+    pub(super) fn new(session: Session, contract: Contract, outputs: &[String]) -> Result<Self, RuntimeError> {
+        let known = |name: &String| contract.outputs.iter().any(|output| output.name == *name);
+        if let Some(unknown) = outputs.iter().find(|name| !known(name)) {
+            let names: Vec<&str> = contract.outputs.iter().map(|output| output.name.as_str()).collect();
+            return Err(RuntimeError::Binding {
+                found: format!("the graph reads no {unknown:?} at a token"),
+                wanted: format!("name one of: {}", names.join(", ")),
+            });
+        }
+        let options =
+            |names: &[String]| Options::new(names, &[]).map_err(|error| RuntimeError::Pass { cause: error.into() });
+        let floats = match contract.shape.element {
+            ElementType::Float16 => FloatBuffers::Half(Buffers::new(&contract)),
+            ElementType::Bfloat16 => FloatBuffers::Brain(Buffers::new(&contract)),
+            _ => FloatBuffers::Single(Buffers::new(&contract)),
+        };
+        Ok(Self {
+            reading: options(outputs)?,
+            keeping: options(&[outputs, &contract.present].concat())?,
+            outputs: outputs.to_vec(),
+            session,
+            contract,
+            integers: IntegerBuffers::default(),
+            floats,
+        })
+    }
+}
+
+impl CausalExecutor for OrtCausal {
+    fn forward(&mut self, row: &CausalRow, cancel: &Cancellation) -> Result<CausalOutput, RuntimeError> {
+        row.check(&self.contract.shape)?;
+        let options = if row.keep.is_empty() { &self.reading } else { &self.keeping };
+        let read = self.integers.fill(row);
+        let Self { session, contract, outputs, integers, floats, .. } = self;
+        let pass = Pass { contract, outputs, integers, options, row, read, cancel };
+        match floats {
+            FloatBuffers::Single(buffers) => pass.run(session, buffers),
+            FloatBuffers::Half(buffers) => pass.run(session, buffers),
+            FloatBuffers::Brain(buffers) => pass.run(session, buffers),
+        }
+    }
+
+    fn shape(&self) -> CausalShape {
+        self.contract.shape
+    }
+}
+
+impl IntegerBuffers {
+    /// Fills the buffers; gives, for each of the row's reads, its place among the tokens that are read.
+    fn fill(&mut self, row: &CausalRow) -> Vec<usize> {
+        // Ids come from a vocabulary, and positions from a length: both are far below the type's limit.
+        let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.ids.clear();
+        self.positions.clear();
+        for span in &row.spans {
+            self.ids.extend(span.tokens.iter().copied().map(i64::from));
+            self.positions.extend((span.position..span.position + span.tokens.len()).map(number));
+        }
+        let mut tokens: Vec<usize> = row.reads.iter().map(|read| read.at).collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        self.read.clear();
+        self.read.extend(tokens.iter().copied().map(number));
+        if tokens.is_empty() {
+            // A row that is only kept still computes one read, lest the graph meets an axis of length 0.
+            self.read.push(0);
+        }
+        row.reads.iter().map(|read| tokens.binary_search(&read.at).unwrap_or_default()).collect()
+    }
+}
+
+impl<T: Number> Buffers<T> {
+    fn new(contract: &Contract) -> Self {
+        Self { bias: Vec::new(), past: vec![Vec::new(); contract.past.len()], assembled: Vec::new() }
+    }
+
+    /// Writes which token sees which, as numbers of shape `[new, past + new]`.
+    fn mask(&mut self, row: &CausalRow) {
+        let (past, width) = (row.past_tokens(), row.past_tokens() + row.new_tokens());
+        self.bias.clear();
+        self.bias.resize(row.new_tokens() * width, T::UNSEEN);
+        let mut start = 0;
+        for span in &row.spans {
+            for at in start..start + span.tokens.len() {
+                let line = &mut self.bias[at * width..(at + 1) * width];
+                let (seen_past, seen_new) = line.split_at_mut(past);
+                span.sees_past.iter().for_each(|range| seen_past[range.clone()].fill(T::SEEN));
+                span.sees_new.iter().for_each(|range| seen_new[range.clone()].fill(T::SEEN));
+                seen_new[start..=at].fill(T::SEEN);
+            }
+            start += span.tokens.len();
+        }
+    }
+
+    /// Puts the past together as the graph takes it: one tensor `[KV, P, HD]` after another.
+    fn assemble(&mut self, past: &[Past], shape: &CausalShape) {
+        let same = self.assembled.len() == past.len() && self.assembled.iter().zip(past).all(|(a, b)| a.is(b));
+        if same {
+            return;
+        }
+        let tokens: usize = past.iter().map(|part| part.range.len()).sum();
+        for (tensor, buffer) in self.past.iter_mut().enumerate() {
+            buffer.clear();
+            buffer.reserve_exact(shape.kv_heads * tokens * shape.head_dim);
+            for head in 0..shape.kv_heads {
+                for part in past {
+                    let numbers = T::of(part.values.numbers()).unwrap_or_default();
+                    let first = (tensor * shape.kv_heads + head) * part.values.tokens();
+                    let at = |token: usize| (first + token) * shape.head_dim;
+                    buffer.extend_from_slice(&numbers[at(part.range.start)..at(part.range.end)]);
+                }
+            }
+        }
+        self.assembled = past.to_vec();
+    }
+}
+
+/// A tensor that borrows its numbers.
+fn view<'a, T, const N: usize>(axes: [usize; N], numbers: &'a [T]) -> Result<SessionInputValue<'a>, RuntimeError>
+where
+    T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
+{
+    let tensor = TensorRef::from_array_view((axes, numbers));
+    tensor.map(SessionInputValue::from).map_err(|error| RuntimeError::Pass { cause: error.into() })
+}
+
+/// An output: one line of numbers for each token that is read.
+struct Table<'a> {
+    shape: Vec<i64>,
+    numbers: Cow<'a, [f32]>,
+    width: usize,
+}
+
+/// One row on its way through the session.
+struct Pass<'a> {
+    contract: &'a Contract,
+    outputs: &'a [String],
+    integers: &'a IntegerBuffers,
+    options: &'a Arc<Options>,
+    row: &'a CausalRow,
+    /// For each read, its line in the outputs.
+    read: Vec<usize>,
+    cancel: &'a Cancellation,
+}
+
+impl Pass<'_> {
+    fn run<T: Number>(&self, session: &mut Session, buffers: &mut Buffers<T>) -> Result<CausalOutput, RuntimeError> {
+        let shape = &self.contract.shape;
+        buffers.mask(self.row);
+        // Keys and values that are wanted whole are in the graph's own order already.
+        let whole = match self.row.past.as_slice() {
+            [only] if only.range == (0..only.values.tokens()) => T::of(only.values.numbers()),
+            _ => None,
+        };
+        if whole.is_none() {
+            buffers.assemble(&self.row.past, shape);
+        }
+        let IntegerBuffers { ids, positions, read } = self.integers;
+        let (new, past) = (ids.len(), self.row.past_tokens());
+        let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
+            (INPUT_IDS.into(), view([1, new], ids)?),
+            (POSITION_IDS.into(), view([1, new], positions)?),
+            (SCORE_POSITIONS.into(), view([read.len()], read)?),
+            (ATTN_BIAS.into(), view([1, 1, new, past + new], &buffers.bias)?),
+        ];
+        let size = shape.kv_heads * past * shape.head_dim;
+        for (index, (name, assembled)) in self.contract.past.iter().zip(&buffers.past).enumerate() {
+            let numbers = whole.map_or(assembled.as_slice(), |whole| &whole[index * size..(index + 1) * size]);
+            inputs.push((name.into(), view([1, shape.kv_heads, past, shape.head_dim], numbers)?));
+        }
+        let failed = |error| failure::explain(error, 1, past + new, self.cancel);
+        let results = self.options.run(session, inputs, self.cancel, failed)?;
+        Ok(CausalOutput { reads: self.read(&results)?, kept: self.kept::<T>(&results)? })
+    }
+
+    /// Takes the reads out of the outputs.
+    fn read(&self, results: &SessionOutputs<'_>) -> Result<Vec<RowTensor>, RuntimeError> {
+        let mut tables: Vec<Option<Table<'_>>> = self.outputs.iter().map(|_| None).collect();
+        let mut reads = Vec::with_capacity(self.row.reads.len());
+        for (wish, line) in self.row.reads.iter().zip(&self.read) {
+            let (Some(name), Some(table)) = (self.outputs.get(wish.output), tables.get_mut(wish.output)) else {
+                let reason = format!("output {} of {} is wanted", wish.output, self.outputs.len());
+                return Err(RuntimeError::Row { reason });
+            };
+            let table = match table {
+                Some(table) => table,
+                None => table.insert(self.table(results, name)?),
+            };
+            let line = &table.numbers[line * table.width..(line + 1) * table.width];
+            let mismatch = || self.mismatch(name, &table.shape);
+            let values = match &wish.what {
+                Read::Numbers => line.to_vec(),
+                Read::LogProbabilities(columns) => log_probabilities(line, columns).ok_or_else(mismatch)?,
+            };
+            reads.push(RowTensor::new(vec![values.len()], values).ok_or_else(mismatch)?);
+        }
+        Ok(reads)
+    }
+
+    fn table<'a>(&self, results: &'a SessionOutputs<'_>, name: &str) -> Result<Table<'a>, RuntimeError> {
+        let (shape, numbers) = widened(self.tensor(results, name)?)?;
+        match shape.as_slice() {
+            [rows, _] if usize::try_from(*rows) == Ok(self.integers.read.len()) => {
+                let width = numbers.len() / self.integers.read.len();
+                Ok(Table { shape, numbers, width })
+            }
+            _ => Err(self.mismatch(name, &shape)),
+        }
+    }
+
+    /// Takes the wanted keys and values out of what the graph computed.
+    fn kept<T: Number>(&self, results: &SessionOutputs<'_>) -> Result<Vec<Arc<KeyValues>>, RuntimeError> {
+        let ranges = &self.row.keep;
+        let shape = &self.contract.shape;
+        let new = self.row.new_tokens();
+        let mut kept: Vec<Vec<T>> =
+            ranges.iter().map(|range| Vec::with_capacity(shape.numbers_per_token() * range.len())).collect();
+        if ranges.is_empty() {
+            return Ok(Vec::new());
+        }
+        for name in &self.contract.present {
+            let (found, numbers) = self
+                .tensor(results, name)?
+                .try_extract_tensor::<T>()
+                .map_err(|error| RuntimeError::Pass { cause: error.into() })?;
+            if numbers.len() != shape.kv_heads * new * shape.head_dim {
+                return Err(self.mismatch(name, found));
+            }
+            for head in 0..shape.kv_heads {
+                let at = |token: usize| (head * new + token) * shape.head_dim;
+                for (range, kept) in ranges.iter().zip(&mut kept) {
+                    kept.extend_from_slice(&numbers[at(range.start)..at(range.end)]);
+                }
+            }
+        }
+        let values = |(range, numbers): (&Range<usize>, Vec<T>)| {
+            KeyValues::new(shape, range.len(), T::wrap(numbers)).map(Arc::new)
+        };
+        let lost = || RuntimeError::Pass { cause: "keys and values of another number came out".into() };
+        ranges.iter().zip(kept).map(values).collect::<Option<Vec<_>>>().ok_or_else(lost)
+    }
+
+    fn tensor<'a>(
+        &self,
+        results: &'a SessionOutputs<'_>,
+        name: &str,
+    ) -> Result<&'a ::ort::value::DynValue, RuntimeError> {
+        results
+            .get(name)
+            .ok_or_else(|| RuntimeError::Pass { cause: format!("the output {name:?} did not come").into() })
+    }
+
+    fn mismatch(&self, name: &str, found: &[i64]) -> RuntimeError {
+        RuntimeError::Shape {
+            name: name.to_owned(),
+            found: found.to_vec(),
+            samples: self.integers.read.len(),
+            tokens: self.row.new_tokens(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges that happen to hold one")]
+mod tests;

@@ -1,0 +1,225 @@
+//! Executors on graphs whose results can be worked out by hand.
+
+use std::{num::NonZeroUsize, path::Path};
+
+use karat_rules::domain::{Cut, TokenizedInput};
+
+use super::*;
+use crate::{
+    Provider,
+    ort::{
+        Graph, GraphFile,
+        testing::{BOOL, FLOAT, FLOAT16, GraphWriter, INT32, INT64, library},
+    },
+};
+
+fn input(ids: &[u32]) -> Arc<TokenizedInput> {
+    // The second half of each sample is its second segment.
+    let segments = (0..ids.len()).map(|at| u32::from(at >= ids.len() / 2)).collect();
+    Arc::new(TokenizedInput::new(ids.to_vec(), segments, 0..ids.len(), Cut::default()).unwrap())
+}
+
+fn batch(samples: &[&[u32]]) -> TokenBatch {
+    TokenBatch::new(samples.iter().map(|ids| input(ids)).collect()).unwrap()
+}
+
+fn open(path: &Path) -> Graph {
+    library().open(&GraphFile { path, providers: &[Provider::Cpu] }).unwrap()
+}
+
+fn binding(outputs: &[&str]) -> GraphBinding {
+    GraphBinding {
+        input_ids: "input_ids".to_owned(),
+        attention_mask: Some("attention_mask".to_owned()),
+        token_type_ids: Some("token_type_ids".to_owned()),
+        position_ids: Some("position_ids".to_owned()),
+        outputs: outputs.iter().map(|&name| name.to_owned()).collect(),
+        pad_id: 77,
+    }
+}
+
+/// A graph whose outputs show what each input was fed, in every shape that heads read.
+fn mirror(integers: i32) -> GraphWriter {
+    let axes = &["batch", "tokens"];
+    let to_float = [("to", i64::from(FLOAT))];
+    let mut graph =
+        GraphWriter::default().integers("last", &[2]).integers("first", &[1]).floats("unused", &[1], &[0.0]);
+    for name in ["input_ids", "attention_mask", "token_type_ids", "position_ids"] {
+        graph = graph.input(name, integers, axes).node("Cast", &[name], &format!("{name}_float"), &to_float).node(
+            "Unsqueeze",
+            &[&format!("{name}_float"), "last"],
+            &format!("{name}_column"),
+            &[],
+        );
+    }
+    graph
+        .node("Mul", &["input_ids_float", "attention_mask_float"], "masked", &[])
+        .node("ReduceSum", &["masked", "first"], "sum", &[("keepdims", 0)])
+        .node("ReduceSum", &["masked", "first"], "column", &[("keepdims", 1)])
+        .node("Concat", &["column", "column"], "pair", &[("axis", 1)])
+        .node("Cast", &["pair"], "half", &[("to", i64::from(FLOAT16))])
+        .node(
+            "Concat",
+            &["input_ids_column", "attention_mask_column", "token_type_ids_column", "position_ids_column"],
+            "fed",
+            &[("axis", 2)],
+        )
+        .node("Identity", &["input_ids_float"], "ids", &[])
+        .output("sum", FLOAT, &["batch"])
+        .output("pair", FLOAT, &["batch", "2"])
+        .output("half", FLOAT16, &["batch", "2"])
+        .output("fed", FLOAT, &["batch", "tokens", "4"])
+        .output("ids", FLOAT, axes)
+}
+
+/// A graph that would run for hours: a loop of 2^40 steps.
+fn endless() -> GraphWriter {
+    let body = GraphWriter::default()
+        .input("step", INT64, &[])
+        .input("condition", BOOL, &[])
+        .input("carried", FLOAT, &["batch", "tokens"])
+        .node("Identity", &["condition"], "go_on", &[])
+        .node("Abs", &["carried"], "next", &[])
+        .output("go_on", BOOL, &[])
+        .output("next", FLOAT, &["batch", "tokens"]);
+    GraphWriter::default()
+        .input("input_ids", INT64, &["batch", "tokens"])
+        .integers("steps", &[1 << 40])
+        .node("Cast", &["input_ids"], "start", &[("to", i64::from(FLOAT))])
+        .control("Loop", &["steps", "", "start"], "scores", &[("body", &body)])
+        .output("scores", FLOAT, &["batch", "tokens"])
+}
+
+fn row(shape: &[usize], values: &[f32]) -> RowTensor {
+    RowTensor::new(shape.to_vec(), values.to_vec()).unwrap()
+}
+
+#[test]
+fn each_sample_gets_its_own_rows_without_padding() {
+    for integers in [INT64, INT32] {
+        let (_folder, path) = mirror(integers).write();
+        let mut executor =
+            open(&path).executor(&binding(&["fed", "sum", "pair", "half", "ids"]), NonZeroUsize::MIN).unwrap();
+        let long = [
+            row(&[3, 4], &[5.0, 1.0, 0.0, 0.0, 6.0, 1.0, 1.0, 1.0, 7.0, 1.0, 1.0, 2.0]),
+            row(&[1], &[18.0]),
+            row(&[2], &[18.0, 18.0]),
+            row(&[2], &[18.0, 18.0]),
+            row(&[3], &[5.0, 6.0, 7.0]),
+        ];
+        let short = [
+            row(&[1, 4], &[9.0, 1.0, 1.0, 0.0]),
+            row(&[1], &[9.0]),
+            row(&[2], &[9.0, 9.0]),
+            row(&[2], &[9.0, 9.0]),
+            row(&[1], &[9.0]),
+        ];
+        // Twice, growing and shrinking: nothing of an earlier batch may be left in the buffers.
+        for _ in 0..2 {
+            let rows = executor.run(&batch(&[&[9], &[5, 6, 7]]), &Cancellation::new()).unwrap();
+            assert_eq!(rows, [short.to_vec(), long.to_vec()]);
+            let rows = executor.run(&batch(&[&[9]]), &Cancellation::new()).unwrap();
+            assert_eq!(rows, [short.to_vec()]);
+        }
+    }
+}
+
+#[test]
+fn shorter_samples_are_filled_up_with_the_padding_token() {
+    // One output whose token axis bears another name: taken as it is, padding included.
+    let (_folder, path) = GraphWriter::default()
+        .input("input_ids", INT64, &["batch", "tokens"])
+        .node("Cast", &["input_ids"], "ids", &[("to", i64::from(FLOAT))])
+        .output("ids", FLOAT, &["batch", "labels"])
+        .write();
+    let only_ids = GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["ids"]) };
+    let mut executor = open(&path).executor(&only_ids, NonZeroUsize::MIN).unwrap();
+    let rows = executor.run(&batch(&[&[1, 2, 3], &[4]]), &Cancellation::new()).unwrap();
+    assert_eq!(rows[1], [row(&[3], &[4.0, 77.0, 77.0])]);
+}
+
+#[test]
+fn a_large_pass_gives_the_same_numbers() {
+    let (_folder, path) = mirror(INT64).write();
+    let mut executor = open(&path).executor(&binding(&["sum"]), NonZeroUsize::MIN).unwrap();
+    let ids = vec![1; LARGE_PASS.isqrt() + 1];
+    let rows = executor.run(&batch(&[&ids]), &Cancellation::new()).unwrap();
+    #[expect(clippy::cast_precision_loss, reason = "a small whole number")]
+    let expected = ids.len() as f32;
+    assert_eq!(rows, [[row(&[1], &[expected])]]);
+}
+
+#[test]
+fn a_cancelled_pass_leaves_the_session_usable() {
+    let (_folder, path) = mirror(INT64).write();
+    let mut executor = open(&path).executor(&binding(&["sum"]), NonZeroUsize::MIN).unwrap();
+    let cancelled = Cancellation::new();
+    cancelled.cancel();
+    assert!(matches!(executor.run(&batch(&[&[1]]), &cancelled), Err(RuntimeError::Cancelled)));
+    assert!(executor.run(&batch(&[&[1]]), &Cancellation::new()).is_ok());
+}
+
+#[test]
+fn a_running_pass_can_be_stopped_from_another_thread() {
+    let (_folder, path) = endless().write();
+    let only_ids =
+        GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["scores"]) };
+    let mut executor = open(&path).executor(&only_ids, NonZeroUsize::MIN).unwrap();
+    let cancellation = Cancellation::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| cancellation.cancel());
+        assert!(matches!(executor.run(&batch(&[&[1]]), &cancellation), Err(RuntimeError::Cancelled)));
+    });
+}
+
+/// A graph that needs 2^45 bytes for each token.
+fn greedy() -> GraphWriter {
+    GraphWriter::default()
+        .input("input_ids", INT64, &["batch", "tokens"])
+        .integers("sizes", &[1 << 20, 1 << 23, 1, 1])
+        .integers("axes", &[0, 1])
+        .node("Cast", &["input_ids"], "ids", &[("to", i64::from(FLOAT))])
+        .node("Expand", &["ids", "sizes"], "many", &[])
+        .node("ReduceMax", &["many"], "most", &[("keepdims", 0)])
+        .node("Mul", &["ids", "most"], "scores", &[])
+        .output("scores", FLOAT, &["batch", "tokens"])
+}
+
+#[test]
+fn a_pass_that_memory_does_not_hold_is_told_from_a_failed_one() {
+    let (_folder, path) = greedy().write();
+    let only_ids =
+        GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["scores"]) };
+    let mut executor = open(&path).executor(&only_ids, NonZeroUsize::MIN).unwrap();
+    for _ in 0..2 {
+        let error = executor.run(&batch(&[&[1, 2, 3], &[4]]), &Cancellation::new()).unwrap_err();
+        assert!(matches!(error, RuntimeError::OutOfMemory { samples: 2, tokens: 3, .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_binding_that_does_not_fit_names_what_does() {
+    let (_folder, path) = mirror(INT64).write();
+    let graph = open(&path);
+    let message = |binding: &GraphBinding| graph.executor(binding, NonZeroUsize::MIN).err().unwrap().to_string();
+    for (wrong, part) in [
+        (binding(&["logits"]), "name one of: sum, pair, half, fed, ids"),
+        (binding(&[]), "no output"),
+        (GraphBinding { input_ids: "tokens".to_owned(), ..binding(&["sum"]) }, "\"tokens\""),
+        (GraphBinding { position_ids: None, ..binding(&["sum"]) }, "nothing feeds the input position_ids"),
+    ] {
+        assert!(message(&wrong).contains(part), "{}", message(&wrong));
+    }
+}
+
+#[test]
+fn a_graph_of_fixed_shape_is_refused() {
+    let (_folder, path) = GraphWriter::default()
+        .input("input_ids", INT64, &["1", "128"])
+        .node("Cast", &["input_ids"], "ids", &[("to", i64::from(FLOAT))])
+        .output("ids", FLOAT, &["1", "128"])
+        .write();
+    let only_ids = GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["ids"]) };
+    let error = open(&path).executor(&only_ids, NonZeroUsize::MIN).err().unwrap().to_string();
+    assert!(error.contains("dynamic axes"), "{error}");
+}

@@ -1,0 +1,428 @@
+//! A graph's file, opened.
+
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use ::ort::{
+    ErrorCode,
+    session::{Session, builder::GraphOptimizationLevel},
+    value::{Outlet, TensorElementType, ValueType},
+};
+use karat_rules::domain::{Dimension, ElementType, GraphSignature, TensorSpec};
+
+use super::{
+    Library,
+    causal::OrtCausal,
+    contract::Contract,
+    device::{DeviceExecutor, Memory},
+    engines::{Engines, Platform, WeightFile},
+    executor::OrtExecutor,
+    inspect::{self, Inspection},
+    preload::preload,
+    proto, provider,
+    weights::SharedWeights,
+};
+use crate::{
+    CausalExecutor, CausalShape, CudaOptions, Executor, GraphBinding, Provider, ProviderKind, RuntimeError,
+    ShapeProfile, SkippedProvider, TensorrtOptions,
+    libraries::{Places, Survey},
+};
+
+/// Which graph to open, and on what.
+#[derive(Debug, Clone, Copy)]
+pub struct GraphFile<'a> {
+    /// The ONNX file.
+    pub path: &'a Path,
+    /// The providers in order of preference. One that can't start is passed over only when another follows it.
+    pub providers: &'a [Provider],
+}
+
+/// A graph that can be run.
+#[derive(Debug)]
+pub struct Graph {
+    source: Source,
+    skipped: Vec<SkippedProvider>,
+    inspection: Inspection,
+    signature: GraphSignature,
+    /// The contract for sharing prefixes, where the graph follows it.
+    contract: Option<Contract>,
+    weight_bytes: u64,
+    /// The session that the graph was opened with, until an executor takes it over.
+    opening: Mutex<Option<Session>>,
+    /// How many sessions were given out.
+    sessions: AtomicUsize,
+}
+
+/// What every session of a graph is made from.
+#[derive(Debug)]
+struct Source {
+    library: Library,
+    path: PathBuf,
+    provider: Provider,
+    inputs: Vec<String>,
+    /// The providers that the manifest names behind this one.
+    behind: Vec<Provider>,
+    /// Where TensorRT keeps what it builds.
+    engines: Option<Engines>,
+    /// Held once for all sessions, where they run on the processor.
+    weights: Option<SharedWeights>,
+}
+
+/// One thread a session is what a crowd of requests runs on, so the opening session is made to be reused there.
+const OPENING_THREADS: NonZeroUsize = NonZeroUsize::MIN;
+
+impl Graph {
+    pub(super) fn open(library: &Library, file: &GraphFile<'_>) -> Result<Self, RuntimeError> {
+        let model = inspect::read(file.path)?;
+        let inspection = inspect::inspect(&model);
+        let mut skipped = Vec::new();
+        for (number, provider) in file.providers.iter().enumerate() {
+            let behind = file.providers.get(number + 1..).unwrap_or_default();
+            let weights = match provider {
+                // A causal model runs on one session, or two where it writes as well: what each packs of the weights
+                // is less than a copy to lend, and the rest stays in the file's pages.
+                Provider::Cpu if !Contract::is_claimed(&inspection.metadata) => {
+                    Some(SharedWeights::read(&model, file.path)?)
+                }
+                Provider::Cpu | Provider::Cuda(_) | Provider::Tensorrt(_) => None,
+            };
+            let source = Source {
+                library: library.clone(),
+                path: file.path.to_owned(),
+                provider: provider.clone(),
+                inputs: inspection.inputs.clone(),
+                behind: behind.to_vec(),
+                engines: engines(library, provider, &model, file.path),
+                weights,
+            };
+            match source.start(OPENING_THREADS, 0) {
+                Ok(session) => {
+                    let signature = GraphSignature {
+                        inputs: session.inputs().iter().map(specification).collect(),
+                        outputs: session.outputs().iter().map(specification).collect(),
+                    };
+                    let contract = Contract::read(&inspection.metadata, &signature)?;
+                    return Ok(Self {
+                        source,
+                        skipped,
+                        inspection,
+                        signature,
+                        contract,
+                        weight_bytes: WeightFile::total(&model, file.path),
+                        opening: Mutex::new(Some(session)),
+                        sessions: AtomicUsize::new(0),
+                    });
+                }
+                Err(RuntimeError::Provider { provider, reason, .. }) if !behind.is_empty() => {
+                    tracing::warn!(graph = %file.path.display(), %provider, %reason, "provider skipped");
+                    skipped.push(SkippedProvider { provider, reason });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(RuntimeError::NoProvider)
+    }
+
+    /// What the graph takes and gives.
+    #[must_use]
+    pub fn signature(&self) -> &GraphSignature {
+        &self.signature
+    }
+
+    /// The provider that really runs.
+    #[must_use]
+    pub fn provider(&self) -> ProviderKind {
+        self.source.provider.kind()
+    }
+
+    /// How many GPUs it runs on; 1 for the processor.
+    #[must_use]
+    pub fn devices(&self) -> NonZeroUsize {
+        self.source.provider.devices()
+    }
+
+    /// The shapes that it takes, if it doesn't take all.
+    #[must_use]
+    pub fn profile(&self) -> Option<&ShapeProfile> {
+        self.source.provider.profile()
+    }
+
+    /// How many bytes its weights take, by the sizes of its files.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+
+    /// The providers that were preferred to the one that runs, each with why it can't start.
+    #[must_use]
+    pub fn skipped(&self) -> &[SkippedProvider] {
+        &self.skipped
+    }
+
+    /// The operators that quantise activations over the whole batch; empty for most graphs.
+    ///
+    /// With any of them a sample's score depends on what it is batched with, unless it runs alone and unpadded.
+    #[must_use]
+    pub fn dynamic_quantisation(&self) -> &[String] {
+        &self.inspection.dynamic_quantisation
+    }
+
+    /// Whether a score is the same whatever it is batched with.
+    #[must_use]
+    pub fn is_batch_invariant(&self) -> bool {
+        self.inspection.dynamic_quantisation.is_empty()
+    }
+
+    /// A session of its own for one worker, computing on `threads` threads. Where there are several GPUs, sessions
+    /// take turns among them.
+    ///
+    /// # Errors
+    /// When the binding doesn't fit the graph, or another session can't start.
+    pub fn executor(&self, binding: &GraphBinding, threads: NonZeroUsize) -> Result<Box<dyn Executor>, RuntimeError> {
+        let turn = self.next_turn();
+        let session = self.session(threads, turn)?;
+        let (devices, captures) = match &self.source.provider {
+            Provider::Cpu => return Ok(Box::new(OrtExecutor::new(session, &self.signature, binding)?)),
+            Provider::Cuda(options) => {
+                // Rounding a shape pads it, which such a graph's scores depend on.
+                let captures = (options.cuda_graph && self.is_batch_invariant()).then_some(options.longest);
+                (&options.devices, captures)
+            }
+            Provider::Tensorrt(options) => (&options.devices, None),
+        };
+        let memory = Memory::Gpu(devices.of_session(turn));
+        Ok(Box::new(DeviceExecutor::new(session, &self.signature, binding, memory, captures)?))
+    }
+
+    /// The measures of the model, where the graph follows the contract for sharing prefixes, `rm-prefix/1`.
+    #[must_use]
+    pub fn causal_shape(&self) -> Option<CausalShape> {
+        self.contract.as_ref().map(|contract| contract.shape)
+    }
+
+    /// The token that a causal model takes for padding, if its exporter says so: its score stands at the last token
+    /// that is another one.
+    #[must_use]
+    pub fn causal_pad_id(&self) -> Option<u32> {
+        self.contract.as_ref().and_then(|contract| contract.pad_id)
+    }
+
+    /// The outputs that a causal model gives at each token that is read, of shape `[positions, width]`.
+    #[must_use]
+    pub fn causal_outputs(&self) -> &[TensorSpec] {
+        self.contract.as_ref().map_or(&[], |contract| &contract.outputs)
+    }
+
+    /// A session of its own for one worker of a causal model, computing on `threads` threads and reading `outputs`.
+    ///
+    /// # Errors
+    /// When the graph doesn't follow the contract for sharing prefixes, has no such output, or another session can't
+    /// start.
+    pub fn causal_executor(
+        &self,
+        outputs: &[String],
+        threads: NonZeroUsize,
+    ) -> Result<Box<dyn CausalExecutor>, RuntimeError> {
+        let contract = self.contract.clone().ok_or_else(|| RuntimeError::Binding {
+            found: "the graph doesn't say that it follows the contract rm-prefix/1".to_owned(),
+            wanted: "export it with karat's exporter, or use a head that needs no causal model".to_owned(),
+        })?;
+        if threads != OPENING_THREADS {
+            // Nobody will take it over, and it holds all weights.
+            drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+        Ok(Box::new(OrtCausal::new(self.session(threads, self.next_turn())?, contract, outputs)?))
+    }
+
+    /// How many sessions were asked for before.
+    fn next_turn(&self) -> usize {
+        self.sessions.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The session number `turn`.
+    fn session(&self, threads: NonZeroUsize, turn: usize) -> Result<Session, RuntimeError> {
+        let reusable = if threads == OPENING_THREADS && self.source.device(turn) == self.source.device(0) {
+            self.opening.lock().unwrap_or_else(PoisonError::into_inner).take()
+        } else {
+            None
+        };
+        match reusable {
+            Some(session) => Ok(session),
+            None => self.source.start(threads, turn),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn new_session(&self) -> Result<Session, RuntimeError> {
+        self.source.start(OPENING_THREADS, 0)
+    }
+}
+
+impl Library {
+    /// Whether loading the graph will first build engines, which takes minutes.
+    ///
+    /// # Errors
+    /// When the file is no graph.
+    pub fn must_build(&self, file: &GraphFile<'_>) -> Result<bool, RuntimeError> {
+        let Some(provider) = file.providers.iter().find(|provider| provider.kind() == ProviderKind::Tensorrt) else {
+            return Ok(false);
+        };
+        let survey = Survey::take(&Places::of_this_machine(Some(self.path())));
+        if survey.missing(ProviderKind::Tensorrt).next().is_some() {
+            return Ok(false);
+        }
+        let model = inspect::read(file.path)?;
+        Ok(engines(self, provider, &model, file.path).is_some_and(|engines| !engines.are_built()))
+    }
+}
+
+fn engines(library: &Library, provider: &Provider, model: &proto::Model, path: &Path) -> Option<Engines> {
+    let Provider::Tensorrt(options) = provider else { return None };
+    let survey = Survey::take(&Places::of_this_machine(Some(library.path())));
+    let platform = Platform::here(&survey, library.build_info());
+    Some(Engines::of(path, &WeightFile::all(model, path), options, &platform))
+}
+
+impl Source {
+    /// Starts session number `turn`.
+    fn start(&self, threads: NonZeroUsize, turn: usize) -> Result<Session, RuntimeError> {
+        let unavailable = |error| provider::explain(self.provider.kind(), error, self.library.path());
+        let unloadable = |error: ::ort::Error| RuntimeError::Graph { path: self.path.clone(), cause: error.into() };
+        let mut builder = Session::builder(&self.library.environment)
+            .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::All)?))
+            .and_then(|builder| Ok(builder.with_intra_threads(threads.get())?))
+            // Threads that spin from one operator to the next make a pass on two cores 1.1 times as fast. They must
+            // stop with the pass: those that spin on burn the cores that the server and other sessions need.
+            .and_then(|builder| Ok(builder.with_intra_op_spinning(threads.get() > 1)?))
+            .and_then(|builder| Ok(builder.with_config_entry("session.force_spinning_stop", "1")?))
+            .map_err(unloadable)?;
+        preload(self.provider.kind(), self.library.path());
+        let registration = provider::Registration {
+            device: self.device(turn),
+            inputs: &self.inputs,
+            engines: self.engines.as_ref().and_then(Engines::prepare),
+            behind: &self.behind,
+        };
+        let dispatches = provider::dispatch(&self.provider, &registration);
+        if !dispatches.is_empty() {
+            builder = builder.with_execution_providers(dispatches).map_err(|error| unavailable(error.into()))?;
+        }
+        if self.provider.kind() == ProviderKind::Tensorrt && !registration.allows_processor() {
+            builder = builder.with_disable_cpu_fallback().map_err(|error| unavailable(error.into()))?;
+        }
+        if let Some(weights) = &self.weights {
+            builder = weights.lend(builder).map_err(unloadable)?;
+        }
+        let session =
+            builder.commit_from_file(&self.path).map_err(|error| match (&self.provider, error.code()) {
+                (Provider::Cpu, _)
+                | (
+                    _,
+                    ErrorCode::InvalidGraph | ErrorCode::InvalidProtobuf | ErrorCode::NoModel | ErrorCode::NoSuchFile,
+                ) => unloadable(error),
+                // A GPU is first touched here: a driver or device that is missing shows now.
+                _ => unavailable(error),
+            })?;
+        if let Some(engines) = &self.engines {
+            engines.complete();
+        }
+        Ok(session)
+    }
+
+    fn device(&self, turn: usize) -> u32 {
+        match &self.provider {
+            Provider::Cpu => 0,
+            Provider::Cuda(CudaOptions { devices, .. }) | Provider::Tensorrt(TensorrtOptions { devices, .. }) => {
+                devices.of_session(turn)
+            }
+        }
+    }
+}
+
+fn specification(outlet: &Outlet) -> TensorSpec {
+    let (element, shape) = match outlet.dtype() {
+        ValueType::Tensor { ty, shape, dimension_symbols } => {
+            let element = match ty {
+                TensorElementType::Float32 => ElementType::Float32,
+                TensorElementType::Float16 => ElementType::Float16,
+                TensorElementType::Bfloat16 => ElementType::Bfloat16,
+                TensorElementType::Int64 => ElementType::Int64,
+                TensorElementType::Int32 => ElementType::Int32,
+                _ => ElementType::Other,
+            };
+            let shape = shape
+                .iter()
+                .zip(dimension_symbols.iter())
+                .map(|(&size, symbol)| match usize::try_from(size) {
+                    Ok(size) => Dimension::Fixed(size),
+                    Err(_) => Dimension::Dynamic(symbol.to_string()),
+                })
+                .collect();
+            (element, shape)
+        }
+        _ => (ElementType::Other, Vec::new()),
+    };
+    TensorSpec { name: outlet.name().to_owned(), element, shape }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{FLOAT, GraphWriter, INT64, library},
+        *,
+    };
+
+    fn graph() -> GraphWriter {
+        GraphWriter::default()
+            .input("input_ids", INT64, &["batch", "tokens"])
+            .node("Cast", &["input_ids"], "scores", &[("to", i64::from(FLOAT))])
+            .output("scores", FLOAT, &["batch", "tokens"])
+    }
+
+    fn open(providers: &[Provider]) -> Result<Graph, RuntimeError> {
+        let (_folder, path) = graph().write();
+        library().open(&GraphFile { path: &path, providers })
+    }
+
+    #[test]
+    fn the_signature_is_read_from_the_file() {
+        let graph = open(&[Provider::Cpu]).unwrap();
+        assert_eq!(graph.signature().inputs[0].to_string(), "input_ids int64[batch, tokens]");
+        assert_eq!(graph.signature().outputs[0].to_string(), "scores float32[batch, tokens]");
+        assert_eq!(graph.provider(), ProviderKind::Cpu);
+        assert!(graph.skipped().is_empty() && graph.is_batch_invariant());
+    }
+
+    #[test]
+    fn a_provider_that_can_not_start_is_an_error_unless_another_follows() {
+        // The library of `make setup` is the processor's, so CUDA can't start from it on any machine.
+        let cuda = || Provider::Cuda(CudaOptions::default());
+        let error = open(&[cuda()]).unwrap_err().to_string();
+        assert!(error.contains("\"cuda\"") && error.contains(".so"), "names the library: {error}");
+        let graph = open(&[Provider::Cpu, cuda()]).unwrap();
+        assert_eq!(graph.provider(), ProviderKind::Cpu);
+
+        let graph = open(&[cuda(), ProviderKind::Tensorrt.into(), Provider::Cpu]).unwrap();
+        assert_eq!(graph.provider(), ProviderKind::Cpu);
+        let skipped: Vec<_> = graph.skipped().iter().map(|skipped| skipped.provider).collect();
+        assert_eq!(skipped, [ProviderKind::Cuda, ProviderKind::Tensorrt]);
+        assert!(graph.skipped().iter().all(|skipped| skipped.reason.contains(".so")), "{:?}", graph.skipped());
+        assert!(matches!(open(&[]), Err(RuntimeError::NoProvider)));
+    }
+
+    #[test]
+    fn a_file_that_is_no_graph_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for path in [file.path(), Path::new("/nowhere/model.onnx")] {
+            let result = library().open(&GraphFile { path, providers: &[Provider::Cpu] });
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+        }
+    }
+}

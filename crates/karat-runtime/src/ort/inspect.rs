@@ -1,0 +1,148 @@
+//! What the graph's file says that ONNX Runtime doesn't tell: its operators, and its inputs before it is loaded.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::proto;
+use crate::RuntimeError;
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Inspection {
+    /// The inputs that a caller feeds, weights left out.
+    pub(super) inputs: Vec<String>,
+    /// The operators that quantise activations over the whole batch, sorted, each once.
+    pub(super) dynamic_quantisation: Vec<String>,
+    /// What the exporter says of the graph, as keys and values.
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+/// Reads the file, without the weights that it keeps in other files.
+pub(super) fn read(path: &Path) -> Result<proto::Model, RuntimeError> {
+    let unreadable = |cause| RuntimeError::Graph { path: path.to_owned(), cause };
+    let bytes = fs::read(path).map_err(|error| unreadable(error.into()))?;
+    let model = proto::Model::decode(Bytes::from(bytes))
+        .map_err(|error| unreadable(format!("it is no ONNX file: {error}").into()))?;
+    if model.graph.is_none() {
+        return Err(unreadable("it is no ONNX file: it holds no graph".into()));
+    }
+    Ok(model)
+}
+
+/// The files beside the graph at `path` that hold weights of it, as paths relative to its folder, each once.
+///
+/// # Errors
+/// When the file can't be read as a graph.
+pub fn external_files(path: &Path) -> Result<BTreeSet<PathBuf>, RuntimeError> {
+    let model = read(path)?;
+    let entries = model.graph.iter().flat_map(|graph| &graph.initializers).flat_map(|tensor| &tensor.external);
+    Ok(entries.filter(|entry| entry.key == "location").map(|entry| PathBuf::from(&entry.value)).collect())
+}
+
+/// Looks the model over.
+pub(super) fn inspect(model: &proto::Model) -> Inspection {
+    let nodes =
+        model.graph.iter().map(|graph| &graph.nodes).chain(model.functions.iter().map(|function| &function.nodes));
+    let mut dynamic_quantisation = Vec::new();
+    for nodes in nodes {
+        collect(nodes, &mut dynamic_quantisation);
+    }
+    dynamic_quantisation.sort();
+    dynamic_quantisation.dedup();
+
+    let mut inputs = Vec::new();
+    if let Some(graph) = &model.graph {
+        // Old files list their weights among the inputs, as defaults that a caller could override.
+        let is_weight = |name: &str| graph.initializers.iter().any(|tensor| tensor.name == name);
+        inputs.extend(graph.inputs.iter().map(|input| input.name.clone()).filter(|name| !is_weight(name)));
+    }
+    let metadata = model.metadata.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
+    Inspection { inputs, dynamic_quantisation, metadata }
+}
+
+fn collect(nodes: &[proto::Node], found: &mut Vec<String>) {
+    for node in nodes {
+        if quantises_activations(node) {
+            found.push(node.operator.clone());
+        }
+        for attribute in &node.attributes {
+            for graph in attribute.graph.as_deref().into_iter().chain(&attribute.graphs) {
+                collect(&graph.nodes, found);
+            }
+        }
+    }
+}
+
+/// Whether the operator picks the scale of its activations from the values of the whole batch, so that a sample's
+/// score depends on its neighbours and its padding.
+fn quantises_activations(node: &proto::Node) -> bool {
+    match node.operator.as_str() {
+        "DynamicQuantizeLinear"
+        | "DynamicQuantizeMatMul"
+        | "DynamicQuantizeLSTM"
+        | "MatMulInteger"
+        | "MatMulIntegerToFloat"
+        | "ConvInteger" => true,
+        // Accuracy level 4 computes in 8-bit integers, whose scale again comes from the activations.
+        "MatMulNBits" => {
+            node.attributes.iter().any(|attribute| attribute.name == "accuracy_level" && attribute.int == 4)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::GraphWriter, *};
+
+    fn found(writer: GraphWriter) -> Vec<String> {
+        let (_folder, path) = writer.write();
+        inspect(&read(&path).unwrap()).dynamic_quantisation
+    }
+
+    #[test]
+    fn dynamic_quantisation_is_found_wherever_it_stands() {
+        let plain = || GraphWriter::default().node("MatMul", &["a", "b"], "c", &[]);
+        assert!(found(plain()).is_empty());
+        assert_eq!(found(plain().node("MatMulInteger", &["a", "b"], "d", &[])), ["MatMulInteger"]);
+        let inner = GraphWriter::default().node("DynamicQuantizeLinear", &["a"], "q", &[]);
+        assert_eq!(
+            found(plain().control("If", &["condition"], "q", &[("then_branch", &inner), ("else_branch", &plain())])),
+            ["DynamicQuantizeLinear"]
+        );
+    }
+
+    #[test]
+    fn four_bit_weights_are_batch_dependent_only_at_accuracy_level_4() {
+        let graph =
+            |level| GraphWriter::default().node("MatMulNBits", &["a"], "b", &[("bits", 4), ("accuracy_level", level)]);
+        assert!(found(graph(0)).is_empty());
+        assert_eq!(found(graph(4)), ["MatMulNBits"]);
+    }
+
+    #[test]
+    fn weights_are_no_inputs() {
+        let (_folder, path) = GraphWriter::default()
+            .input("input_ids", 7, &["batch", "tokens"])
+            .input("weight", 1, &["1"])
+            .floats("weight", &[1], &[2.0])
+            .write();
+        assert_eq!(inspect(&read(&path).unwrap()).inputs, ["input_ids"]);
+    }
+
+    #[test]
+    fn what_is_no_graph_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for bytes in [b"".as_slice(), b"<html>not found</html>"] {
+            fs::write(file.path(), bytes).unwrap();
+            let error = read(file.path()).unwrap_err().to_string();
+            assert!(error.contains("no ONNX file"), "{error}");
+        }
+    }
+}

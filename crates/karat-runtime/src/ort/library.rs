@@ -1,0 +1,180 @@
+//! Finding and loading the shared library.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use ::ort::environment::Environment;
+
+use super::{Graph, GraphFile};
+use crate::RuntimeError;
+
+/// Names the library's file, for users whose ONNX Runtime is installed elsewhere.
+const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
+/// Keeps ONNX Runtime from reporting its use over the network; it reads this while it loads.
+const TELEMETRY_VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
+/// Where `make setup` puts the library, below the project's folder.
+const SETUP_FOLDER: &str = ".karat/onnxruntime/lib";
+
+#[cfg(target_os = "macos")]
+const FILE_NAME: &str = "libonnxruntime.dylib";
+#[cfg(target_os = "windows")]
+const FILE_NAME: &str = "onnxruntime.dll";
+#[cfg(not(any(target_os = "macos", target_os = "windows")))]
+const FILE_NAME: &str = "libonnxruntime.so";
+
+/// ONNX Runtime allows one environment a process, so the one that was loaded is kept for later callers.
+static LOADED: Mutex<Option<Library>> = Mutex::new(None);
+
+/// ONNX Runtime, loaded. Clones share one environment.
+#[derive(Debug, Clone)]
+pub struct Library {
+    pub(super) environment: Environment,
+    path: PathBuf,
+}
+
+impl Library {
+    /// Finds and loads the library: `explicit`, else the file named in `ORT_DYLIB_PATH`, else the file beside the
+    /// executable, else `.karat/onnxruntime/lib/` in the current folder or the nearest folder above it.
+    ///
+    /// Turns ONNX Runtime's telemetry off first, which sets an environment variable: call this at the start of
+    /// `main`, before any other thread runs. Later calls return the library that is loaded.
+    ///
+    /// # Errors
+    /// When no file is found, it can't be used, or another one was loaded before.
+    pub fn load(explicit: Option<&Path>) -> Result<Self, RuntimeError> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(library) = loaded.as_ref() {
+            return match explicit {
+                Some(wanted) if !same_file(wanted, &library.path) => {
+                    Err(RuntimeError::LibraryLoaded { loaded: library.path.clone(), wanted: wanted.to_owned() })
+                }
+                _ => Ok(library.clone()),
+            };
+        }
+        let path = find(explicit)?;
+        disable_telemetry();
+        let unusable = |cause| RuntimeError::LibraryUnusable { path: path.clone(), cause };
+        let environment = ::ort::init_from(&path)
+            .map_err(|error| unusable(error.to_string().into()))?
+            .with_name("karat")
+            .with_telemetry(false)
+            .build()
+            .map_err(|error| unusable(error.into()))?;
+        let library = Self { environment, path };
+        *loaded = Some(library.clone());
+        Ok(library)
+    }
+
+    /// The file that was loaded.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What ONNX Runtime says of its own build: version, commit and flags.
+    #[must_use]
+    pub fn build_info(&self) -> &'static str {
+        ::ort::info()
+    }
+
+    /// Loads a graph on the first of its providers that starts.
+    ///
+    /// # Errors
+    /// When the file is no graph, or the last provider of the list can't start.
+    pub fn open(&self, file: &GraphFile<'_>) -> Result<Graph, RuntimeError> {
+        Graph::open(self, file)
+    }
+}
+
+#[expect(unsafe_code, reason = "ONNX Runtime has no other switch that works before it loads")]
+fn disable_telemetry() {
+    // SAFETY: changing the environment is only unsound while another thread reads it outside of std's lock;
+    // `Library::load` tells its caller to come here before any other thread runs.
+    unsafe { env::set_var(TELEMETRY_VARIABLE, "1") };
+}
+
+fn find(explicit: Option<&Path>) -> Result<PathBuf, RuntimeError> {
+    let named = explicit.map(Path::to_owned).or_else(|| env::var_os(PATH_VARIABLE).map(PathBuf::from));
+    let candidates = match named {
+        // A file that was named must be the one that is used: another would compute with another version.
+        Some(path) => vec![path],
+        None => default_places(),
+    };
+    match candidates.iter().find(|path| path.is_file()) {
+        // The loader takes a bare name for one to look up itself.
+        Some(path) => Ok(path.canonicalize().unwrap_or_else(|_| path.clone())),
+        None => Err(RuntimeError::LibraryMissing { searched: candidates }),
+    }
+}
+
+fn default_places() -> Vec<PathBuf> {
+    let beside_executable = env::current_exe().ok().and_then(|path| Some(path.parent()?.join(FILE_NAME)));
+    let current = env::current_dir().ok();
+    let above =
+        current.iter().flat_map(|folder| folder.ancestors()).map(|folder| folder.join(SETUP_FOLDER).join(FILE_NAME));
+    beside_executable.into_iter().chain(above).collect()
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set for the process that [`child`] runs in, to the library that it should load.
+    const CHILD: &str = "KARAT_TEST_LIBRARY";
+
+    /// Runs alone in a process of its own, started by the tests below.
+    #[test]
+    #[ignore = "only meant to be run by other tests"]
+    fn child() {
+        let Some(path) = env::var_os(CHILD).map(PathBuf::from) else { return };
+        assert_eq!(env::var_os(TELEMETRY_VARIABLE), None);
+        let result = Library::load(Some(&path));
+        // The variable is set although the file can't be loaded: so it was set before the attempt.
+        assert_eq!(env::var(TELEMETRY_VARIABLE).as_deref(), Ok("1"));
+        let error = result.unwrap_err();
+        assert!(matches!(error, RuntimeError::LibraryUnusable { .. }), "{error}");
+        // A damaged file doesn't keep the right one from being loaded afterwards.
+        let library = Library::load(None).unwrap();
+        assert!(library.build_info().contains("ORT Build Info"), "{}", library.build_info());
+        assert!(matches!(Library::load(Some(&path)), Err(RuntimeError::LibraryLoaded { .. })));
+    }
+
+    #[test]
+    fn telemetry_is_off_before_the_library_loads_and_a_damaged_library_is_no_panic() {
+        let damaged = tempfile::NamedTempFile::new().unwrap();
+        let output = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "ort::library::tests::child", "--ignored"])
+            .env(CHILD, damaged.path())
+            .env_remove(TELEMETRY_VARIABLE)
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+    }
+
+    #[test]
+    fn a_missing_library_is_reported_with_what_to_do() {
+        let error = find(Some(Path::new("/nowhere/libonnxruntime.so"))).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/libonnxruntime.so") && error.contains("make setup"), "{error}");
+    }
+
+    #[test]
+    fn the_setup_folder_is_found_from_below() {
+        let places = default_places();
+        let below = |folder: &Path| folder.join(SETUP_FOLDER).join(FILE_NAME);
+        let current = env::current_dir().unwrap();
+        assert!(places.contains(&below(&current)) && places.contains(&below(current.parent().unwrap())), "{places:?}");
+    }
+}

@@ -1,0 +1,215 @@
+//! Weights that all sessions of a graph share.
+//!
+//! ONNX Runtime gives every session a copy of the weights of its own, twice over where it repacks matrices for its
+//! kernels. It shares both only for weights that the caller lends: the tensors through the session's options, what
+//! it packs of them through a container. So the weights are read here once and lent to each session, and a session
+//! more costs what it computes with, not another model. Only for the processor: a GPU holds one session.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use ::ort::{
+    session::builder::{PrepackedWeights, SessionBuilder},
+    value::{DynValue, PrimitiveTensorElementType, Tensor},
+};
+use bytes::Bytes;
+use half::{bf16, f16};
+
+use super::proto::{self, element};
+use crate::{RuntimeError, error::Cause};
+
+/// Below this many bytes a tensor isn't worth lending: biases, scales, shapes.
+const WORTH_SHARING: usize = 4096;
+
+/// The large weights of one graph, and what ONNX Runtime packed of them.
+pub(super) struct SharedWeights {
+    tensors: Vec<(String, Arc<DynValue>)>,
+    packed: PrepackedWeights,
+}
+
+impl SharedWeights {
+    /// Takes the weights out of the model that was read from `path`, and out of the files beside it.
+    pub(super) fn read(model: &proto::Model, path: &Path) -> Result<Self, RuntimeError> {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let tensors = model.graph.iter().map(|graph| Self::tensors(graph, folder)).collect::<Result<Vec<_>, _>>();
+        let tensors = tensors.map_err(|cause| RuntimeError::Graph { path: path.to_owned(), cause })?;
+        Ok(Self { tensors: tensors.into_iter().flatten().collect(), packed: PrepackedWeights::new() })
+    }
+
+    fn tensors(graph: &proto::Graph, folder: &Path) -> Result<Vec<(String, Arc<DynValue>)>, Cause> {
+        let mut tensors = Vec::new();
+        for tensor in &graph.initializers {
+            // What is also an input can be overridden by a caller, so its value isn't fixed.
+            if graph.inputs.iter().any(|input| input.name == tensor.name) {
+                continue;
+            }
+            let bytes = if tensor.external.is_empty() { tensor.raw.clone() } else { read_external(tensor, folder)? };
+            if bytes.len() < WORTH_SHARING {
+                continue;
+            }
+            let value = match tensor.element {
+                element::FLOAT => decode(tensor, &bytes, f32::from_le_bytes)?,
+                element::FLOAT16 => decode(tensor, &bytes, f16::from_le_bytes)?,
+                element::BFLOAT16 => decode(tensor, &bytes, bf16::from_le_bytes)?,
+                element::INT8 => decode(tensor, &bytes, i8::from_le_bytes)?,
+                element::UINT8 => decode(tensor, &bytes, u8::from_le_bytes)?,
+                _ => continue,
+            };
+            tensors.push((tensor.name.clone(), Arc::new(value)));
+        }
+        Ok(tensors)
+    }
+
+    /// Lends the weights to a session in the making.
+    pub(super) fn lend(&self, builder: SessionBuilder) -> Result<SessionBuilder, ::ort::Error> {
+        let mut builder = builder.with_prepacked_weights(&self.packed)?;
+        for (name, tensor) in &self.tensors {
+            builder = builder.with_initializer(name, Arc::clone(tensor))?;
+        }
+        Ok(builder)
+    }
+}
+
+impl fmt::Debug for SharedWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedWeights").field("tensors", &self.tensors.len()).finish_non_exhaustive()
+    }
+}
+
+/// Copies the bytes into a tensor that is aligned as its numbers need.
+fn decode<T, const N: usize>(
+    tensor: &proto::Tensor,
+    bytes: &[u8],
+    number: impl Fn([u8; N]) -> T,
+) -> Result<DynValue, Cause>
+where
+    T: PrimitiveTensorElementType + fmt::Debug + Clone + 'static,
+{
+    let (chunks, rest) = bytes.as_chunks::<N>();
+    let expected: i64 = tensor.shape.iter().product();
+    if !rest.is_empty() || i64::try_from(chunks.len()) != Ok(expected) {
+        return Err(format!(
+            "weight {:?} has {} bytes, which its shape {:?} doesn't take",
+            tensor.name,
+            bytes.len(),
+            tensor.shape
+        )
+        .into());
+    }
+    let numbers: Vec<T> = chunks.iter().map(|&chunk| number(chunk)).collect();
+    Ok(Tensor::from_array((tensor.shape.clone(), numbers))?.into_dyn())
+}
+
+fn read_external(tensor: &proto::Tensor, folder: &Path) -> Result<Bytes, Cause> {
+    let entry = |key: &str| tensor.external.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+    let named = PathBuf::from(entry("location").unwrap_or_default());
+    // A graph must not reach files outside its folder.
+    if !named.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(format!("weight {:?} lies outside the graph's folder, in {}", tensor.name, named.display()).into());
+    }
+    let path = folder.join(named);
+    let unreadable =
+        |error: std::io::Error| format!("weight {:?} can't be read from {}: {error}", tensor.name, path.display());
+    let mut file = File::open(&path).map_err(unreadable)?;
+    let length = file.metadata().map_err(unreadable)?.len();
+    let offset = entry("offset").map_or(Ok(0), str::parse)?;
+    let wanted = entry("length").map_or(Ok(length.saturating_sub(offset)), str::parse)?;
+    if offset.saturating_add(wanted) > length {
+        return Err(format!("weight {:?} reaches beyond the end of {}", tensor.name, path.display()).into());
+    }
+    file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(wanted).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, num::NonZeroUsize};
+
+    use super::{
+        super::{
+            GraphFile,
+            testing::{FLOAT, GraphWriter, INT64, library},
+        },
+        *,
+    };
+    use crate::{Cancellation, GraphBinding, Provider, TokenBatch};
+    use karat_rules::domain::{Cut, TokenizedInput};
+
+    const SIZE: usize = 64;
+
+    /// Row `i` of the matrix holds `i + j` in column `j`; large enough to be lent and packed.
+    fn matrix() -> Vec<f32> {
+        #[expect(clippy::cast_precision_loss, reason = "small whole numbers")]
+        (0..SIZE * SIZE).map(|at| (at / SIZE + at % SIZE) as f32).collect()
+    }
+
+    /// Counts the tokens of a sample and multiplies a vector of that count with the matrix.
+    fn graph() -> GraphWriter {
+        GraphWriter::default()
+            .input("input_ids", INT64, &["batch", "tokens"])
+            .integers("axis", &[1])
+            .floats("ones", &[1, 64], &[1.0; SIZE])
+            .node("Cast", &["input_ids"], "ids", &[("to", i64::from(FLOAT))])
+            .node("ReduceSum", &["ids", "axis"], "sum", &[("keepdims", 1)])
+            .node("MatMul", &["sum", "ones"], "vector", &[])
+            .node("MatMul", &["vector", "matrix"], "scores", &[])
+            .output("scores", FLOAT, &["batch", "64"])
+    }
+
+    fn scores(path: &Path) -> Vec<Vec<f32>> {
+        let graph = library().open(&GraphFile { path, providers: &[Provider::Cpu] }).unwrap();
+        let binding = GraphBinding {
+            input_ids: "input_ids".to_owned(),
+            attention_mask: None,
+            token_type_ids: None,
+            position_ids: None,
+            outputs: vec!["scores".to_owned()],
+            pad_id: 0,
+        };
+        let input = TokenizedInput::new(vec![1, 2], vec![0, 0], 0..2, Cut::default()).unwrap();
+        let batch = TokenBatch::single(Arc::new(input));
+        // Sessions come and go while the weights stay.
+        (1..=3)
+            .map(|threads| {
+                let mut executor = graph.executor(&binding, NonZeroUsize::new(threads).unwrap()).unwrap();
+                executor.run(&batch, &Cancellation::new()).unwrap()[0][0].values().to_vec()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_session_computes_with_the_lent_weights() {
+        #[expect(clippy::cast_precision_loss, reason = "small whole numbers")]
+        let expected: Vec<f32> = (0..SIZE).map(|column| 3.0 * (SIZE * (SIZE - 1) / 2 + SIZE * column) as f32).collect();
+        let bytes: Vec<u8> = matrix().into_iter().flat_map(f32::to_le_bytes).collect();
+
+        let (_folder, path) = graph().raw("matrix", &[64, 64], &bytes).write();
+        assert_eq!(scores(&path), vec![expected.clone(); 3]);
+
+        let (folder, path) = graph().external("matrix", &[64, 64], "weights.bin", 8).write();
+        fs::write(folder.path().join("weights.bin"), [&[0; 8], bytes.as_slice()].concat()).unwrap();
+        assert_eq!(scores(&path), vec![expected; 3]);
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_weight_is_an_error() {
+        for (graph, part) in [
+            (graph().raw("matrix", &[64, 65], &[0; WORTH_SHARING]), "shape"),
+            (graph().external("matrix", &[64, 64], "../weights.bin", 0), "outside"),
+            (graph().external("matrix", &[64, 64], "/etc/hostname", 0), "outside"),
+            (graph().external("matrix", &[64, 64], "missing.bin", 0), "missing.bin"),
+        ] {
+            let (_folder, path) = graph.write();
+            let error =
+                library().open(&GraphFile { path: &path, providers: &[Provider::Cpu] }).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

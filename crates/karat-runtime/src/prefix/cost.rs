@@ -1,0 +1,168 @@
+//! What a row costs on this machine: how many new tokens make the best use of it, and whether two texts should share it.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Cancellation, CausalExecutor, CausalRow, KeyValues, Past, Read, ReadAt, RuntimeError, Span};
+
+/// The time that rows take, by how many new tokens they have.
+///
+/// A graph computes the attention of every new token to everything in its row, seen or not, so that what a row costs
+/// depends on nothing but how long it and its past are. In between the measured lengths it is interpolated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RowCost {
+    /// By ascending length, at least two.
+    points: Vec<Point>,
+}
+
+/// What rows of one length cost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Point {
+    /// New tokens.
+    new: f64,
+    /// Seconds without a past.
+    seconds: f64,
+    /// Seconds more for each token of the past.
+    past: f64,
+}
+
+/// The lengths that are measured, the most telling first, for when there isn't time for all.
+const LENGTHS: [usize; 6] = [256, 128, 32, 512, 384, 64];
+/// How long a past is measured with: as long as a prompt whose likenesses to a row of 256 tokens don't fit into the
+/// cache of a processor any more, which makes shorter rows the better ones.
+const PAST: usize = 1024;
+/// By how much longer rows must be better, for they are stopped later and waste more.
+const CLEARLY: f64 = 1.03;
+
+impl RowCost {
+    /// What is true of most models on a processor, for when nothing is measured; its unit is no second.
+    #[must_use]
+    pub fn assumed() -> Self {
+        let point = |new: f64| Point { new, seconds: 24.0 + new + new * new / 4096.0, past: new / 4096.0 };
+        Self { points: [32.0, 64.0, 128.0, 256.0, 512.0].map(point).into() }
+    }
+
+    /// Measures rows of a few lengths, of two at least and then until `time` is over. `token` is any that the model knows.
+    ///
+    /// # Errors
+    /// When a row can't be computed.
+    pub fn measure(executor: &mut dyn CausalExecutor, token: u32, time: Duration) -> Result<Self, RuntimeError> {
+        let context = executor.shape().context;
+        let end = Instant::now() + time;
+        let mut points = Vec::new();
+        // The first row of all allocates.
+        let past = keep(executor, token, PAST.min(context / 2).max(1))?;
+        for length in LENGTHS.into_iter().filter(|length| length + past.tokens() <= context) {
+            if Instant::now() > end && points.len() >= 2 {
+                break;
+            }
+            let without = row(length, 0, token, Vec::new());
+            let with = row(length, past.tokens(), token, vec![Past::all(past.clone())]);
+            let seconds = shortest(executor, &without, time)?;
+            let slope = (shortest(executor, &with, time)? - seconds).max(0.0) / float(past.tokens());
+            points.push(Point { new: float(length), seconds, past: slope });
+        }
+        points.sort_by(|a, b| a.new.total_cmp(&b.new));
+        if points.len() < 2 { Ok(Self::assumed()) } else { Ok(Self { points }) }
+    }
+
+    /// What a row of `new` tokens with a past of `past` costs.
+    #[must_use]
+    pub fn of(&self, new: usize, past: usize) -> f64 {
+        let new = float(new);
+        let cost = |point: &Point| point.seconds + point.past * float(past);
+        let after = self.points.partition_point(|point| point.new < new).clamp(1, self.points.len() - 1);
+        let (low, high) = (&self.points[after - 1], &self.points[after]);
+        let slope = (cost(high) - cost(low)).max(0.0) / (high.new - low.new);
+        // Rows below the shortest that was measured read all weights nonetheless.
+        (cost(low) + slope * (new - low.new)).max(cost(&self.points[0]) * 0.25)
+    }
+
+    /// How many new tokens make the best use of a row with a past of `past`.
+    #[must_use]
+    pub fn best(&self, past: usize) -> usize {
+        let each = |point: &Point| (point.seconds + point.past * float(past)) / point.new;
+        let mut best = &self.points[0];
+        for point in &self.points[1..] {
+            if each(best) > each(point) * CLEARLY {
+                best = point;
+            }
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "made from a small whole number")]
+        let best = best.new as usize;
+        best
+    }
+
+    /// How many tokens a second a long prompt is computed at, if that was measured.
+    #[must_use]
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        let best = self.best(PAST);
+        (*self != Self::assumed()).then(|| float(best) / self.of(best, PAST))
+    }
+}
+
+fn row(tokens: usize, position: usize, token: u32, past: Vec<Past>) -> CausalRow {
+    let span = Span {
+        tokens: vec![token; tokens],
+        position,
+        sees_past: std::iter::once(0..position).collect(),
+        sees_new: Vec::new(),
+    };
+    let reads = vec![ReadAt { at: tokens - 1, output: 0, what: Read::Numbers }];
+    CausalRow { past, spans: vec![span], reads, keep: Vec::new() }
+}
+
+fn keep(
+    executor: &mut dyn CausalExecutor,
+    token: u32,
+    tokens: usize,
+) -> Result<std::sync::Arc<KeyValues>, RuntimeError> {
+    let row = CausalRow { keep: std::iter::once(0..tokens).collect(), ..row(tokens, 0, token, Vec::new()) };
+    let kept = executor.forward(&row, &Cancellation::new())?.kept.pop();
+    kept.ok_or_else(|| RuntimeError::Row { reason: "it kept nothing".to_owned() })
+}
+
+/// The shortest of two runs, the one that was less disturbed; of one where that takes more than half of `time`.
+fn shortest(executor: &mut dyn CausalExecutor, row: &CausalRow, time: Duration) -> Result<f64, RuntimeError> {
+    let mut run = || {
+        let started = Instant::now();
+        executor.forward(row, &Cancellation::new()).map(|_| started.elapsed())
+    };
+    let first = run()?;
+    let shortest = if first > time / 2 { first } else { first.min(run()?) };
+    Ok(shortest.as_secs_f64())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2^52")]
+fn float(count: usize) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_interpolated_and_go_on() {
+        let point = |new, seconds, past| Point { new, seconds, past };
+        let cost = RowCost { points: vec![point(100.0, 10.0, 0.01), point(200.0, 16.0, 0.02)] };
+        for (new, past, expected) in
+            [(100, 0, 10.0), (150, 0, 13.0), (200, 100, 18.0), (300, 0, 22.0), (50, 0, 7.0), (1, 0, 4.06)]
+        {
+            assert!((cost.of(new, past) - expected).abs() < 1e-9, "{new} {past}: {}", cost.of(new, past));
+        }
+    }
+
+    #[test]
+    fn a_long_row_is_best_unless_it_is_hardly_better() {
+        let cost = |seconds: [f64; 3]| {
+            let points = [128.0, 256.0, 512.0].into_iter().zip(seconds);
+            RowCost { points: points.map(|(new, seconds)| Point { new, seconds, past: 0.0 }).collect() }
+        };
+        assert_eq!(cost([1.0, 1.8, 3.55]).best(0), 256);
+        assert_eq!(cost([1.0, 1.9, 3.0]).best(0), 512);
+        assert_eq!(cost([1.0, 2.1, 5.0]).best(0), 128);
+        assert_eq!(RowCost::assumed().best(0), 256);
+    }
+}

@@ -1,0 +1,301 @@
+//! Runs a batch of samples as rows of a causal model.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use karat_rules::domain::{RowTensor, TokenizedInput};
+
+use super::{
+    cache::{Claimant, Found, Trail},
+    forest::{Forest, Text, Wish},
+    model::{Plan, SharedModel},
+    path::{Path, Store, fragments},
+    rows::{Piece, cut},
+};
+use crate::{
+    Cancellation, CausalExecutor, CausalOutput, CausalRow, CausalShape, Executor, KeyValues, Past, ReadAt,
+    RuntimeError, Span, TokenBatch, telemetry::PrefixCounts,
+};
+
+/// Runs batches on one session of a causal model, sharing what samples begin with.
+pub struct PrefixExecutor {
+    causal: Box<dyn CausalExecutor>,
+    shape: CausalShape,
+    model: Arc<SharedModel>,
+}
+
+impl PrefixExecutor {
+    /// Takes a session, which must have been made to read the model's outputs in their order.
+    #[must_use]
+    pub fn new(causal: Box<dyn CausalExecutor>, model: Arc<SharedModel>) -> Self {
+        Self { shape: causal.shape(), causal, model }
+    }
+}
+
+impl Executor for PrefixExecutor {
+    fn run(&mut self, batch: &TokenBatch, cancel: &Cancellation) -> Result<Vec<Vec<RowTensor>>, RuntimeError> {
+        let plans: Vec<Plan> =
+            batch.inputs().iter().map(|input| self.model.plan(input)).collect::<Result<_, RuntimeError>>()?;
+        let texts: Vec<Text<'_>> = batch.inputs().iter().zip(&plans).map(|(input, plan)| text(input, plan)).collect();
+        let mut results: Results =
+            texts.iter().map(|text| text.wishes.iter().map(|_| None).collect::<Vec<_>>()).collect();
+        // Of a text that nothing is read of there is nothing to compute.
+        let mut waiting: Vec<usize> = (0..texts.len()).filter(|text| !texts[*text].wishes.is_empty()).collect();
+        while !waiting.is_empty() {
+            let claimant = self.model.cache.claimant();
+            let (known, elsewhere) = self.look_up(&texts, &waiting, &claimant);
+            waiting = elsewhere.iter().map(|(text, _)| *text).collect();
+            if known.is_empty() {
+                // Nothing is claimed here, so that nobody can wait for us in turn.
+                drop(claimant);
+                if let Some((_, trail)) = elsewhere.first() {
+                    self.model.cache.wait(*trail, cancel);
+                }
+                if cancel.is_cancelled() {
+                    return Err(RuntimeError::Cancelled);
+                }
+                continue;
+            }
+            let mut counts = PrefixCounts::default();
+            for (text, found) in &known {
+                counts.wanted += texts[*text].needed;
+                counts.cached += found.tokens;
+                counts.hits += usize::from(found.tokens > 0);
+            }
+            for group in self.groups(known) {
+                let forest = Forest::grow(&texts, group);
+                counts.computed += Pass::new(&mut *self.causal, &self.shape, &self.model, &claimant, &texts, &forest)
+                    .run(cancel, &mut results)?;
+            }
+            self.model.metrics.shared(counts);
+        }
+        let gathered = plans.iter().zip(results).map(|(plan, read)| plan.gather(read.into_iter()));
+        let lost = || RuntimeError::Pass { cause: "a row gave less than was read of it".into() };
+        gathered.map(|rows| rows.ok_or_else(lost)).collect()
+    }
+
+    fn pads(&self) -> bool {
+        false
+    }
+}
+
+/// What was read so far: by text and wish.
+type Results = Vec<Vec<Option<RowTensor>>>;
+
+/// What is known of texts that can be computed now.
+type Known = Vec<(usize, Found)>;
+
+impl PrefixExecutor {
+    /// Finds what is known of the texts, and claims what is not. What another worker is computing comes second, each
+    /// with the block that it waits for.
+    fn look_up(&self, texts: &[Text<'_>], waiting: &[usize], claimant: &Claimant) -> (Known, Vec<(usize, Trail)>) {
+        let (cache, root, shares) = (&self.model.cache, self.model.root(), self.model.shares);
+        let (mut known, mut elsewhere) = (Vec::new(), Vec::new());
+        for &index in waiting {
+            let text = &texts[index];
+            if !shares {
+                known.push((index, cache.find(root, text.ids, 0)));
+                continue;
+            }
+            match claimant.find_or_claim(root, text.ids, text.sharable, text.lasting) {
+                Ok(found) => known.push((index, found)),
+                Err(trail) => elsewhere.push((index, trail)),
+            }
+        }
+        (known, elsewhere)
+    }
+
+    /// Which texts may share rows: all of them, or none.
+    fn groups(&self, known: Known) -> Vec<Known> {
+        if self.model.shares { vec![known] } else { known.into_iter().map(|text| vec![text]).collect() }
+    }
+}
+
+fn text<'a>(input: &'a TokenizedInput, plan: &Plan) -> Text<'a> {
+    let wishes = plan.tensors.iter().flatten().cloned().collect();
+    // Where prompt and response can't be told apart, anything may come again.
+    let prompt = match input.response().start {
+        0 => input.len(),
+        start => start,
+    };
+    Text::new(input.ids(), wishes, prompt)
+}
+
+/// A forest on its way through a session.
+struct Pass<'a> {
+    causal: &'a mut dyn CausalExecutor,
+    model: &'a SharedModel,
+    store: Store<'a>,
+    texts: &'a [Text<'a>],
+    forest: &'a Forest,
+    /// What is computed of each node by earlier rows, where anything is and is needed.
+    paths: Vec<Option<Path>>,
+}
+
+/// A row in the making: what its tokens are, and where its parts stand.
+struct Laid {
+    row: CausalRow,
+    /// For each of the row's reads, the text and the wish.
+    reads: Vec<(usize, usize)>,
+    /// For each kept range, the piece it belongs to and where it ends in the text.
+    kept: Vec<(usize, usize)>,
+}
+
+impl<'a> Pass<'a> {
+    fn new(
+        causal: &'a mut dyn CausalExecutor,
+        shape: &'a CausalShape,
+        model: &'a SharedModel,
+        claimant: &'a Claimant,
+        texts: &'a [Text<'a>],
+        forest: &'a Forest,
+    ) -> Self {
+        let store = Store { cache: &model.cache, claimant, shape };
+        Self { causal, model, store, texts, forest, paths: forest.nodes.iter().map(|_| None).collect() }
+    }
+
+    /// Computes every row; gives the number of tokens.
+    fn run(mut self, cancel: &Cancellation, results: &mut Results) -> Result<usize, RuntimeError> {
+        let rows = if self.model.shares { cut(self.forest, &self.model.cost) } else { self.whole() };
+        // The last row that needs the keys and values of each node: its own, or that of a node below.
+        let mut last = vec![0; self.forest.nodes.len()];
+        for (number, row) in rows.iter().enumerate() {
+            for piece in row {
+                let mut at = Some(piece.node);
+                while let Some(node) = at {
+                    last[node] = number;
+                    at = self.forest.nodes[node].parent;
+                }
+            }
+        }
+        for (number, row) in rows.iter().enumerate() {
+            let laid = self.lay(row, |node| last[node] > number);
+            let output = self.causal.forward(&laid.row, cancel)?;
+            // Whose number it is can't be told from the row; each sample alone tells it.
+            if !output.is_finite() {
+                return Err(RuntimeError::NotFinite);
+            }
+            self.take(row, laid, output, results);
+            // What later rows don't need is let go, unless the cache has it.
+            for (path, last) in self.paths.iter_mut().zip(&last) {
+                if *last <= number {
+                    *path = None;
+                }
+            }
+        }
+        Ok(self.forest.tokens())
+    }
+
+    /// Each node whole, in a row of its own.
+    fn whole(&self) -> Vec<Vec<Piece>> {
+        let nodes = self.forest.nodes.iter().enumerate();
+        nodes.map(|(node, at)| vec![Piece { node, range: at.range.clone() }]).collect()
+    }
+
+    /// Lays the pieces of a row out; `is_needed` says of a node whether later rows build on it.
+    fn lay(&self, pieces: &[Piece], is_needed: impl Fn(usize) -> bool) -> Laid {
+        let mut laid = Laid { row: CausalRow::default(), reads: Vec::new(), kept: Vec::new() };
+        let mut places: HashMap<(*const KeyValues, usize), usize> = HashMap::new();
+        let (mut past_tokens, mut start) = (0, 0);
+        let mut starts = Vec::with_capacity(pieces.len());
+        for (index, piece) in pieces.iter().enumerate() {
+            let node = &self.forest.nodes[piece.node];
+            let ids = self.texts[node.text].ids;
+            let mut sees_past: Vec<Range<usize>> = Vec::new();
+            for past in self.past_of(piece.node) {
+                let place = *places.entry((Arc::as_ptr(&past.values), past.range.start)).or_insert_with(|| {
+                    let place = past_tokens;
+                    past_tokens += past.range.len();
+                    laid.row.past.push(past.clone());
+                    place
+                });
+                match sees_past.last_mut() {
+                    Some(range) if range.end == place => range.end += past.range.len(),
+                    _ => sees_past.push(place..place + past.range.len()),
+                }
+            }
+            let earlier =
+                pieces[..index].iter().zip(&starts).filter(|(other, _)| self.builds_on(piece.node, other.node));
+            let sees_new = earlier.map(|(other, start)| *start..*start + other.range.len()).collect();
+            laid.row.spans.push(Span {
+                tokens: ids[piece.range.clone()].to_vec(),
+                position: piece.range.start,
+                sees_past,
+                sees_new,
+            });
+
+            for &(text, wish) in &node.reads {
+                let Wish { at, output, what } = &self.texts[text].wishes[wish];
+                if piece.range.contains(at) {
+                    let at = start + at - piece.range.start;
+                    laid.row.reads.push(ReadAt { at, output: *output, what: what.clone() });
+                    laid.reads.push((text, wish));
+                }
+            }
+            let end = if is_needed(piece.node) {
+                piece.range.end
+            } else if self.model.shares && self.path_before(piece.node).is_none_or(Path::is_cachable) {
+                node.lasting.clamp(piece.range.start, piece.range.end)
+            } else {
+                piece.range.start
+            };
+            for fragment in fragments(piece.range.start..end) {
+                laid.kept.push((index, fragment.end));
+                laid.row
+                    .keep
+                    .push(start + fragment.start - piece.range.start..start + fragment.end - piece.range.start);
+            }
+            starts.push(start);
+            start += piece.range.len();
+        }
+        laid
+    }
+
+    /// Takes what a row gave to where it is wanted.
+    fn take(&mut self, pieces: &[Piece], laid: Laid, output: CausalOutput, results: &mut Results) {
+        for ((text, wish), read) in laid.reads.into_iter().zip(output.reads) {
+            results[text][wish] = Some(read);
+        }
+        for ((piece, end), values) in laid.kept.into_iter().zip(output.kept) {
+            let index = pieces[piece].node;
+            let node = &self.forest.nodes[index];
+            let own = self.paths[index].take();
+            let before = || self.path_before(index).cloned();
+            let mut path = own.or_else(before).unwrap_or_else(|| Path::start(&self.forest.roots[node.root]));
+            path.extend(&self.store, self.texts[node.text].ids, end, node.lasting, values);
+            self.paths[index] = Some(path);
+        }
+    }
+
+    /// The nearest path that leads to the node, its own included; `None` where that is the root's.
+    fn path_before(&self, node: usize) -> Option<&Path> {
+        let mut at = Some(node);
+        while let Some(node) = at {
+            if let Some(path) = &self.paths[node] {
+                return Some(path);
+            }
+            at = self.forest.nodes[node].parent;
+        }
+        None
+    }
+
+    /// What earlier rows and the cache hold of the texts that go through the node.
+    fn past_of(&self, node: usize) -> &[Past] {
+        let root = &self.forest.roots[self.forest.nodes[node].root].past;
+        self.path_before(node).map_or(root, |path| &path.past)
+    }
+
+    /// Whether `node` is `other` or stands below it.
+    fn builds_on(&self, node: usize, other: usize) -> bool {
+        let mut at = Some(node);
+        while let Some(node) = at {
+            if node == other {
+                return true;
+            }
+            at = self.forest.nodes[node].parent;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;
