@@ -13,7 +13,7 @@ use karat_rules::{
     aggregate::{self, Aggregation, Members},
     domain::{Reward, catalogue::Choice},
     select::{self, Candidates, Ranking, best_of_n_curve},
-    transform::{Chain, Context, Signal, Supplies},
+    transform::{Available, Chain, Context, Signal},
 };
 
 const CANDIDATES: usize = 64;
@@ -39,7 +39,7 @@ fn choice(json: &str) -> Choice {
 
 fn chain(json: &str) -> Chain {
     let choices: Vec<Choice> = serde_json::from_str(json).unwrap();
-    Chain::build_for(&choices, &Supplies { group: CANDIDATES, ..Supplies::alone(false) }).unwrap()
+    Chain::build_for(&choices, &Available { group: CANDIDATES, ..Available::alone(false) }).unwrap()
 }
 
 const CHAIN: &str =

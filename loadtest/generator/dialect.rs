@@ -22,7 +22,7 @@ pub(crate) enum Dialect {
 
 /// What only some servers understand.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Extras {
+pub(crate) struct CandidateDetails {
     pub(crate) priority: Option<String>,
     pub(crate) timeout_ms: Option<u64>,
 }
@@ -38,7 +38,7 @@ impl Dialect {
     }
 
     /// The request for `samples`, at least one.
-    pub(crate) fn body(self, model: &str, samples: &[&Sample], extras: &Extras) -> Result<Value, Failure> {
+    pub(crate) fn body(self, model: &str, samples: &[&Sample], details: &CandidateDetails) -> Result<Value, Failure> {
         let pairs = || -> Vec<Value> {
             samples.iter().map(|sample| json!({"prompt": sample.prompt, "response": sample.response})).collect()
         };
@@ -56,10 +56,10 @@ impl Dialect {
                 json!({"model": model, "query": one_prompt(samples)?, "documents": responses(), "raw_scores": true})
             }
         };
-        if let Some(priority) = &extras.priority {
+        if let Some(priority) = &details.priority {
             body["priority"] = json!(priority);
         }
-        if let Some(timeout) = extras.timeout_ms {
+        if let Some(timeout) = details.timeout_ms {
             body["timeout_ms"] = json!(timeout);
         }
         Ok(body)

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     Failure,
-    dialect::{Dialect, Extras},
+    dialect::{CandidateDetails, Dialect},
     workload::{self, Sample},
 };
 
@@ -60,11 +60,11 @@ pub(crate) struct Request {
 pub(crate) fn build(options: &PlanOptions, dialect: Dialect, model: &str) -> Result<Vec<Request>, Failure> {
     let mut samples = workload::read(&options.workload)?;
     samples.truncate(options.samples.unwrap_or(usize::MAX));
-    let extras = Extras { priority: options.priority.clone(), timeout_ms: options.timeout_ms };
+    let details = CandidateDetails { priority: options.priority.clone(), timeout_ms: options.timeout_ms };
     let mut random = fastrand::Rng::with_seed(options.seed);
     let mut requests: Vec<Request> = Vec::with_capacity(samples.len());
     for together in divide(&samples, options) {
-        let body = serde_json::to_vec(&dialect.body(model, &together, &extras)?)?;
+        let body = serde_json::to_vec(&dialect.body(model, &together, &details)?)?;
         let tokens = together.iter().map(|sample| sample.tokens()).sum();
         requests.push(Request {
             body: body.into(),

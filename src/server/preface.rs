@@ -33,7 +33,7 @@ impl<S> Preface<S> {
         Self { stream, matched: 0, deadline: Some(Box::pin(sleep(patience))) }
     }
 
-    fn hear(&mut self, bytes: &[u8]) {
+    fn observe(&mut self, bytes: &[u8]) {
         let expected = &HTTP2[self.matched..];
         let length = bytes.len().min(expected.len());
         self.matched += length;
@@ -50,7 +50,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Preface<S> {
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
         let Some(deadline) = &mut this.deadline else { return read };
         if read.is_ready() {
-            this.hear(&buffer.filled()[before..]);
+            this.observe(&buffer.filled()[before..]);
             return read;
         }
         deadline.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))

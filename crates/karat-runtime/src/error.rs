@@ -81,7 +81,7 @@ pub enum RuntimeError {
         /// How many positions each was padded to.
         tokens: usize,
     },
-    /// A row of a causal model contradicts itself or the model.
+    /// A row of a decoder contradicts itself or the model.
     #[error("the row can't be computed: {reason}")]
     Row {
         /// What is wrong.

@@ -2,12 +2,12 @@
 //!
 //! [`Executor`] is all that the scheduler knows of a runtime: a batch of token ids goes in, one row for each sample
 //! and output comes out, padding removed. [`ort`] implements it with ONNX Runtime, [`fake`] without any graph.
-//! [`CausalExecutor`] runs causal models row by row; [`prefix`] shares on top of it what samples begin with.
+//! [`DecoderExecutor`] runs decoders row by row; [`prefix`] shares on top of it what samples begin with.
 //! A [`Provider`] is the hardware path that a manifest asks for; [`libraries`] finds what those of GPUs need.
 
 mod batch;
 mod cancellation;
-mod causal;
+mod decoder;
 mod devices;
 mod error;
 pub mod fake;
@@ -22,7 +22,9 @@ use karat_rules::domain::RowTensor;
 
 pub use batch::TokenBatch;
 pub use cancellation::{Cancellation, Registration};
-pub use causal::{CausalExecutor, CausalOutput, CausalRow, CausalShape, KeyValues, Numbers, Past, Read, ReadAt, Span};
+pub use decoder::{
+    DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, Past, Read, ReadAt, Span,
+};
 pub use devices::Devices;
 pub use error::RuntimeError;
 pub use profile::{BatchLimits, Shape, ShapeProfile};

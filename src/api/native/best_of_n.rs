@@ -10,7 +10,7 @@ use axum::{Extension, extract::State};
 use karat_engine::engine::{Embeddings, ScoreReport};
 use karat_rules::{
     domain::{Cut, Message, ModelName, ModelVersion, Reward, catalogue::Choice},
-    select::{self, Candidates, CandidatesError, CurvePoint, Offer, Placement, Ranking, Selected, Selection},
+    select::{self, Available, Candidates, CandidatesError, CurvePoint, Placement, Ranking, Selected, Selection},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -144,19 +144,20 @@ async fn best_of_n(
 ) -> Result<Timed<BestOfNResponse>, Problem> {
     check_count(body.candidates.len(), &state.limits)?;
     let rule = select::CATALOGUE.build(&body.select).map_err(invalid)?;
-    let mut extras = Extras { texts: body.candidates.clone(), answers: body.answers, embeddings: body.embeddings };
+    let mut details =
+        CandidateDetails { texts: body.candidates.clone(), answers: body.answers, embeddings: body.embeddings };
     let turns = turns(body.prompt, body.messages).map_err(invalid)?;
     let samples = samples("candidates", body.candidates, |candidate| answer(&turns, candidate))?;
     let request = options.into_request(samples, true, &state.limits)?;
     let objectives = state.engine.has_objectives(&request)?;
-    let offer = extras.offer(objectives);
+    let available = details.available(objectives);
     let embed = match body.embedding_model {
         None => {
-            rule.check(&offer).map_err(invalid)?;
+            rule.check(&available).map_err(invalid)?;
             None
         }
         Some(name) => {
-            check_embedding_is_used(&*rule, &offer)?;
+            check_embedding_is_used(&*rule, &available)?;
             let model = name.parse().map_err(|_| unknown_model(&name)).map_err(about_embedding)?;
             state.engine.check_embeds(&model).map_err(about_embedding)?;
             Some(request.to_embed(model))
@@ -173,9 +174,9 @@ async fn best_of_n(
     let (mut report, mut embedded) = tokio::try_join!(scored, embedded)?;
     if let Some(embeddings) = &mut embedded {
         report.timings = report.timings.beside(embeddings.timings);
-        extras.embeddings = Some(mem::take(&mut embeddings.vectors));
+        details.embeddings = Some(mem::take(&mut embeddings.vectors));
     }
-    let verdict = Verdict::reach(&*rule, extras, &report, body.curve)?;
+    let verdict = Verdict::reach(&*rule, details, &report, body.curve)?;
     let results = report.results.into_iter().enumerate();
     let response = BestOfNResponse {
         id: id_text(&id),
@@ -199,12 +200,12 @@ fn about_embedding(problem: impl Into<Problem>) -> Problem {
 }
 
 /// Embeddings cost as much as scores: nobody pays for those that nothing reads, or that the request holds already.
-fn check_embedding_is_used(rule: &dyn Selection, offer: &Offer) -> Result<(), Problem> {
-    if offer.embeddings {
+fn check_embedding_is_used(rule: &dyn Selection, available: &Available) -> Result<(), Problem> {
+    if available.embeddings {
         return Err(invalid("write one of \"embeddings\" and \"embedding_model\", not both"));
     }
-    rule.check(&Offer { embeddings: true, ..*offer }).map_err(invalid)?;
-    if rule.check(offer).is_ok() {
+    rule.check(&Available { embeddings: true, ..*available }).map_err(invalid)?;
+    if rule.check(available).is_ok() {
         return Err(invalid(
             "the rule in \"select\" compares no embeddings; leave \"embedding_model\" out, or choose a rule that does, \
              such as \"diverse\" with \"distance\": \"embeddings\"",
@@ -214,15 +215,15 @@ fn check_embedding_is_used(rule: &dyn Selection, offer: &Offer) -> Result<(), Pr
 }
 
 /// What a request tells of its candidates beside their text.
-struct Extras {
+struct CandidateDetails {
     texts: Vec<String>,
     answers: Option<Vec<String>>,
     embeddings: Option<Vec<Vec<f64>>>,
 }
 
-impl Extras {
-    fn offer(&self, objectives: bool) -> Offer {
-        Offer { objectives, answers: self.answers.is_some(), texts: true, embeddings: self.embeddings.is_some() }
+impl CandidateDetails {
+    fn available(&self, objectives: bool) -> Available {
+        Available { objectives, answers: self.answers.is_some(), texts: true, embeddings: self.embeddings.is_some() }
     }
 
     fn describe(self, mut candidates: Candidates) -> Result<Candidates, CandidatesError> {
@@ -246,7 +247,12 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn reach(rule: &dyn Selection, extras: Extras, report: &ScoreReport, curve: bool) -> Result<Self, Problem> {
+    fn reach(
+        rule: &dyn Selection,
+        details: CandidateDetails,
+        report: &ScoreReport,
+        curve: bool,
+    ) -> Result<Self, Problem> {
         let rewards: Vec<Reward> = report.results.iter().map(|sample| sample.reward).collect();
         let objectives: Vec<Vec<f64>> = report
             .results
@@ -256,7 +262,7 @@ impl Verdict {
         let several = objectives.first().is_some_and(|first| first.len() > 1);
         // A request holds at least one sample.
         let candidates = Candidates::new(&rewards).ok_or_else(|| invalid("there are no candidates"))?;
-        let mut candidates = extras.describe(candidates).map_err(invalid)?;
+        let mut candidates = details.describe(candidates).map_err(invalid)?;
         let pareto_front = several.then(|| {
             let on_front = select::pareto_front(&objectives);
             on_front.iter().enumerate().filter(|(_, on)| **on).map(|(index, _)| index).collect()

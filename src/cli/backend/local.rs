@@ -10,7 +10,7 @@ use karat_engine::{
 use karat_runtime::ort::Library;
 use prometheus::Registry;
 
-use super::{Failure, Input, Scored, Wishes};
+use super::{Failure, Input, Overrides, Scored};
 use crate::cli::CommandError;
 
 /// Scores are written down as they come, so that little is gained by remembering them.
@@ -22,11 +22,11 @@ const PREFIX_CACHE_BYTES: u64 = 256 << 20;
 
 pub(in crate::cli) struct Local {
     engine: Engine,
-    wishes: Wishes,
+    overrides: Overrides,
 }
 
 impl Local {
-    pub(super) fn load(models: &Path, onnxruntime: Option<&Path>, wishes: Wishes) -> Result<Self, CommandError> {
+    pub(super) fn load(models: &Path, onnxruntime: Option<&Path>, overrides: Overrides) -> Result<Self, CommandError> {
         let library = Library::load(onnxruntime)?;
         let engine = Engine::new(CACHE_BYTES);
         let metrics = EngineMetrics::register(&Registry::new())?;
@@ -37,11 +37,11 @@ impl Local {
             prefix_cache_bytes: PREFIX_CACHE_BYTES,
         };
         load_repository(&engine, &library, &metrics, &options)?;
-        if let Some(ModelStatus::Failed(reason)) = engine.models().get(&wishes.model) {
+        if let Some(ModelStatus::Failed(reason)) = engine.models().get(&overrides.model) {
             return Err(reason.clone().into());
         }
-        engine.model(&wishes.model)?;
-        Ok(Self { engine, wishes })
+        engine.model(&overrides.model)?;
+        Ok(Self { engine, overrides })
     }
 
     pub(super) async fn request(&self, inputs: &[&Input]) -> Result<Vec<Scored>, Failure> {
@@ -50,11 +50,11 @@ impl Local {
         for (index, input) in inputs.iter().enumerate() {
             samples.push(input.sample().map_err(|reason| Failure::Sample { index, reason })?);
         }
-        let request = ScoreRequest::new(self.wishes.model.clone(), samples)
+        let request = ScoreRequest::new(self.overrides.model.clone(), samples)
             .map_err(fatal)?
-            .with_aggregate(self.wishes.aggregate.clone())
-            .with_transforms(self.wishes.transforms.as_ref().map(|rules| rules.0.clone()))
-            .with_truncation(self.wishes.truncation)
+            .with_aggregate(self.overrides.aggregate.clone())
+            .with_transforms(self.overrides.transforms.as_ref().map(|rules| rules.0.clone()))
+            .with_truncation(self.overrides.truncation)
             .with_admission(Admission::Always);
         let report = self.engine.score(request).await.map_err(|error| match error.sample() {
             Some(index) => Failure::Sample { index, reason: error.to_string() },

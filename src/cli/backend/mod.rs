@@ -71,7 +71,7 @@ fn truncation(text: &str) -> Result<Truncation, String> {
 
 /// What holds for every sample of a run.
 #[derive(Debug, Clone, Serialize)]
-struct Wishes {
+struct Overrides {
     model: ModelName,
     #[serde(skip_serializing_if = "Option::is_none")]
     aggregate: Option<Choice>,
@@ -156,12 +156,12 @@ pub(super) enum Backend {
 impl BackendArguments {
     /// What makes scores of one run unlike those of another, as JSON: everything but where they are computed.
     pub(super) fn fingerprint(&self) -> Result<String, CommandError> {
-        Ok(serde_json::to_string(&self.wishes()?)?)
+        Ok(serde_json::to_string(&self.overrides()?)?)
     }
 
-    fn wishes(&self) -> Result<Wishes, CommandError> {
+    fn overrides(&self) -> Result<Overrides, CommandError> {
         let model = self.model.clone().ok_or("name what scores: --model, and --server or --models")?;
-        Ok(Wishes {
+        Ok(Overrides {
             model,
             aggregate: self.aggregate.clone(),
             transforms: self.transforms.clone(),
@@ -173,10 +173,10 @@ impl BackendArguments {
     ///
     /// Must be called before any other thread runs: loading ONNX Runtime sets an environment variable.
     pub(super) fn open(&self) -> Result<Backend, CommandError> {
-        let wishes = self.wishes()?;
+        let overrides = self.overrides()?;
         Ok(match &self.server {
-            Some(url) => Backend::Remote(remote::Remote::new(url, wishes)?),
-            None => Backend::Local(Box::new(local::Local::load(&self.models, self.onnxruntime.as_deref(), wishes)?)),
+            Some(url) => Backend::Remote(remote::Remote::new(url, overrides)?),
+            None => Backend::Local(Box::new(local::Local::load(&self.models, self.onnxruntime.as_deref(), overrides)?)),
         })
     }
 }

@@ -6,7 +6,7 @@ use reqwest::{Client, Response, StatusCode, header::RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Failure, Input, Scored, Wishes};
+use super::{Failure, Input, Overrides, Scored};
 use crate::cli::CommandError;
 
 /// A server that says neither when it has room nor that it is ready is asked again after this long.
@@ -19,7 +19,7 @@ const TOO_MANY: &str = ":too-many-inputs";
 pub(in crate::cli) struct Remote {
     client: Client,
     url: String,
-    wishes: Value,
+    overrides: Value,
 }
 
 #[derive(Deserialize)]
@@ -56,15 +56,15 @@ struct Problem {
 }
 
 impl Remote {
-    pub(super) fn new(url: &str, wishes: Wishes) -> Result<Self, CommandError> {
+    pub(super) fn new(url: &str, overrides: Overrides) -> Result<Self, CommandError> {
         // The server is named; whatever proxy the environment knows is for other places.
         let client = Client::builder().no_proxy().build()?;
-        let wishes = serde_json::to_value(wishes)?;
-        Ok(Self { client, url: format!("{}/v1/score", url.trim_end_matches('/')), wishes })
+        let overrides = serde_json::to_value(overrides)?;
+        Ok(Self { client, url: format!("{}/v1/score", url.trim_end_matches('/')), overrides })
     }
 
     pub(super) async fn request(&self, inputs: &[&Input]) -> Result<Vec<Scored>, Failure> {
-        let mut body = self.wishes.clone();
+        let mut body = self.overrides.clone();
         body["inputs"] = json!(inputs);
         body["include"] = json!(["members"]);
         let mut loading = 0;

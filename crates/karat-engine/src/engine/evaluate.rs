@@ -6,14 +6,14 @@ use karat_rules::{
     aggregate::{self, Aggregation, Members},
     domain::{Cut, Reward},
     head::HeadOutput,
-    transform::{Chain, Context, Signal, Supplies},
+    transform::{Available, Chain, Context, Signal},
 };
 
 use super::{
     CompositeMember, Detail, EnsembleReport, GraphModel, Model, ModelBody, SampleReport, ScoreError, ScoreReport,
     StepRewards, Timings, Usage,
     cache::{Pending, Scored},
-    request::Wishes,
+    request::Overrides,
     tokenize::Inputs,
 };
 
@@ -28,19 +28,19 @@ pub(super) struct Rules {
 
 impl Rules {
     /// Builds the rules for `samples` samples.
-    pub(super) fn resolve(model: &Model, wishes: Wishes, samples: usize) -> Result<Self, ScoreError> {
-        let candidates = if wishes.grouped { samples } else { 1 };
-        let aggregate = wishes.aggregate.map(|choice| aggregate::CATALOGUE.build(&choice)).transpose()?;
+    pub(super) fn resolve(model: &Model, overrides: Overrides, samples: usize) -> Result<Self, ScoreError> {
+        let candidates = if overrides.grouped { samples } else { 1 };
+        let aggregate = overrides.aggregate.map(|choice| aggregate::CATALOGUE.build(&choice)).transpose()?;
         let shape = model.members_shape(candidates);
         aggregate.as_deref().unwrap_or(&*model.aggregate).check(&shape).map_err(ScoreError::Unsuitable)?;
 
-        let supplies = Supplies { group: candidates, ..wishes.context.supplies(model.gives_steps(), samples) };
-        let transforms = wishes.transforms.map(|choices| Chain::build_for(&choices, &supplies)).transpose()?;
+        let available = Available { group: candidates, ..overrides.context.available(model.gives_steps(), samples) };
+        let transforms = overrides.transforms.map(|choices| Chain::build_for(&choices, &available)).transpose()?;
         if let Some((_, name, _)) = transforms.as_ref().and_then(|chain| chain.memories().next()) {
             return Err(ScoreError::Forgetful { name: name.to_owned() });
         }
-        transforms.as_ref().unwrap_or(&model.transforms).check(&supplies)?;
-        Ok(Self { aggregate, transforms, context: wishes.context, grouped: wishes.grouped })
+        transforms.as_ref().unwrap_or(&model.transforms).check(&available)?;
+        Ok(Self { aggregate, transforms, context: overrides.context, grouped: overrides.grouped })
     }
 }
 

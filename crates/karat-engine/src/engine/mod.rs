@@ -156,7 +156,7 @@ impl Engine {
         if model.gives_embeddings() {
             return Err(ScoreError::ScoresNothing { model: request.model.clone() });
         }
-        Rules::resolve(&model, request.wishes.clone(), request.samples.len())?;
+        Rules::resolve(&model, request.overrides.clone(), request.samples.len())?;
         for leaf in model.leaves() {
             let Some(probing) = leaf.head.probing() else { continue };
             for (index, sample) in request.samples.iter().enumerate() {
@@ -173,9 +173,9 @@ impl Engine {
     /// # Errors
     /// One error for the whole request: see [`ScoreError`].
     pub async fn score(&self, request: ScoreRequest) -> Result<ScoreReport, ScoreError> {
-        let ScoreRequest { model, samples, wishes, text, limits } = request;
+        let ScoreRequest { model, samples, overrides, text, limits } = request;
         let model = self.model(&model)?;
-        let rules = Rules::resolve(&model, wishes, samples.len())?;
+        let rules = Rules::resolve(&model, overrides, samples.len())?;
 
         let started = Instant::now();
         let leaves = model.leaves();

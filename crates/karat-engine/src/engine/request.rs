@@ -20,14 +20,14 @@ use crate::{
 pub struct ScoreRequest {
     pub(super) model: ModelName,
     pub(super) samples: Vec<Sample>,
-    pub(super) wishes: Wishes,
+    pub(super) overrides: Overrides,
     pub(super) text: TextOptions,
     pub(super) limits: Limits,
 }
 
 /// What a request wants done otherwise than the model's manifest says, and what its rules may use.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wishes {
+pub(super) struct Overrides {
     pub(super) aggregate: Option<Choice>,
     pub(super) transforms: Option<Vec<Choice>>,
     pub(super) context: Context,
@@ -51,10 +51,16 @@ impl ScoreRequest {
         if samples.is_empty() {
             return Err(ScoreError::NoSamples);
         }
-        Ok(Self { model, samples, wishes: Wishes::default(), text: TextOptions::default(), limits: Limits::default() })
+        Ok(Self {
+            model,
+            samples,
+            overrides: Overrides::default(),
+            text: TextOptions::default(),
+            limits: Limits::default(),
+        })
     }
 
-    /// The same wishes for other samples.
+    /// The same request for other samples.
     ///
     /// # Errors
     /// When there are no samples.
@@ -68,35 +74,35 @@ impl ScoreRequest {
     /// The same samples, as urgent, for a model that embeds them.
     #[must_use]
     pub fn to_embed(&self, model: ModelName) -> Self {
-        let wishes = Wishes { transforms: Some(Vec::new()), ..Wishes::default() };
-        Self { model, samples: self.samples.clone(), wishes, text: self.text, limits: self.limits }
+        let overrides = Overrides { transforms: Some(Vec::new()), ..Overrides::default() };
+        Self { model, samples: self.samples.clone(), overrides, text: self.text, limits: self.limits }
     }
 
     /// Aggregates the members by another rule than the manifest's.
     #[must_use]
     pub fn with_aggregate(mut self, aggregate: Option<Choice>) -> Self {
-        self.wishes.aggregate = aggregate;
+        self.overrides.aggregate = aggregate;
         self
     }
 
     /// Applies other transforms than the manifest's; an empty list means none.
     #[must_use]
     pub fn with_transforms(mut self, transforms: Option<Vec<Choice>>) -> Self {
-        self.wishes.transforms = transforms;
+        self.overrides.transforms = transforms;
         self
     }
 
     /// Treats the samples as candidates for one prompt: rules may compare them.
     #[must_use]
     pub fn as_group(mut self, grouped: bool) -> Self {
-        self.wishes.grouped = grouped;
+        self.overrides.grouped = grouped;
         self
     }
 
     /// Brings what some rules need beside rewards: references, counts, margins, successes.
     #[must_use]
     pub fn with_context(mut self, context: Context) -> Self {
-        self.wishes.context = context;
+        self.overrides.context = context;
         self
     }
 

@@ -12,7 +12,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use karat_runtime::{Cancellation, CausalExecutor, RuntimeError};
+use karat_runtime::{Cancellation, DecoderExecutor, RuntimeError};
 use tokio::sync::mpsc;
 
 use super::{
@@ -231,7 +231,7 @@ impl Generator {
     ///
     /// # Errors
     /// When the system gives none.
-    pub fn start(executor: Box<dyn CausalExecutor>, limits: Limits, metrics: ModelMetrics) -> io::Result<Self> {
+    pub fn start(executor: Box<dyn DecoderExecutor>, limits: Limits, metrics: ModelMetrics) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             wanted: Condvar::new(),

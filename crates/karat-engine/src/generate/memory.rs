@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use karat_runtime::{CausalShape, KeyValues, Past};
+use karat_runtime::{DecoderShape, KeyValues, Past};
 
 use super::slots::{Lease, Slots};
 
@@ -11,13 +11,13 @@ const GROWTH: usize = 64;
 
 /// Places for keys and values, and what stands there.
 pub(super) struct Memory {
-    shape: CausalShape,
+    shape: DecoderShape,
     slots: Slots,
     values: Option<Arc<KeyValues>>,
 }
 
 impl Memory {
-    pub(super) fn new(shape: CausalShape) -> Self {
+    pub(super) fn new(shape: DecoderShape) -> Self {
         Self { shape, slots: Slots::default(), values: None }
     }
 

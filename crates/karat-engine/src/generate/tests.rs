@@ -8,7 +8,7 @@ use std::{
 
 use karat_rules::domain::{ElementType, RowTensor};
 use karat_runtime::{
-    Cancellation, CausalExecutor, CausalOutput, CausalRow, CausalShape, KeyValues, Numbers, RuntimeError,
+    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, RuntimeError,
 };
 use proptest::prelude::*;
 
@@ -26,8 +26,8 @@ const NAN: u32 = 21;
 const BOMB: u32 = 22;
 const CONTEXT: usize = 400;
 
-const SHAPE: CausalShape =
-    CausalShape { layers: 1, kv_heads: 1, head_dim: 1, context: CONTEXT, element: ElementType::Float32 };
+const SHAPE: DecoderShape =
+    DecoderShape { layers: 1, kv_heads: 1, head_dim: 1, context: CONTEXT, element: ElementType::Float32 };
 
 /// The logits after a text, given as tokens with their positions, in whatever order.
 fn logits(text: impl Iterator<Item = (u32, usize)>) -> Vec<f32> {
@@ -76,8 +76,8 @@ impl Gate {
 
 struct Model(Arc<Gate>);
 
-impl CausalExecutor for Model {
-    fn forward(&mut self, row: &CausalRow, cancel: &Cancellation) -> Result<CausalOutput, RuntimeError> {
+impl DecoderExecutor for Model {
+    fn forward(&mut self, row: &DecoderRow, cancel: &Cancellation) -> Result<DecoderRowOutput, RuntimeError> {
         row.check(&SHAPE)?;
         self.0.pass(cancel);
         if cancel.is_cancelled() {
@@ -128,10 +128,10 @@ impl CausalExecutor for Model {
             let numbers = tokens.iter().map(key).chain(tokens.iter().map(|(_, position)| *position as f32));
             Arc::new(KeyValues::new(&SHAPE, tokens.len(), Numbers::Float32(numbers.collect())).unwrap())
         });
-        Ok(CausalOutput { reads, kept: kept.collect() })
+        Ok(DecoderRowOutput { reads, kept: kept.collect() })
     }
 
-    fn shape(&self) -> CausalShape {
+    fn shape(&self) -> DecoderShape {
         SHAPE
     }
 }

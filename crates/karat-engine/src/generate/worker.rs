@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use karat_runtime::{CausalExecutor, CausalOutput, CausalRow, Read, ReadAt, RuntimeError, Span};
+use karat_runtime::{DecoderExecutor, DecoderRow, DecoderRowOutput, Read, ReadAt, RuntimeError, Span};
 
 use super::{
     generator::{Event, Finish, GenerateError, Limits, Sender, Shared, Waiting},
@@ -20,7 +20,7 @@ use super::{
 /// What one thread holds.
 pub(super) struct Worker<'a> {
     shared: &'a Shared,
-    executor: Box<dyn CausalExecutor>,
+    executor: Box<dyn DecoderExecutor>,
     memory: Memory,
     prompts: VecDeque<Prompt>,
     texts: Vec<Text>,
@@ -74,7 +74,7 @@ enum Piece {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(shared: &'a Shared, executor: Box<dyn CausalExecutor>) -> Self {
+    pub(super) fn new(shared: &'a Shared, executor: Box<dyn DecoderExecutor>) -> Self {
         let memory = Memory::new(executor.shape());
         Self { shared, executor, memory, prompts: VecDeque::new(), texts: Vec::new(), promised: 0 }
     }
@@ -84,7 +84,7 @@ impl<'a> Worker<'a> {
         while self.admit() {
             let pieces = self.plan();
             self.run(&pieces);
-            self.let_go();
+            self.drop_finished();
             self.shared.metrics.writing(self.texts.len());
         }
     }
@@ -131,7 +131,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn attempt(&mut self, pieces: &[Piece]) -> Result<CausalOutput, GenerateError> {
+    fn attempt(&mut self, pieces: &[Piece]) -> Result<DecoderRowOutput, GenerateError> {
         if self.shared.cancellation.is_cancelled() {
             return Err(GenerateError::Stopped);
         }
@@ -152,8 +152,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn row(&self, pieces: &[Piece]) -> CausalRow {
-        let mut row = CausalRow { past: self.memory.past(), ..CausalRow::default() };
+    fn row(&self, pieces: &[Piece]) -> DecoderRow {
+        let mut row = DecoderRow { past: self.memory.past(), ..DecoderRow::default() };
         let mut end = 0;
         for piece in pieces {
             let (span, read) = match *piece {
@@ -192,7 +192,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Keeps what a row computed and draws the texts' next tokens.
-    fn apply(&mut self, pieces: &[Piece], output: &CausalOutput) {
+    fn apply(&mut self, pieces: &[Piece], output: &DecoderRowOutput) {
         let mut reads = output.reads.iter();
         let mut first = 0;
         for piece in pieces {
@@ -243,7 +243,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Drops what is over and what nobody waits for any more.
-    fn let_go(&mut self) {
+    fn drop_finished(&mut self) {
         for text in mem::take(&mut self.texts) {
             if !text.over && !text.sender.is_closed() {
                 self.texts.push(text);

@@ -10,7 +10,7 @@ const ROW: usize = 256;
 /// The budget bounds what the others add to the first, which runs whatever its length; each token that several of them
 /// begin with counts once. A text that doesn't fit is passed over. One that shares less than a quarter of what it adds
 /// joins only while all of them together fill no row.
-pub(super) fn kin(texts: &[&[u32]], budget: usize, most: usize) -> Vec<usize> {
+pub(super) fn sharing_prefix(texts: &[&[u32]], budget: usize, most: usize) -> Vec<usize> {
     let Some(first) = texts.first() else { return Vec::new() };
     let mut others: Vec<(usize, usize)> = (1..texts.len()).map(|text| (common(first, texts[text]), text)).collect();
     // The earlier of equals first: they are in the order in which they are due.
@@ -56,7 +56,7 @@ mod tests {
     }
 
     fn chosen(texts: &[Vec<u32>], budget: usize, most: usize) -> Vec<usize> {
-        kin(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>(), budget, most)
+        sharing_prefix(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>(), budget, most)
     }
 
     /// How many different beginnings the texts have: what is computed when nothing is computed twice.

@@ -57,7 +57,7 @@ struct Entry<T> {
 
 /// Much waits when its tokens would pay for so many passes: from then on it is cheaper to make a pass more than to
 /// pad what is computed anyway.
-const MUCH: usize = 4;
+const LARGE: usize = 4;
 
 impl<T> Planner<T> {
     /// An empty planner.
@@ -184,7 +184,7 @@ impl<T> Planner<T> {
         if let Some(text) = self.texts {
             let texts: Vec<&[u32]> =
                 window.iter().filter_map(|(_, id)| self.jobs.get(id).map(|entry| text(&entry.job.payload))).collect();
-            let chosen = affinity::kin(&texts, self.policy.budget, self.policy.max_batch);
+            let chosen = affinity::sharing_prefix(&texts, self.policy.budget, self.policy.max_batch);
             let batch = chosen.into_iter().filter_map(|at| self.remove(window[at].1).map(|job| (window[at].1, job)));
             return Some(batch.map(|(id, job)| Planned { id, job }).collect());
         }
@@ -203,7 +203,7 @@ impl<T> Planner<T> {
         let limit = self.policy.budget.min(share);
         let length = |index: usize| window[index].0;
         let most_padding =
-            if self.tokens >= self.policy.overhead.saturating_mul(MUCH) { self.policy.padding_percent } else { 100 };
+            if self.tokens >= self.policy.overhead.saturating_mul(LARGE) { self.policy.padding_percent } else { 100 };
         let (mut start, mut end) = (anchor, anchor + 1);
         let mut padded = 0;
         while end - start < self.policy.max_batch {

@@ -8,7 +8,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::retemplate::PolicyTemplate;
+use super::parse_template::PolicyTemplate;
 
 /// How samples are rendered, tokenised and truncated.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -50,8 +50,8 @@ pub struct TextConfig {
     /// The template in which rendered text arrives, when it isn't this model's: the policy's. Such text is parsed back
     /// into messages, which are rendered the model's own way; what can't be parsed is refused. Without it rendered text
     /// is taken as it is. Conversations and token ids are not touched.
-    #[serde(default)]
-    pub retemplate: Option<PolicyTemplate>,
+    #[serde(default, rename = "retemplate")]
+    pub parse_template: Option<PolicyTemplate>,
 }
 
 fn default_tokenizer() -> PathBuf {

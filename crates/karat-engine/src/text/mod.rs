@@ -8,10 +8,10 @@
 
 mod config;
 mod detokenize;
+mod parse_template;
 mod probe;
 mod rating;
 mod render;
-mod retemplate;
 mod stop;
 mod template;
 mod truncate;
@@ -26,9 +26,9 @@ use tokenizers::Tokenizer;
 
 pub use config::{Ending, Render, TextConfig, TextOptions, Truncation};
 pub use detokenize::Detokenizer;
+pub use parse_template::{Markers, PolicyTemplate, TurnMarkers};
 pub use rating::RatingParser;
 use render::{Rendered, Renderer};
-pub use retemplate::{Markers, PolicyTemplate, TurnMarkers};
 pub use stop::{EmptyStop, Passed, StopMatcher, StopStrings};
 pub use truncate::TooLong;
 
@@ -62,7 +62,7 @@ pub enum TextError {
         "the text is not in the policy's template (text.retemplate): {0}; send text in that template, or the messages \
          themselves"
     )]
-    Retemplate(String),
+    ParseTemplate(String),
     /// One end-of-sequence token is asked of a model that names none.
     #[error("the model names no end-of-sequence token to end the text with; write text.eos_token in its manifest")]
     NoEndToken,
@@ -126,7 +126,7 @@ pub struct TextPipeline {
     token_offsets: bool,
     reads_response: bool,
     padding_text: Option<String>,
-    retemplate: Option<Markers>,
+    parse_template: Option<Markers>,
     max_tokens: usize,
     truncation: Truncation,
 }
@@ -168,11 +168,11 @@ impl TextPipeline {
                 ),
             });
         }
-        let retemplate = config.retemplate.as_ref().map(PolicyTemplate::markers).transpose()?;
+        let parse_template = config.parse_template.as_ref().map(PolicyTemplate::markers).transpose()?;
         Ok(Self {
             end: tokens.eos.clone(),
             padding_text: tokens.pad.clone(),
-            retemplate,
+            parse_template,
             special_tokens: config.special_tokens.unwrap_or_else(|| config.render.adds_special_tokens()),
             renderer: Renderer::load(folder, config, tokens)?,
             tokenizer,
@@ -274,7 +274,7 @@ impl TextPipeline {
             Ending::AsSent => Cow::Borrowed(text),
             Ending::OneEos => Cow::Owned(self.end_once(text)?),
         };
-        match &self.retemplate {
+        match &self.parse_template {
             Some(markers) => markers.parse(text.text()).map(|parsed| Cow::Owned(Sample::Conversation(parsed))),
             None => Ok(match text {
                 Cow::Borrowed(_) => Cow::Borrowed(sample),

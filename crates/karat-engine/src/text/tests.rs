@@ -259,7 +259,7 @@ fn text_in_the_policys_template_is_rendered_in_the_models() {
     let tokenize = |sample: &Sample| pipeline.tokenize(sample, None).unwrap();
     assert_eq!(tokenize(&sample), tokenize(&pair("a b", "c d")));
     let error = pipeline.tokenize(&Sample::Text(text("a b c d")), None).unwrap_err();
-    assert!(matches!(error, TextError::Retemplate(_)), "{error}");
+    assert!(matches!(error, TextError::ParseTemplate(_)), "{error}");
 }
 
 #[test]

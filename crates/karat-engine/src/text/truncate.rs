@@ -132,7 +132,7 @@ impl Tokens {
         }
     }
 
-    /// Drops what follows the response: a causal model reads nothing of it before.
+    /// Drops what follows the response: a decoder reads nothing of it before.
     pub(super) fn end_with_response(&mut self) {
         let end = self.response.end;
         self.ids.truncate(end);

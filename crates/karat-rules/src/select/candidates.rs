@@ -40,7 +40,7 @@ pub enum CandidatesError {
 
 /// What a request offers beside rewards; known before anything is scored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Offer {
+pub struct Available {
     /// Whether each candidate has several objectives.
     pub objectives: bool,
     /// Whether each candidate's final answer is known.
@@ -130,8 +130,8 @@ impl Candidates {
 
     /// What is there beside rewards.
     #[must_use]
-    pub fn offer(&self) -> Offer {
-        Offer {
+    pub fn available(&self) -> Available {
+        Available {
             objectives: self.objectives.is_some(),
             answers: self.answers.is_some(),
             texts: self.texts.is_some(),

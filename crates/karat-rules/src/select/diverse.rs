@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Candidates, Offer, Selected, Selection, SelectionError,
+    Available, Candidates, Selected, Selection, SelectionError,
     novelty::{Grams, euclidean, jaccard, novelty},
 };
 use crate::domain::catalogue::{Entry, not_negative, parameter_schema, parameters};
@@ -78,10 +78,10 @@ const NEEDS_TEXTS: SelectionError =
     SelectionError { rule: ENTRY.name, missing: "the text of each candidate; write distance = \"embeddings\" instead" };
 
 impl Selection for Diverse {
-    fn check(&self, offer: &Offer) -> Result<(), SelectionError> {
+    fn check(&self, available: &Available) -> Result<(), SelectionError> {
         match self.grams {
-            None if !offer.embeddings => Err(NEEDS_EMBEDDINGS),
-            Some(_) if !offer.texts => Err(NEEDS_TEXTS),
+            None if !available.embeddings => Err(NEEDS_EMBEDDINGS),
+            Some(_) if !available.texts => Err(NEEDS_TEXTS),
             None | Some(_) => Ok(()),
         }
     }
@@ -131,7 +131,7 @@ mod tests {
         let vectors = vec![vec![0.0, 0.0], vec![0.1, 0.0], vec![5.0, 5.0]];
         let tied = candidates(&[1.0; 3]).with_embeddings(vectors).unwrap();
         assert_eq!(select(json, &tied), [2]);
-        assert!(rule(json).unwrap().check(&candidates(&[1.0]).offer()).is_err());
+        assert!(rule(json).unwrap().check(&candidates(&[1.0]).available()).is_err());
         assert!(rule(r#"{"diverse":{"tolerance":0,"neighbours":0,"distance":"embeddings"}}"#).is_err());
     }
 }

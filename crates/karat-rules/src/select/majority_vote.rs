@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Candidates, Offer, Selected, Selection, SelectionError};
+use super::{Available, Candidates, Selected, Selection, SelectionError};
 use crate::domain::catalogue::{Entry, not_negative, parameter_schema, parameters};
 
 pub(super) const ENTRY: Entry<dyn Selection> = Entry {
@@ -43,8 +43,8 @@ const NEEDS_ANSWERS: SelectionError =
     SelectionError { rule: ENTRY.name, missing: "the final answer of each candidate; send answers" };
 
 impl Selection for MajorityVote {
-    fn check(&self, offer: &Offer) -> Result<(), SelectionError> {
-        if offer.answers { Ok(()) } else { Err(NEEDS_ANSWERS) }
+    fn check(&self, available: &Available) -> Result<(), SelectionError> {
+        if available.answers { Ok(()) } else { Err(NEEDS_ANSWERS) }
     }
 
     fn select(&self, candidates: &Candidates) -> Result<Selected, SelectionError> {
@@ -73,6 +73,6 @@ mod tests {
     fn equal_votes_go_to_the_first_and_answers_are_needed() {
         let voters = candidates(&[2.0, 2.0]).with_answers(vec!["b".to_owned(), "a".to_owned()]).unwrap();
         assert_eq!(select("\"majority_vote\"", &voters), [0]);
-        assert!(rule("\"majority_vote\"").unwrap().check(&candidates(&[1.0]).offer()).is_err());
+        assert!(rule("\"majority_vote\"").unwrap().check(&candidates(&[1.0]).available()).is_err());
     }
 }

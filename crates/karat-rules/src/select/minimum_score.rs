@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Candidates, Offer, Selected, Selection, SelectionError};
+use super::{Available, Candidates, Selected, Selection, SelectionError};
 use crate::domain::catalogue::{Choice, Entry, finite, parameter_schema, parameters};
 
 pub(super) const ENTRY: Entry<dyn Selection> = Entry {
@@ -44,8 +44,8 @@ struct MinimumScore {
 }
 
 impl Selection for MinimumScore {
-    fn check(&self, offer: &Offer) -> Result<(), SelectionError> {
-        self.then.check(offer)
+    fn check(&self, available: &Available) -> Result<(), SelectionError> {
+        self.then.check(available)
     }
 
     fn select(&self, candidates: &Candidates) -> Result<Selected, SelectionError> {
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(indices, [1, 3]);
         assert_all_close(&selected.probabilities.unwrap(), &[0.0, 0.5, 0.0, 0.5]);
         let front = rule(r#"{"minimum_score":{"threshold":0,"then":"pareto"}}"#).unwrap();
-        assert!(front.check(&candidates(&[1.0]).offer()).is_err());
+        assert!(front.check(&candidates(&[1.0]).available()).is_err());
         assert!(rule(r#"{"minimum_score":{"threshold":0,"then":"best"}}"#).is_err());
     }
 }

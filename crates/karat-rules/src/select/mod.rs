@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use crate::domain::catalogue::Catalogue;
 
-pub use candidates::{Candidates, CandidatesError, Offer};
+pub use candidates::{Available, Candidates, CandidatesError};
 pub use curve::{CurvePoint, best_of_n_at, best_of_n_curve, best_of_n_divergence};
 pub use novelty::novelty;
 pub use pareto::pareto_front;
@@ -53,7 +53,7 @@ pub trait Selection: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// What is missing and how to send it.
-    fn check(&self, _offer: &Offer) -> Result<(), SelectionError> {
+    fn check(&self, _available: &Available) -> Result<(), SelectionError> {
         Ok(())
     }
 

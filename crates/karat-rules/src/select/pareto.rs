@@ -3,7 +3,7 @@
 //! `i` dominates `j` when every `r_i ≥ r_j` and one is greater (Lee et al. 2024, "Parrot: Pareto-optimal Multi-Reward
 //! Reinforcement Learning Framework for Text-to-Image Generation"). Equal candidates don't dominate each other: all stay.
 
-use super::{Candidates, Offer, Selected, Selection, SelectionError};
+use super::{Available, Candidates, Selected, Selection, SelectionError};
 use crate::domain::catalogue::{Entry, NoParameters, parameter_schema, parameters};
 
 pub(super) const ENTRY: Entry<dyn Selection> = Entry {
@@ -35,8 +35,8 @@ pub fn pareto_front(objectives: &[Vec<f64>]) -> Vec<bool> {
 }
 
 impl Selection for Pareto {
-    fn check(&self, offer: &Offer) -> Result<(), SelectionError> {
-        if offer.objectives { Ok(()) } else { Err(NEEDS_OBJECTIVES) }
+    fn check(&self, available: &Available) -> Result<(), SelectionError> {
+        if available.objectives { Ok(()) } else { Err(NEEDS_OBJECTIVES) }
     }
 
     fn select(&self, candidates: &Candidates) -> Result<Selected, SelectionError> {
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn one_reward_alone_has_no_front() {
-        assert!(rule("\"pareto\"").unwrap().check(&Offer::default()).is_err());
+        assert!(rule("\"pareto\"").unwrap().check(&Available::default()).is_err());
         assert!(rule("\"pareto\"").unwrap().select(&candidates(&[1.0])).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! A sequence of transforms that was checked once and can then be applied to every group.
 
-use super::{CATALOGUE, Context, Memory, Signal, Stage, Supplies, Transform, TransformError};
+use super::{Available, CATALOGUE, Context, Memory, Signal, Stage, Transform, TransformError};
 use crate::domain::{Reward, catalogue::Choice};
 
 /// Transforms in the order in which they apply.
@@ -16,33 +16,33 @@ impl Chain {
     /// When a transform is unknown, its parameters are wrong, or it could never apply to such rewards: better here
     /// than on the thousandth request.
     pub fn build(choices: &[Choice], steps: bool) -> Result<Self, TransformError> {
-        Self::build_for(choices, &Supplies::alone(steps))
+        Self::build_for(choices, &Available::alone(steps))
     }
 
     /// Builds a chain for what a request brings.
     ///
     /// # Errors
     /// As [`Chain::build`].
-    pub fn build_for(choices: &[Choice], supplies: &Supplies) -> Result<Self, TransformError> {
+    pub fn build_for(choices: &[Choice], available: &Available) -> Result<Self, TransformError> {
         let links: Result<Vec<_>, TransformError> =
             choices.iter().map(|choice| Ok((choice.name.clone(), CATALOGUE.build(choice)?))).collect();
         let chain = Self { links: links? };
-        chain.check(supplies)?;
+        chain.check(available)?;
         Ok(chain)
     }
 
-    /// Whether every link can act on what `supplies` promises, in this order.
+    /// Whether every link can act on what `available` promises, in this order.
     ///
     /// # Errors
     /// When one can't; says which and what to change.
-    pub fn check(&self, supplies: &Supplies) -> Result<(), TransformError> {
-        let mut stage = if supplies.steps { Stage::StepScores } else { Stage::Outcome };
+    pub fn check(&self, available: &Available) -> Result<(), TransformError> {
+        let mut stage = if available.steps { Stage::StepScores } else { Stage::Outcome };
         for (name, transform) in &self.links {
-            if !supplies.steps && transform.stage(Stage::Outcome).is_err() {
+            if !available.steps && transform.stage(Stage::Outcome).is_err() {
                 return Err(TransformError::NoSteps(name.clone()));
             }
             stage = transform.stage(stage).map_err(|reason| TransformError::Order { name: name.clone(), reason })?;
-            if let Some(missing) = supplies.lacks(transform.needs()) {
+            if let Some(missing) = available.lacks(transform.needs()) {
                 return Err(TransformError::Missing { name: name.clone(), missing });
             }
         }
@@ -64,7 +64,7 @@ impl Chain {
     pub fn apply_with(&self, group: &mut [Signal], context: &Context) -> Result<(), TransformError> {
         for (name, transform) in &self.links {
             // Steps are looked at by the link itself; they don't change what else is there.
-            if let Some(missing) = context.supplies(true, group.len()).lacks(transform.needs()) {
+            if let Some(missing) = context.available(true, group.len()).lacks(transform.needs()) {
                 return Err(TransformError::Missing { name: name.clone(), missing });
             }
             transform
@@ -136,7 +136,7 @@ mod tests {
             r#"["rloo"]"#,
         ];
         for bad in wrong_order {
-            let built = Chain::build_for(&choices(bad), &Supplies { group: 4, ..Supplies::alone(true) });
+            let built = Chain::build_for(&choices(bad), &Available { group: 4, ..Available::alone(true) });
             assert!(matches!(built, Err(TransformError::Order { .. })), "{bad}: {built:?}");
         }
         for bad in [r#"["grpo"]"#, r#"["rloo"]"#, r#"["rank"]"#, r#"["novelty_decay"]"#] {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_a_request_fails_to_bring_is_refused_when_it_is_applied() {
-        let group_of_two = Supplies { group: 2, ..Supplies::alone(false) };
+        let group_of_two = Available { group: 2, ..Available::alone(false) };
         let chain = Chain::build_for(&choices(r#"["rloo"]"#), &group_of_two).unwrap();
         let error = chain.apply(&mut [Signal::Outcome(1.0)]).unwrap_err();
         assert!(matches!(error, TransformError::Missing { .. }), "{error}");

@@ -29,7 +29,7 @@ pub enum References {
 
 /// What the signals and the context will bring: known when a request is read, before anything is scored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Supplies {
+pub struct Available {
     /// Whether the rewards have steps.
     pub steps: bool,
     /// How many samples of one prompt are transformed together.
@@ -44,7 +44,7 @@ pub struct Supplies {
     pub successes: bool,
 }
 
-impl Supplies {
+impl Available {
     /// One sample at a time and nothing beside its reward: what a manifest's own chain can count on.
     #[must_use]
     pub fn alone(steps: bool) -> Self {
@@ -147,8 +147,8 @@ impl Context {
     /// What this context and a group of `group` samples bring. A list that doesn't have one number a sample counts as
     /// absent.
     #[must_use]
-    pub fn supplies(&self, steps: bool, group: usize) -> Supplies {
-        Supplies {
+    pub fn available(&self, steps: bool, group: usize) -> Available {
+        Available {
             steps,
             group,
             references: self.references.len(),
@@ -200,7 +200,7 @@ mod tests {
         assert!(Context::default().with_margins(vec![f64::INFINITY]).is_err());
         assert_eq!(Context::default().with_counts(&[1, 0]), Err(ContextError::NeverSeen));
         let context = Context::default().with_counts(&[1, 2]).unwrap();
-        assert!(context.supplies(false, 2).counts);
-        assert!(!context.supplies(false, 3).counts);
+        assert!(context.available(false, 2).counts);
+        assert!(!context.available(false, 3).counts);
     }
 }

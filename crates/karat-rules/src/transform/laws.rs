@@ -31,7 +31,7 @@ fn transformed(rule: &dyn Transform, mut group: Vec<Signal>) -> Option<Vec<Signa
     let context = [1, 5]
         .into_iter()
         .map(|references| context(group.len(), references))
-        .find(|context| context.supplies(true, group.len()).lacks(rule.needs()).is_none())?;
+        .find(|context| context.available(true, group.len()).lacks(rule.needs()).is_none())?;
     rule.apply(&mut group, &context).ok()?;
     Some(group)
 }
@@ -126,8 +126,8 @@ fn extreme_rewards_are_finite_or_refused_by_the_chain() {
                 for steps in [false, true] {
                     let mut group = if steps { vec![Signal::Steps(values.clone())] } else { outcomes(values) };
                     let context = context(group.len(), 5);
-                    let supplies = context.supplies(steps, group.len());
-                    let Ok(chain) = super::Chain::build_for(&super::testing::choices(&choice), &supplies) else {
+                    let available = context.available(steps, group.len());
+                    let Ok(chain) = super::Chain::build_for(&super::testing::choices(&choice), &available) else {
                         continue;
                     };
                     if chain.apply_with(&mut group, &context).is_ok() {

@@ -42,7 +42,7 @@ use crate::domain::{
 };
 
 pub use chain::Chain;
-pub use context::{Context, ContextError, Needs, References, Supplies};
+pub use context::{Available, Context, ContextError, Needs, References};
 pub use dynamic_scaling::DynamicScaling;
 
 /// Every transform, in the order of the documentation.
@@ -320,7 +320,7 @@ pub(crate) mod testing {
     /// The outcomes of a group, transformed together.
     pub(crate) fn group(json: &str, values: &[f64], context: &Context) -> Result<Vec<f64>, TransformError> {
         let mut signals: Vec<Signal> = values.iter().copied().map(Signal::Outcome).collect();
-        let chain = Chain::build_for(&choices(json), &context.supplies(false, values.len()))?;
+        let chain = Chain::build_for(&choices(json), &context.available(false, values.len()))?;
         chain.apply_with(&mut signals, context)?;
         Ok(signals.iter().map(Signal::total).collect())
     }

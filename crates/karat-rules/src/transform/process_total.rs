@@ -68,7 +68,7 @@ mod tests {
     fn total(link: &str, scores: &[f64], correct: bool) -> f64 {
         let json = format!(r#"[{link}{{"process_total":{{"alpha":0.5}}}}]"#);
         let context = Context::default().with_successes(vec![correct]);
-        let chain = Chain::build_for(&choices(&json), &context.supplies(true, 1)).unwrap();
+        let chain = Chain::build_for(&choices(&json), &context.available(true, 1)).unwrap();
         let mut group = [Signal::Steps(scores.to_vec())];
         chain.apply_with(&mut group, &context).unwrap();
         group[0].total()

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use karat_rules::domain::{ElementType, GraphSignature, TensorSpec};
 
-use crate::{CausalShape, RuntimeError};
+use crate::{DecoderShape, RuntimeError};
 
 /// The metadata that names the contract.
 const CONTRACT: &str = "karat.contract";
@@ -29,7 +29,7 @@ pub(super) const SCORE_POSITIONS: &str = "score_positions";
 /// What a graph's metadata promises, held against its inputs and outputs.
 #[derive(Debug, Clone)]
 pub(super) struct Contract {
-    pub(super) shape: CausalShape,
+    pub(super) shape: DecoderShape,
     /// The token that the model takes for padding: the score stands at the last token that is another one.
     pub(super) pad_id: Option<u32>,
     /// The inputs and outputs of keys and values, by layer, keys before values.
@@ -89,7 +89,7 @@ impl Contract {
         };
         let (past, present) = (tensors("past_key_values"), tensors("present"));
         let element = find(&signature.inputs, ATTN_BIAS)?.element;
-        let shape = CausalShape {
+        let shape = DecoderShape {
             layers,
             kv_heads: number("karat.kv_heads")?,
             head_dim: number("karat.head_dim")?,

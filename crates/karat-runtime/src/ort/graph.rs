@@ -18,8 +18,8 @@ use karat_rules::domain::{Dimension, ElementType, GraphSignature, TensorSpec};
 
 use super::{
     Library,
-    causal::OrtCausal,
     contract::Contract,
+    decoder::OrtDecoder,
     device::{DeviceExecutor, Memory},
     engines::{Engines, Platform, WeightFile},
     executor::OrtExecutor,
@@ -29,7 +29,7 @@ use super::{
     weights::SharedWeights,
 };
 use crate::{
-    CausalExecutor, CausalShape, CudaOptions, Executor, GraphBinding, Provider, ProviderKind, RuntimeError,
+    CudaOptions, DecoderExecutor, DecoderShape, Executor, GraphBinding, Provider, ProviderKind, RuntimeError,
     ShapeProfile, SkippedProvider, TensorrtOptions,
     libraries::{Places, Survey},
 };
@@ -85,7 +85,7 @@ impl Graph {
         for (number, provider) in file.providers.iter().enumerate() {
             let behind = file.providers.get(number + 1..).unwrap_or_default();
             let weights = match provider {
-                // A causal model runs on one session, or two where it writes as well: what each packs of the weights
+                // A decoder runs on one session, or two where it writes as well: what each packs of the weights
                 // is less than a copy to lend, and the rest stays in the file's pages.
                 Provider::Cpu if !Contract::is_claimed(&inspection.metadata) => {
                     Some(SharedWeights::read(&model, file.path)?)
@@ -202,33 +202,33 @@ impl Graph {
 
     /// The measures of the model, where the graph follows the contract for sharing prefixes, `rm-prefix/1`.
     #[must_use]
-    pub fn causal_shape(&self) -> Option<CausalShape> {
+    pub fn decoder_shape(&self) -> Option<DecoderShape> {
         self.contract.as_ref().map(|contract| contract.shape)
     }
 
-    /// The token that a causal model takes for padding, if its exporter says so: its score stands at the last token
+    /// The token that a decoder takes for padding, if its exporter says so: its score stands at the last token
     /// that is another one.
     #[must_use]
-    pub fn causal_pad_id(&self) -> Option<u32> {
+    pub fn decoder_pad_id(&self) -> Option<u32> {
         self.contract.as_ref().and_then(|contract| contract.pad_id)
     }
 
-    /// The outputs that a causal model gives at each token that is read, of shape `[positions, width]`.
+    /// The outputs that a decoder gives at each token that is read, of shape `[positions, width]`.
     #[must_use]
-    pub fn causal_outputs(&self) -> &[TensorSpec] {
+    pub fn decoder_outputs(&self) -> &[TensorSpec] {
         self.contract.as_ref().map_or(&[], |contract| &contract.outputs)
     }
 
-    /// A session of its own for one worker of a causal model, computing on `threads` threads and reading `outputs`.
+    /// A session of its own for one worker of a decoder, computing on `threads` threads and reading `outputs`.
     ///
     /// # Errors
     /// When the graph doesn't follow the contract for sharing prefixes, has no such output, or another session can't
     /// start.
-    pub fn causal_executor(
+    pub fn decoder_executor(
         &self,
         outputs: &[String],
         threads: NonZeroUsize,
-    ) -> Result<Box<dyn CausalExecutor>, RuntimeError> {
+    ) -> Result<Box<dyn DecoderExecutor>, RuntimeError> {
         let contract = self.contract.clone().ok_or_else(|| RuntimeError::Binding {
             found: "the graph doesn't say that it follows the contract rm-prefix/1".to_owned(),
             wanted: "export it with karat's exporter, or use a head that needs no causal model".to_owned(),
@@ -237,7 +237,7 @@ impl Graph {
             // Nobody will take it over, and it holds all weights.
             drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
-        Ok(Box::new(OrtCausal::new(self.session(threads, self.next_turn())?, contract, outputs)?))
+        Ok(Box::new(OrtDecoder::new(self.session(threads, self.next_turn())?, contract, outputs)?))
     }
 
     /// How many sessions were asked for before.

@@ -3,8 +3,8 @@
 //! A [`Library`] is loaded once a process, opens [`Graph`]s, and each graph gives as many executors as threads want
 //! to run it.
 
-mod causal;
 mod contract;
+mod decoder;
 mod device;
 mod engines;
 mod executor;

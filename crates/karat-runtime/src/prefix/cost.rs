@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cancellation, CausalExecutor, CausalRow, KeyValues, Past, Read, ReadAt, RuntimeError, Span};
+use crate::{Cancellation, DecoderExecutor, DecoderRow, KeyValues, Past, Read, ReadAt, RuntimeError, Span};
 
 /// The time that rows take, by how many new tokens they have.
 ///
@@ -47,7 +47,7 @@ impl RowCost {
     ///
     /// # Errors
     /// When a row can't be computed.
-    pub fn measure(executor: &mut dyn CausalExecutor, token: u32, time: Duration) -> Result<Self, RuntimeError> {
+    pub fn measure(executor: &mut dyn DecoderExecutor, token: u32, time: Duration) -> Result<Self, RuntimeError> {
         let context = executor.shape().context;
         let end = Instant::now() + time;
         let mut points = Vec::new();
@@ -102,7 +102,7 @@ impl RowCost {
     }
 }
 
-fn row(tokens: usize, position: usize, token: u32, past: Vec<Past>) -> CausalRow {
+fn row(tokens: usize, position: usize, token: u32, past: Vec<Past>) -> DecoderRow {
     let span = Span {
         tokens: vec![token; tokens],
         position,
@@ -110,21 +110,21 @@ fn row(tokens: usize, position: usize, token: u32, past: Vec<Past>) -> CausalRow
         sees_new: Vec::new(),
     };
     let reads = vec![ReadAt { at: tokens - 1, output: 0, what: Read::Numbers }];
-    CausalRow { past, spans: vec![span], reads, keep: Vec::new() }
+    DecoderRow { past, spans: vec![span], reads, keep: Vec::new() }
 }
 
 fn keep(
-    executor: &mut dyn CausalExecutor,
+    executor: &mut dyn DecoderExecutor,
     token: u32,
     tokens: usize,
 ) -> Result<std::sync::Arc<KeyValues>, RuntimeError> {
-    let row = CausalRow { keep: std::iter::once(0..tokens).collect(), ..row(tokens, 0, token, Vec::new()) };
+    let row = DecoderRow { keep: std::iter::once(0..tokens).collect(), ..row(tokens, 0, token, Vec::new()) };
     let kept = executor.forward(&row, &Cancellation::new())?.kept.pop();
     kept.ok_or_else(|| RuntimeError::Row { reason: "it kept nothing".to_owned() })
 }
 
 /// The shortest of two runs, the one that was less disturbed; of one where that takes more than half of `time`.
-fn shortest(executor: &mut dyn CausalExecutor, row: &CausalRow, time: Duration) -> Result<f64, RuntimeError> {
+fn shortest(executor: &mut dyn DecoderExecutor, row: &DecoderRow, time: Duration) -> Result<f64, RuntimeError> {
     let mut run = || {
         let started = Instant::now();
         executor.forward(row, &Cancellation::new()).map(|_| started.elapsed())

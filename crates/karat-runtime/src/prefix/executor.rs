@@ -1,4 +1,4 @@
-//! Runs a batch of samples as rows of a causal model.
+//! Runs a batch of samples as rows of a decoder.
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
@@ -6,28 +6,28 @@ use karat_rules::domain::{RowTensor, TokenizedInput};
 
 use super::{
     cache::{Claimant, Found, Trail},
-    forest::{Forest, Text, Wish},
+    forest::{Forest, Text, Wanted},
     model::{Plan, SharedModel},
     path::{Path, Store, fragments},
     rows::{Piece, cut},
 };
 use crate::{
-    Cancellation, CausalExecutor, CausalOutput, CausalRow, CausalShape, Executor, KeyValues, Past, ReadAt,
+    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, Executor, KeyValues, Past, ReadAt,
     RuntimeError, Span, TokenBatch, telemetry::PrefixCounts,
 };
 
-/// Runs batches on one session of a causal model, sharing what samples begin with.
+/// Runs batches on one session of a decoder, sharing what samples begin with.
 pub struct PrefixExecutor {
-    causal: Box<dyn CausalExecutor>,
-    shape: CausalShape,
+    decoder: Box<dyn DecoderExecutor>,
+    shape: DecoderShape,
     model: Arc<SharedModel>,
 }
 
 impl PrefixExecutor {
     /// Takes a session, which must have been made to read the model's outputs in their order.
     #[must_use]
-    pub fn new(causal: Box<dyn CausalExecutor>, model: Arc<SharedModel>) -> Self {
-        Self { shape: causal.shape(), causal, model }
+    pub fn new(decoder: Box<dyn DecoderExecutor>, model: Arc<SharedModel>) -> Self {
+        Self { shape: decoder.shape(), decoder, model }
     }
 }
 
@@ -37,9 +37,9 @@ impl Executor for PrefixExecutor {
             batch.inputs().iter().map(|input| self.model.plan(input)).collect::<Result<_, RuntimeError>>()?;
         let texts: Vec<Text<'_>> = batch.inputs().iter().zip(&plans).map(|(input, plan)| text(input, plan)).collect();
         let mut results: Results =
-            texts.iter().map(|text| text.wishes.iter().map(|_| None).collect::<Vec<_>>()).collect();
+            texts.iter().map(|text| text.wanted.iter().map(|_| None).collect::<Vec<_>>()).collect();
         // Of a text that nothing is read of there is nothing to compute.
-        let mut waiting: Vec<usize> = (0..texts.len()).filter(|text| !texts[*text].wishes.is_empty()).collect();
+        let mut waiting: Vec<usize> = (0..texts.len()).filter(|text| !texts[*text].wanted.is_empty()).collect();
         while !waiting.is_empty() {
             let claimant = self.model.cache.claimant();
             let (known, elsewhere) = self.look_up(&texts, &waiting, &claimant);
@@ -63,7 +63,7 @@ impl Executor for PrefixExecutor {
             }
             for group in self.groups(known) {
                 let forest = Forest::grow(&texts, group);
-                counts.computed += Pass::new(&mut *self.causal, &self.shape, &self.model, &claimant, &texts, &forest)
+                counts.computed += Pass::new(&mut *self.decoder, &self.shape, &self.model, &claimant, &texts, &forest)
                     .run(cancel, &mut results)?;
             }
             self.model.metrics.shared(counts);
@@ -78,7 +78,7 @@ impl Executor for PrefixExecutor {
     }
 }
 
-/// What was read so far: by text and wish.
+/// What was read so far: by text and read.
 type Results = Vec<Vec<Option<RowTensor>>>;
 
 /// What is known of texts that can be computed now.
@@ -111,18 +111,18 @@ impl PrefixExecutor {
 }
 
 fn text<'a>(input: &'a TokenizedInput, plan: &Plan) -> Text<'a> {
-    let wishes = plan.tensors.iter().flatten().cloned().collect();
+    let wanted = plan.tensors.iter().flatten().cloned().collect();
     // Where prompt and response can't be told apart, anything may come again.
     let prompt = match input.response().start {
         0 => input.len(),
         start => start,
     };
-    Text::new(input.ids(), wishes, prompt)
+    Text::new(input.ids(), wanted, prompt)
 }
 
 /// A forest on its way through a session.
 struct Pass<'a> {
-    causal: &'a mut dyn CausalExecutor,
+    decoder: &'a mut dyn DecoderExecutor,
     model: &'a SharedModel,
     store: Store<'a>,
     texts: &'a [Text<'a>],
@@ -133,8 +133,8 @@ struct Pass<'a> {
 
 /// A row in the making: what its tokens are, and where its parts stand.
 struct Laid {
-    row: CausalRow,
-    /// For each of the row's reads, the text and the wish.
+    row: DecoderRow,
+    /// For each of the row's reads, the text and the read.
     reads: Vec<(usize, usize)>,
     /// For each kept range, the piece it belongs to and where it ends in the text.
     kept: Vec<(usize, usize)>,
@@ -142,15 +142,15 @@ struct Laid {
 
 impl<'a> Pass<'a> {
     fn new(
-        causal: &'a mut dyn CausalExecutor,
-        shape: &'a CausalShape,
+        decoder: &'a mut dyn DecoderExecutor,
+        shape: &'a DecoderShape,
         model: &'a SharedModel,
         claimant: &'a Claimant,
         texts: &'a [Text<'a>],
         forest: &'a Forest,
     ) -> Self {
         let store = Store { cache: &model.cache, claimant, shape };
-        Self { causal, model, store, texts, forest, paths: forest.nodes.iter().map(|_| None).collect() }
+        Self { decoder, model, store, texts, forest, paths: forest.nodes.iter().map(|_| None).collect() }
     }
 
     /// Computes every row; gives the number of tokens.
@@ -169,7 +169,7 @@ impl<'a> Pass<'a> {
         }
         for (number, row) in rows.iter().enumerate() {
             let laid = self.lay(row, |node| last[node] > number);
-            let output = self.causal.forward(&laid.row, cancel)?;
+            let output = self.decoder.forward(&laid.row, cancel)?;
             // Whose number it is can't be told from the row; each sample alone tells it.
             if !output.is_finite() {
                 return Err(RuntimeError::NotFinite);
@@ -193,7 +193,7 @@ impl<'a> Pass<'a> {
 
     /// Lays the pieces of a row out; `is_needed` says of a node whether later rows build on it.
     fn lay(&self, pieces: &[Piece], is_needed: impl Fn(usize) -> bool) -> Laid {
-        let mut laid = Laid { row: CausalRow::default(), reads: Vec::new(), kept: Vec::new() };
+        let mut laid = Laid { row: DecoderRow::default(), reads: Vec::new(), kept: Vec::new() };
         let mut places: HashMap<(*const KeyValues, usize), usize> = HashMap::new();
         let (mut past_tokens, mut start) = (0, 0);
         let mut starts = Vec::with_capacity(pieces.len());
@@ -223,12 +223,12 @@ impl<'a> Pass<'a> {
                 sees_new,
             });
 
-            for &(text, wish) in &node.reads {
-                let Wish { at, output, what } = &self.texts[text].wishes[wish];
+            for &(text, read) in &node.reads {
+                let Wanted { at, output, what } = &self.texts[text].wanted[read];
                 if piece.range.contains(at) {
                     let at = start + at - piece.range.start;
                     laid.row.reads.push(ReadAt { at, output: *output, what: what.clone() });
-                    laid.reads.push((text, wish));
+                    laid.reads.push((text, read));
                 }
             }
             let end = if is_needed(piece.node) {
@@ -251,9 +251,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Takes what a row gave to where it is wanted.
-    fn take(&mut self, pieces: &[Piece], laid: Laid, output: CausalOutput, results: &mut Results) {
-        for ((text, wish), read) in laid.reads.into_iter().zip(output.reads) {
-            results[text][wish] = Some(read);
+    fn take(&mut self, pieces: &[Piece], laid: Laid, output: DecoderRowOutput, results: &mut Results) {
+        for ((text, index), read) in laid.reads.into_iter().zip(output.reads) {
+            results[text][index] = Some(read);
         }
         for ((piece, end), values) in laid.kept.into_iter().zip(output.kept) {
             let index = pieces[piece].node;

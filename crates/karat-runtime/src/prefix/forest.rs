@@ -12,7 +12,7 @@ use crate::Read;
 #[derive(Debug, Clone)]
 pub(super) struct Text<'a> {
     pub(super) ids: &'a [u32],
-    pub(super) wishes: Vec<Wish>,
+    pub(super) wanted: Vec<Wanted>,
     /// How many of its first tokens later requests are likely to share.
     pub(super) lasting: usize,
     /// How many tokens have to be computed or known: none stands behind the last that is read.
@@ -23,17 +23,17 @@ pub(super) struct Text<'a> {
 
 /// Something that is read at a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct Wanted {
     pub(super) at: usize,
     pub(super) output: usize,
     pub(super) what: Read,
 }
 
 impl<'a> Text<'a> {
-    pub(super) fn new(ids: &'a [u32], wishes: Vec<Wish>, lasting: usize) -> Self {
-        let needed = wishes.iter().map(|wish| wish.at + 1).max().unwrap_or(0);
-        let sharable = wishes.iter().map(|wish| wish.at).min().unwrap_or(0);
-        Self { ids, wishes, lasting: lasting.min(needed), needed, sharable }
+    pub(super) fn new(ids: &'a [u32], wanted: Vec<Wanted>, lasting: usize) -> Self {
+        let needed = wanted.iter().map(|read| read.at + 1).max().unwrap_or(0);
+        let sharable = wanted.iter().map(|read| read.at).min().unwrap_or(0);
+        Self { ids, wanted, lasting: lasting.min(needed), needed, sharable }
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Node {
     pub(super) parent: Option<usize>,
     /// The beginning that the tree grows out of.
     pub(super) root: usize,
-    /// What is read of these tokens: a text and the number of its wish.
+    /// What is read of these tokens: a text and the number of its read.
     pub(super) reads: Vec<(usize, usize)>,
     /// Up to which position the keys and values are worth keeping for later requests.
     pub(super) lasting: usize,
@@ -121,8 +121,8 @@ impl Forest {
 
     fn node(texts: &[Text<'_>], group: &[usize], range: Range<usize>, parent: Option<usize>, root: usize) -> Node {
         let reads = group.iter().flat_map(|text| {
-            let wishes = texts[*text].wishes.iter().enumerate();
-            wishes.filter(|(_, wish)| range.contains(&wish.at)).map(|(wish, _)| (*text, wish))
+            let wanted = texts[*text].wanted.iter().enumerate();
+            wanted.filter(|(_, read)| range.contains(&read.at)).map(|(read, _)| (*text, read))
         });
         // What several texts of one batch share, later ones may share as well.
         let lasting = match group {
@@ -171,7 +171,7 @@ pub(super) mod tests {
     use super::{super::cache::Trail, *};
 
     pub(in crate::prefix) fn text(ids: &[u32]) -> Text<'_> {
-        Text::new(ids, vec![Wish { at: ids.len() - 1, output: 0, what: Read::Numbers }], 0)
+        Text::new(ids, vec![Wanted { at: ids.len() - 1, output: 0, what: Read::Numbers }], 0)
     }
 
     pub(in crate::prefix) fn nothing(root: u64) -> Found {
@@ -213,7 +213,7 @@ pub(super) mod tests {
 
     #[test]
     fn tokens_behind_the_last_that_is_read_are_left_out() {
-        let texts = [Text::new(&[1, 2, 3], vec![Wish { at: 1, output: 0, what: Read::Numbers }], 3)];
+        let texts = [Text::new(&[1, 2, 3], vec![Wanted { at: 1, output: 0, what: Read::Numbers }], 3)];
         assert_eq!(shown(&texts, &grow(&texts)), [(vec![1, 2], None, vec![0])]);
         assert_eq!((texts[0].needed, texts[0].sharable, texts[0].lasting), (2, 1, 2));
     }
@@ -240,7 +240,7 @@ pub(super) mod tests {
             for (at, node) in forest.nodes.iter().enumerate() {
                 prop_assert!(node.parent.is_none_or(|parent| parent < at && forest.nodes[parent].range.end == node.range.start));
                 prop_assert!(!node.range.is_empty());
-                for (text, wish) in &node.reads {
+                for (text, read) in &node.reads {
                     seen[*text] += 1;
                     // The path from the root to the node spells the text.
                     let mut spelled = texts[node.text].ids[node.range.clone()].to_vec();
@@ -250,7 +250,7 @@ pub(super) mod tests {
                         spelled.splice(0..0, texts[node.text].ids[node.range.clone()].iter().copied());
                         parent = node.parent;
                     }
-                    prop_assert_eq!(&spelled[..=texts[*text].wishes[*wish].at], texts[*text].ids);
+                    prop_assert_eq!(&spelled[..=texts[*text].wanted[*read].at], texts[*text].ids);
                 }
                 let token = texts[node.text].ids[node.range.start];
                 let twins = forest.nodes.iter().filter(|other| {

@@ -1,12 +1,12 @@
 //! Computes what texts have in common once: prefix sharing for Best-of-N, trainers and long instructions.
 //!
 //! ```text
-//! batch ─▶ PrefixCache: what is known ─▶ Forest: what is common ─▶ rows ─▶ CausalExecutor ─▶ one row a sample
+//! batch ─▶ PrefixCache: what is known ─▶ Forest: what is common ─▶ rows ─▶ DecoderExecutor ─▶ one row a sample
 //!                     ▲                                             │
 //!                     └──────────── keys and values ────────────────┘
 //! ```
 //!
-//! [`PrefixExecutor`] is an [`Executor`](super::Executor) on top of a [`CausalExecutor`](super::CausalExecutor). Whole
+//! [`PrefixExecutor`] is an [`Executor`](super::Executor) on top of a [`DecoderExecutor`](super::DecoderExecutor). Whole
 //! conversations are compared, token by token: nobody has to say what is a prompt. Of what samples begin with in common
 //! nothing is computed twice, within a batch and, as far as the [`PrefixCache`] remembers, from batch to batch. A
 //! sample alone takes the same way; it costs what its own tokens cost. How rows are cut and filled is decided by what

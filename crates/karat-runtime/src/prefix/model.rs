@@ -1,8 +1,8 @@
-//! What the executors of one causal model share, and where the numbers that a sample asks for stand.
+//! What the executors of one decoder share, and where the numbers that a sample asks for stand.
 
 use karat_rules::domain::{Reading, RowTensor, TokenizedInput};
 
-use super::{cache::PrefixCache, cost::RowCost, forest::Wish};
+use super::{cache::PrefixCache, cost::RowCost, forest::Wanted};
 use crate::{Read, RuntimeError, telemetry::SharingMetrics};
 
 /// The output that language heads read their log-probabilities from.
@@ -27,7 +27,7 @@ pub enum ScoresAt {
     Response,
 }
 
-/// What the executors of one causal model share.
+/// What the executors of one decoder share.
 #[derive(Debug)]
 pub struct SharedModel {
     /// The outputs that are read, in the order in which the executors were made to read them. Scores are read from all
@@ -93,24 +93,24 @@ impl SharedModel {
                     ScoresAt::Response => input.response().collect(),
                 };
                 let tensors = (0..self.outputs.len()).map(|output| {
-                    let wish = |at: &usize| Wish { at: *at, output, what: Read::Numbers };
-                    positions.iter().map(wish).collect()
+                    let read = |at: &usize| Wanted { at: *at, output, what: Read::Numbers };
+                    positions.iter().map(read).collect()
                 });
                 Plan { tensors: tensors.collect(), by_token: !matches!(self.scores_at, ScoresAt::End { .. }) }
             }
             Reading::LastState => {
-                let wish = Wish { at: last, output: output(HIDDEN)?, what: Read::Numbers };
-                Plan { tensors: vec![vec![wish]], by_token: false }
+                let read = Wanted { at: last, output: output(HIDDEN)?, what: Read::Numbers };
+                Plan { tensors: vec![vec![read]], by_token: false }
             }
             Reading::NextToken(ids) => {
-                let wish = Wish { at: last, output: output(LOGITS)?, what: Read::LogProbabilities(ids[..].into()) };
-                Plan { tensors: vec![vec![wish]], by_token: false }
+                let read = Wanted { at: last, output: output(LOGITS)?, what: Read::LogProbabilities(ids[..].into()) };
+                Plan { tensors: vec![vec![read]], by_token: false }
             }
             Reading::LogProbabilities(range) => {
                 let output = output(LOGITS)?;
-                let wish =
-                    |at: usize| Wish { at: at - 1, output, what: Read::LogProbabilities([input.ids()[at]].into()) };
-                Plan { tensors: vec![range.clone().map(wish).collect()], by_token: false }
+                let read =
+                    |at: usize| Wanted { at: at - 1, output, what: Read::LogProbabilities([input.ids()[at]].into()) };
+                Plan { tensors: vec![range.clone().map(read).collect()], by_token: false }
             }
         })
     }
@@ -122,21 +122,21 @@ impl Drop for SharedModel {
     }
 }
 
-/// What is read for one input: for each tensor that the head gets, its wishes.
+/// What is read for one input: for each tensor that the head gets, its values.
 pub(super) struct Plan {
-    pub(super) tensors: Vec<Vec<Wish>>,
+    pub(super) tensors: Vec<Vec<Wanted>>,
     /// Whether tensors have an axis of tokens, `[read, width]`, rather than all numbers in a line.
     by_token: bool,
 }
 
 impl Plan {
-    /// Puts the tensors together out of what was read, in the order of the wishes.
+    /// Puts the tensors together out of what was read, in the order of what is read.
     pub(super) fn gather(&self, mut read: impl Iterator<Item = Option<RowTensor>>) -> Option<Vec<RowTensor>> {
-        let tensor = |wishes: &Vec<Wish>| {
-            let parts: Vec<RowTensor> = read.by_ref().take(wishes.len()).collect::<Option<_>>()?;
+        let tensor = |wanted: &Vec<Wanted>| {
+            let parts: Vec<RowTensor> = read.by_ref().take(wanted.len()).collect::<Option<_>>()?;
             let width = parts.first().map_or(0, |part| part.values().len());
             let values: Vec<f32> = parts.iter().flat_map(|part| part.values().iter().copied()).collect();
-            let shape = if self.by_token { vec![wishes.len(), width] } else { vec![values.len()] };
+            let shape = if self.by_token { vec![wanted.len(), width] } else { vec![values.len()] };
             RowTensor::new(shape, values)
         };
         self.tensors.iter().map(tensor).collect()

@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use super::cache::{BLOCK, Claimant, Found, Place, PrefixCache, Trail};
-use crate::{CausalShape, KeyValues, Past};
+use crate::{DecoderShape, KeyValues, Past};
 
 /// What is computed of the texts that go through a node.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ impl Path {
 pub(super) struct Store<'a> {
     pub(super) cache: &'a PrefixCache,
     pub(super) claimant: &'a Claimant,
-    pub(super) shape: &'a CausalShape,
+    pub(super) shape: &'a DecoderShape,
 }
 
 /// Cuts positions so that every whole block is a fragment of its own.

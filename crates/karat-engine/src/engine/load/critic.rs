@@ -37,7 +37,7 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Critic, LoadError> {
     let threads = definition.scheduling.threads;
     let threads = threads.unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
     let executor = graph
-        .causal_executor(&[DecoderOutput::Logits.name().to_owned()], threads)
+        .decoder_executor(&[DecoderOutput::Logits.name().to_owned()], threads)
         .map_err(|source| LoadError::Runtime { path: path.clone(), source })?;
     let limits = Limits {
         texts: critique.texts.get(),

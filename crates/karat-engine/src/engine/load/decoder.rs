@@ -1,10 +1,10 @@
-//! Starts a causal model: its sessions share what samples begin with.
+//! Starts a decoder: its sessions share what samples begin with.
 
 use std::{fs, io, num::NonZeroUsize, path::Path, sync::Arc};
 
 use karat_rules::{domain::ModelVersion, head::Head};
 use karat_runtime::{
-    CausalExecutor, ProviderKind, RuntimeError,
+    DecoderExecutor, ProviderKind, RuntimeError,
     ort::{Graph, Library},
     prefix::{PrefixCache, PrefixExecutor, RowCost, ScoresAt, SharedModel},
     telemetry::SharingMetrics,
@@ -17,7 +17,7 @@ use crate::{
     schedule::{Executors, Policy, calibrate::Calibration},
 };
 
-/// What a causal model is started with beside its graph.
+/// What a decoder is started with beside its graph.
 pub(super) struct Decoder<'a> {
     pub(super) library: &'a Library,
     pub(super) version: &'a ModelVersion,
@@ -50,9 +50,9 @@ impl Decoder<'_> {
     /// When a session can't start or a row can't be computed.
     pub(super) fn start(self, graph: &Graph) -> Result<Running, RuntimeError> {
         let (sessions, threads) = self.division(graph.provider());
-        let causal = (0..sessions.get()).map(|_| graph.causal_executor(&self.outputs, threads));
-        let mut causal: Vec<Box<dyn CausalExecutor>> = causal.collect::<Result<_, _>>()?;
-        let cost = match causal.first_mut() {
+        let decoders = (0..sessions.get()).map(|_| graph.decoder_executor(&self.outputs, threads));
+        let mut decoders: Vec<Box<dyn DecoderExecutor>> = decoders.collect::<Result<_, _>>()?;
+        let cost = match decoders.first_mut() {
             Some(first) => self.cost(&mut **first, graph.provider(), threads)?,
             None => RowCost::assumed(),
         };
@@ -63,7 +63,7 @@ impl Decoder<'_> {
         } else if shape.tokens {
             ScoresAt::Response
         } else {
-            ScoresAt::End { pad_id: graph.causal_pad_id() }
+            ScoresAt::End { pad_id: graph.decoder_pad_id() }
         };
         let calibration = Calibration {
             sessions,
@@ -79,8 +79,8 @@ impl Decoder<'_> {
         let policy = Policy { shares_prefixes: shares, window: WINDOW, ..calibration.policy() };
         let shared = SharedModel::new(self.outputs, scores_at, shares, cost, self.cache.clone(), self.metrics);
         let shared = Arc::new(shared);
-        let executor = |causal| Box::new(PrefixExecutor::new(causal, Arc::clone(&shared))) as _;
-        let executors = Executors { crowd: causal.into_iter().map(executor).collect(), lone: None };
+        let executor = |decoders| Box::new(PrefixExecutor::new(decoders, Arc::clone(&shared))) as _;
+        let executors = Executors { crowd: decoders.into_iter().map(executor).collect(), lone: None };
         Ok(Running { executors, policy, calibration, prefixes: Some(shared) })
     }
 
@@ -97,7 +97,7 @@ impl Decoder<'_> {
 
     fn cost(
         &self,
-        causal: &mut dyn CausalExecutor,
+        decoders: &mut dyn DecoderExecutor,
         provider: ProviderKind,
         threads: NonZeroUsize,
     ) -> Result<RowCost, RuntimeError> {
@@ -109,7 +109,7 @@ impl Decoder<'_> {
         if self.time.is_zero() {
             return Ok(RowCost::assumed());
         }
-        let cost = RowCost::measure(causal, self.token, self.time)?;
+        let cost = RowCost::measure(decoders, self.token, self.time)?;
         if let Err(error) = (Saved { fingerprint, cost: cost.clone() }).save(self.file) {
             tracing::info!(file = %self.file.display(), %error, "costs of rows not kept: measured again next time");
         }

@@ -136,8 +136,8 @@ impl Loader<'_> {
     fn unit(&self, parts: &Parts<'_>, file: &Path, graph: &Graph) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
-        if let Some(shape) = graph.causal_shape() {
-            return self.causal_unit(parts, file, graph, shape.context);
+        if let Some(shape) = graph.decoder_shape() {
+            return self.decoder_unit(parts, file, graph, shape.context);
         }
         let binding = manifest::bind_graph(definition, graph.signature(), pipeline.padding_id())?;
         let plan = Plan {
@@ -154,7 +154,7 @@ impl Loader<'_> {
     }
 
     /// A graph that follows the contract for sharing prefixes.
-    fn causal_unit(
+    fn decoder_unit(
         &self,
         parts: &Parts<'_>,
         file: &Path,
@@ -162,7 +162,7 @@ impl Loader<'_> {
         context: usize,
     ) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
-        let outputs = manifest::bind_decoder(definition, graph.causal_outputs(), context, pipeline.max_tokens())?;
+        let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, pipeline.max_tokens())?;
         let decoder = Decoder {
             library: self.library,
             version: parts.version,

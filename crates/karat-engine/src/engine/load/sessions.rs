@@ -38,7 +38,7 @@ pub(super) struct Running {
     pub(super) executors: Executors,
     pub(super) policy: Policy,
     pub(super) calibration: Calibration,
-    /// Of a causal model, what its executors share.
+    /// Of a decoder, what its executors share.
     pub(super) prefixes: Option<Arc<SharedModel>>,
 }
 

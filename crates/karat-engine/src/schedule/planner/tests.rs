@@ -93,7 +93,7 @@ proptest! {
                     if lengths.len() > 1 {
                         prop_assert!(padded <= policy.budget && padded <= share, "{lengths:?}");
                         prop_assert!(padding <= policy.overhead * (lengths.len() - 1), "more padding than passes saved");
-                        let bounded = waits >= policy.overhead * MUCH;
+                        let bounded = waits >= policy.overhead * LARGE;
                         prop_assert!(!bounded || padding * 100 <= padded * policy.padding_percent, "{lengths:?}");
                     }
                     for planned in batch {

@@ -4,10 +4,10 @@ use karat_rules::domain::ElementType;
 use prometheus::Registry;
 
 use super::*;
-use crate::{CausalShape, Numbers, telemetry::PrefixMetrics};
+use crate::{DecoderShape, Numbers, telemetry::PrefixMetrics};
 
-const SHAPE: CausalShape =
-    CausalShape { layers: 1, kv_heads: 1, head_dim: 1, context: 1000, element: ElementType::Float32 };
+const SHAPE: DecoderShape =
+    DecoderShape { layers: 1, kv_heads: 1, head_dim: 1, context: 1000, element: ElementType::Float32 };
 const BYTES: u64 = (BLOCK * 8 + OVERHEAD) as u64;
 
 fn cache(blocks: u64) -> PrefixCache {

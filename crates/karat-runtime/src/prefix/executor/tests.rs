@@ -85,8 +85,8 @@ impl Harness {
     }
 
     fn executor(&self) -> PrefixExecutor {
-        let causal = self.graph.causal_executor(&self.model.outputs, NonZeroUsize::MIN).unwrap();
-        PrefixExecutor::new(causal, Arc::clone(&self.model))
+        let decoder = self.graph.decoder_executor(&self.model.outputs, NonZeroUsize::MIN).unwrap();
+        PrefixExecutor::new(decoder, Arc::clone(&self.model))
     }
 
     fn count(&self, name: &str) -> usize {
@@ -177,8 +177,8 @@ fn a_language_model_is_read_at_single_tokens() {
     }
     let scores = Harness::scores(true, 0);
     let pairs = Harness::new(LANGUAGE_MODEL, &["hidden", "logits"], ScoresAt::End { pad_id: None }, true, 0);
-    let wish = reading(&[1, 2], Reading::NextToken([7].into()));
-    assert_eq!(run(&mut pairs.executor(), &[wish]).len(), 1);
+    let read = reading(&[1, 2], Reading::NextToken([7].into()));
+    assert_eq!(run(&mut pairs.executor(), &[read]).len(), 1);
     // A column that the only output doesn't have.
     let beyond = TokenBatch::single(reading(&[1, 2], Reading::NextToken([7].into())));
     assert!(matches!(scores.executor().run(&beyond, &Cancellation::new()), Err(RuntimeError::Shape { .. })));
@@ -257,12 +257,12 @@ fn a_text_beyond_the_context_is_an_error_and_the_next_is_not() {
 }
 
 /// A model that can't compute one token: whatever shares a row with it, and its keys and values, are no numbers.
-struct Overflowing(Box<dyn CausalExecutor>);
+struct Overflowing(Box<dyn DecoderExecutor>);
 
 const OVERFLOW: u32 = 13;
 
-impl CausalExecutor for Overflowing {
-    fn forward(&mut self, row: &CausalRow, cancel: &Cancellation) -> Result<CausalOutput, RuntimeError> {
+impl DecoderExecutor for Overflowing {
+    fn forward(&mut self, row: &DecoderRow, cancel: &Cancellation) -> Result<DecoderRowOutput, RuntimeError> {
         let mut output = self.0.forward(row, cancel)?;
         let tokens: Vec<u32> = row.spans.iter().flat_map(|span| span.tokens.clone()).collect();
         if tokens.contains(&OVERFLOW) {
@@ -279,7 +279,7 @@ impl CausalExecutor for Overflowing {
         Ok(output)
     }
 
-    fn shape(&self) -> CausalShape {
+    fn shape(&self) -> DecoderShape {
         self.0.shape()
     }
 }
@@ -287,8 +287,8 @@ impl CausalExecutor for Overflowing {
 #[test]
 fn what_is_no_number_stays_with_its_own_sample() {
     let harness = Harness::scores(true, 1 << 20);
-    let causal = harness.graph.causal_executor(&harness.model.outputs, NonZeroUsize::MIN).unwrap();
-    let mut executor = PrefixExecutor::new(Box::new(Overflowing(causal)), Arc::clone(&harness.model));
+    let decoder = harness.graph.decoder_executor(&harness.model.outputs, NonZeroUsize::MIN).unwrap();
+    let mut executor = PrefixExecutor::new(Box::new(Overflowing(decoder)), Arc::clone(&harness.model));
     let prompt: Vec<u32> = (0..100).map(|at| 20 + at % 7).collect();
     let candidate = |own: &[u32]| input(&[&prompt, own].concat(), prompt.len());
     let good = candidate(&[30, 31]);

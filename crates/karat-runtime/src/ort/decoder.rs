@@ -18,11 +18,12 @@ use super::{
     failure,
 };
 use crate::{
-    Cancellation, CausalExecutor, CausalOutput, CausalRow, CausalShape, KeyValues, Numbers, Past, Read, RuntimeError,
+    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, Past, Read,
+    RuntimeError,
 };
 
 /// Runs one session; its buffers are kept from row to row.
-pub(super) struct OrtCausal {
+pub(super) struct OrtDecoder {
     session: Session,
     contract: Contract,
     outputs: Vec<String>,
@@ -108,7 +109,7 @@ impl Number for bf16 {
     }
 }
 
-impl OrtCausal {
+impl OrtDecoder {
     /// Takes a session of a graph; `outputs` are the names of those that are read, at least one.
     pub(super) fn new(session: Session, contract: Contract, outputs: &[String]) -> Result<Self, RuntimeError> {
         let known = |name: &String| contract.outputs.iter().any(|output| output.name == *name);
@@ -138,8 +139,8 @@ impl OrtCausal {
     }
 }
 
-impl CausalExecutor for OrtCausal {
-    fn forward(&mut self, row: &CausalRow, cancel: &Cancellation) -> Result<CausalOutput, RuntimeError> {
+impl DecoderExecutor for OrtDecoder {
+    fn forward(&mut self, row: &DecoderRow, cancel: &Cancellation) -> Result<DecoderRowOutput, RuntimeError> {
         row.check(&self.contract.shape)?;
         let options = if row.keep.is_empty() { &self.reading } else { &self.keeping };
         let read = self.integers.fill(row);
@@ -152,14 +153,14 @@ impl CausalExecutor for OrtCausal {
         }
     }
 
-    fn shape(&self) -> CausalShape {
+    fn shape(&self) -> DecoderShape {
         self.contract.shape
     }
 }
 
 impl IntegerBuffers {
     /// Fills the buffers; gives, for each of the row's reads, its place among the tokens that are read.
-    fn fill(&mut self, row: &CausalRow) -> Vec<usize> {
+    fn fill(&mut self, row: &DecoderRow) -> Vec<usize> {
         // Ids come from a vocabulary, and positions from a length: both are far below the type's limit.
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.ids.clear();
@@ -187,7 +188,7 @@ impl<T: Number> Buffers<T> {
     }
 
     /// Writes which token sees which, as numbers of shape `[new, past + new]`.
-    fn mask(&mut self, row: &CausalRow) {
+    fn mask(&mut self, row: &DecoderRow) {
         let (past, width) = (row.past_tokens(), row.past_tokens() + row.new_tokens());
         self.bias.clear();
         self.bias.resize(row.new_tokens() * width, T::UNSEEN);
@@ -205,7 +206,7 @@ impl<T: Number> Buffers<T> {
     }
 
     /// Puts the past together as the graph takes it: one tensor `[KV, P, HD]` after another.
-    fn assemble(&mut self, past: &[Past], shape: &CausalShape) {
+    fn assemble(&mut self, past: &[Past], shape: &DecoderShape) {
         let same = self.assembled.len() == past.len() && self.assembled.iter().zip(past).all(|(a, b)| a.is(b));
         if same {
             return;
@@ -249,14 +250,18 @@ struct Pass<'a> {
     outputs: &'a [String],
     integers: &'a IntegerBuffers,
     options: &'a Arc<Options>,
-    row: &'a CausalRow,
+    row: &'a DecoderRow,
     /// For each read, its line in the outputs.
     read: Vec<usize>,
     cancel: &'a Cancellation,
 }
 
 impl Pass<'_> {
-    fn run<T: Number>(&self, session: &mut Session, buffers: &mut Buffers<T>) -> Result<CausalOutput, RuntimeError> {
+    fn run<T: Number>(
+        &self,
+        session: &mut Session,
+        buffers: &mut Buffers<T>,
+    ) -> Result<DecoderRowOutput, RuntimeError> {
         let shape = &self.contract.shape;
         buffers.mask(self.row);
         // Keys and values that are wanted whole are in the graph's own order already.
@@ -282,7 +287,7 @@ impl Pass<'_> {
         }
         let failed = |error| failure::explain(error, 1, past + new, self.cancel);
         let results = self.options.run(session, inputs, self.cancel, failed)?;
-        Ok(CausalOutput { reads: self.read(&results)?, kept: self.kept::<T>(&results)? })
+        Ok(DecoderRowOutput { reads: self.read(&results)?, kept: self.kept::<T>(&results)? })
     }
 
     /// Takes the reads out of the outputs.

@@ -1,7 +1,7 @@
 //! A causal language model, one row at a time: what prefix sharing, language heads and generation are built on.
 //!
-//! A causal model's keys and values of a token depend only on the tokens before it. So they can be computed once and
-//! lent to whatever follows: [`CausalExecutor::forward`] takes a row of new tokens together with the [`KeyValues`] of
+//! A decoder's keys and values of a token depend only on the tokens before it. So they can be computed once and
+//! lent to whatever follows: [`DecoderExecutor::forward`] takes a row of new tokens together with the [`KeyValues`] of
 //! tokens that went before, and a mask that says which token sees which. One row holds a prompt, a few candidates
 //! that share one, candidates of several prompts, or one token each of many texts that are being written.
 //!
@@ -21,22 +21,22 @@ use karat_rules::domain::{ElementType, RowTensor};
 
 use super::{Cancellation, RuntimeError};
 
-/// Something that runs a causal model: one session, owned by one thread.
-pub trait CausalExecutor: Send {
+/// Something that runs a decoder: one session, owned by one thread.
+pub trait DecoderExecutor: Send {
     /// Computes one row; blocks until it is done or cancelled.
     ///
     /// # Errors
     /// [`RuntimeError::Row`] when the row contradicts itself or the model, [`RuntimeError::Cancelled`] when `cancel` was
     /// used, another error when the pass failed. The executor can be used again after any.
-    fn forward(&mut self, row: &CausalRow, cancel: &Cancellation) -> Result<CausalOutput, RuntimeError>;
+    fn forward(&mut self, row: &DecoderRow, cancel: &Cancellation) -> Result<DecoderRowOutput, RuntimeError>;
 
     /// The model's measures.
-    fn shape(&self) -> CausalShape;
+    fn shape(&self) -> DecoderShape;
 }
 
-/// The measures of a causal model.
+/// The measures of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CausalShape {
+pub struct DecoderShape {
     /// How many layers keep keys and values.
     pub layers: usize,
     /// How many heads of keys and values each layer has.
@@ -49,7 +49,7 @@ pub struct CausalShape {
     pub element: ElementType,
 }
 
-impl CausalShape {
+impl DecoderShape {
     /// How many numbers the keys and values of one token are, over all layers.
     #[must_use]
     pub fn numbers_per_token(&self) -> usize {
@@ -69,7 +69,7 @@ impl CausalShape {
 
 /// New tokens, and what they may see.
 #[derive(Debug, Clone, Default)]
-pub struct CausalRow {
+pub struct DecoderRow {
     /// The keys and values that the row's tokens may see, strung together in this order.
     pub past: Vec<Past>,
     /// The new tokens; at least one.
@@ -80,7 +80,7 @@ pub struct CausalRow {
     pub keep: Vec<Range<usize>>,
 }
 
-impl CausalRow {
+impl DecoderRow {
     /// How many new tokens there are.
     #[must_use]
     pub fn new_tokens(&self) -> usize {
@@ -97,7 +97,7 @@ impl CausalRow {
     ///
     /// # Errors
     /// [`RuntimeError::Row`] with the first contradiction.
-    pub fn check(&self, shape: &CausalShape) -> Result<(), RuntimeError> {
+    pub fn check(&self, shape: &DecoderShape) -> Result<(), RuntimeError> {
         let refuse = |reason: String| Err(RuntimeError::Row { reason });
         let (new, past) = (self.new_tokens(), self.past_tokens());
         let within = |range: &Range<usize>, end: usize| range.start <= range.end && range.end <= end;
@@ -198,14 +198,14 @@ pub enum Read {
 
 /// What a row gave.
 #[derive(Debug, Clone, Default)]
-pub struct CausalOutput {
+pub struct DecoderRowOutput {
     /// What was read, in the row's order.
     pub reads: Vec<RowTensor>,
     /// The keys and values of each kept range, in the row's order.
     pub kept: Vec<Arc<KeyValues>>,
 }
 
-impl CausalOutput {
+impl DecoderRowOutput {
     /// Whether every number is finite. One that isn't may belong to any text of the row, and would spread from keys and
     /// values that are used again: a weight of 0 times no number is none either.
     #[must_use]
@@ -236,14 +236,14 @@ pub enum Numbers {
 impl KeyValues {
     /// The keys and values of `tokens` tokens; `None` when there are not as many numbers as `shape` says.
     #[must_use]
-    pub fn new(shape: &CausalShape, tokens: usize, numbers: Numbers) -> Option<Self> {
+    pub fn new(shape: &DecoderShape, tokens: usize, numbers: Numbers) -> Option<Self> {
         let values = Self { tokens, numbers };
         values.fits(shape).then_some(values)
     }
 
     /// Strings consecutive tokens together; `None` unless all are of one model.
     #[must_use]
-    pub fn join(shape: &CausalShape, parts: &[Past]) -> Option<Self> {
+    pub fn join(shape: &DecoderShape, parts: &[Past]) -> Option<Self> {
         let tokens = parts.iter().map(|part| part.range.len()).sum();
         let fitting = parts.iter().all(|part| part.values.fits(shape) && part.range.end <= part.values.tokens);
         let numbers = fitting.then(|| match shape.element {
@@ -263,7 +263,7 @@ impl KeyValues {
         Self::new(shape, tokens, numbers?)
     }
 
-    fn fits(&self, shape: &CausalShape) -> bool {
+    fn fits(&self, shape: &DecoderShape) -> bool {
         let (count, element) = match &self.numbers {
             Numbers::Float32(numbers) => (numbers.len(), ElementType::Float32),
             Numbers::Float16(numbers) => (numbers.len(), ElementType::Float16),
@@ -296,7 +296,7 @@ impl KeyValues {
 }
 
 /// The numbers of all parts, head by head; every part is known to have as many as `shape` says.
-fn strung<T: Copy>(shape: &CausalShape, parts: &[Past], of: impl Fn(&Numbers) -> &[T]) -> Box<[T]> {
+fn strung<T: Copy>(shape: &DecoderShape, parts: &[Past], of: impl Fn(&Numbers) -> &[T]) -> Box<[T]> {
     let mut numbers = Vec::new();
     for head in 0..2 * shape.layers * shape.kv_heads {
         for part in parts {
@@ -318,22 +318,22 @@ impl fmt::Debug for KeyValues {
 mod tests {
     use super::*;
 
-    const SHAPE: CausalShape =
-        CausalShape { layers: 2, kv_heads: 1, head_dim: 4, context: 10, element: ElementType::Float32 };
+    const SHAPE: DecoderShape =
+        DecoderShape { layers: 2, kv_heads: 1, head_dim: 4, context: 10, element: ElementType::Float32 };
 
     fn values(tokens: usize) -> Arc<KeyValues> {
         let numbers = vec![0.0; SHAPE.numbers_per_token() * tokens];
         Arc::new(KeyValues::new(&SHAPE, tokens, Numbers::Float32(numbers.into())).unwrap())
     }
 
-    fn row() -> CausalRow {
+    fn row() -> DecoderRow {
         let span = |tokens: &[u32], position, past: Range<usize>| Span {
             tokens: tokens.to_vec(),
             position,
             sees_past: vec![past],
             sees_new: Vec::new(),
         };
-        CausalRow {
+        DecoderRow {
             past: vec![Past::all(values(3)), Past { values: values(5), range: 1..3 }],
             spans: vec![span(&[1, 2], 3, 0..3), span(&[3], 2, 3..5)],
             reads: vec![ReadAt { at: 2, output: 0, what: Read::Numbers }],
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn a_row_that_contradicts_itself_is_refused() {
         assert!(row().check(&SHAPE).is_ok());
-        type Mistake = fn(&mut CausalRow);
+        type Mistake = fn(&mut DecoderRow);
         let mistakes: [(&str, Mistake); 9] = [
             ("no tokens", |row| row.spans.clear()),
             ("no tokens", |row| row.spans[0].tokens.clear()),
@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn parts_are_strung_together_head_by_head() {
         let part = |numbers: [f32; 16]| {
-            let shape = CausalShape { kv_heads: 2, layers: 1, head_dim: 1, ..SHAPE };
+            let shape = DecoderShape { kv_heads: 2, layers: 1, head_dim: 1, ..SHAPE };
             (shape, Past::all(Arc::new(KeyValues::new(&shape, 4, Numbers::Float32(numbers.into())).unwrap())))
         };
         let (shape, a) = part(std::array::from_fn(|at| at as f32));

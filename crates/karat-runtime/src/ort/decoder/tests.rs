@@ -58,9 +58,9 @@ fn open(path: &std::path::Path) -> Graph {
     library().open(&GraphFile { path, providers: &[Provider::Cpu] }).unwrap()
 }
 
-fn executor() -> (TempDir, Box<dyn CausalExecutor>) {
+fn executor() -> (TempDir, Box<dyn DecoderExecutor>) {
     let (folder, path) = mirror();
-    (folder, open(&path).causal_executor(&["scores".to_owned()], NonZeroUsize::MIN).unwrap())
+    (folder, open(&path).decoder_executor(&["scores".to_owned()], NonZeroUsize::MIN).unwrap())
 }
 
 fn numbers(at: usize) -> ReadAt {
@@ -68,7 +68,7 @@ fn numbers(at: usize) -> ReadAt {
 }
 
 /// The means of ids and positions at each read.
-fn means(output: &CausalOutput) -> Vec<[f32; 2]> {
+fn means(output: &DecoderRowOutput) -> Vec<[f32; 2]> {
     let mean = |read: &RowTensor| {
         let [id, tenfold_id, position, tenfold_position] = read.values() else { panic!("{read:?}") };
         assert!((id * 10.0 - tenfold_id).abs() < 1e-3 && (position * 10.0 - tenfold_position).abs() < 1e-3, "{read:?}");
@@ -85,11 +85,11 @@ fn span(tokens: &[u32], position: usize) -> Span {
 fn tokens_see_their_own_text_and_nothing_else() {
     let (_folder, mut executor) = executor();
     let cancel = Cancellation::new();
-    let prompt = CausalRow {
+    let prompt = DecoderRow {
         spans: vec![span(&[10, 20, 30, 40], 0)],
         reads: vec![numbers(0), numbers(3), numbers(1)],
         keep: vec![0..3, 1..2],
-        ..CausalRow::default()
+        ..DecoderRow::default()
     };
     let first = executor.forward(&prompt, &cancel).unwrap();
     assert_eq!(means(&first), [[10.0, 0.0], [25.0, 1.5], [15.0, 0.5]]);
@@ -101,7 +101,7 @@ fn tokens_see_their_own_text_and_nothing_else() {
     assert_eq!(first.kept[1].numbers(), &Numbers::Float32([20.0, 200.0, 1.0, 10.0].as_slice().into()));
 
     // Two continuations of 10, 20 and a text of its own that follows 20 alone; the last span continues the first.
-    let row = CausalRow {
+    let row = DecoderRow {
         past: vec![Past { values: Arc::clone(&first.kept[0]), range: 0..2 }, Past::all(Arc::clone(&first.kept[1]))],
         spans: vec![
             Span { sees_past: vec![0..2], ..span(&[60], 2) },
@@ -124,30 +124,30 @@ fn tokens_see_their_own_text_and_nothing_else() {
 #[test]
 fn log_probabilities_are_taken_over_the_whole_output() {
     let (_folder, mut executor) = executor();
-    let row = CausalRow {
+    let row = DecoderRow {
         spans: vec![span(&[0, 0], 0)],
         reads: vec![
             ReadAt { at: 0, output: 0, what: Read::LogProbabilities([3, 0].into()) },
             ReadAt { at: 0, output: 0, what: Read::Numbers },
         ],
-        ..CausalRow::default()
+        ..DecoderRow::default()
     };
     let output = executor.forward(&row, &Cancellation::new()).unwrap();
     // Four zeros: each is a quarter.
     assert!(output.reads[0].values().iter().all(|log| (log - 0.25_f32.ln()).abs() < 1e-6), "{output:?}");
     assert_eq!(output.reads[1].values(), [0.0; 4]);
     let reads = vec![ReadAt { at: 0, output: 0, what: Read::LogProbabilities([4].into()) }];
-    let beyond = CausalRow { reads, ..row };
+    let beyond = DecoderRow { reads, ..row };
     assert!(matches!(executor.forward(&beyond, &Cancellation::new()), Err(RuntimeError::Shape { .. })));
-    let unknown = CausalRow { reads: vec![ReadAt { output: 1, ..numbers(0) }], ..beyond };
+    let unknown = DecoderRow { reads: vec![ReadAt { output: 1, ..numbers(0) }], ..beyond };
     assert!(matches!(executor.forward(&unknown, &Cancellation::new()), Err(RuntimeError::Row { .. })));
 }
 
 #[test]
 fn a_row_that_is_wrong_or_cancelled_leaves_the_executor_usable() {
     let (_folder, mut executor) = executor();
-    let row = CausalRow { spans: vec![span(&[1], 99)], reads: vec![numbers(0)], ..CausalRow::default() };
-    let beyond = CausalRow { spans: vec![span(&[1], 100)], ..row.clone() };
+    let row = DecoderRow { spans: vec![span(&[1], 99)], reads: vec![numbers(0)], ..DecoderRow::default() };
+    let beyond = DecoderRow { spans: vec![span(&[1], 100)], ..row.clone() };
     let cancelled = Cancellation::new();
     cancelled.cancel();
     assert!(matches!(executor.forward(&beyond, &Cancellation::new()), Err(RuntimeError::Row { .. })));
@@ -159,13 +159,13 @@ fn a_row_that_is_wrong_or_cancelled_leaves_the_executor_usable() {
 fn an_output_that_is_not_there_is_refused() {
     let (_folder, path) = mirror();
     let graph = open(&path);
-    assert_eq!(graph.causal_shape().unwrap().bytes_per_token(), 16);
-    let error = graph.causal_executor(&["logits".to_owned()], NonZeroUsize::MIN).err().unwrap().to_string();
+    assert_eq!(graph.decoder_shape().unwrap().bytes_per_token(), 16);
+    let error = graph.decoder_executor(&["logits".to_owned()], NonZeroUsize::MIN).err().unwrap().to_string();
     assert!(error.contains("scores"), "{error}");
     let (_folder, path) = GraphWriter::default()
         .input("input_ids", INT64, &["batch", "tokens"])
         .node("Identity", &["input_ids"], "ids", &[])
         .output("ids", INT64, &["batch", "tokens"])
         .write();
-    assert!(open(&path).causal_executor(&["ids".to_owned()], NonZeroUsize::MIN).is_err());
+    assert!(open(&path).decoder_executor(&["ids".to_owned()], NonZeroUsize::MIN).is_err());
 }

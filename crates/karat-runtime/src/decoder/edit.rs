@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use karat_rules::domain::ElementType;
 
-use super::{CausalShape, KeyValues, Numbers};
+use super::{DecoderShape, KeyValues, Numbers};
 
 /// Where the numbers of a token stand: `lines` lines of `tokens` tokens of `width` numbers each.
 #[derive(Clone, Copy)]
@@ -15,7 +15,7 @@ struct Lines {
 impl KeyValues {
     /// Zeros for `tokens` tokens: places to be filled.
     #[must_use]
-    pub fn zeros(shape: &CausalShape, tokens: usize) -> Self {
+    pub fn zeros(shape: &DecoderShape, tokens: usize) -> Self {
         let count = shape.numbers_per_token() * tokens;
         let numbers = match shape.element {
             ElementType::Float16 => Numbers::Float16(vec![f16::ZERO; count].into()),
@@ -27,7 +27,7 @@ impl KeyValues {
 
     /// The first `tokens` tokens, with zeros behind them where there are fewer.
     #[must_use]
-    pub fn resized(&self, shape: &CausalShape, tokens: usize) -> Self {
+    pub fn resized(&self, shape: &DecoderShape, tokens: usize) -> Self {
         let mut resized = Self::zeros(shape, tokens);
         resized.copy(shape, 0, self, 0, tokens.min(self.tokens));
         resized
@@ -35,7 +35,7 @@ impl KeyValues {
 
     /// Overwrites the token at `place` with the token at `from` of other keys and values of the same model. Nothing is
     /// copied where either isn't there.
-    pub fn copy_token(&mut self, shape: &CausalShape, place: usize, other: &Self, from: usize) {
+    pub fn copy_token(&mut self, shape: &DecoderShape, place: usize, other: &Self, from: usize) {
         if place < self.tokens && from < other.tokens {
             self.copy(shape, place, other, from, 1);
         }
@@ -51,7 +51,7 @@ impl KeyValues {
         }
     }
 
-    fn copy(&mut self, shape: &CausalShape, place: usize, other: &Self, from: usize, count: usize) {
+    fn copy(&mut self, shape: &DecoderShape, place: usize, other: &Self, from: usize, count: usize) {
         let lines = Lines { lines: 2 * shape.layers * shape.kv_heads, width: shape.head_dim };
         let (to, from) = ((self.tokens, place), (other.tokens, from));
         match (&mut self.numbers, &other.numbers) {
@@ -83,8 +83,8 @@ impl Lines {
 mod tests {
     use super::*;
 
-    const SHAPE: CausalShape =
-        CausalShape { layers: 1, kv_heads: 2, head_dim: 1, context: 10, element: ElementType::Float32 };
+    const SHAPE: DecoderShape =
+        DecoderShape { layers: 1, kv_heads: 2, head_dim: 1, context: 10, element: ElementType::Float32 };
 
     fn values(tokens: usize, numbers: &[f32]) -> KeyValues {
         KeyValues::new(&SHAPE, tokens, Numbers::Float32(numbers.into())).unwrap()

@@ -154,19 +154,22 @@ impl Markers {
                 .filter(|(_, turn)| answers || !turn.start.is_empty())
                 .find_map(|(role, turn)| rest.strip_prefix(turn.start.as_str()).map(|on| (role, turn, on)));
             let Some((role, turn, content)) = begun else {
-                return Err(TextError::Retemplate(format!("no turn begins at {:?}", excerpt(rest))));
+                return Err(TextError::ParseTemplate(format!("no turn begins at {:?}", excerpt(rest))));
             };
             let (content, after) = match content.split_once(turn.end.as_str()) {
                 Some((content, after)) => (content, after),
                 None if role == Role::Assistant => (self.without_padding(content), ""),
                 None => {
-                    return Err(TextError::Retemplate(format!("the {role}'s turn at {:?} has no end", excerpt(rest))));
+                    return Err(TextError::ParseTemplate(format!(
+                        "the {role}'s turn at {:?} has no end",
+                        excerpt(rest)
+                    )));
                 }
             };
             let nested =
                 |(_, turn): &(Role, &TurnMarkers)| !turn.start.is_empty() && content.contains(turn.start.as_str());
             if let Some((inner, _)) = self.roles().find(nested) {
-                return Err(TextError::Retemplate(format!(
+                return Err(TextError::ParseTemplate(format!(
                     "the {inner}'s turn begins within the {role}'s at {:?}",
                     excerpt(rest)
                 )));
@@ -175,7 +178,7 @@ impl Markers {
             messages.push(Message { role, content: content.to_owned() });
             rest = self.skip(after);
         }
-        Conversation::new(messages).map_err(|error| TextError::Retemplate(error.to_string()))
+        Conversation::new(messages).map_err(|error| TextError::ParseTemplate(error.to_string()))
     }
 
     /// What follows white space and ignored tokens.
