@@ -22,7 +22,7 @@ VENV_PYTHON := .venv/bin/python
 VENV := .venv/complete
 REAL_CLIENTS_PYTHON := .karat/clients/venv/bin/python
 REAL_CLIENTS_VENV := .karat/clients/venv/complete
-PROJECT := python/pyproject.toml python/client/pyproject.toml python/uv.lock
+PROJECT := python/install.sh python/pyproject.toml python/client/pyproject.toml python/uv.lock
 # Where all Python is, and how each check of it finds the one configuration.
 PYTHON_CODE := python loadtest tests
 RUFF := .venv/bin/ruff
@@ -46,8 +46,6 @@ export KARAT_ONNXRUNTIME ?= $(abspath $(ONNXRUNTIME))
 export PYTHONDONTWRITEBYTECODE := 1
 # Before .venv is there, what fetches ONNX Runtime's library runs on PYTHON alone.
 FETCH := PYTHONPATH=python $(PYTHON) -m tools.onnxruntime_library
-SYNC = UV_PROJECT_ENVIRONMENT=$(abspath $(@D)) $(UV) sync --quiet --project python --locked --no-python-downloads \
-	--python $(PYTHON)
 
 .PHONY: gpu-check gpu-check-bundle help setup setup-cuda demo serve test test-cards test-clients lint generate bench bench-decoder bench-generation micro-bench setup-decoders train-harmless train-smol-reward FORCE
 
@@ -149,11 +147,11 @@ $(UV): python/uv.txt
 	touch $@
 
 $(VENV): $(UV) $(PROJECT)
-	$(SYNC)
+	python/install.sh $(@D) $(PYTHON)
 	touch $@
 
 $(REAL_CLIENTS_VENV): $(UV) $(PROJECT)
-	$(SYNC) --no-default-groups --group real-clients
+	python/install.sh $(@D) $(PYTHON) --no-default-groups --group real-clients
 	touch $@
 
 $(RELEVANCE) &: $(TOOLS)/relevance.py $(TOOLS)/onnx_file.py $(TOOLS)/tokenizer_file.py $(VENV)
