@@ -5,6 +5,7 @@ Only the standard library is used: the GPU check starts servers where nothing el
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -51,39 +53,40 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs `command`, whose output goes to `log`, once it is ready; SIGTERM ends it.
 
-    Raises SystemExit, with the end of its output, when it can't be started, isn't ready in time, ends by itself, or
-    doesn't end when it is told to.
+    What takes longer to end is killed. Raises SystemExit, with the end of its output, when it can't be started, isn't
+    ready in time, or ends by itself.
     """
-
-    def failed(what: str) -> SystemExit:
-        log.flush()
-        log.seek(0)
-        output = log.read().decode(errors="replace")[-TOLD_BYTES:]
-        return SystemExit(f"{output}\n{' '.join(command)}\n  {what}")
-
     try:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True
+        )
     except OSError as error:
         raise SystemExit(f"cannot start {command[0]}: {error.strerror}") from error
     try:
         deadline = time.monotonic() + start_seconds
         while not is_ready():
             if process.poll() is not None:
-                raise failed(f"exited with {process.returncode} before it was ready")
+                raise _failed(command, log, f"exited with {process.returncode} before it was ready")
             if time.monotonic() > deadline:
-                raise failed(f"was not ready within {start_seconds:g} s")
+                raise _failed(command, log, f"was not ready within {start_seconds:g} s")
             time.sleep(POLL_SECONDS)
         yield process
         if process.poll() is not None:
-            raise failed(f"exited with {process.returncode} by itself")
+            raise _failed(command, log, f"exited with {process.returncode} by itself")
     finally:
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
+            # With the workers that it may have started.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise failed(f"was still running {STOP_SECONDS:g} s after SIGTERM") from None
+
+
+def _failed(command: Sequence[str], log: BinaryIO, what: str) -> SystemExit:
+    log.seek(0)
+    output = log.read().decode(errors="replace")[-TOLD_BYTES:]
+    return SystemExit(f"{output}\n{' '.join(command)}\n  {what}")
 
 
 class ServerProcess:
@@ -99,9 +102,10 @@ class ServerProcess:
 
     def __enter__(self) -> ServerProcess:
         with ExitStack() as stack:
-            log = stack.enter_context(tempfile.TemporaryFile())
-            ready = f"{self.url}/health/ready"
-            self._process = stack.enter_context(running(self._command, lambda: answers(ready), log))
+            self._log = stack.enter_context(tempfile.TemporaryFile())
+            ready = partial(answers, f"{self.url}/health/ready")
+            stack.push(self._drained)
+            self._process = stack.enter_context(running(self._command, ready, self._log))
             self._running = stack.pop_all()
         return self
 
@@ -109,8 +113,11 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._running.__exit__(kind, error, trace)
-        if self._process.returncode != 0 and kind is None:
-            raise SystemExit(f"{' '.join(self._command)}\n  exited with {self._process.returncode} after SIGTERM")
+
+    def _drained(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._process.returncode != 0:
+            status = self._process.returncode
+            raise _failed(self._command, self._log, f"exited with {status} after SIGTERM")
 
     @property
     def pid(self) -> int:
