@@ -105,7 +105,7 @@ lint: $(VENV) ## Check formatting, lints, types and that generated files are up 
 	$(RUFF) format --config python/pyproject.toml --check $(PYTHON_CODE)
 	$(RUFF) check --config python/pyproject.toml $(PYTHON_CODE)
 	$(MYPY) $(PYTHON_CODE)
-	$(UV) lock --quiet --project python --check
+	$(UV) lock --quiet --offline --project python --check --default-index https://pypi.org/simple
 
 generate: ## Write the OpenAPI document and the reference pages from the code
 	cargo run --quiet -- generate
