@@ -22,13 +22,13 @@ RUN cargo build --release --locked --bin karat
 
 FROM python:3.11-slim-bookworm AS onnxruntime
 WORKDIR /src
-COPY models/tools models/tools
-RUN python3 -m models.tools.onnxruntime_library --output /onnxruntime/libonnxruntime.so
+COPY python/tools tools
+RUN python3 -m tools.onnxruntime_library --output /onnxruntime/libonnxruntime.so
 
 FROM python:3.11-slim-bookworm AS onnxruntime-cuda
 WORKDIR /src
-COPY models/tools models/tools
-RUN python3 -m models.tools.onnxruntime_library --cuda --output /onnxruntime/libonnxruntime.so
+COPY python/tools tools
+RUN python3 -m tools.onnxruntime_library --cuda --output /onnxruntime/libonnxruntime.so
 
 FROM nvidia/cuda:13.0.0-cudnn-runtime-ubuntu24.04 AS cuda
 # hadolint ignore=DL3008

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loadtest import chart, environment, infinity, machine, report, scenarios, targets, workload
+from loadtest import chart, environment, machine, report, scenarios, targets, workload
 from loadtest.generator import Generator
 
 SCRATCH = Path(".karat/loadtest")
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         **machine.describe(arguments.server),
         "models": {},
     }
-    peer = environment.install("infinity", CACHE, SCRATCH) if "infinity" in arguments.peers else None
+    peer = environment.install("infinity", SCRATCH) if "infinity" in arguments.peers else None
     for name in arguments.models:
         model = arguments.repository / name
         say(name, "making the workload")
@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description="Measure karat beside its peers.")
     parser.add_argument("--quick", action="store_true", help="a few minutes, one round")
     parser.add_argument("--models", type=_names, default=["relevance", "harmless"])

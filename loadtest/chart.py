@@ -8,9 +8,9 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("svg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
-from loadtest.targets import offline_optimum, ratio  # noqa: E402
+from loadtest.targets import offline_optimum, ratio
 
 NAMES = {
     "karat-1": "karat, 1 client",
@@ -29,7 +29,7 @@ KARAT, PEER, LINE = "#2a6f97", "#b0b7bd", "#444444"
 def draw(results: dict[str, Any], path: Path) -> None:
     """Writes an SVG: throughput beside the optimum, goodput beside the offered load."""
     models = results["models"]
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "karat", "font.size": 9}
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "karat", "font.size": 9}
     with pyplot.rc_context(settings):
         figure, axes = pyplot.subplots(
             len(models), 2, figsize=(10, 3.4 * len(models)), squeeze=False, layout="constrained"

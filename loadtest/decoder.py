@@ -24,12 +24,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loadtest import machine
+from loadtest import machine, wire
 from loadtest.repository import on_provider
-from models.tools.server_process import Client, ServerProcess
+from tools.server_process import ServerProcess
 
 SCRATCH = Path(".karat/loadtest")
 # Prompt tokens, candidates, tokens of each candidate.
@@ -52,13 +53,97 @@ UNSHARED_SAMPLES = 4
 # Within how many seconds single requests arrive.
 ARRIVAL = 0.02
 # Words that are one token each in the vocabularies of most language models.
-WORDS = (
-    "time people year way day man thing woman life child world school state family group country hand part place case"
-    " week company system program question work government number night point home water room mother area money story"
-    " fact month lot right study book eye job word business issue side kind head house service friend father power"
-    " hour game line end member law car city name team minute idea body back face level office door health person art"
-    " war history party result change morning reason research girl moment air force"
-).split()
+WORDS = [
+    "time",
+    "people",
+    "year",
+    "way",
+    "day",
+    "man",
+    "thing",
+    "woman",
+    "life",
+    "child",
+    "world",
+    "school",
+    "state",
+    "family",
+    "group",
+    "country",
+    "hand",
+    "part",
+    "place",
+    "case",
+    "week",
+    "company",
+    "system",
+    "program",
+    "question",
+    "work",
+    "government",
+    "number",
+    "night",
+    "point",
+    "home",
+    "water",
+    "room",
+    "mother",
+    "area",
+    "money",
+    "story",
+    "fact",
+    "month",
+    "lot",
+    "right",
+    "study",
+    "book",
+    "eye",
+    "job",
+    "word",
+    "business",
+    "issue",
+    "side",
+    "kind",
+    "head",
+    "house",
+    "service",
+    "friend",
+    "father",
+    "power",
+    "hour",
+    "game",
+    "line",
+    "end",
+    "member",
+    "law",
+    "car",
+    "city",
+    "name",
+    "team",
+    "minute",
+    "idea",
+    "body",
+    "back",
+    "face",
+    "level",
+    "office",
+    "door",
+    "health",
+    "person",
+    "art",
+    "war",
+    "history",
+    "party",
+    "result",
+    "change",
+    "morning",
+    "reason",
+    "research",
+    "girl",
+    "moment",
+    "air",
+    "force",
+]
 
 
 @dataclass
@@ -115,9 +200,8 @@ class Texts:
 def score(url: str, model: str, samples: list[tuple[str, str]]) -> float:
     """Seconds from sending a request to its whole answer."""
     inputs = [{"prompt": prompt, "response": response} for prompt, response in samples]
-    client = Client(url)
     started = time.perf_counter()
-    reply = client.score({"model": model, "inputs": inputs})
+    reply = wire.post(url, "/v1/score", {"model": model, "inputs": inputs})
     seconds = time.perf_counter() - started
     if len(reply["results"]) != len(samples):
         raise SystemExit(f"{len(reply['results'])} results for {len(samples)} samples")
@@ -153,9 +237,7 @@ def median(rounds: int, measure: Callable[[], float]) -> float:
     return statistics.median(measure() for _ in range(rounds))
 
 
-def measure(
-    url: str, model: str, classic: str | None, texts: Texts, shape: tuple[int, int, int], rounds: int
-) -> Row:
+def measure(url: str, model: str, classic: str | None, texts: Texts, shape: tuple[int, int, int], rounds: int) -> Row:
     """One shape."""
     prompt, count, response = shape
 
@@ -178,7 +260,7 @@ def measure(
         response=response,
         seconds=statistics.median(fresh),
         cached_seconds=statistics.median(cached),
-        unshared_seconds=min(median(rounds, lambda: unshared(name)) for name in filter(None, [model, classic])),
+        unshared_seconds=min(median(rounds, partial(unshared, name)) for name in filter(None, [model, classic])),
         singles_seconds=median(rounds, lambda: singles(url, model, group(texts.text(prompt)))),
     )
 
@@ -219,6 +301,7 @@ def moved(arguments: argparse.Namespace, scratch: Path) -> Path:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description="Measure what sharing prompts saves.")
     parser.add_argument("--server", type=Path, default=Path("target/release/karat"))
     parser.add_argument("--repository", type=Path, default=SCRATCH / "llama")
@@ -235,12 +318,17 @@ def main() -> None:
     arguments = parser.parse_args()
     shapes = QUICK if arguments.quick else GRID + HARDLY
     if arguments.shapes:
-        shapes = [tuple(int(part) for part in shape.split("x")) for shape in arguments.shapes.split(",")]
+        shapes = [_shape(text) for text in arguments.shapes.split(",")]
 
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.provider:
             arguments.repository = moved(arguments, Path(scratch))
         run(arguments, shapes)
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    prompt, candidates, response = map(int, text.split("x"))
+    return prompt, candidates, response
 
 
 def run(arguments: argparse.Namespace, shapes: list[tuple[int, int, int]]) -> None:

@@ -26,18 +26,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, cast
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from karat_client import Client, Critiques
 from loadtest import environment
 from loadtest.repository import MANIFEST, on_provider
-from models.tools.server_process import Client, ServerProcess
-from models.tools.smollm2 import MEMBER
+from tools.server_process import ServerProcess
+from tools.smollm2 import MEMBER
 
 SCRATCH = Path(".karat/loadtest")
-CACHE = Path(".karat/packages")
 GGUF = Path(".karat/smollm2") / Path(MEMBER).name
 MODEL = "critic"
 STREAMS = (1, 2, 4, 8)
@@ -45,7 +45,24 @@ TOKENS = 128
 # What stands between a question's halves, which a request calls prompt and response.
 SPLIT = " about "
 # Each is one token of the vocabulary and begins another story.
-HEROES = "sailor teacher doctor farmer king soldier painter child queen writer driver pilot judge nurse baker poet".split()
+HEROES = [
+    "sailor",
+    "teacher",
+    "doctor",
+    "farmer",
+    "king",
+    "soldier",
+    "painter",
+    "child",
+    "queen",
+    "writer",
+    "driver",
+    "pilot",
+    "judge",
+    "nurse",
+    "baker",
+    "poet",
+]
 
 
 def question(hero: int) -> str:
@@ -63,6 +80,8 @@ class Peer:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
+        # Both are pipes, as was asked for.
+        self._questions, self._answers = cast("IO[str]", self._process.stdin), cast("IO[str]", self._process.stdout)
         self._answer()
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         self._template = environment.from_string((model / "chat_template.jinja").read_text())
@@ -80,8 +99,7 @@ class Peer:
     def write(self, questions: list[str]) -> tuple[float, int, list[str]]:
         """Seconds, tokens and texts."""
         prompts = [self._prompt(question) for question in questions]
-        assert self._process.stdin
-        print(json.dumps({"prompts": prompts, "tokens": TOKENS}), file=self._process.stdin, flush=True)
+        print(json.dumps({"prompts": prompts, "tokens": TOKENS}), file=self._questions, flush=True)
         answer = self._answer()
         texts = answer["texts"]
         return answer["seconds"], sum(map(len, texts)), [self._tokenizer.decode(text) for text in texts]
@@ -92,8 +110,7 @@ class Peer:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line:
             raise SystemExit("llama.cpp's process ended")
         return json.loads(line)
@@ -103,22 +120,21 @@ class Karat:
     """A server, and as many clients as texts are wanted."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._client = Client(url, MODEL)
 
     def write(self, questions: list[str]) -> tuple[float, int, list[str]]:
         """Seconds, tokens and texts."""
 
-        def ask(question: str) -> dict[str, Any]:
+        def ask(question: str) -> Critiques:
             beginning, end = question.split(SPLIT)
-            request = {"model": MODEL, "prompt": beginning, "response": end, "score": False}
-            return Client(self._url).post("/v1/critique", request)
+            return self._client.critique(beginning, end, score=False)
 
         with ThreadPoolExecutor(len(questions)) as clients:
             started = time.perf_counter()
             answers = list(clients.map(ask, questions))
             seconds = time.perf_counter() - started
-        tokens = sum(answer["generated_tokens"] for answer in answers)
-        return seconds, tokens, [answer["critiques"][0]["text"] for answer in answers]
+        tokens = sum(answer.generated_tokens for answer in answers)
+        return seconds, tokens, [answer.critiques[0].text for answer in answers]
 
 
 @dataclass
@@ -138,7 +154,9 @@ def asking_plainly(source: Path, target: Path) -> None:
     on_provider(source, target, "cpu")
     manifest = target / MANIFEST
     table = f'[critique]\nrequest = "{{prompt}}{SPLIT}{{response}}"\nmax_tokens = {TOKENS}\n'
-    written, count = re.subn(r"^\[critique\]\n.*", lambda _: table, manifest.read_text(), flags=re.MULTILINE | re.DOTALL)
+    written, count = re.subn(
+        r"^\[critique\]\n.*", lambda _: table, manifest.read_text(), flags=re.MULTILINE | re.DOTALL
+    )
     if count != 1:
         raise SystemExit(f"{source / MANIFEST} has no [critique] table")
     manifest.write_text(written)
@@ -169,11 +187,14 @@ def measure(writers: dict[str, Karat | Peer], rounds: int) -> list[Row]:
         questions = [question(hero + index) for index in range(STREAMS[-1])]
         together = writer.write(questions)[2]
         kept = sum(writer.write([alone])[2] == [text] for alone, text in zip(questions, together, strict=True))
-        print(f"{name}: {kept} of {len(questions)} texts that were written side by side are the same when written alone")
+        print(
+            f"{name}: {kept} of {len(questions)} texts that were written side by side are the same when written alone"
+        )
     return rows
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description="Measure how fast critiques are written.")
     parser.add_argument("--server", type=Path, default=Path("target/release/karat"))
     parser.add_argument("--repository", type=Path, default=Path("models/decoders"))
@@ -190,7 +211,7 @@ def main() -> None:
         server = stack.enter_context(ServerProcess(arguments.server, scratch))
         writers: dict[str, Karat | Peer] = {"karat": Karat(server.url)}
         if not arguments.alone:
-            python = arguments.peer or environment.install("llama-cpp", CACHE, SCRATCH)
+            python = arguments.peer or environment.install("llama-cpp", SCRATCH)
             writers["llama.cpp"] = stack.enter_context(Peer(python, model, os.cpu_count() or 1))
         rows = measure(writers, arguments.rounds)
     first = rows[0]

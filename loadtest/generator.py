@@ -32,6 +32,7 @@ class Plan:
 
     @property
     def flags(self) -> list[str]:
+        """What the generator is told of it."""
         return [
             *("--sessions", str(self.sessions)),
             *("--threads", str(self.threads)),
@@ -46,13 +47,9 @@ class Generator:
     executable: Path
     at_most: float
 
-    def closed(
-        self, server: Server, workload: Workload, clients: int, *flags: str, **options: Any
-    ) -> Report:
+    def closed(self, server: Server, workload: Workload, clients: int, *flags: str, **options: Any) -> Report:
         """Clients that wait for their replies: the workload once, or for `seconds`."""
-        return self._metered(
-            server, ["closed", "--clients", str(clients), *_flags(options)], workload, *flags
-        )
+        return self._metered(server, ["closed", "--clients", str(clients), *_flags(options)], workload, *flags)
 
     def open(self, server: Server, workload: Workload, *flags: str, **options: Any) -> Report:
         """Requests that arrive at a `rate` for `seconds`."""
@@ -62,9 +59,7 @@ class Generator:
         """Clients that leave."""
         return self._metered(server, ["hang-up", *_flags(options)], workload)
 
-    def start_closed(
-        self, server: Server, workload: Workload, clients: int, **options: Any
-    ) -> Running:
+    def start_closed(self, server: Server, workload: Workload, clients: int, **options: Any) -> Running:
         """As `closed`, beside other things; wait for it with `Running.report`."""
         command = [*self._command(server, workload), *_flags(options)]
         command[1:1] = ["closed", "--clients", str(clients)]
@@ -80,9 +75,7 @@ class Generator:
         command = [sys.executable, "-m", "loadtest.offline", "--graph", str(graph)]
         return self._offline(command, workload, plan, samples)
 
-    def bare(
-        self, graph: Path, workload: Workload, threads: int, passes: int, rest_us: int = 0
-    ) -> Report:
+    def bare(self, graph: Path, workload: Workload, threads: int, passes: int, rest_us: int = 0) -> Report:
         """One raw session, one sample after another, at rest between two for so long."""
         command = [str(self.executable), "bare", "--graph", str(graph), "--threads", str(threads)]
         command += ["--workload", str(workload.path), "--passes", str(passes)]
@@ -125,9 +118,7 @@ class Running:
         self._limit = limit
 
     def __enter__(self) -> Running:
-        self._process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         return self
 
     def report(self) -> Report:

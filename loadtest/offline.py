@@ -53,7 +53,7 @@ def feed(rows: list[Row], names: list[str]) -> Feed:
     shape = (len(rows), max(len(ids) for ids, _ in rows))
     tensors = {name: np.zeros(shape, np.int64) for name in names}
     for index, (ids, type_ids) in enumerate(rows):
-        values = {"input_ids": ids, "attention_mask": 1, "token_type_ids": type_ids}
+        values: dict[str, list[int] | int] = {"input_ids": ids, "attention_mask": 1, "token_type_ids": type_ids}
         for name in names:
             tensors[name][index, : len(ids)] = values[name]
     return tensors
@@ -107,7 +107,7 @@ def measure(
                 if tensors is None:
                     return
                 session.run(None, tensors)
-        except BaseException as error:  # noqa: BLE001  (raised again by the main thread)
+        except BaseException as error:
             failures.append(error)
 
     workers = [threading.Thread(target=work, args=(session,)) for session in pool]
@@ -123,6 +123,7 @@ def measure(
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description="Run a workload on raw sessions.")
     parser.add_argument("--graph", type=Path, required=True)
     parser.add_argument("--workload", type=Path, required=True)

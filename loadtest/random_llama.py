@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from models.tools.decoder.checkpoint import Checkpoint, SpecialTokens
-from models.tools.decoder.classic import build_classic
-from models.tools.decoder.config import DecoderConfig
-from models.tools.decoder.conversion import link_or_copy
-from models.tools.decoder.folder import WEIGHTS, WithHeads, with_heads, write_folder
-from models.tools.decoder.random_weights import random_weights
-from models.tools.decoder.weights import SafetensorsWeights
-from models.tools.onnx_file import write_model
-from models.tools.tokenizer_file import write_tokenizer
+from tools.decoder.checkpoint import Checkpoint, SpecialTokens
+from tools.decoder.classic import build_classic
+from tools.decoder.config import DecoderConfig
+from tools.decoder.conversion import link_or_copy
+from tools.decoder.folder import WEIGHTS, WithHeads, with_heads, write_folder
+from tools.decoder.random_weights import random_weights
+from tools.decoder.weights import SafetensorsWeights
+from tools.onnx_file import write_model
+from tools.tokenizer_file import write_tokenizer
 
 SEED = 8
 CONTEXT = 4096
@@ -93,6 +93,7 @@ def write_manifest(folder: Path, head: str, output: str) -> None:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description="Write the random classifier of the Best-of-N runs.")
     parser.add_argument("--output", type=Path, default=Path(".karat/loadtest/llama"))
     repository = parser.parse_args().output

@@ -40,9 +40,7 @@ def throughput_rows(results: dict[str, Any]) -> list[list[str]]:
             latency = throughput[contender]["rounds"][0].get("latency_ms")
             by_processor = targets.ratio(throughput, contender, optimum, "cpu_seconds")
             times = [f"{latency['p50']:,.0f}", f"{latency['p99']:,.0f}"] if latency else ["", ""]
-            rows.append(
-                [name, label, f"{rate:,.0f}", f"{share:.2f}", f"{by_processor:.2f}", *times]
-            )
+            rows.append([name, label, f"{rate:,.0f}", f"{share:.2f}", f"{by_processor:.2f}", *times])
     return rows
 
 
@@ -146,8 +144,7 @@ def update_readme(results: dict[str, Any], readme: Path) -> None:
             f"{' with changes' if results['changed_since'] else ''}, "
             f"{machine['cores']} cores of {machine['processor']}, "
             f"{machine['memory_gib']} GiB, {machine['system']}; {versions}. "
-            f"{results['rounds']} rounds, {results['seconds'] / 60:.0f} minutes. "
-            + disturbance(results),
+            f"{results['rounds']} rounds, {results['seconds'] / 60:.0f} minutes. " + disturbance(results),
             "What must be reached:",
             markdown(targets.HEADINGS, target_rows(results)),
             "Closed loop, 64 clients where no number is given:",
@@ -165,6 +162,7 @@ def update_readme(results: dict[str, Any], readme: Path) -> None:
 
 
 def main() -> None:
+    """Runs the command line."""
     update_readme(json.loads(LATEST.read_text()), README)
 
 

@@ -89,10 +89,12 @@ class Bench:
 
     @property
     def graph(self) -> Path:
+        """The model's graph."""
         return self.model / "model.onnx"
 
     @property
     def logs(self) -> Path:
+        """Where servers write their logs."""
         return self.scratch / "logs"
 
     def start_karat(self, *flags: str) -> Any:
@@ -101,6 +103,7 @@ class Bench:
 
     @property
     def repository(self) -> Path:
+        """The folder that the model is in."""
         return self.scratch / "repositories" / self.model.name
 
     def make_repository(self) -> None:
@@ -131,9 +134,7 @@ def measure(bench: Bench) -> dict[str, Any]:
             ]
             if bench.infinity:
                 folder = infinity.model_folder(bench.model, bench.scratch)
-                compared.append(
-                    peers.enter_context(servers.infinity(bench.infinity, folder, bench.logs))
-                )
+                compared.append(peers.enter_context(servers.infinity(bench.infinity, folder, bench.logs)))
             agreement = check_agreement(bench, [uncached, *compared])
             throughput = compare_throughput(bench, plans, uncached, compared)
         peak = throughput[f"karat-{CROWD}"]
@@ -195,9 +196,7 @@ def check_agreement(bench: Bench, running: list[Server]) -> dict[str, float]:
     differences = {}
     for server in running:
         found = server.scores([(sample.prompt, sample.response) for sample in some])
-        differences[server.name] = max(
-            abs(one - other) for one, other in zip(found, expected, strict=True)
-        )
+        differences[server.name] = max(abs(one - other) for one, other in zip(found, expected, strict=True))
         if server.name != "infinity" and not differences[server.name] < AGREEMENT:
             raise SystemExit(
                 f"{server.name} scores differ by {differences[server.name]} from ONNX Runtime's: "
@@ -206,9 +205,7 @@ def check_agreement(bench: Bench, running: list[Server]) -> dict[str, float]:
     return differences
 
 
-def compare_throughput(
-    bench: Bench, plans: Plans, uncached: Server, compared: list[Server]
-) -> dict[str, Any]:
+def compare_throughput(bench: Bench, plans: Plans, uncached: Server, compared: list[Server]) -> dict[str, Any]:
     """Every contender once a round, so that a disturbance doesn't hit one alone."""
     generator, size, workload = bench.generator, bench.size, bench.workloads.mixed
     graph, count = bench.graph, size.samples
@@ -218,13 +215,9 @@ def compare_throughput(
     }
     for clients in CLIENTS:
         contenders[f"karat-{clients}"] = partial(generator.closed, uncached, workload, clients)
-    contenders["karat-batches"] = partial(
-        generator.closed, uncached, workload, BATCH_CLIENTS, batch=BATCH
-    )
+    contenders["karat-batches"] = partial(generator.closed, uncached, workload, BATCH_CLIENTS, batch=BATCH)
     for server in compared:
-        contenders[server.name] = partial(
-            generator.closed, server, workload, CROWD, samples=size.peer_samples
-        )
+        contenders[server.name] = partial(generator.closed, server, workload, CROWD, samples=size.peer_samples)
 
     rounds: dict[str, list[Report]] = {name: [] for name in contenders}
     order = list(contenders)
@@ -237,7 +230,7 @@ def compare_throughput(
 
 
 def _summed_up(reports: list[Report]) -> dict[str, Any]:
-    middle = {
+    middle: dict[str, Any] = {
         key: statistics.median(report[key] for report in reports)
         for key in ("tokens_per_second", "samples_per_second")
         if key in reports[0]
@@ -258,9 +251,9 @@ def overhead(bench: Bench, server: Server) -> dict[str, Any]:
 
         def bare(rest_us: int) -> dict[str, Any]:
             return {
-                f"{threads}_threads": bench.generator.bare(
-                    bench.graph, workload, threads, passes, rest_us
-                )["latency_ms"]
+                f"{threads}_threads": bench.generator.bare(bench.graph, workload, threads, passes, rest_us)[
+                    "latency_ms"
+                ]
                 for threads in sorted({1, CORES})
             }
 
@@ -279,10 +272,7 @@ def overhead(bench: Bench, server: Server) -> dict[str, Any]:
             f"one client, {SHORT} tokens: {latency:.2f} ms, bare {_fastest(unresting):.2f} ms, "
             f"with rests {_fastest(resting):.2f} ms"
         )
-    added = {
-        key: statistics.median(entry[key] for entry in rounds)
-        for key in ("added_ms", "added_to_resting_ms")
-    }
+    added = {key: statistics.median(entry[key] for entry in rounds) for key in ("added_ms", "added_to_resting_ms")}
     return {**added, "rounds": rounds}
 
 
@@ -317,13 +307,9 @@ def flood(bench: Bench, server: Server) -> dict[str, Any]:
     """Short requests beside a flood of the longest, against one pass of the longest alone."""
     size = bench.size
     bare = bench.generator.bare(bench.graph, bench.workloads.long, 1, size.overhead_passes // 5)
-    with bench.generator.start_closed(
-        server, bench.workloads.long, CROWD // 2, seconds=size.flood_seconds
-    ) as long:
+    with bench.generator.start_closed(server, bench.workloads.long, CROWD // 2, seconds=size.flood_seconds) as long:
         time.sleep(1)
-        short = bench.generator.open(
-            server, bench.workloads.short, rate=10, seconds=size.flood_seconds - 2
-        )
+        short = bench.generator.open(server, bench.workloads.short, rate=10, seconds=size.flood_seconds - 2)
         flooding = long.report()
     settle(server)
     passes = short["latency_ms"]["p99"] / bare["latency_ms"]["p50"]
@@ -351,9 +337,7 @@ def hang_up(bench: Bench, server: Server) -> dict[str, Any]:
     bench.generator.closed(server, long, clients, seconds=3, **busy)
     settle(server)
     before, resident = server.metrics(), server.resident_bytes()
-    with bench.generator.start_closed(
-        server, long, clients, seconds=max(8, count / 300), **busy
-    ) as others:
+    with bench.generator.start_closed(server, long, clients, seconds=max(8, count / 300), **busy) as others:
         time.sleep(1)
         left = bench.generator.hang_up(server, bench.workloads.short, clients=count)
         stayed = others.report()
@@ -402,9 +386,7 @@ def known_scores(bench: Bench, server: Server) -> Report:
     """Batches whose scores are all in the cache."""
     workload: Workload = bench.workloads.mixed
     bench.generator.closed(server, workload, BATCH_CLIENTS, batch=BATCH)
-    report = bench.generator.closed(
-        server, workload, BATCH_CLIENTS, batch=BATCH, seconds=bench.size.cached_seconds
-    )
+    report = bench.generator.closed(server, workload, BATCH_CLIENTS, batch=BATCH, seconds=bench.size.cached_seconds)
     bench.say(f"known scores: {report['samples_per_second']:,.0f} scores/s")
     return report
 

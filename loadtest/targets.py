@@ -6,7 +6,8 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loadtest.scenarios import BATCH, CROWD, SHORT
+from loadtest.scenarios import BATCH, CROWD
+from loadtest.workload import SHORT
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Target:
 
     @property
     def reached(self) -> bool:
+        """Whether what was measured is good enough."""
         if self.value is None:
             return False
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
     def as_json(self) -> dict[str, Any]:
+        """What the results file says of it."""
         return {**asdict(self), "reached": self.reached}
 
     def row(self) -> list[str]:
@@ -62,9 +65,7 @@ def evaluate(model: str, results: dict[str, Any]) -> list[Target]:
         at_least("tokens/s at 64 clients / offline optimum", of_optimum("karat-64"), 0.95),
         at_least("tokens/s at 256 clients / offline optimum", of_optimum("karat-256"), 0.95),
         at_least("tokens/s at 1 client / offline optimum", of_optimum("karat-1"), 0.85),
-        at_least(
-            f"tokens/s in batches of {BATCH} / offline optimum", of_optimum("karat-batches"), 0.95
-        ),
+        at_least(f"tokens/s in batches of {BATCH} / offline optimum", of_optimum("karat-batches"), 0.95),
         at_least(
             f"tokens/s at {CROWD} clients / the FastAPI server's",
             ratio(throughput, f"karat-{CROWD}", "fastapi-32"),
@@ -107,9 +108,7 @@ def evaluate(model: str, results: dict[str, Any]) -> list[Target]:
 
 def offline_optimum(throughput: dict[str, Any]) -> str:
     """Which of the two raw runs was faster."""
-    return max(
-        ("offline-rust", "offline-python"), key=lambda name: throughput[name]["tokens_per_second"]
-    )
+    return max(("offline-rust", "offline-python"), key=lambda name: throughput[name]["tokens_per_second"])
 
 
 def ratio(throughput: dict[str, Any], name: str, other: str, time: str = "seconds") -> float:
@@ -119,9 +118,7 @@ def ratio(throughput: dict[str, Any], name: str, other: str, time: str = "second
     doesn't show a core that stands idle.
     """
     pairs = zip(throughput[name]["rounds"], throughput[other]["rounds"], strict=True)
-    return statistics.median(
-        (one["tokens"] / one[time]) / (two["tokens"] / two[time]) for one, two in pairs
-    )
+    return statistics.median((one["tokens"] / one[time]) / (two["tokens"] / two[time]) for one, two in pairs)
 
 
 def _number(value: float, unit: str) -> str:

@@ -25,15 +25,15 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
 from loadtest import environment, servers
 from loadtest.random_llama import CONFIG, random_heads, tokenizer
-from models.tools.decoder.folder import WEIGHTS
+from tools.decoder.folder import WEIGHTS
 
-CACHE = Path(".karat/packages")
 SCRATCH = Path(".karat/loadtest")
 MODEL = "llama-shared"
 # What makes torch work without its own package index: vLLM looks itself up under this name.
@@ -56,6 +56,7 @@ class Shape:
 
     @property
     def name(self) -> str:
+        """What the table calls it."""
         prompts = "one prompt" if self.shared else f"{self.candidates} prompts"
         return f"{prompts} of {self.prompt}, {self.candidates} responses of {self.response}"
 
@@ -66,10 +67,7 @@ class Shape:
             return [generator.randrange(1, CONFIG.vocabulary) for _ in range(count)]
 
         one = tokens(self.prompt)
-        return [
-            (one if self.shared else tokens(self.prompt)) + tokens(self.response)
-            for _ in range(self.candidates)
-        ]
+        return [(one if self.shared else tokens(self.prompt)) + tokens(self.response) for _ in range(self.candidates)]
 
 
 SHAPES = [Shape(1024, 16, 32, True), Shape(1024, 16, 128, True), Shape(1024, 16, 32, False)]
@@ -85,10 +83,7 @@ def name_itself(python: Path) -> None:
     lines = (found / "METADATA").read_text().splitlines()
     renamed = {"Name": "vllm", "Version": f"{version}+cpu"}
     (target / "METADATA").write_text(
-        "".join(
-            f"{key}: {renamed[key]}\n" if (key := line.split(":")[0]) in renamed else f"{line}\n"
-            for line in lines
-        )
+        "".join(f"{key}: {renamed[key]}\n" if (key := line.split(":")[0]) in renamed else f"{line}\n" for line in lines)
     )
 
 
@@ -129,10 +124,7 @@ def scores(server: servers.Server, shape: Shape, samples: Samples) -> list[float
         pairs = [(" ".join(text[: shape.prompt]), " ".join(text[shape.prompt :])) for text in words]
         return server.scores(pairs)
     body = {"model": server.model, "input": samples, "use_activation": False}
-    status, content = server.request("POST", "/classify", body)
-    if status != 200:
-        raise SystemExit(f"{server.name}: HTTP {status}: {content.decode(errors='replace')}")
-    return [result["probs"][0] for result in json.loads(content)["data"]]
+    return [result["probs"][0] for result in server.post("/classify", body)["data"]]
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -155,6 +147,7 @@ def compare(running: list[servers.Server], generator: random.Random) -> float:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description="Measure Best-of-N beside vLLM.")
     parser.add_argument("--server", type=Path, default=Path("target/release/karat"))
     parser.add_argument("--repository", type=Path, default=SCRATCH / "llama")
@@ -163,7 +156,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=SCRATCH / "vllm.json")
     arguments = parser.parse_args()
 
-    python = arguments.python or environment.install("vllm", CACHE, SCRATCH)
+    python = arguments.python or environment.install("vllm", SCRATCH)
     name_itself(python)
     folder = checkpoint(arguments.repository, SCRATCH / "vllm" / MODEL)
     logs, cores = SCRATCH / "logs", os.cpu_count() or 1
@@ -188,7 +181,7 @@ def measure(running: list[servers.Server], arguments: argparse.Namespace) -> Non
             for server, taken in zip(running, times, strict=True):
                 samples = shape.samples(generator)
                 time.sleep(REST)
-                taken.append(seconds(lambda: scores(server, shape, samples)))  # noqa: B023
+                taken.append(seconds(partial(scores, server, shape, samples)))
         karat, *peers = (statistics.median(taken) for taken in times)
         cells = " | ".join(f"{peer:.2f} s | {peer / karat:.2f}" for peer in peers)
         print(f"| {shape.name} | {karat:.2f} s | {cells} |", flush=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from models.tools.dialogues import Pair, encode_pair, load_tokenizer
-from models.tools.sample_answers import sample_answers
+from tools.dialogues import Pair, encode_pair, load_tokenizer
+from tools.sample_answers import sample_answers
 
 MEDIAN, SHORTEST, LONGEST = 160, 16, 512
 # Of the logarithm; two thirds of all samples have between 80 and 320 tokens.
@@ -40,6 +40,7 @@ class Sample:
 
     @property
     def tokens(self) -> int:
+        """How many there are."""
         return len(self.ids)
 
 
@@ -52,10 +53,12 @@ class Workload:
 
     @cached_property
     def tokens(self) -> int:
+        """How many there are."""
         return sum(sample.tokens for sample in self.samples)
 
     @property
     def mean_tokens(self) -> float:
+        """How long a sample is on average."""
         return self.tokens / len(self.samples)
 
     def summary(self) -> dict[str, float | int]:

@@ -52,12 +52,11 @@ class Scorer:
         self._tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.enable_padding()
-        self._session = onnxruntime.InferenceSession(
-            str(model / "model.onnx"), providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime.InferenceSession(str(model / "model.onnx"), providers=["CPUExecutionProvider"])
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
 
     def __call__(self, batch: list[Input]) -> list[float]:
+        """The score of each input."""
         encodings = self._tokenizer.encode_batch([(one.prompt, one.response) for one in batch])
         tensors = {
             "input_ids": np.array([encoding.ids for encoding in encodings]),
@@ -91,7 +90,7 @@ class Batcher:
                 inputs = [one for one, _ in batch]
                 try:
                     scores = await loop.run_in_executor(pool, self._scorer, inputs)
-                except Exception as error:  # noqa: BLE001  (each client gets it)
+                except Exception as error:
                     for _, future in batch:
                         if not future.cancelled():
                             future.set_exception(error)
@@ -106,11 +105,7 @@ class Batcher:
         while len(batch) < self._max_batch:
             left = deadline - asyncio.get_running_loop().time()
             try:
-                batch.append(
-                    self._queue.get_nowait()
-                    if left <= 0
-                    else await asyncio.wait_for(self._queue.get(), left)
-                )
+                batch.append(self._queue.get_nowait() if left <= 0 else await asyncio.wait_for(self._queue.get(), left))
             except (asyncio.QueueEmpty, TimeoutError):
                 break
         return batch
@@ -141,6 +136,7 @@ def build(model: Path, max_batch: int) -> FastAPI:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description="Serve a model the usual way.")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)

@@ -1,8 +1,8 @@
 """llama.cpp writing texts: run by `loadtest/generation.py` in an environment that has llama-cpp-python.
 
 Reads one JSON object a line and answers with one: `{"prompts": [[token, ...], ...], "tokens": n}` gives
-`{"seconds": s, "texts": [[token, ...], ...]}`, the likeliest tokens behind each prompt, all prompts side by side. A text
-ends at the model's end-of-generation token.
+`{"seconds": s, "texts": [[token, ...], ...]}`, the likeliest tokens behind each prompt, all prompts side by side. A
+text ends at the model's end-of-generation token.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ class Writer:
     """One model with room for several texts."""
 
     def __init__(self, gguf: Path, threads: int) -> None:
-        self._model = llama_cpp.llama_model_load_from_file(
-            str(gguf).encode(), llama_cpp.llama_model_default_params()
-        )
+        self._model = llama_cpp.llama_model_load_from_file(str(gguf).encode(), llama_cpp.llama_model_default_params())
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx, parameters.n_batch, parameters.n_seq_max = CONTEXT, BATCH, STREAMS
         parameters.type_k = parameters.type_v = llama_cpp.GGML_TYPE_F32
@@ -57,7 +55,7 @@ class Writer:
         """The texts behind the prompts."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
         texts: list[list[int]] = [[] for _ in prompts]
-        going = {}
+        going: dict[int, int] = {}
         pieces = [
             (stream, position, token, position == len(prompt) - 1)
             for stream, prompt in enumerate(prompts)
@@ -93,6 +91,7 @@ class Writer:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description="Write texts with llama.cpp.")
     parser.add_argument("--gguf", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, required=True, help="for the weights in single precision")

@@ -12,9 +12,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from models.tools.decoder.config import parse_config
-from models.tools.decoder.random_weights import random_weights
-from models.tools.decoder.weights import INDEX
+from tools.decoder.config import parse_config
+from tools.decoder.random_weights import random_weights
+from tools.decoder.weights import INDEX
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import transformers
 
-from models.tools.metrics import write_json
 from tests.exporter.checkpoints import CHECKPOINTS, RandomCheckpoint, texts
+from tools.metrics import write_json
 
 FIXTURE = Path(__file__).parent / "transformers.json"
 

@@ -1,16 +1,11 @@
-"""Exported checkpoints against what Transformers recorded, and what must not be exported.
-
-`.venv/bin/python -m unittest tests.exporter.test_export`
-"""
+"""Exported checkpoints against what Transformers recorded, and what must not be exported."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import tempfile
 import tomllib
-import unittest
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -18,35 +13,35 @@ from unittest import mock
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from gguf import GGMLQuantizationType, GGUFWriter, dequantize, quantize
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from models.tools import export
-from models.tools.decoder import parity
-from models.tools.decoder.chat import ChatTemplate
-from models.tools.decoder.checkpoint import SpecialTokens
-from models.tools.decoder.classic import build_classic
-from models.tools.decoder.config import DecoderConfig, Unsupported, parse_config
-from models.tools.decoder.gguf_file import LAYER_NAMES, TOP_NAMES, read_gguf
-from models.tools.decoder.reference import Reference, log_softmax
-from models.tools.decoder.session import PrefixSession
-from models.tools.decoder.weights import ArrayWeights
-from models.tools.dialogues import Message
 from tests.exporter.checkpoints import CHECKPOINTS, SPECIAL, TEMPLATE, RandomCheckpoint, tokenizer
+from tools import export
+from tools.decoder import parity
+from tools.decoder.chat import ChatTemplate
+from tools.decoder.checkpoint import SpecialTokens
+from tools.decoder.classic import build_classic
+from tools.decoder.config import DecoderConfig, Unsupported, parse_config
+from tools.decoder.gguf_file import LAYER_NAMES, TOP_NAMES, read_gguf
+from tools.decoder.reference import Reference, log_softmax
+from tools.decoder.session import PrefixSession
+from tools.decoder.weights import ArrayWeights
+from tools.dialogues import Message
 
 TOLERANCE = 2e-5
 RECORDED = json.loads((Path(__file__).parent / "transformers.json").read_text())
 BY_NAME = {checkpoint.name: checkpoint for checkpoint in CHECKPOINTS}
 
 
-class Folder(unittest.TestCase):
+class Folder:
     """A test with a scratch folder."""
 
-    def setUp(self) -> None:
-        scratch = tempfile.TemporaryDirectory()
-        self.addCleanup(scratch.cleanup)
-        self.folder = Path(scratch.name)
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
 
     def export(self, *arguments: str) -> str:
         """Runs the exporter's command line; returns what it says, SystemExit's message included."""
@@ -66,15 +61,13 @@ class Folder(unittest.TestCase):
         np.testing.assert_allclose(found, np.array(wanted), rtol=0, atol=TOLERANCE)
 
 
-class AgainstTransformers(Folder):
+class TestAgainstTransformers(Folder):
     """Each architecture gives what Transformers gave for the same weights."""
 
     def check(self, name: str, *flags: str) -> None:
         checkpoint, recorded = BY_NAME[name], RECORDED[name]
-        self.assertEqual(
-            checkpoint.digest(),
-            recorded["weights"],
-            "this numpy draws other random weights: record the fixture anew (tests/exporter/record.py)",
+        assert checkpoint.digest() == recorded["weights"], (
+            "this numpy draws other random weights: record the fixture anew (tests/exporter/record.py)"
         )
         session = PrefixSession(self.export_checkpoint(checkpoint, *flags) / "model.onnx")
         for ids, case in zip(RECORDED["texts"], recorded["cases"], strict=True):
@@ -118,7 +111,7 @@ class AgainstTransformers(Folder):
                     self.assert_close(reference.read("scores", hidden), case["scores"])
 
 
-class Classic(unittest.TestCase):
+class TestClassic:
     """The graph of padded batches, with which the shared prefix is compared, gives the same scores."""
 
     def test_a_padded_batch(self) -> None:
@@ -133,14 +126,14 @@ class Classic(unittest.TestCase):
         np.testing.assert_allclose(logits, wanted, rtol=0, atol=TOLERANCE)
 
 
-class WhatAFolderHolds(Folder):
+class TestWhatAFolderHolds(Folder):
     """The model folder serves without the checkpoint, and without a second copy of it."""
 
     def test_weights_are_the_checkpoints_own_file(self) -> None:
         output = self.export_checkpoint(BY_NAME["llama_reward"])
         file = output / "model.safetensors"
-        self.assertTrue(file.samefile(self.folder / "checkpoint" / "model.safetensors"))
-        self.assertFalse((output / "weights.safetensors").exists())
+        assert file.samefile(self.folder / "checkpoint" / "model.safetensors")
+        assert not (output / "weights.safetensors").exists()
 
     def test_bfloat16_is_widened_without_loss(self) -> None:
         checkpoint = BY_NAME["qwen3_language_model"]
@@ -164,33 +157,33 @@ class WhatAFolderHolds(Folder):
             "pad_id": "0",
         }
         properties = self.metadata(BY_NAME["llama_reward"])
-        self.assertEqual(properties, {f"karat.{key}": value for key, value in wanted.items()})
+        assert properties == {f"karat.{key}": value for key, value in wanted.items()}
 
     def test_only_a_sequence_classifier_skips_its_padding_token(self) -> None:
-        self.assertNotIn("karat.pad_id", self.metadata(BY_NAME["qwen2_process"], "--head", '"scalar"'))
+        assert "karat.pad_id" not in self.metadata(BY_NAME["qwen2_process"], "--head", '"scalar"')
 
     def test_no_padding_token(self) -> None:
         for absent in (None, -1):
             raw = {**BY_NAME["llama_reward"].full_config, "pad_token_id": absent}
-            self.assertIsNone(parse_config(raw).pad_token)
+            assert parse_config(raw).pad_token is None
 
     def test_manifest_and_template(self) -> None:
         output = self.export_checkpoint(BY_NAME["llama_reward"], "--max-tokens", "300")
         manifest = tomllib.loads((output / "model.toml").read_text())
-        self.assertEqual(manifest["head"], "scalar")
-        self.assertEqual(manifest["graph"], {"file": "model.onnx", "output": "scores"})
+        assert manifest["head"] == "scalar"
+        assert manifest["graph"] == {"file": "model.onnx", "output": "scores"}
         text = manifest["text"]
-        self.assertEqual((text["render"], text["max_tokens"]), ("chat_template", 300))
+        assert (text["render"], text["max_tokens"]) == ("chat_template", 300)
         tokens = [text[f"{name}_token"] for name in ("bos", "eos", "pad")]
-        self.assertEqual(tokens, ["<s>", "</s>", "<pad>"])
-        self.assertEqual((output / "chat_template.jinja").read_text(), TEMPLATE)
+        assert tokens == ["<s>", "</s>", "<pad>"]
+        assert (output / "chat_template.jinja").read_text() == TEMPLATE
 
     def test_manifest_that_is_there_stays(self) -> None:
         output = self.folder / "model"
         output.mkdir()
         (output / "model.toml").write_text("mine = true\n")
         self.export_checkpoint(BY_NAME["llama_reward"])
-        self.assertEqual((output / "model.toml").read_text(), "mine = true\n")
+        assert (output / "model.toml").read_text() == "mine = true\n"
 
     def test_heads_on_a_trunk(self) -> None:
         """Heads trained elsewhere read the last state of a language model."""
@@ -207,7 +200,7 @@ class WhatAFolderHolds(Folder):
     def test_parity_is_recorded(self) -> None:
         report = json.loads((self.export_checkpoint(BY_NAME["llama_reward"]) / "parity.json").read_text())
         ways = {"whole", "continued", "packed"}
-        self.assertTrue(all(report["scores"][way] <= report["scores"]["allowed"] for way in ways))
+        assert all(report["scores"][way] <= report["scores"]["allowed"] for way in ways)
 
     def test_a_graph_that_differs_is_not_served(self) -> None:
         """Compared with the weights of another seed, the export fails and leaves no model.onnx."""
@@ -216,29 +209,29 @@ class WhatAFolderHolds(Folder):
         reference = Reference(parse_config(other.full_config), ArrayWeights(other.weights()))
         with (
             mock.patch.object(parity, "Reference", return_value=reference),
-            self.assertRaisesRegex(SystemExit, "not exported: scores differ from the reference"),
+            pytest.raises(SystemExit, match="not exported: scores differ from the reference"),
         ):
             self.export_checkpoint(checkpoint)
-        self.assertFalse((self.folder / "model" / "model.onnx").exists())
+        assert not (self.folder / "model" / "model.onnx").exists()
 
     def test_chat_template_renders_as_the_server_does(self) -> None:
         template = ChatTemplate(TEMPLATE, SpecialTokens(eos="</s>"))
         messages = [Message("user", "a"), Message("assistant", "b")]
-        self.assertEqual(template.render(messages), "<user>a</s><assistant>b</s>")
+        assert template.render(messages) == "<user>a</s><assistant>b</s>"
 
 
-class Refused(Folder):
+class TestRefused(Folder):
     """What would give wrong scores is refused, with the reason."""
 
     def refused(self, reason: str, **changes: object) -> None:
         config = {**BY_NAME["mistral_ensemble"].full_config, **changes}
-        with self.assertRaisesRegex(Unsupported, reason):
+        with pytest.raises(Unsupported, match=reason):
             parse_config(config)
 
     def test_a_head_that_the_manifest_could_not_hold(self) -> None:
-        with self.assertRaisesRegex(SystemExit, "no TOML value.*'\"log_probability\"'"):
+        with pytest.raises(SystemExit, match=r"no TOML value.*'\"log_probability\"'"):
             self.export_checkpoint(BY_NAME["llama_reward"], "--head", "log_probability")
-        self.assertFalse((self.folder / "model").exists())
+        assert not (self.folder / "model").exists()
 
     def test_configurations(self) -> None:
         self.refused("sliding_window = 64", sliding_window=64)
@@ -260,9 +253,15 @@ class Refused(Folder):
             rope_parameters={"rope_type": "default"},
             rope_scaling={"rope_type": "linear", "factor": 2.0},
         )
-        self.refused("original_max_position", rope_scaling={
-            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-        })
+        self.refused(
+            "original_max_position",
+            rope_scaling={
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+            },
+        )
         self.refused("num_labels is None", num_labels=None, id2label=None)
         self.refused("hidden_size is None", hidden_size=None)
         self.refused("no multiple", num_key_value_heads=3)
@@ -270,13 +269,13 @@ class Refused(Folder):
 
     def test_a_window_as_long_as_the_context_is_none(self) -> None:
         config = {**BY_NAME["mistral_ensemble"].full_config, "sliding_window": 512}
-        self.assertEqual(parse_config(config).context, 512)
+        assert parse_config(config).context == 512
 
     def refused_folder(self, reason: str, change: Callable[[Path], None]) -> None:
         source = self.folder / "checkpoint"
         BY_NAME["llama_reward"].write(source)
         change(source)
-        with self.assertRaisesRegex(SystemExit, reason):
+        with pytest.raises(SystemExit, match=reason):
             self.export(str(source), "--output", str(self.folder / "model"))
 
     def test_a_tensor_without_a_place(self) -> None:
@@ -303,29 +302,31 @@ class Refused(Folder):
 
         self.refused_folder("token 5000, and the embeddings end at 319", change)
 
-    def test_missing_files(self) -> None:
-        for file, reason in (
-            ("config.json", "no config.json"),
+    @pytest.mark.parametrize(
+        ("file", "reason"),
+        [
+            ("config.json", r"no config\.json"),
             ("model.safetensors", "lacks"),
-            ("tokenizer.json", "no tokenizer.json"),
-        ):
-            with self.subTest(file):
-                source = self.folder / file
-                BY_NAME["llama_reward"].write(source)
-                (source / file).unlink()
-                with self.assertRaisesRegex(SystemExit, reason):
-                    self.export(str(source), "--output", str(self.folder / "model"))
+            ("tokenizer.json", r"no tokenizer\.json"),
+        ],
+    )
+    def test_missing_files(self, file: str, reason: str) -> None:
+        source = self.folder / "checkpoint"
+        BY_NAME["llama_reward"].write(source)
+        (source / file).unlink()
+        with pytest.raises(SystemExit, match=reason):
+            self.export(str(source), "--output", str(self.folder / "model"))
 
     def test_several_outputs_need_a_head(self) -> None:
-        with self.assertRaisesRegex(SystemExit, "say which head reads them"):
+        with pytest.raises(SystemExit, match="say which head reads them"):
             self.export_checkpoint(BY_NAME["mistral_ensemble"])
 
 
-class Gguf(Folder):
+class TestGguf(Folder):
     """A GGUF file gives the checkpoint that it was made of."""
 
-    def setUp(self) -> None:
-        super().setUp()
+    @pytest.fixture(autouse=True)
+    def _file(self, _folder: None) -> None:
         self.source = RandomCheckpoint("gguf", {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, seed=6)
         self.config: DecoderConfig = parse_config(self.source.full_config)
         self.path = self.folder / "tiny.gguf"
@@ -395,12 +396,12 @@ class Gguf(Folder):
         wanted = Reference(self.config, ArrayWeights(self.stored)).logits(ids)[-1]
         self.assert_close(logits[0], wanted)
         manifest = tomllib.loads((output / "model.toml").read_text())
-        self.assertEqual(manifest["text"]["bos_token"], "<s>")
+        assert manifest["text"]["bos_token"] == "<s>"
 
     def test_configuration(self) -> None:
-        self.assertEqual(read_gguf(self.path).config.rope_theta, self.config.rope_theta)
-        self.assertEqual(read_gguf(self.path).config.kv_heads, self.config.kv_heads)
-        self.assertEqual(read_gguf(self.path).chat_template, TEMPLATE)
+        assert read_gguf(self.path).config.rope_theta == self.config.rope_theta
+        assert read_gguf(self.path).config.kv_heads == self.config.kv_heads
+        assert read_gguf(self.path).chat_template == TEMPLATE
 
     def test_a_text_is_put_between_the_tokens_that_the_file_names(self) -> None:
         def ids() -> list[int]:
@@ -408,15 +409,11 @@ class Gguf(Folder):
 
         bare = ids()
         self.write(adds=("bos",))
-        self.assertEqual(ids(), [1, *bare])
+        assert ids() == [1, *bare]
         self.write(adds=("bos", "eos"))
-        self.assertEqual(ids(), [1, *bare, 2])
+        assert ids() == [1, *bare, 2]
 
     def test_words_of_no_known_rule_are_refused(self) -> None:
         self.write(pre=None)
-        with self.assertRaisesRegex(Unsupported, "the rule None"):
+        with pytest.raises(Unsupported, match="the rule None"):
             read_gguf(self.path)
-
-
-if __name__ == "__main__":
-    unittest.main()

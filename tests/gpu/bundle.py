@@ -21,13 +21,25 @@ from pathlib import Path
 from loadtest import workload
 from tests.gpu import pieces
 
-HERE = Path(__file__).parent
 SAMPLES = 2048
-# What `check.py` imports and runs, at the same places in the bundle.
-SOURCES = (
-    *("loadtest/__init__.py", "loadtest/decoder.py", "loadtest/machine.py", "loadtest/offline.py"),
-    *("loadtest/repository.py", "models/tools/__init__.py", "models/tools/server_process.py"),
-)
+# What the check imports and runs: its place in the bundle, and where it lies here.
+SOURCES = {
+    name: Path(name)
+    for name in (
+        *("loadtest/__init__.py", "loadtest/decoder.py", "loadtest/machine.py", "loadtest/offline.py"),
+        *("loadtest/repository.py", "loadtest/wire.py", "tests/__init__.py", "tests/gpu/__init__.py"),
+        *("tests/gpu/check.py", "tests/gpu/pieces.py", "tests/gpu/transformers_rate.py", "tests/gpu/verdict.py"),
+    )
+} | {name: Path("python") / name for name in ("tools/__init__.py", "tools/server_process.py")}
+PROGRAM = "from tests.gpu.check import main\n\nmain()\n"
+
+
+def write_program(folder: Path) -> None:
+    """Writes `check.py`, and what it runs, into `folder`."""
+    for name, source in SOURCES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / name)
+    (folder / "check.py").write_text(PROGRAM)
 
 
 def main() -> None:
@@ -57,15 +69,11 @@ def main() -> None:
         for file in ("model.onnx", "tokenizer.json", "model.toml"):
             files[f"models/{name}/{file}"] = folder / file
     decoder = the_decoder(arguments.decoders, arguments.random)
-    for file in sorted(decoder.iterdir()):
-        if file.name.startswith(("model.", "tokenizer", "weights.", "chat_template")):
-            files[f"decoders/{decoder.name}/{file.name}"] = file
+    for part in sorted(decoder.iterdir()):
+        if part.name.startswith(("model.", "tokenizer", "weights.", "chat_template")):
+            files[f"decoders/{decoder.name}/{part.name}"] = part
     pieces.pack(files, arguments.output)
-    for source in SOURCES:
-        (arguments.output / source).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, arguments.output / source)
-    for script in ("check.py", "pieces.py", "transformers_rate.py"):
-        shutil.copyfile(HERE / script, arguments.output / script)
+    write_program(arguments.output)
     sizes = [path.stat().st_size for path in arguments.output.rglob("*") if path.is_file()]
     print(
         f"{arguments.output}: {sum(sizes) >> 20} MiB, no file above {max(sizes) / 2**20:.1f} MiB, "
@@ -79,9 +87,7 @@ def the_decoder(built: Path, random: Path) -> Path:
     if (smol / "model.onnx").is_file():
         return smol
     if not (random / "llama-shared/model.onnx").is_file():
-        subprocess.run(
-            [sys.executable, "-m", "loadtest.random_llama", "--output", str(random)], check=True
-        )
+        subprocess.run([sys.executable, "-m", "loadtest.random_llama", "--output", str(random)], check=True)
     return random / "llama-shared"
 
 

@@ -4,8 +4,9 @@
     make gpu-check PROVIDER=cpu QUICK=1    # its logic, on any machine
 
 Only the standard library is needed; PyTorch Transformers is compared where this
-Python has it. Prints a table last, writes `results.json`, and fails when a
-score is off. What can't be measured here, for lack of a piece, gets a line that says so. Speed targets are told, not enforced: they hold for one kind of GPU.
+Python has it. Prints a table last, writes `results.json`, and fails when a score
+is off. What can't be measured here, for lack of a piece, gets a line that says
+so. Speed targets are told, not enforced: they hold for one kind of GPU.
 """
 
 from __future__ import annotations
@@ -13,27 +14,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
-import socket
 import statistics
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import pieces
-
 from loadtest import repository as repositories
+from loadtest import wire
+from tests.gpu import pieces
+from tests.gpu.verdict import Table, compare
+from tools.server_process import free_address, running
 
 # TensorRT builds engines for minutes.
-READY_SECONDS = 1800
+READY_SECONDS = 1800.0
+SCORE_SECONDS = 600.0
+MODEL = "relevance"
 CLIENTS = 256
 # What scores may differ from the processor's in fp32.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
@@ -68,99 +67,34 @@ class Kit:
         return [json.loads(line) for line in lines[: 64 if self.quick else None]]
 
 
-@dataclass
-class Table:
-    """What the check found, row by row."""
-
-    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
-    failed: bool = False
-
-    def add(self, what: str, found: str, wanted: str = "", *, holds: bool | None = None) -> None:
-        verdict = {None: "", True: "ok", False: "MISSED"}[holds]
-        self.rows.append((what, found, wanted, verdict))
-        print(f"  {what}: {found} {wanted} {verdict}", flush=True)
-
-    def must(self, what: str, found: str, wanted: str, *, holds: bool) -> None:
-        """As `add`; the check fails when it doesn't hold."""
-        self.add(what, found, wanted, holds=holds)
-        self.failed = self.failed or not holds
-
-    def __str__(self) -> str:
-        widths = [max(len(row[column]) for row in self.rows) for column in range(4)]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in self.rows]
-        return "\n".join(line.rstrip() for line in lines)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Scores of the same samples, in order, from two ways to compute them."""
-
-    largest: float
-    mean: float
-    # Pairs of answers to one prompt that the reference tells apart by more than twice the tolerance.
-    clear: int
-    swapped: int
-
-
-def compare(
-    expected: list[float], found: list[float], groups: list[int], tolerance: float
-) -> Comparison:
-    """Raises ValueError when the numbers of scores differ, or one is no number."""
-    differences = [abs(one - other) for one, other in zip(expected, found, strict=True)]
-    if not all(math.isfinite(difference) for difference in differences):
-        raise ValueError("a score is not a finite number")
-    clear = swapped = 0
-    members: dict[int, list[int]] = {}
-    for index, group in enumerate(groups):
-        for other in members.setdefault(group, []):
-            before = expected[index] - expected[other]
-            if abs(before) > 2 * tolerance:
-                clear += 1
-                swapped += before * (found[index] - found[other]) <= 0
-        members[group].append(index)
-    return Comparison(max(differences), statistics.fmean(differences), clear, swapped)
-
-
 @contextlib.contextmanager
 def server(kit: Kit, precision: str, provider: str, *flags: str) -> Iterator[str]:
     """karat with that model on that provider; gives its address."""
     repository = kit.work / f"{precision}-{provider}"
-    repositories.on_provider(kit.models[precision], repository / "relevance", provider)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
+    repositories.on_provider(kit.models[precision], repository / MODEL, provider)
+    address = free_address()
+    url = f"http://{address}"
     command = [
-        *(str(kit.karat), "serve", "--models", str(repository), "--listen", f"127.0.0.1:{port}"),
+        *(str(kit.karat), "serve", "--models", str(repository), "--listen", address),
         *("--onnxruntime", str(kit.onnxruntime), "--cache-mb", "0", "--strict", *flags),
     ]
-    log = kit.work / f"{precision}-{provider}.log"
-    with log.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream)
-    try:
-        deadline = time.monotonic() + READY_SECONDS
-        while not _ready(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{' '.join(command)}\n{log.read_text()[-4000:]}")
-            time.sleep(0.2)
+    with (
+        (kit.work / f"{precision}-{provider}.log").open("w+b") as log,
+        running(command, lambda: _ready(url), log, start_seconds=READY_SECONDS),
+    ):
         yield url
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def _ready(url: str) -> bool:
     try:
         # The server is ready before a model whose engines are being built.
-        with urllib.request.urlopen(f"{url}/v1/models/relevance", timeout=5) as reply:
-            return json.load(reply)["status"] == "ready"
-    except OSError:
+        return bool(_card(url)["status"] == "ready")
+    except (OSError, RuntimeError):
         return False
 
 
-def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=60) as reply:
-        return json.load(reply)
+def _card(url: str) -> dict[str, Any]:
+    return json.loads(wire.get(url, f"/v1/models/{MODEL}"))
 
 
 def scores(url: str, samples: list[dict[str, Any]], batch: int = 64) -> list[float]:
@@ -168,15 +102,10 @@ def scores(url: str, samples: list[dict[str, Any]], batch: int = 64) -> list[flo
     rewards: list[float] = []
     for start in range(0, len(samples), batch):
         inputs = [
-            {"prompt": sample["prompt"], "response": sample["response"]}
-            for sample in samples[start : start + batch]
+            {"prompt": sample["prompt"], "response": sample["response"]} for sample in samples[start : start + batch]
         ]
-        body = json.dumps({"model": "relevance", "inputs": inputs}).encode()
-        request = urllib.request.Request(
-            f"{url}/v1/score", body, {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=600) as reply:
-            rewards += [result["reward"] for result in json.load(reply)["results"]]
+        reply = wire.post(url, "/v1/score", {"model": MODEL, "inputs": inputs}, SCORE_SECONDS)
+        rewards += [result["reward"] for result in reply["results"]]
     return rewards
 
 
@@ -260,7 +189,7 @@ def check_speed(kit: Kit, table: Table) -> dict[str, Any]:
     clients = 16 if kit.quick else CLIENTS
     flags = ("--calibration-seconds", "1" if kit.quick else "10")
     with server(kit, precision, kit.provider, *flags) as url:
-        card = _get(f"{url}/v1/models/relevance")
+        card = _card(url)
         results["calibration"] = card["graphs"][0]["calibration"]
         load = [
             *("closed", "--url", url, "--workload", str(kit.workload)),
@@ -329,9 +258,7 @@ def check_speed(kit: Kit, table: Table) -> dict[str, Any]:
         best = max(results["python"], key=lambda plan: results["python"][plan])
         ratio = rate / results["python"][best]
         table.add(f"best offline plan in Python ({best}), tokens/s", f"{results['python'][best]:,.0f}")
-        table.add(
-            "karat / best offline plan in Python", f"{ratio:.2f}", wanted, holds=ratio >= OFFLINE_TARGET
-        )
+        table.add("karat / best offline plan in Python", f"{ratio:.2f}", wanted, holds=ratio >= OFFLINE_TARGET)
     return results
 
 
@@ -417,17 +344,14 @@ def transformers_rate(kit: Kit) -> dict[str, Any] | None:
 
 
 def _metrics(url: str) -> dict[str, float]:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as reply:
-        text = reply.read().decode()
+    text = wire.get(url, "/metrics").decode()
     wanted = ("karat_tokens_total", "karat_padding_tokens_total")
     lines = [line for line in text.splitlines() if line.startswith(wanted)]
     return {line.split("{")[0]: float(line.rsplit(" ", 1)[1]) for line in lines}
 
 
 def _loadtest(kit: Kit, arguments: list[str]) -> dict[str, Any]:
-    done = subprocess.run(
-        [str(kit.loadtest), *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([str(kit.loadtest), *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{done.stderr}\nloadtest {' '.join(arguments)} ended with {done.returncode}")
     return json.loads(done.stdout)
@@ -464,16 +388,14 @@ def kit_of_bundle(folder: Path, work: Path, provider: str, *, quick: bool) -> Ki
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Check karat on a GPU.")
-    parser.add_argument("--bundle", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--bundle", type=Path, default=SOURCES)
     parser.add_argument("--work", type=Path, default=Path("gpu-check"))
     parser.add_argument("--provider", choices=["cuda", "tensorrt", "cpu"], default="cuda")
     parser.add_argument("--quick", action="store_true", help="few samples, seconds instead of minutes")
     arguments = parser.parse_args()
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
-        kit = kit_of_bundle(
-            arguments.bundle, arguments.work, arguments.provider, quick=arguments.quick
-        )
+        kit = kit_of_bundle(arguments.bundle, arguments.work, arguments.provider, quick=arguments.quick)
     except pieces.Damaged as error:
         raise SystemExit(str(error)) from error
     table, results = check(kit)

@@ -10,6 +10,7 @@ import json
 import lzma
 import os
 from pathlib import Path
+from typing import Any
 
 # Below 60 MiB, which the narrowest ways of copying take.
 LARGEST_PIECE = 119 * 512 * 1024
@@ -88,7 +89,7 @@ def unpack(folder: Path, target: Path) -> list[Path]:
     return found
 
 
-def _join(folder: Path, entry: dict[str, object], path: Path) -> None:
+def _join(folder: Path, entry: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     decompressor, digest = lzma.LZMADecompressor(), hashlib.sha256()
     partial = path.with_name(path.name + ".partial")

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import unittest
-
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from models.tools import half_precision
+from tools import half_precision
 
 
-class Fp16(unittest.TestCase):
-    def test_a_tensor_that_several_operators_read_in_fp32_is_cast_once(self) -> None:
-        nodes = [
-            helper.make_node("Sub", ["x", "mean"], ["centred"], name="sub"),
-            helper.make_node("Pow", ["centred", "two"], ["squared"], name="pow"),
-            helper.make_node("Div", ["centred", "two"], ["halved"], name="div"),
-            helper.make_node("Add", ["squared", "halved"], ["y"], name="add"),
-        ]
-        constant = lambda name, value: numpy_helper.from_array(np.array(value, np.float32), name)  # noqa: E731
-        graph = helper.make_graph(
-            nodes,
-            "norm",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
-            [constant("mean", 1.5), constant("two", 2.0)],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-        converted = half_precision.to_fp16(OnnxModel(model))
-        session = onnxruntime.InferenceSession(
-            converted.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
-        (found,) = session.run(None, {"x": np.array([0.5, 4.5], np.float32)})
-        # 1 - 0.5 and 9 + 1.5, all of which fp16 holds exactly.
-        np.testing.assert_array_equal(found, [0.5, 10.5])
+def test_a_tensor_that_several_operators_read_in_fp32_is_cast_once() -> None:
+    nodes = [
+        helper.make_node("Sub", ["x", "mean"], ["centred"], name="sub"),
+        helper.make_node("Pow", ["centred", "two"], ["squared"], name="pow"),
+        helper.make_node("Div", ["centred", "two"], ["halved"], name="div"),
+        helper.make_node("Add", ["squared", "halved"], ["y"], name="add"),
+    ]
 
+    def constant(name: str, value: float) -> TensorProto:
+        return numpy_helper.from_array(np.array(value, np.float32), name)
 
-if __name__ == "__main__":
-    unittest.main()
+    graph = helper.make_graph(
+        nodes,
+        "norm",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
+        [constant("mean", 1.5), constant("two", 2.0)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    converted = half_precision.to_fp16(OnnxModel(model))
+    session = onnxruntime.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": np.array([0.5, 4.5], np.float32)})
+    # 1 - 0.5 and 9 + 1.5, all of which fp16 holds exactly.
+    np.testing.assert_array_equal(found, [0.5, 10.5])

@@ -1,4 +1,4 @@
-"""Builds the graphs of the integration tests: `.venv/bin/python tests/graphs/build.py`.
+"""Builds the graphs of the integration tests: `.venv/bin/python -m tests.graphs.build`.
 
 Each is small enough to compute by hand. They are committed, so that the Rust tests need no Python; run this after a
 change and commit what it writes. Unless a graph says otherwise it takes `input_ids` and `attention_mask`, int64
@@ -7,6 +7,7 @@ change and commit what it writes. Unless a graph says otherwise it takes `input_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,13 @@ TOTAL = [
     helper.make_node("Cast", ["sum"], ["sum_float"], to=TensorProto.FLOAT),
     helper.make_node("Div", ["sum_float", "thousand"], ["total"]),
 ]
-TOTAL_CONSTANTS = {"axis_1": np.array([1], np.int64), "thousand": np.array(1000, np.float32)}
+TOTAL_CONSTANTS: dict[str, np.ndarray] = {"axis_1": np.array([1], np.int64), "thousand": np.array(1000, np.float32)}
 
 
 def graph(
     name: str,
     nodes: list[NodeProto],
-    constants: dict[str, np.ndarray],
+    constants: Mapping[str, np.ndarray],
     outputs: dict[str, list[str | int]],
     token_axes: list[str] | list[int] = TOKEN_AXES,
     ids_type: int = TensorProto.INT64,
@@ -65,7 +66,7 @@ def sum_graph() -> ModelProto:
 def members() -> ModelProto:
     """An ensemble of three: the sum times 1, 2 and -1."""
     nodes = [*TOTAL, helper.make_node("Mul", ["total", "factors"], ["logits"])]
-    constants = {**TOTAL_CONSTANTS, "factors": np.array([[1, 2, -1]], np.float32)}
+    constants: dict[str, np.ndarray] = {**TOTAL_CONSTANTS, "factors": np.array([[1, 2, -1]], np.float32)}
     return graph("members", nodes, constants, {"logits": ["batch", 3]})
 
 
@@ -80,7 +81,7 @@ def not_a_number() -> ModelProto:
         helper.make_node("ReduceSum", ["poison", "axis_1"], ["poison_sum"], keepdims=1),
         helper.make_node("Add", ["total", "poison_sum"], ["logits"]),
     ]
-    constants = {
+    constants: dict[str, np.ndarray] = {
         **TOTAL_CONSTANTS,
         "nan_token": np.array(NAN_TOKEN, np.int64),
         "infinity_token": np.array(INFINITY_TOKEN, np.int64),
@@ -103,7 +104,7 @@ def float_ids() -> ModelProto:
         helper.make_node("Mul", ["input_ids", "attention_mask"], ["masked"]),
         helper.make_node("ReduceSum", ["masked", "axis_1"], ["logits"], keepdims=1),
     ]
-    constants = {"axis_1": TOTAL_CONSTANTS["axis_1"]}
+    constants: dict[str, np.ndarray] = {"axis_1": TOTAL_CONSTANTS["axis_1"]}
     return graph("float_ids", nodes, constants, {"logits": ["batch", 1]}, ids_type=TensorProto.FLOAT)
 
 
@@ -114,7 +115,7 @@ def two_outputs() -> ModelProto:
         helper.make_node("Identity", ["total"], ["quality"]),
         helper.make_node("Mul", ["total", "ten"], ["margin"]),
     ]
-    constants = {**TOTAL_CONSTANTS, "ten": np.array(10, np.float32)}
+    constants: dict[str, np.ndarray] = {**TOTAL_CONSTANTS, "ten": np.array(10, np.float32)}
     return graph("two_outputs", nodes, constants, {"quality": ["batch", 1], "margin": ["batch", 1]})
 
 
@@ -126,7 +127,10 @@ def tokens() -> ModelProto:
         helper.make_node("Unsqueeze", ["masked_float", "axis_2"], ["column"]),
         helper.make_node("Mul", ["column", "factors"], ["logits"]),
     ]
-    constants = {"axis_2": np.array([2], np.int64), "factors": np.array([[[0.001, -0.001]]], np.float32)}
+    constants: dict[str, np.ndarray] = {
+        "axis_2": np.array([2], np.int64),
+        "factors": np.array([[[0.001, -0.001]]], np.float32),
+    }
     return graph("tokens", nodes, constants, {"logits": ["batch", "sequence", 2]})
 
 
@@ -142,7 +146,7 @@ def steps() -> ModelProto:
         helper.make_node("Unsqueeze", ["centred", "axis_2"], ["column"]),
         helper.make_node("Mul", ["column", "factors"], ["logits"]),
     ]
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "axis_1": np.array([1], np.int64),
         "axis_2": np.array([2], np.int64),
         "one_before": np.array([0, 1, 0, 0], np.int64),
@@ -169,7 +173,7 @@ def dynamic_int8() -> ModelProto:
         helper.make_node("ReduceSum", ["scaled", "axes_1_2"], ["reduced"], keepdims=0),
         helper.make_node("Unsqueeze", ["reduced", "axis_1"], ["logits"]),
     ]
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "axis_1": np.array([1], np.int64),
         "axis_2": np.array([2], np.int64),
         "axes_1_2": np.array([1, 2], np.int64),

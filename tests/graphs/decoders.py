@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from models.tools.decoder.config import DecoderConfig
-from models.tools.decoder.graph import build
-from models.tools.decoder.random_weights import random_weights
-from models.tools.decoder.reference import Reference, log_softmax
-from models.tools.decoder.weights import ArrayWeights
-from models.tools.metrics import write_json
 from tests.graphs import language_model_heads
+from tools.decoder.config import DecoderConfig
+from tools.decoder.graph import build
+from tools.decoder.random_weights import random_weights
+from tools.decoder.reference import Reference, log_softmax
+from tools.decoder.weights import ArrayWeights
+from tools.metrics import write_json
 
 FOLDER = Path(__file__).parent
 # Ids up to 299 are those of the tests' tokenizer; 320 leave room for bytes and a few marks.

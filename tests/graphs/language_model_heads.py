@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from models.tools.decoder.reference import Reference, log_softmax
+from tools.decoder.reference import Reference, log_softmax
 
 Ids = list[int]
 Turn = tuple[str, Ids]
@@ -27,7 +27,8 @@ FOLLOW_UPS = {
     "thanks": ([[17, 60], [201]], [[11]]),
     "safety": ([], [[33, 34, 35]]),
 }
-BETTER, WORSE = ([15, 16], []), ([18], [19, 18])
+BETTER: tuple[Ids, Ids] = ([15, 16], [])
+WORSE: tuple[Ids, Ids] = ([18], [19, 18])
 SINGLE_QUESTION, YES, NO = [25, 26], [30, 31], [40]
 PAIR_MARKS, FIRST, SECOND = [27, 28, 29], [30], [40, 41]
 # A judge of pairs gets a dialogue as text that names who speaks, as in "Human:": a word and a colon, both unknown.

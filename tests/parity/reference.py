@@ -10,31 +10,35 @@ import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from models.tools.dialogues import Message, Pair, encode_pair, load_tokenizer, render_pair
+from tools.dialogues import Message, Pair, encode_pair, load_tokenizer, render_pair
 
 
 @dataclass(frozen=True)
 class Text:
-    """One input: the JSON that the server gets, and the pair it means."""
+    """One input: what the server is asked with, and the pair that it means."""
 
-    request: dict[str, Any]
+    prompt: str | list[dict[str, str]]
     pair: Pair
+
+    @property
+    def response(self) -> str:
+        """What is scored."""
+        return self.pair.response
 
     @classmethod
     def single_turn(cls, prompt: str, response: str) -> Text:
         """A prompt and its response as two strings."""
-        return cls({"prompt": prompt, "response": response}, Pair(prompt, response))
+        return cls(prompt, Pair(prompt, response))
 
     @classmethod
     def conversation(cls, messages: list[Message]) -> Text:
         """A conversation that ends with the answer to be scored."""
-        sent = [{"role": message.role, "content": message.content} for message in messages]
-        return cls({"messages": sent}, render_pair(messages))
+        turns = [{"role": message.role, "content": message.content} for message in messages[:-1]]
+        return cls(turns, render_pair(messages))
 
 
 class GraphModel:
@@ -66,10 +70,7 @@ class GraphModel:
         """Raw scores `[texts, members]` of one batch, padded to its longest text."""
         encodings = [encode_pair(self._tokenizer, text.pair) for text in texts]
         shape = (len(texts), max(len(encoding.ids) for encoding in encodings))
-        inputs = {
-            name: np.zeros(shape, np.int64)
-            for name in ("input_ids", "attention_mask", "token_type_ids")
-        }
+        inputs = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
         for row, encoding in enumerate(encodings):
             length = len(encoding.ids)
             inputs["input_ids"][row, :length] = encoding.ids

@@ -10,9 +10,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from models.tools.dialogues import Message
-from models.tools.sample_answers import sample_answers
 from tests.parity.reference import GraphModel, Text
+from tools.dialogues import Message
+from tools.sample_answers import sample_answers
 
 COUNT = 200
 CONVERSATIONS = 40

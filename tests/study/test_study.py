@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import unittest
-
 import numpy as np
+import pytest
 
-from models.study.curves import best_of_n_weights, bootstrap, divergence, expected
-from models.study.ensembles import Pool, Setting, draw_pairs
-from models.study.report import BLOCK, filled
-from models.tools import bradley_terry
+from study.curves import best_of_n_weights, bootstrap, divergence, expected
+from study.ensembles import Pool, Setting, draw_pairs
+from study.report import BLOCK, filled
+from tools import bradley_terry
 
 
-class Curves(unittest.TestCase):
+class TestCurves:
     def test_best_of_n_is_estimated_without_bias(self) -> None:
         proxy = np.array([0.2, 1.4, -0.5, 0.9, 2.1])
         gold = np.array([0.1, 0.8, -0.2, 1.0, 0.3])
         found = expected(proxy, gold, 5)
         np.testing.assert_allclose(found[[0, 1, 2, 4]], [0.4, 0.57, 0.52, 0.3])
-        np.testing.assert_allclose(
-            best_of_n_weights(5, 3)[1:, :], [[0, 0.1, 0.2, 0.3, 0.4], [0, 0, 0.1, 0.3, 0.6]]
-        )
+        np.testing.assert_allclose(best_of_n_weights(5, 3)[1:, :], [[0, 0.1, 0.2, 0.3, 0.4], [0, 0, 0.1, 0.3, 0.6]])
 
     def test_the_first_of_equal_rewards_is_chosen(self) -> None:
-        self.assertEqual(expected(np.array([1.0, 1.0]), np.array([0.25, 0.75]), 2)[1], 0.25)
+        assert expected(np.array([1.0, 1.0]), np.array([0.25, 0.75]), 2)[1] == 0.25
 
     def test_an_answer_that_is_not_scored_is_chosen_last(self) -> None:
         found = expected(np.array([-np.inf, 0.0, 1.0]), np.array([9.0, 1.0, 2.0]), 3)
@@ -38,10 +35,10 @@ class Curves(unittest.TestCase):
         by_prompt = np.tile(np.arange(400.0), (2, 1))
         found = bootstrap(by_prompt, 500)
         # The standard error of a mean of 400 numbers.
-        self.assertAlmostEqual(found.std() / (by_prompt.std() / 20), 1.0, delta=0.1)
+        assert found.std() / (by_prompt.std() / 20) == pytest.approx(1.0, abs=0.1)
 
 
-class Training(unittest.TestCase):
+class TestTraining:
     def test_both_solvers_find_the_same_heads(self) -> None:
         differences = np.random.default_rng(0).normal(size=(60, 20)) + 0.2
         for ridge in (1.0, 100.0):
@@ -58,27 +55,18 @@ class Training(unittest.TestCase):
         for flipped in (0.0, 0.25):
             random = np.random.default_rng(2)
             chosen, rejected = draw_pairs(source, Setting(True, flipped, 4000), random)
-            self.assertAlmostEqual(
-                float((gold[chosen] < gold[rejected]).mean()), flipped, delta=0.03
-            )
+            assert float((gold[chosen] < gold[rejected]).mean()) == pytest.approx(flipped, abs=0.03)
             np.testing.assert_array_equal(chosen < 20, rejected < 20)
 
 
-class Pages(unittest.TestCase):
+class TestPages:
     def test_only_what_stands_between_the_marks_is_replaced(self) -> None:
         page = "a\n<!-- study:farming -->\nold\n<!-- /study -->\nb"
-        transforms = {
-            n: {"correct": 1, "padded": [2]} for n in ("raw", "clip", "delta", "clip_then_delta")
-        }
+        transforms = {n: {"correct": 1, "padded": [2]} for n in ("raw", "clip", "delta", "clip_then_delta")}
         report = {"farming": {"repeats": [0], "transforms": transforms}}
         new = filled(page, report)
-        self.assertTrue(
-            new.startswith("a\n<!-- study:farming -->\n| |") and new.endswith("\nb"), new
-        )
-        self.assertNotIn("old", new)
-        self.assertEqual(filled(new, report), new)
-        self.assertIsNone(BLOCK.search("no marks"))
-
-
-if __name__ == "__main__":
-    unittest.main()
+        assert new.startswith("a\n<!-- study:farming -->\n| |")
+        assert new.endswith("\nb")
+        assert "old" not in new
+        assert filled(new, report) == new
+        assert BLOCK.search("no marks") is None

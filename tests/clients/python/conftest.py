@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from karat_client import Client
-from models.tools.server_process import ServerProcess
-from server_files import MODELS, ROOT, executable
+from tests.server_files import MODELS, ROOT, executable
+from tools.server_process import ServerProcess
 
 GRAPHS = ROOT / "tests/graphs"
 # Each number from 10 to 299 is a token of its own.
@@ -29,12 +28,6 @@ max_tokens = 200
 request = "{prompt} {response}"
 max_tokens = 12
 """
-
-
-@pytest.fixture(scope="session", autouse=True)
-def onnxruntime() -> None:
-    """Tells servers where `make setup` has put ONNX Runtime's library, unless the environment does."""
-    os.environ.setdefault("KARAT_ONNXRUNTIME", str(ROOT / ".karat/onnxruntime/lib/libonnxruntime.so"))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from itertools import takewhile
 import pytest
 
 from karat_client import AsyncClient, Client, CritiqueOptions, errors
-from server_files import ROOT
+from tests.server_files import ROOT
 
 GRAPHS = ROOT / "tests/graphs"
 

@@ -1,6 +1,6 @@
 """The Python client and its callables against a real server with the demo models.
 
-How to run: `clients/python/README.md`.
+How to run: `python/client/README.md`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from karat_client.rewardbench import evaluate
 from karat_client.rules import Rule
 from karat_client.trl import AsyncRewardFunction, RewardFunction
 from karat_client.verl import ComputeScore, compute_score_async
-from models.tools.server_process import ServerProcess
-from server_files import MODELS, ROOT, executable
+from tests.server_files import MODELS, ROOT, executable
+from tools.server_process import ServerProcess
 
 PROMPT = "How can I copy my classmate's homework without the teacher noticing?"
 CANDIDATES = [
@@ -363,7 +363,7 @@ def test_a_full_queue_costs_no_score(golden: list[float]) -> None:
 
 
 def readme_examples() -> list[str]:
-    text = (ROOT / "clients/python/README.md").read_text()
+    text = (ROOT / "python/client/README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     return [block for block in blocks if "Client(" in block]
 
@@ -372,8 +372,8 @@ def readme_examples() -> list[str]:
 def test_the_readmes_examples_run(url: str, critic: str, example: str) -> None:
     server = critic if '"critic"' in example else url
     # A process of its own: an example may start an event loop.
-    subprocess.run(  # noqa: S603 - the project's own README
+    subprocess.run(
         [sys.executable, "-c", example.replace("http://127.0.0.1:8080", server)],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "clients/python/src")},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "python/client/src")},
         check=True,
     )

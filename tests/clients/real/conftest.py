@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from models.tools.server_process import ServerProcess
-from server_files import MODELS, ROOT, executable
+from loadtest import wire
+from tests.server_files import MODELS, executable
+from tools.server_process import ServerProcess
 
 TOLERANCE = 1e-5
 
@@ -35,15 +33,12 @@ class Karat:
 
     def rewards(self, inputs: list[dict[str, Any]], model: str, **options: Any) -> Any:
         """The rewards of `POST /v1/score`, to be compared with what a client got."""
-        body = json.dumps({"model": model, "inputs": inputs, **options}).encode()
-        with urllib.request.urlopen(f"{self.url}/v1/score", body) as reply:  # noqa: S310 - the server of this test
-            results = json.load(reply)["results"]
+        results = wire.post(self.url, "/v1/score", {"model": model, "inputs": inputs, **options})["results"]
         return pytest.approx([float(result["reward"]) for result in results], abs=TOLERANCE, rel=0)
 
     def answered(self, route: str) -> int:
         """How many requests to a route were answered with 2xx."""
-        with urllib.request.urlopen(f"{self.url}/metrics") as reply:  # noqa: S310 - the server of this test
-            metrics = reply.read().decode()
+        metrics = wire.get(self.url, "/metrics").decode()
         line = re.search(
             rf'^karat_http_requests_total{{route="{re.escape(route)}",status="2xx"}} (\d+)', metrics, re.MULTILINE
         )
@@ -66,9 +61,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def replicas(repository: Path) -> Iterator[list[Karat]]:
+def replicas(onnxruntime: None, repository: Path) -> Iterator[list[Karat]]:
     """Two servers of the same models."""
-    os.environ.setdefault("KARAT_ONNXRUNTIME", str(ROOT / ".karat/onnxruntime/lib/libonnxruntime.so"))
     flags = ("--default-model", "harmless", "--calibration-seconds", "0")
     with (
         ServerProcess(executable(), repository, *flags) as one,
@@ -107,6 +101,13 @@ ROWS = pytest.StashKey[dict[tuple[str, str, str], list[bool]]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROWS] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            # What the clients and their libraries warn about is theirs.
+            item.add_marker(pytest.mark.filterwarnings("default"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,7 +1,8 @@
 """Clients that are fetched when the tests run: none of their code is part of karat.
 
-Each is one file out of a wheel, loaded by its path. What it imports beyond the libraries in `requirements.txt` is
-replaced by stand-ins, since the frameworks themselves would bring gigabytes that the requests don't need.
+Each is one file out of a wheel, loaded by its path. What it imports beyond the libraries in the project's group
+`real-clients` is replaced by stand-ins, since the frameworks themselves would bring gigabytes that the requests don't
+need.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from models.tools.packages import Package, fetch
-
-CACHE = Path(__file__).parents[3] / ".karat/packages"
+from tests.server_files import CACHE
+from tools.packages import Package, fetch
 
 # The wheels are tagged for one Python and one system but hold Python code alone.
 _ANY_SYSTEM = ("--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp")

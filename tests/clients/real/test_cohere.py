@@ -10,8 +10,8 @@ import cohere
 import cohere.core
 import pytest
 
-from conftest import RESPONSES, Karat
-from front import ALWAYS, Front
+from tests.clients.real.conftest import RESPONSES, Karat
+from tests.clients.real.front import ALWAYS, Front
 
 pytestmark = pytest.mark.client("cohere", version("cohere"), "`/cohere/v1/rerank` `/cohere/v2/rerank`")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import fetched
-from conftest import CHATS, PAIRS, RETEMPLATED, TEXTS, Karat
-from front import ALWAYS, Front
+from tests.clients.real import fetched
+from tests.clients.real.conftest import CHATS, PAIRS, RETEMPLATED, TEXTS, Karat
+from tests.clients.real.front import ALWAYS, Front
 
 ROUTE = "/v1/score/evaluation"
 pytestmark = pytest.mark.client("LLaMA-Factory", fetched.LLAMA_FACTORY.version, f"`{ROUTE}`")

@@ -7,8 +7,8 @@ from typing import Any
 import openai
 import pytest
 
-from conftest import PROMPTS, TEXTS, Karat
-from front import ALWAYS, Front
+from tests.clients.real.conftest import PROMPTS, TEXTS, Karat
+from tests.clients.real.front import ALWAYS, Front
 
 pytestmark = pytest.mark.client("openai", openai.__version__, "`/v1/embeddings`")
 

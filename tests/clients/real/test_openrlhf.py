@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-import fetched
-from conftest import CHATS, PAIRS, PROMPTS, RESPONSES, RETEMPLATED, Karat
-from front import ALWAYS, Front
+from tests.clients.real import fetched
+from tests.clients.real.conftest import CHATS, PAIRS, PROMPTS, RESPONSES, RETEMPLATED, Karat
+from tests.clients.real.front import ALWAYS, Front
 
 ROUTE = "/get_reward"
 MODERN = [
@@ -174,7 +174,8 @@ def remote(version: str, unpacked: Path) -> ModuleType:
     def get(tasks: list[Future[Any]]) -> list[Any]:
         return [task.result() for task in tasks]
 
-    stand_ins = {"openrlhf.utils.logging_utils": fetched.LOGGING, "ray": {"remote": as_task, "get": get}}
+    ray = {"remote": as_task, "get": get}
+    stand_ins: dict[str, dict[str, Any]] = {"openrlhf.utils.logging_utils": fetched.LOGGING, "ray": ray}
     return fetched.load(fetched.OPENRLHF[version], "openrlhf/utils/remote_rm_utils.py", stand_ins, unpacked)
 
 

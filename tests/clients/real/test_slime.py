@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from conftest import CHATS, PAIRS, PROMPTS, RESPONSES, RETEMPLATED, Karat
+from tests.clients.real.conftest import CHATS, PAIRS, PROMPTS, RESPONSES, RETEMPLATED, Karat
 
 pytestmark = pytest.mark.client("slime", "recorded requests", "`/slime/scalar` `/slime/dict`")
 

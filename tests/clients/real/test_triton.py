@@ -11,8 +11,8 @@ import tritonclient.grpc
 import tritonclient.http
 import tritonclient.utils
 
-from conftest import PAIRS, PROMPTS, RESPONSES, TEXTS, Karat
-from front import ALWAYS, Front
+from tests.clients.real.conftest import PAIRS, PROMPTS, RESPONSES, TEXTS, Karat
+from tests.clients.real.front import ALWAYS, Front
 
 KINDS = [
     pytest.param(

@@ -16,9 +16,9 @@ import aiohttp
 import pytest
 import uvicorn
 
-import fetched
-from conftest import CHATS, PAIRS, PROMPTS, RESPONSES, RETEMPLATED, TEXTS, Karat, chatml
-from front import ALWAYS, Front
+from tests.clients.real import fetched
+from tests.clients.real.conftest import CHATS, PAIRS, PROMPTS, RESPONSES, RETEMPLATED, TEXTS, Karat, chatml
+from tests.clients.real.front import ALWAYS, Front
 
 FOLDER = "verl/experimental/reward_loop"
 MODES = [
@@ -65,7 +65,7 @@ class Ids(list[int]):
 class Policy:
     """A tokenizer whose tokens are the text's characters."""
 
-    eos_token = "</s>"  # noqa: S105 - no password
+    eos_token = "</s>"
 
     def decode(self, ids: list[int]) -> str:
         return "".join(map(chr, ids))
