@@ -12,37 +12,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Context, Memory, Refusal, Signal, Transform};
-use crate::domain::catalogue::{Entry, Law, parameter_schema, parameters, positive};
-
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "running_normalise",
-    summary: "Standardises rewards by the mean and deviation of all that were seen so far. Its state can be saved, \
-              restored and frozen; a frozen one transforms equal rewards alike.",
-    formula: "r' = (r - mean) / sqrt(variance + epsilon), over all rewards seen",
-    source: "Welford 1962; Zheng et al. 2024, Online Intrinsic Rewards for Decision Making Agents from Large Language \
-             Model Feedback",
-    examples: &["{}", r#"{"frozen": true, "state": {"count": 100, "mean": 0.4, "variance": 2.25}}"#],
-    laws: &[Law::KeepsOrder],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { epsilon, frozen, state } = parameters(value)?;
-        if frozen && state.is_none() {
-            return Err("a frozen normalisation learns nothing; give the state to use, or leave frozen out".to_owned());
-        }
-        let moments = state.unwrap_or_default().checked()?;
-        let state = Mutex::new(State { moments, frozen });
-        Ok(Box::new(RunningNormalise { epsilon: positive("epsilon", epsilon)?, state }))
-    },
+use crate::domain::{
+    Positive,
+    catalogue::{Law, Rule, parameters},
 };
 
 /// Parameters of the running normalisation.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Parameters {
     /// Keeps the divisor above 0; added to the variance.
     #[serde(default = "epsilon")]
-    #[schemars(extend("exclusiveMinimum" = 0.0))]
-    epsilon: f64,
+    epsilon: Positive,
     /// Whether to leave the state as it is.
     #[serde(default)]
     frozen: bool,
@@ -51,8 +32,8 @@ struct Parameters {
     state: Option<Moments>,
 }
 
-fn epsilon() -> f64 {
-    1e-8
+fn epsilon() -> Positive {
+    const { Positive::constant(1e-8) }
 }
 
 /// Count, mean and population variance of the rewards seen.
@@ -95,9 +76,35 @@ struct State {
 }
 
 #[derive(Debug)]
-struct RunningNormalise {
-    epsilon: f64,
+pub(super) struct RunningNormalise {
+    epsilon: Positive,
     state: Mutex<State>,
+}
+
+impl Rule for RunningNormalise {
+    const NAME: &'static str = "running_normalise";
+    const SUMMARY: &'static str = "Standardises rewards by the mean and deviation of all that were seen so far. Its state can be saved, restored \
+         and frozen; a frozen one transforms equal rewards alike.";
+    const FORMULA: &'static str = "r' = (r - mean) / sqrt(variance + epsilon), over all rewards seen";
+    const SOURCE: &'static str = "Welford 1962; Zheng et al. 2024, Online Intrinsic Rewards for Decision Making Agents from Large Language \
+         Model Feedback";
+    const EXAMPLES: &'static [&'static str] =
+        &["{}", r#"{"frozen": true, "state": {"count": 100, "mean": 0.4, "variance": 2.25}}"#];
+    const LAWS: &'static [Law] = &[Law::KeepsOrder];
+
+    type Parameters = Parameters;
+}
+
+impl TryFrom<Parameters> for RunningNormalise {
+    type Error = String;
+
+    fn try_from(Parameters { epsilon, frozen, state }: Parameters) -> Result<Self, String> {
+        if frozen && state.is_none() {
+            return Err("a frozen normalisation learns nothing; give the state to use, or leave frozen out".to_owned());
+        }
+        let moments = state.unwrap_or_default().checked()?;
+        Ok(Self { epsilon, state: Mutex::new(State { moments, frozen }) })
+    }
 }
 
 impl RunningNormalise {
@@ -118,7 +125,7 @@ impl Transform for RunningNormalise {
             }
             state.moments
         };
-        let deviation = (moments.variance + self.epsilon).sqrt();
+        let deviation = (moments.variance + self.epsilon.get()).sqrt();
         for number in group.iter_mut().flat_map(Signal::numbers_mut) {
             *number = (*number - moments.mean) / deviation;
         }

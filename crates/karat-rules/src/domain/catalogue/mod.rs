@@ -1,18 +1,21 @@
 //! Open sets (aggregations, transforms, heads, …) as plain lists that a reader can grep.
 //!
-//! An extension is one file with an [`Entry`] constant and one line in the list of its layer's `mod.rs`. From the
-//! list come the manifest's and the API's schema, the documentation and the parser: none can differ from another.
+//! An extension is one file with a [`Rule`] and one line in the list of its layer's `mod.rs`. From the list come the
+//! manifest's and the API's schema, the documentation and the parser: none can differ from another.
 //!
 //! A manifest or a request names an entry by a [`Choice`]: its bare name when the defaults will do
 //! (`"worst_case"`), or a table with its name as the only key (`{"uncertainty_weighted": {"lambda": 0.5}}`).
 
-use std::{borrow::Cow, fmt};
+mod choice;
+mod rule;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::unique_keys::UniqueKeys;
+pub use choice::{Choice, ChoiceError};
+pub(crate) use rule::parameters;
+pub use rule::{Law, Named, Rule};
 
 /// One member of an open set. `T` is the trait that its implementations share.
 pub struct Entry<T: ?Sized + 'static> {
@@ -32,51 +35,6 @@ pub struct Entry<T: ?Sized + 'static> {
     pub parameters: fn(&mut SchemaGenerator) -> Schema,
     /// Builds it from its parameters, an empty object standing for all defaults.
     pub build: fn(Value) -> Result<Box<T>, String>,
-}
-
-/// A property that holds whatever the input, up to rounding. Tests run each declared law over random and extreme input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Law {
-    /// The order of the members, or of the candidates, doesn't matter.
-    PermutationInvariant,
-    /// One member's score comes back as it went in.
-    OneMemberIsIdentity,
-    /// The result lies between the lowest and the highest member.
-    WithinMembers,
-    /// Raising a member never lowers the result.
-    MonotoneInMembers,
-    /// The transform never reverses the order of two rewards.
-    KeepsOrder,
-    /// Every result lies in −1…1.
-    Bounded,
-    /// The results of one group sum to zero.
-    SumsToZero,
-    /// The steps sum to zero or less, however many there are.
-    StepsSumToAtMostZero,
-    /// Two or more steps sum to the first step's score, however many follow.
-    StepsSumToTheFirst,
-    /// Every result lies in 0…1.
-    Probability,
-}
-
-impl Law {
-    /// The law as a sentence for the documentation.
-    #[must_use]
-    pub fn sentence(self) -> &'static str {
-        match self {
-            Self::PermutationInvariant => "The order of what goes in doesn't matter.",
-            Self::OneMemberIsIdentity => "One member's score comes back as it went in.",
-            Self::WithinMembers => "The result lies between the lowest and the highest member.",
-            Self::MonotoneInMembers => "Raising a member never lowers the result.",
-            Self::KeepsOrder => "The order of two rewards is never reversed.",
-            Self::Bounded => "Every result lies in -1 to 1.",
-            Self::SumsToZero => "The results of one group sum to zero.",
-            Self::StepsSumToAtMostZero => "The steps sum to zero or less, however many there are.",
-            Self::StepsSumToTheFirst => "Two or more steps sum to the first step's score, however many follow.",
-            Self::Probability => "Every result lies in 0 to 1.",
-        }
-    }
 }
 
 /// An entry as data: what the documentation page and the catalogue endpoint show.
@@ -102,40 +60,6 @@ pub struct Description {
     pub examples: Vec<Value>,
 }
 
-/// What a manifest or request asks for: a name and its parameters.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Choice {
-    /// The entry's name.
-    pub name: String,
-    /// Its parameters as written, an empty object when only the name was.
-    pub parameters: Value,
-}
-
-/// Why a choice can't be met.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ChoiceError {
-    /// No entry has that name.
-    #[error("there is no {kind} {name:?}; write one of: {known}")]
-    Unknown {
-        /// The kind of list, as a word for the message.
-        kind: &'static str,
-        /// What was asked for.
-        name: String,
-        /// All names of the list.
-        known: String,
-    },
-    /// The entry refuses its parameters.
-    #[error("{kind} {name:?}: {reason}")]
-    Parameters {
-        /// The kind of list, as a word for the message.
-        kind: &'static str,
-        /// The entry.
-        name: String,
-        /// What is wrong and what to write instead.
-        reason: String,
-    },
-}
-
 /// A named list of entries.
 pub struct Catalogue<T: ?Sized + 'static> {
     /// What an entry is called in messages, such as "aggregation".
@@ -145,6 +69,23 @@ pub struct Catalogue<T: ?Sized + 'static> {
 }
 
 impl<T: ?Sized> Entry<T> {
+    /// The entry of the rule `R`.
+    pub(crate) const fn of<R: Rule>() -> Self
+    where
+        Box<T>: From<R>,
+    {
+        Self {
+            name: R::NAME,
+            summary: R::SUMMARY,
+            formula: R::FORMULA,
+            source: R::SOURCE,
+            examples: R::EXAMPLES,
+            laws: R::LAWS,
+            parameters: rule::schema::<R>,
+            build: |value| rule::build::<R>(value).map(Box::from),
+        }
+    }
+
     /// Whether the bare name will do: no parameter is required.
     pub fn has_defaults(&self) -> bool {
         (self.build)(Value::Object(Map::new())).is_ok()
@@ -221,14 +162,6 @@ impl<T: ?Sized> Catalogue<T> {
     }
 }
 
-/// Reads an entry's parameters; meant for [`Entry::build`].
-///
-/// # Errors
-/// When a key is unknown, missing or of the wrong type; the text says which.
-pub fn parameters<P: DeserializeOwned>(value: Value) -> Result<P, String> {
-    serde_json::from_value(value).map_err(|error| error.to_string())
-}
-
 /// The schema of an entry's parameters; meant for [`Entry::parameters`].
 ///
 /// The types that parameters are made of are written out in place: their names mean something in their own file only,
@@ -282,98 +215,3 @@ pub fn share(name: &str, value: f64) -> Result<f64, String> {
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoParameters {}
-
-impl Choice {
-    /// A choice with default parameters.
-    #[must_use]
-    pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), parameters: Value::Object(Map::new()) }
-    }
-}
-
-impl fmt::Display for Choice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        match &self.parameters {
-            Value::Object(parameters) if parameters.is_empty() => Ok(()),
-            parameters => write!(f, " {parameters}"),
-        }
-    }
-}
-
-impl Serialize for Choice {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.parameters {
-            Value::Object(parameters) if parameters.is_empty() => self.name.serialize(serializer),
-            parameters => {
-                let mut map = Map::new();
-                map.insert(self.name.clone(), parameters.clone());
-                map.serialize(serializer)
-            }
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Choice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error;
-        let shape = "a name, or a table with the name as its only key";
-        match UniqueKeys::deserialize(deserializer)?.0 {
-            Value::String(name) => Ok(Self { name, parameters: Value::Object(Map::new()) }),
-            Value::Object(map) if map.len() == 1 => match map.into_iter().next() {
-                Some((name, parameters @ Value::Object(_))) => Ok(Self { name, parameters }),
-                Some((name, other)) => Err(D::Error::custom(format!(
-                    "the parameters of {name:?} must be a table, found {}",
-                    type_name(&other)
-                ))),
-                None => Err(D::Error::custom(format!("expected {shape}"))),
-            },
-            Value::Object(map) => Err(D::Error::custom(format!("expected {shape}, found {} keys", map.len()))),
-            other => Err(D::Error::custom(format!("expected {shape}, found {}", type_name(&other)))),
-        }
-    }
-}
-
-impl JsonSchema for Choice {
-    fn schema_name() -> Cow<'static, str> {
-        "Choice".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "A name, or a table with the name as its only key and the parameters as its value.",
-            "oneOf": [{ "type": "string" }, { "type": "object", "minProperties": 1, "maxProperties": 1 }],
-        })
-    }
-}
-
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a table",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(json: &str) -> Result<Choice, String> {
-        serde_json::from_str(json).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_choice_is_a_name_or_a_table_of_one() {
-        assert_eq!(parse("\"mean\""), Ok(Choice::named("mean")));
-        let choice = parse(r#"{"uncertainty_weighted":{"lambda":0.5}}"#).unwrap();
-        assert_eq!(choice.name, "uncertainty_weighted");
-        assert_eq!(choice.parameters["lambda"], 0.5);
-        for bad in ["3", "[]", "{}", r#"{"a":{},"b":{}}"#, r#"{"clip":3}"#, "null", r#"{"clip":{"min":0,"min":1}}"#] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
-    }
-}
