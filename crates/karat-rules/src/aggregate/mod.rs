@@ -31,31 +31,33 @@ mod laws;
 
 use std::fmt;
 
-use crate::domain::{NonFinite, Reward, catalogue::Catalogue};
+use crate::domain::{
+    NonFinite, Reward,
+    catalogue::{Catalogue, Entry},
+};
 
-pub use mean::Mean;
 pub use members::{Members, MembersShape};
 
 /// Every aggregation, in the order of the documentation.
 pub const CATALOGUE: Catalogue<dyn Aggregation> = Catalogue {
     kind: "aggregation",
     entries: &[
-        mean::ENTRY,
-        worst_case::ENTRY,
-        uncertainty_weighted::ENTRY,
-        confidence_bound::ENTRY,
-        brme::ENTRY,
-        median::ENTRY,
-        trimmed_mean::ENTRY,
-        quantile::ENTRY,
-        cvar::ENTRY,
-        weighted::ENTRY,
-        sum::ENTRY,
-        log_sigmoid_and::ENTRY,
-        harmonic::ENTRY,
-        confidence_weighted::ENTRY,
-        win_rate::ENTRY,
-        nested::ENTRY,
+        Entry::of::<mean::Mean>(),
+        Entry::of::<worst_case::WorstCase>(),
+        Entry::of::<uncertainty_weighted::UncertaintyWeighted>(),
+        Entry::of::<confidence_bound::ConfidenceBound>(),
+        Entry::of::<brme::Brme>(),
+        Entry::of::<median::Median>(),
+        Entry::of::<trimmed_mean::TrimmedMean>(),
+        Entry::of::<quantile::Quantile>(),
+        Entry::of::<cvar::Cvar>(),
+        Entry::of::<weighted::Weighted>(),
+        Entry::of::<sum::Sum>(),
+        Entry::of::<log_sigmoid_and::LogSigmoidAnd>(),
+        Entry::of::<harmonic::Harmonic>(),
+        Entry::of::<confidence_weighted::ConfidenceWeighted>(),
+        Entry::of::<win_rate::WinRate>(),
+        Entry::of::<nested::Nested>(),
     ],
 };
 
@@ -93,6 +95,12 @@ pub trait Aggregation: fmt::Debug + Send + Sync {
             Some(_) => members.values().iter().map(|value| Ok(Reward::new(*value)?)).collect(),
             None => Ok(Vec::new()),
         }
+    }
+}
+
+impl<R: Aggregation + 'static> From<R> for Box<dyn Aggregation> {
+    fn from(rule: R) -> Self {
+        Box::new(rule)
     }
 }
 
@@ -136,7 +144,7 @@ pub(crate) mod testing {
     //! What the tests of all aggregations share.
 
     use super::*;
-    use crate::domain::catalogue::Choice;
+
     pub(crate) use crate::numeric::testing::assert_close;
 
     pub(crate) fn members(values: &[f64]) -> Members {
@@ -144,8 +152,7 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn rule(choice: &str) -> Result<Box<dyn Aggregation>, String> {
-        let choice: Choice = serde_json::from_str(choice).unwrap();
-        CATALOGUE.build(&choice).map_err(|error| error.to_string())
+        CATALOGUE.read(choice)
     }
 
     pub(crate) fn aggregate(choice: &str, values: &[f64]) -> f64 {

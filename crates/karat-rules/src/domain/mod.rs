@@ -7,6 +7,7 @@
 pub mod catalogue;
 mod conversation;
 mod ids;
+mod number;
 mod pattern;
 mod reading;
 mod reward;
@@ -16,6 +17,7 @@ mod unique_keys;
 
 pub use conversation::{Conversation, ConversationError, Message, Pair, RenderedText, Role, Sample, dialogue_text};
 pub use ids::{ModelName, ModelNameError, ModelVersion};
+pub use number::{Count, NotNegative, Number, Positive, Range, Share};
 pub use pattern::Pattern;
 pub use reading::{Probe, Reading};
 pub use reward::{NonFinite, Reward};

@@ -1,7 +1,8 @@
-//! Values of any shape in which no table has a key twice.
+//! Values of any shape in which no table has a key twice and every number is finite.
 //!
 //! `serde_json::Value` keeps the last of two equal keys without a word. In a rule's parameters that would compute with
-//! a number that its author may have thought was overruled.
+//! a number that its author may have thought was overruled. It makes null of the NaN and infinity that TOML can write,
+//! and so would an optional bound be dropped.
 
 use std::fmt;
 
@@ -11,7 +12,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-/// A value that was read with every key of every table checked.
+/// A value that was read with every key of every table and every number checked.
 pub(super) struct UniqueKeys(pub(super) Value);
 
 impl<'de> Deserialize<'de> for UniqueKeys {
@@ -46,7 +47,11 @@ impl<'de> Visitor<'de> for Shape {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
+        if value.is_finite() {
+            Ok(value.into())
+        } else {
+            Err(E::custom(format!("found {value}; write a finite number")))
+        }
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {

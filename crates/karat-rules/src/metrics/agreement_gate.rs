@@ -9,22 +9,31 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Metric, MetricError, answer, not_empty};
-use crate::domain::catalogue::{Entry, parameter_schema, parameters};
+use crate::domain::catalogue::Rule;
 
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "agreement_gate",
-    summary: "Whether several judges put the same response first, with their entropies and, for each two of them, the \
-              largest symmetric divergence. A judge at exactly one half puts none first.",
-    formula: "keep = all p_j > 1/2 or all p_j < 1/2; D = KL(p|q) + KL(q|p), D / 2 for the mean; H = -p log p - (1-p) log(1-p)",
-    source: "Zhou et al. 2025, Self-Consistency of the Internal Reward Models Improves Self-Rewarding Language Models (the \
-             gate and the divergence; which half of it the paper uses is unverified)",
-    examples: &[r#"{"pairs": [[0.8, 0.7], [0.9, 0.3], [0.55, 0.52]]}"#],
-    laws: &[],
-    parameters: parameter_schema::<AgreementGate>,
-    build: |value| {
-        let metric: AgreementGate = parameters(value)?;
-        not_empty("pairs", &metric.pairs)?;
-        for pair in &metric.pairs {
+/// What judges say of pairs.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AgreementGate {
+    /// For each pair of responses, each judge's probability that the first is better, strictly between 0 and 1.
+    pairs: Vec<Vec<f64>>,
+}
+
+impl Rule for AgreementGate {
+    const NAME: &'static str = "agreement_gate";
+    const SUMMARY: &'static str = "Whether several judges put the same response first, with their entropies and, for \
+        each two of them, the largest symmetric divergence. A judge at exactly one half puts none first.";
+    const FORMULA: &'static str = "keep = all p_j > 1/2 or all p_j < 1/2; D = KL(p|q) + KL(q|p), D / 2 for the mean; H \
+        = -p log p - (1-p) log(1-p)";
+    const SOURCE: &'static str = "Zhou et al. 2025, Self-Consistency of the Internal Reward Models Improves \
+        Self-Rewarding Language Models (the gate and the divergence; which half of it the paper uses is unverified)";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"pairs": [[0.8, 0.7], [0.9, 0.3], [0.55, 0.52]]}"#];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        not_empty("pairs", &self.pairs)?;
+        for pair in &self.pairs {
             if pair.len() < 2 {
                 return Err("a pair needs the probabilities of at least two judges".to_owned());
             }
@@ -32,20 +41,12 @@ pub(super) const ENTRY: Entry<dyn Metric> = Entry {
                 return Err(format!("a probability must lie between 0 and 1, both excluded, found {bad}"));
             }
         }
-        Ok(Box::new(metric))
-    },
-};
-
-/// What judges say of pairs.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct AgreementGate {
-    /// For each pair of responses, each judge's probability that the first is better, strictly between 0 and 1.
-    pairs: Vec<Vec<f64>>,
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
-struct Verdict {
+struct Agreement {
     keep: bool,
     /// Summed over both directions; the largest over any two judges.
     divergence: f64,
@@ -55,34 +56,32 @@ struct Verdict {
 }
 
 /// `KL(p‖q) + KL(q‖p)` of two events with these probabilities, strictly between 0 and 1, in nats.
-#[must_use]
-pub fn symmetric_divergence(p: f64, q: f64) -> f64 {
+fn symmetric_divergence(p: f64, q: f64) -> f64 {
     // Both directions together are (p − q)(logit p − logit q).
     (p - q) * (crate::numeric::logit(p) - crate::numeric::logit(q))
 }
 
 /// `−p log p − (1 − p) log(1 − p)`, in nats; 0 at certainty.
-#[must_use]
-pub fn binary_entropy(p: f64) -> f64 {
+fn binary_entropy(p: f64) -> f64 {
     let term = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
     term(p) + term(1.0 - p)
 }
 
 impl Metric for AgreementGate {
-    fn evaluate(&self) -> Result<Value, MetricError> {
-        let verdict = |judges: &Vec<f64>| {
+    fn compute(&self) -> Result<Value, MetricError> {
+        let agreement = |judges: &Vec<f64>| {
             let lowest = judges.iter().copied().fold(1.0, f64::min);
             let highest = judges.iter().copied().fold(0.0, f64::max);
             // The divergence grows with the distance, so that the two furthest judges have the largest.
             let divergence = symmetric_divergence(lowest, highest);
-            Verdict {
+            Agreement {
                 keep: lowest > 0.5 || highest < 0.5,
                 divergence,
                 half_divergence: divergence / 2.0,
                 entropies: judges.iter().map(|p| binary_entropy(*p)).collect(),
             }
         };
-        let pairs: Vec<Verdict> = self.pairs.iter().map(verdict).collect();
+        let pairs: Vec<Agreement> = self.pairs.iter().map(agreement).collect();
         answer(serde_json::json!({ "pairs": pairs }))
     }
 }
@@ -97,7 +96,7 @@ mod tests {
 
     #[test]
     fn golden_g18() {
-        let result = metric(&format!(r#"{{"agreement_gate":{}}}"#, ENTRY.examples[0])).unwrap();
+        let result = metric(&format!(r#"{{"agreement_gate":{}}}"#, AgreementGate::EXAMPLES[0])).unwrap();
         for (pair, (half, keep)) in [(0.026950, true), (0.913357, false), (0.001809, true)].into_iter().enumerate() {
             assert_close(number(&result, &format!("/pairs/{pair}/half_divergence")), half);
             assert_close(number(&result, &format!("/pairs/{pair}/divergence")), 2.0 * half);

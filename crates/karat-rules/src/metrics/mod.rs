@@ -1,7 +1,7 @@
 //! Statistics over scores: how good a reward model is, how far two of them are apart, which data to keep.
 //!
 //! Every metric is a pure function of what is sent in. [`CATALOGUE`] is the list of them: an entry's parameters are the
-//! metric's input, so that building one reads and checks a request, and [`Metric::evaluate`] answers it.
+//! metric's input, so that building one reads and checks a request, and [`Metric::compute`] answers it.
 
 mod agreement_gate;
 mod balance_score;
@@ -23,30 +23,26 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::domain::catalogue::Catalogue;
+use crate::domain::catalogue::{Catalogue, Entry};
 
-pub use agreement_gate::{binary_entropy, symmetric_divergence};
-pub use balance_score::{balance_score, self_reward};
-pub use preference_loss::{margin_loss, smoothed_loss};
+pub use balance_score::self_reward;
 pub use preference_strength::Strength;
-pub use ranking_agreement::{ordinal_consistency, spearman, tau_b};
-pub use reward_distance::bandit_distance;
 
 /// Every metric, in the order of the documentation.
 pub const CATALOGUE: Catalogue<dyn Metric> = Catalogue {
     kind: "metric",
     entries: &[
-        ranking_agreement::ENTRY,
-        correlation::ENTRY,
-        reward_distance::ENTRY,
-        reward_math::ENTRY,
-        reward_bench_2::ENTRY,
-        calibration::ENTRY,
-        preference_strength::ENTRY,
-        preference_loss::ENTRY,
-        reward_difference::ENTRY,
-        agreement_gate::ENTRY,
-        balance_score::ENTRY,
+        Entry::of::<ranking_agreement::RankingAgreement>(),
+        Entry::of::<correlation::Correlation>(),
+        Entry::of::<reward_distance::RewardDistance>(),
+        Entry::of::<reward_math::RewardMath>(),
+        Entry::of::<reward_bench_2::RewardBench2>(),
+        Entry::of::<calibration::Calibration>(),
+        Entry::of::<preference_strength::PreferenceStrength>(),
+        Entry::of::<preference_loss::PreferenceLoss>(),
+        Entry::of::<reward_difference::RewardDifference>(),
+        Entry::of::<agreement_gate::AgreementGate>(),
+        Entry::of::<balance_score::BalanceScore>(),
     ],
 };
 
@@ -56,7 +52,13 @@ pub trait Metric: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When a result is not finite.
-    fn evaluate(&self) -> Result<Value, MetricError>;
+    fn compute(&self) -> Result<Value, MetricError>;
+}
+
+impl<R: Metric + 'static> From<R> for Box<dyn Metric> {
+    fn from(rule: R) -> Self {
+        Box::new(rule)
+    }
 }
 
 /// Why a statistic has no value.
@@ -99,12 +101,9 @@ pub(crate) mod testing {
     //! What the tests of all metrics share.
 
     use super::*;
-    use crate::domain::catalogue::Choice;
 
     pub(crate) fn metric(json: &str) -> Result<Value, String> {
-        let choice: Choice = serde_json::from_str(json).unwrap();
-        let metric = CATALOGUE.build(&choice).map_err(|error| error.to_string())?;
-        metric.evaluate().map_err(|error| error.to_string())
+        CATALOGUE.read(json)?.compute().map_err(|error| error.to_string())
     }
 
     /// The number at a JSON pointer of a metric's result.

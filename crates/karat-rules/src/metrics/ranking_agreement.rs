@@ -13,35 +13,37 @@ use serde_json::Value;
 
 use super::{Metric, MetricError, answer, equally_long};
 use crate::{
-    domain::catalogue::{Entry, parameter_schema, parameters},
+    domain::catalogue::Rule,
     numeric::{average_ranks, ordinal_ranks, pearson},
-};
-
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "ranking_agreement",
-    summary: "Whether two scorers rank the same candidates alike: Kendall's tau-b and Spearman's rho with ties treated \
-              properly, and CREAM's consistency by its own ordinal rule. A list of equal scores has no tau-b or rho.",
-    formula: "tau_b = (concordant - discordant) / sqrt(pairs untied in first * pairs untied in second); rho = Pearson of \
-              average ranks; C = (tau of ordinal ranks + 1) / 2",
-    source: "Kendall 1945; Wang et al. 2024, CREAM: Consistency Regularized Self-Rewarding Language Models",
-    examples: &[r#"{"first": [0.1, 0.9, 0.4, 0.7, 0.2], "second": [0.2, 0.8, 0.6, 0.5, 0.1]}"#],
-    laws: &[],
-    parameters: parameter_schema::<RankingAgreement>,
-    build: |value| {
-        let metric: RankingAgreement = parameters(value)?;
-        equally_long(&metric.first, &metric.second, 2)?;
-        Ok(Box::new(metric))
-    },
 };
 
 /// The scores that two scorers gave the same candidates.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RankingAgreement {
+pub(super) struct RankingAgreement {
     /// The first scorer's, one a candidate, at least two.
     first: Vec<f64>,
     /// The second scorer's, in the same order.
     second: Vec<f64>,
+}
+
+impl Rule for RankingAgreement {
+    const NAME: &'static str = "ranking_agreement";
+    const SUMMARY: &'static str = "Whether two scorers rank the same candidates alike: Kendall's tau-b and Spearman's \
+        rho with ties treated properly, and CREAM's consistency by its own ordinal rule. A list of equal scores has no \
+        tau-b or rho.";
+    const FORMULA: &'static str = "tau_b = (concordant - discordant) / sqrt(pairs untied in first * pairs untied in \
+        second); rho = Pearson of average ranks; C = (tau of ordinal ranks + 1) / 2";
+    const SOURCE: &'static str =
+        "Kendall 1945; Wang et al. 2024, CREAM: Consistency Regularized Self-Rewarding Language Models";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"first": [0.1, 0.9, 0.4, 0.7, 0.2], "second": [0.2, 0.8, 0.6, 0.5, 0.1]}"#];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        equally_long(&self.first, &self.second, 2)
+    }
 }
 
 /// How alike two rankings are; 1 is alike, −1 reversed.
@@ -74,28 +76,25 @@ fn pairs(first: &[f64], second: &[f64]) -> (f64, f64, f64) {
 }
 
 /// Kendall's τ-b of two equally long lists, from −1 to 1; none when one of them is constant.
-#[must_use]
-pub fn tau_b(first: &[f64], second: &[f64]) -> Option<f64> {
+fn tau_b(first: &[f64], second: &[f64]) -> Option<f64> {
     let (balance, untied_first, untied_second) = pairs(first, second);
     let scale = (untied_first * untied_second).sqrt();
     (scale > 0.0).then(|| balance / scale)
 }
 
 /// Spearman's ρ with average ranks, from −1 to 1; none when one of the lists is constant.
-#[must_use]
-pub fn spearman(first: &[f64], second: &[f64]) -> Option<f64> {
+pub(super) fn spearman(first: &[f64], second: &[f64]) -> Option<f64> {
     pearson(&average_ranks(first), &average_ranks(second))
 }
 
 /// CREAM's consistency, from 0 to 1: `(τ + 1)/2` over ordinal ranks, whose ties go by the order of the input; none of
 /// fewer than two.
-#[must_use]
-pub fn ordinal_consistency(first: &[f64], second: &[f64]) -> Option<f64> {
+fn ordinal_consistency(first: &[f64], second: &[f64]) -> Option<f64> {
     tau_b(&ordinal_ranks(first), &ordinal_ranks(second)).map(|tau| f64::midpoint(tau, 1.0))
 }
 
 impl Metric for RankingAgreement {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let consistency =
             ordinal_consistency(&self.first, &self.second).ok_or(MetricError::NonFinite("the consistency"))?;
         let spearman = spearman(&self.first, &self.second);
@@ -121,7 +120,7 @@ mod tests {
 
     #[test]
     fn golden_g8() {
-        let result = metric(&format!(r#"{{"ranking_agreement":{}}}"#, ENTRY.examples[0])).unwrap();
+        let result = metric(&format!(r#"{{"ranking_agreement":{}}}"#, RankingAgreement::EXAMPLES[0])).unwrap();
         for (pointer, expected) in [
             ("/tau_b", 0.6),
             ("/ordinal_tau", 0.6),

@@ -2,8 +2,8 @@
 //!
 //! Best-of-N and what goes with it: rankings with margins, the expected reward at every smaller N, fronts for several
 //! objectives, sampling, votes and tie-breaks. Candidates are known by their index, never by their text: equal responses
-//! keep their own places, and ties go to the lowest index unless a rule says otherwise. Each file with an `ENTRY` is one
-//! rule; [`CATALOGUE`] is the list of them.
+//! keep their own places, and ties go to the lowest index unless a rule says otherwise. [`CATALOGUE`] is
+//! the list of the rules.
 
 mod best_of_n;
 mod candidates;
@@ -25,11 +25,10 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::domain::catalogue::Catalogue;
+use crate::domain::catalogue::{Catalogue, Entry};
 
 pub use candidates::{Available, Candidates, CandidatesError};
-pub use curve::{CurvePoint, best_of_n_at, best_of_n_curve, best_of_n_divergence};
-pub use novelty::novelty;
+pub use curve::{CurvePoint, best_of_n_curve};
 pub use pareto::pareto_front;
 pub use ranking::{Placement, Ranking};
 pub use tournament::{Preferences, PreferencesError};
@@ -38,12 +37,12 @@ pub use tournament::{Preferences, PreferencesError};
 pub const CATALOGUE: Catalogue<dyn Selection> = Catalogue {
     kind: "selection",
     entries: &[
-        best_of_n::ENTRY,
-        soft::ENTRY,
-        minimum_score::ENTRY,
-        majority_vote::ENTRY,
-        diverse::ENTRY,
-        pareto::ENTRY,
+        Entry::of::<best_of_n::BestOfN>(),
+        Entry::of::<soft::Soft>(),
+        Entry::of::<minimum_score::MinimumScore>(),
+        Entry::of::<majority_vote::MajorityVote>(),
+        Entry::of::<diverse::Diverse>(),
+        Entry::of::<pareto::Pareto>(),
     ],
 };
 
@@ -62,6 +61,12 @@ pub trait Selection: fmt::Debug + Send + Sync {
     /// # Errors
     /// When they lack what [`Selection::check`] asks for.
     fn select(&self, candidates: &Candidates) -> Result<Selected, SelectionError>;
+}
+
+impl<R: Selection + 'static> From<R> for Box<dyn Selection> {
+    fn from(rule: R) -> Self {
+        Box::new(rule)
+    }
 }
 
 /// What a rule picked.
@@ -95,7 +100,7 @@ pub(crate) mod testing {
     //! What the tests of all selection rules share.
 
     use super::*;
-    use crate::domain::{Reward, catalogue::Choice};
+    use crate::domain::Reward;
 
     pub(crate) fn candidates(rewards: &[f64]) -> Candidates {
         let rewards: Vec<Reward> = rewards.iter().map(|reward| Reward::new(*reward).unwrap()).collect();
@@ -103,8 +108,7 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn rule(json: &str) -> Result<Box<dyn Selection>, String> {
-        let choice: Choice = serde_json::from_str(json).unwrap();
-        CATALOGUE.build(&choice).map_err(|error| error.to_string())
+        CATALOGUE.read(json)
     }
 
     pub(crate) fn select(json: &str, candidates: &Candidates) -> Vec<usize> {

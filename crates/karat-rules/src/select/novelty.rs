@@ -4,15 +4,11 @@
 
 use std::collections::HashSet;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
 use crate::numeric::{mean, sorted};
 
 /// The mean distance of each candidate to its `neighbours` nearest others, or to all others when there are fewer; 0 for
 /// a candidate alone. `distance(i, j)` is asked once for each pair.
-#[must_use]
-pub fn novelty(count: usize, neighbours: usize, distance: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+pub(super) fn novelty(count: usize, neighbours: usize, distance: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let mut distances = vec![Vec::with_capacity(count.saturating_sub(1)); count];
     for one in 0..count {
         for other in one + 1..count {
@@ -25,8 +21,7 @@ pub fn novelty(count: usize, neighbours: usize, distance: impl Fn(usize, usize) 
 }
 
 /// How far two texts are apart: 1 less the share of n-grams that both have (Jaccard's distance), from 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Grams {
     /// Runs of that many characters.
     Characters(usize),

@@ -3,27 +3,13 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Pointwise, Transform};
-use crate::domain::catalogue::{Entry, finite, parameter_schema, parameters};
+use super::Pointwise;
+use crate::domain::catalogue::Rule;
 
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "affine",
-    summary: "Scales and shifts a reward: brings models onto one scale, or flips a sign. Keeps the order for a scale above 0.",
-    formula: "r' = scale * r + offset",
-    source: "standard practice",
-    examples: &["{}", r#"{"scale": 2, "offset": -1}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { scale, offset } = parameters(value)?;
-        Ok(Box::new(Affine { scale: finite("scale", scale)?, offset: finite("offset", offset)? }))
-    },
-};
-
-/// Parameters of the affine map.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The affine map.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Affine {
     /// The factor.
     #[serde(default = "one")]
     scale: f64,
@@ -32,14 +18,19 @@ struct Parameters {
     offset: f64,
 }
 
-fn one() -> f64 {
-    1.0
+impl Rule for Affine {
+    const NAME: &'static str = "affine";
+    const SUMMARY: &'static str = "Scales and shifts a reward: brings models onto one scale, or flips a sign. Keeps \
+        the order for a scale above 0.";
+    const FORMULA: &'static str = "r' = scale * r + offset";
+    const SOURCE: &'static str = "standard practice";
+    const EXAMPLES: &'static [&'static str] = &["{}", r#"{"scale": 2, "offset": -1}"#];
+
+    type Parameters = Self;
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Affine {
-    scale: f64,
-    offset: f64,
+fn one() -> f64 {
+    1.0
 }
 
 impl Pointwise for Affine {

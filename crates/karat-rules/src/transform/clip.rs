@@ -3,35 +3,13 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Pointwise, Transform};
-use crate::domain::catalogue::{Entry, Law, parameter_schema, parameters};
+use super::Pointwise;
+use crate::domain::catalogue::{Law, Rule};
 
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "clip",
-    summary: "Keeps a reward within a range, so that no single score dominates a batch.",
-    formula: "r' = min(max(r, min), max)",
-    source: "standard practice",
-    examples: &[r#"{"min": -5, "max": 5}"#, r#"{"max": 3}"#],
-    laws: &[Law::KeepsOrder],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let parameters: Parameters = parameters(value)?;
-        let clip =
-            Clip { min: parameters.min.unwrap_or(f64::NEG_INFINITY), max: parameters.max.unwrap_or(f64::INFINITY) };
-        if parameters.min.is_none() && parameters.max.is_none() {
-            return Err("name min, max or both".to_owned());
-        }
-        if clip.min.is_nan() || clip.max.is_nan() || clip.min > clip.max {
-            return Err(format!("min {} is above max {}; swap them", clip.min, clip.max));
-        }
-        Ok(Box::new(clip))
-    },
-};
-
-/// Parameters of the clip; at least one of them.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The clip; at least one of its bounds.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Clip {
     /// The lowest reward that passes.
     #[serde(default)]
     min: Option<f64>,
@@ -40,15 +18,28 @@ struct Parameters {
     max: Option<f64>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Clip {
-    min: f64,
-    max: f64,
+impl Rule for Clip {
+    const NAME: &'static str = "clip";
+    const SUMMARY: &'static str = "Keeps a reward within a range, so that no single score dominates a batch.";
+    const FORMULA: &'static str = "r' = min(max(r, min), max)";
+    const SOURCE: &'static str = "standard practice";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"min": -5, "max": 5}"#, r#"{"max": 3}"#];
+    const LAWS: &'static [Law] = &[Law::KeepsOrder];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        match (self.min, self.max) {
+            (None, None) => Err("name min, max or both".to_owned()),
+            (Some(min), Some(max)) if min > max => Err(format!("min {min} is above max {max}; swap them")),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Pointwise for Clip {
     fn map(&self, value: f64) -> f64 {
-        value.max(self.min).min(self.max)
+        value.max(self.min.unwrap_or(f64::NEG_INFINITY)).min(self.max.unwrap_or(f64::INFINITY))
     }
 }
 

@@ -5,32 +5,32 @@
 //! for LLM Reasoning"). Two or more steps sum to `min(p_1 − η, 0)`. Single steps may be positive; only the sum is
 //! bounded. Clipping after the delta is a different, wrong order.
 
-use super::{
-    Context, Refusal, Signal, Stage, Transform,
-    delta::differences,
-    step_clip::{Parameters, shortfalls},
-    steps,
-};
-use crate::domain::catalogue::{Entry, Law, finite, parameter_schema, parameters};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "clip_then_delta",
-    summary: "The step clip and then the differences of neighbours: the paper's best combination. The sum is at most 0 \
-              however many steps there are, though single steps may be positive. Needs a process reward.",
-    formula: "c_k = min(p_k - eta, 0); r_k = c_k - c_{k+1} for k < K-1; r_{K-1} = c_{K-1}; r_K = 0",
-    source: "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning",
-    examples: &[r#"{"eta": 0.7}"#],
-    laws: &[Law::StepsSumToAtMostZero],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { eta } = parameters(value)?;
-        Ok(Box::new(ClipThenDelta { eta: finite("eta", eta)? }))
-    },
-};
+use super::{Context, Refusal, Signal, Stage, Transform, delta::differences, each_steps, step_clip::shortfalls};
+use crate::domain::catalogue::{Law, Rule};
 
-#[derive(Debug, Clone, Copy)]
-struct ClipThenDelta {
+/// Both rules in a row.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClipThenDelta {
+    /// The process reward of a step that is just good enough.
     eta: f64,
+}
+
+impl Rule for ClipThenDelta {
+    const NAME: &'static str = "clip_then_delta";
+    const SUMMARY: &'static str = "The step clip and then the differences of neighbours: the paper's best combination. \
+        The sum is at most 0 however many steps there are, though single steps may be positive. Needs a process \
+        reward.";
+    const FORMULA: &'static str =
+        "c_k = min(p_k - eta, 0); r_k = c_k - c_{k+1} for k < K-1; r_{K-1} = c_{K-1}; r_K = 0";
+    const SOURCE: &'static str = "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"eta": 0.7}"#];
+    const LAWS: &'static [Law] = &[Law::StepsSumToAtMostZero];
+
+    type Parameters = Self;
 }
 
 impl Transform for ClipThenDelta {
@@ -39,12 +39,10 @@ impl Transform for ClipThenDelta {
     }
 
     fn apply(&self, group: &mut [Signal], _: &Context) -> Result<(), Refusal> {
-        for signal in group {
-            let steps = steps(signal)?;
+        each_steps(group, |steps| {
             shortfalls(steps, self.eta);
             differences(steps);
-        }
-        Ok(())
+        })
     }
 }
 

@@ -15,6 +15,12 @@ pub struct Needs {
     pub successes: bool,
 }
 
+impl Needs {
+    /// Other samples of the prompt, to compare with.
+    pub(super) const GROUP: Self =
+        Self { group: 2, references: References::None, counts: false, margins: false, successes: false };
+}
+
 /// How many reference rewards a transform takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum References {

@@ -5,23 +5,26 @@
 //! step `k` on is `p_k`, whatever follows: it doesn't grow with the number of steps. A single step gives 0, which is
 //! this project's reading of `r_K = 0`.
 
-use super::{Context, Refusal, Signal, Stage, Transform, steps};
-use crate::domain::catalogue::{Entry, Law, NoParameters, parameter_schema, parameters};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "delta",
-    summary: "Differences of neighbouring step rewards: padding a solution with good steps earns nothing. \
-              Needs a process reward.",
-    formula: "r_k = p_k - p_{k+1} for k < K-1; r_{K-1} = p_{K-1}; r_K = 0",
-    source: "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning",
-    examples: &["{}"],
-    laws: &[Law::StepsSumToTheFirst],
-    parameters: parameter_schema::<NoParameters>,
-    build: |value| parameters::<NoParameters>(value).map(|_| Box::new(Delta) as Box<dyn Transform>),
-};
+use super::{Context, Refusal, Signal, Stage, Transform, each_steps};
+use crate::domain::catalogue::{Law, Rule};
 
-#[derive(Debug, Clone, Copy)]
-struct Delta;
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Delta {}
+
+impl Rule for Delta {
+    const NAME: &'static str = "delta";
+    const SUMMARY: &'static str = "Differences of neighbouring step rewards: padding a solution with good steps earns \
+        nothing. Needs a process reward.";
+    const FORMULA: &'static str = "r_k = p_k - p_{k+1} for k < K-1; r_{K-1} = p_{K-1}; r_K = 0";
+    const SOURCE: &'static str = "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning";
+    const LAWS: &'static [Law] = &[Law::StepsSumToTheFirst];
+
+    type Parameters = Self;
+}
 
 /// Replaces the scores of steps by their differences, as the module's formula says.
 pub(super) fn differences(steps: &mut [f64]) {
@@ -40,10 +43,7 @@ impl Transform for Delta {
     }
 
     fn apply(&self, group: &mut [Signal], _: &Context) -> Result<(), Refusal> {
-        for signal in group {
-            differences(steps(signal)?);
-        }
-        Ok(())
+        each_steps(group, differences)
     }
 }
 

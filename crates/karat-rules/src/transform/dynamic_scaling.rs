@@ -9,62 +9,41 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Context, Needs, Refusal, Signal, Transform};
-use crate::domain::catalogue::{Entry, finite, not_negative, parameter_schema, parameters, positive};
-
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "dynamic_scaling",
-    summary: "Multiplies a reward by a weight that grows with the margin of its pair, from b to (1+w) b: clear \
-              preferences count more. Needs the margin of each response.",
-    formula: "r' = r * clamp(b (1 + w (1 - exp(-k d))), b, (1+w) b)",
-    source: "Zhang et al. 2025, MM-RLHF: The Next Step Forward in Multimodal LLM Alignment",
-    examples: &[r#"{"b": 0.1, "w": 0.5, "k": 0.5}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { b, w, k } = parameters(value)?;
-        Ok(Box::new(DynamicScaling::new(b, w, k)?))
-    },
-};
-
-/// Parameters of the weight.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    /// The weight at a margin of 0, above 0. The paper uses 0.1.
-    #[schemars(extend("exclusiveMinimum" = 0.0))]
-    b: f64,
-    /// How much larger the weight may grow, as a share of `b`, at least 0. The paper's text has 0.5, its script 0.1.
-    #[schemars(range(min = 0.0))]
-    w: f64,
-    /// How fast it grows with the margin, above 0. The paper's text has 0.5.
-    #[schemars(extend("exclusiveMinimum" = 0.0))]
-    k: f64,
-}
+use crate::domain::{NotNegative, Positive, catalogue::Rule};
 
 /// The weight of a pair by its margin.
-#[derive(Debug, Clone, Copy)]
-pub struct DynamicScaling {
-    b: f64,
-    w: f64,
-    k: f64,
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DynamicScaling {
+    /// The weight at a margin of 0, above 0. The paper uses 0.1.
+    b: Positive,
+    /// How much larger the weight may grow, as a share of `b`, at least 0. The paper's text has 0.5, its script 0.1.
+    w: NotNegative,
+    /// How fast it grows with the margin, above 0. The paper's text has 0.5.
+    k: Positive,
+}
+
+impl Rule for DynamicScaling {
+    const NAME: &'static str = "dynamic_scaling";
+    const SUMMARY: &'static str = "Multiplies a reward by a weight that grows with the margin of its pair, from b to \
+        (1+w) b: clear preferences count more. Needs the margin of each response.";
+    const FORMULA: &'static str = "r' = r * clamp(b (1 + w (1 - exp(-k d))), b, (1+w) b)";
+    const SOURCE: &'static str = "Zhang et al. 2025, MM-RLHF: The Next Step Forward in Multimodal LLM Alignment";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"b": 0.1, "w": 0.5, "k": 0.5}"#];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        let most = (1.0 + self.w.get()) * self.b.get();
+        if most.is_finite() { Ok(()) } else { Err(format!("(1 + w) b must be a finite number, found {most}")) }
+    }
 }
 
 impl DynamicScaling {
-    /// Takes the weight at a margin of 0, its relative growth and its rate.
-    ///
-    /// # Errors
-    /// When `b` or `k` is not above 0, or `w` is below 0; the text says which.
-    pub fn new(b: f64, w: f64, k: f64) -> Result<Self, String> {
-        let scaling = Self { b: positive("b", b)?, w: not_negative("w", w)?, k: positive("k", k)? };
-        finite("(1 + w) b", (1.0 + w) * b)?;
-        Ok(scaling)
-    }
-
     /// `β(d)`, in `[b, (1 + w) b]`.
-    #[must_use]
-    pub fn weight(&self, margin: f64) -> f64 {
-        let growth = -(-self.k * margin).exp_m1();
-        self.b * (1.0 + self.w * growth.clamp(0.0, 1.0))
+    fn weight(&self, margin: f64) -> f64 {
+        let growth = -(-self.k.get() * margin).exp_m1();
+        self.b.get() * (1.0 + self.w.get() * growth.clamp(0.0, 1.0))
     }
 }
 
@@ -99,9 +78,13 @@ mod tests {
 
     #[test]
     fn extreme_margins_stay_in_range() {
-        let scaling = DynamicScaling::new(0.1, 0.5, 0.5).unwrap();
-        assert_all_close(&[scaling.weight(-1e30), scaling.weight(1e30)], &[0.1, 0.15]);
-        assert!(DynamicScaling::new(0.0, 0.5, 0.5).is_err());
-        assert!(DynamicScaling::new(0.1, -0.5, 0.5).is_err());
+        let context = Context::default().with_margins(vec![-1e30, 1e30]).unwrap();
+        let weights = |b: f64, w: f64| {
+            group(&format!(r#"[{{"dynamic_scaling":{{"b":{b},"w":{w},"k":0.5}}}}]"#), &[1.0; 2], &context)
+        };
+        assert_all_close(&weights(0.1, 0.5).unwrap(), &[0.1, 0.15]);
+        for (b, w) in [(0.0, 0.5), (0.1, -0.5), (1e308, 1e308)] {
+            assert!(weights(b, w).is_err(), "{b} {w}");
+        }
     }
 }

@@ -9,48 +9,14 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Context, Needs, References, Refusal, Signal, Stage, Transform, outcomes};
+use super::{Context, Needs, References, Refusal, Signal, Transform, outcomes};
 use crate::{
-    domain::catalogue::{Entry, Law, finite, parameter_schema, parameters, share},
+    domain::{
+        Share,
+        catalogue::{Law, Rule},
+    },
     numeric::{self, DegreesOfFreedom},
 };
-
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "log_sigmoid",
-    summary: "The log-probability of beating a reference: saturates above it, so that there is little to gain by \
-              exploiting the top of the scale, and stays steep below it.",
-    formula: "u = log sigmoid(r - reference)",
-    source: "Wang et al. 2024, Transforming and Combining Rewards for Aligning Large Language Models",
-    examples: &[
-        r#"{"reference": 1.4}"#,
-        r#"{"reference": "canned"}"#,
-        r#"{"reference": {"mean": {"of": "group"}}}"#,
-        r#"{"reference": {"quantile": {"level": 0.85, "of": "references"}}}"#,
-        r#"{"reference": {"normal_quantile": {"level": 0.85, "ddof": 1, "of": "references"}}}"#,
-    ],
-    laws: &[Law::KeepsOrder],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { reference } = parameters(value)?;
-        match reference {
-            Reference::Constant(constant) => finite("reference", constant).map(|_| ())?,
-            Reference::Of(Statistic::Quantile { level, .. }) => share("level", level).map(|_| ())?,
-            Reference::Of(Statistic::NormalQuantile { level, .. }) if !(level > 0.0 && level < 1.0) => {
-                return Err(format!("level must lie between 0 and 1, both excluded, found {level}"));
-            }
-            Reference::Of(_) => {}
-        }
-        Ok(Box::new(LogSigmoid { reference }))
-    },
-};
-
-/// Parameters of the log-sigmoid.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    /// The reward of a response that is just good enough, on the model's own scale.
-    reference: Reference,
-}
 
 /// A number, or where to take it from.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -133,9 +99,44 @@ impl Statistic {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct LogSigmoid {
+/// The log-sigmoid.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogSigmoid {
+    /// The reward of a response that is just good enough, on the model's own scale.
     reference: Reference,
+}
+
+impl Rule for LogSigmoid {
+    const NAME: &'static str = "log_sigmoid";
+    const SUMMARY: &'static str = "The log-probability of beating a reference: saturates above it, so that there is \
+        little to gain by exploiting the top of the scale, and stays steep below it.";
+    const FORMULA: &'static str = "u = log sigmoid(r - reference)";
+    const SOURCE: &'static str =
+        "Wang et al. 2024, Transforming and Combining Rewards for Aligning Large Language Models";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"reference": 1.4}"#,
+        r#"{"reference": "canned"}"#,
+        r#"{"reference": {"mean": {"of": "group"}}}"#,
+        r#"{"reference": {"quantile": {"level": 0.85, "of": "references"}}}"#,
+        r#"{"reference": {"normal_quantile": {"level": 0.85, "ddof": 1, "of": "references"}}}"#,
+    ];
+    const LAWS: &'static [Law] = &[Law::KeepsOrder];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        match self.reference {
+            Reference::Of(Statistic::Quantile { level, .. }) => {
+                Share::named("level", level)?;
+            }
+            Reference::Of(Statistic::NormalQuantile { level, .. }) if !(level > 0.0 && level < 1.0) => {
+                return Err(format!("level must lie between 0 and 1, both excluded, found {level}"));
+            }
+            Reference::Constant(_) | Reference::Of(_) => {}
+        }
+        Ok(())
+    }
 }
 
 impl Transform for LogSigmoid {
@@ -145,16 +146,9 @@ impl Transform for LogSigmoid {
             Reference::Of(Statistic::Canned) => Needs { references: References::One, ..Needs::default() },
             Reference::Of(statistic) => match statistic.source() {
                 // A group of one would be its own reference, and every reward would become log σ(0).
-                Source::Group => Needs { group: 2, ..Needs::default() },
+                Source::Group => Needs::GROUP,
                 Source::References => Needs { references: References::AtLeast(statistic.least()), ..Needs::default() },
             },
-        }
-    }
-
-    fn stage(&self, before: Stage) -> Result<Stage, String> {
-        match self.reference {
-            Reference::Of(statistic) if statistic.source() == Source::Group => before.needs_outcome(),
-            Reference::Constant(_) | Reference::Of(_) => Ok(before),
         }
     }
 

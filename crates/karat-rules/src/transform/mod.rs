@@ -34,39 +34,36 @@ mod laws;
 
 use std::fmt;
 
-use serde_json::Value;
-
 use crate::domain::{
     NonFinite,
-    catalogue::{Catalogue, ChoiceError},
+    catalogue::{Catalogue, ChoiceError, Entry},
 };
 
 pub use chain::Chain;
 pub use context::{Available, Context, ContextError, Needs, References};
-pub use dynamic_scaling::DynamicScaling;
 
 /// Every transform, in the order of the documentation.
 pub const CATALOGUE: Catalogue<dyn Transform> = Catalogue {
     kind: "transform",
     entries: &[
-        clip::ENTRY,
-        affine::ENTRY,
-        z_score::ENTRY,
-        running_normalise::ENTRY,
-        tanh::ENTRY,
-        sigmoid::ENTRY,
-        log_sigmoid::ENTRY,
-        threshold::ENTRY,
-        step_clip::ENTRY,
-        delta::ENTRY,
-        clip_then_delta::ENTRY,
-        process_total::ENTRY,
-        reduce::ENTRY,
-        dynamic_scaling::ENTRY,
-        novelty_decay::ENTRY,
-        grpo::ENTRY,
-        rloo::ENTRY,
-        rank::ENTRY,
+        Entry::of::<clip::Clip>(),
+        Entry::of::<affine::Affine>(),
+        Entry::of::<z_score::ZScore>(),
+        Entry::of::<running_normalise::RunningNormalise>(),
+        Entry::of::<tanh::Tanh>(),
+        Entry::of::<sigmoid::Sigmoid>(),
+        Entry::of::<log_sigmoid::LogSigmoid>(),
+        Entry::of::<threshold::Threshold>(),
+        Entry::of::<step_clip::StepClip>(),
+        Entry::of::<delta::Delta>(),
+        Entry::of::<clip_then_delta::ClipThenDelta>(),
+        Entry::of::<process_total::ProcessTotal>(),
+        Entry::of::<reduce::Reduce>(),
+        Entry::of::<dynamic_scaling::DynamicScaling>(),
+        Entry::of::<novelty_decay::NoveltyDecay>(),
+        Entry::of::<grpo::Grpo>(),
+        Entry::of::<rloo::Rloo>(),
+        Entry::of::<rank::Rank>(),
     ],
 };
 
@@ -168,7 +165,8 @@ pub trait Transform: fmt::Debug + Send + Sync {
     /// # Errors
     /// When it can't act on them; the text says what to write instead.
     fn stage(&self, before: Stage) -> Result<Stage, String> {
-        Ok(before)
+        // Samples are compared by one number each.
+        if self.needs().group > 1 { before.needs_outcome() } else { Ok(before) }
     }
 
     /// Changes the signals of one group: the samples of one prompt, in the order in which `context` speaks of them.
@@ -177,25 +175,10 @@ pub trait Transform: fmt::Debug + Send + Sync {
     /// When a signal or the context lacks what [`Transform::needs`] names.
     fn apply(&self, group: &mut [Signal], context: &Context) -> Result<(), Refusal>;
 
-    /// What the transform has learnt from the rewards it saw, where it learns.
-    fn memory(&self) -> Option<&dyn Memory> {
-        None
+    /// Whether what it does to a reward depends on the rewards that it saw before.
+    fn learns(&self) -> bool {
+        false
     }
-}
-
-/// What a transform learns from the rewards that it sees; kept across restarts by whoever serves it.
-pub trait Memory: fmt::Debug {
-    /// What was learnt, as JSON.
-    fn save(&self) -> Value;
-
-    /// Takes up what was saved.
-    ///
-    /// # Errors
-    /// When `saved` isn't what [`Memory::save`] gives.
-    fn restore(&self, saved: Value) -> Result<(), String>;
-
-    /// Stops learning (`true`), so that equal rewards are transformed alike from then on, or resumes it.
-    fn freeze(&self, frozen: bool);
 }
 
 /// A transform met something that it can't act on; the text says what.
@@ -264,12 +247,23 @@ pub enum TransformError {
     },
 }
 
+impl<R: Transform + 'static> From<R> for Box<dyn Transform> {
+    fn from(rule: R) -> Self {
+        Box::new(rule)
+    }
+}
+
 /// The steps of a signal, for transforms that the chain lets meet nothing else.
 fn steps(signal: &mut Signal) -> Result<&mut Vec<f64>, Refusal> {
     match signal {
         Signal::Steps(steps) => Ok(steps),
         Signal::Outcome(_) => Err(Refusal("a reward has no steps".to_owned())),
     }
+}
+
+/// Changes the steps of every signal, for transforms that the chain lets meet nothing else.
+fn each_steps(group: &mut [Signal], change: impl Fn(&mut [f64])) -> Result<(), Refusal> {
+    group.iter_mut().try_for_each(|signal| steps(signal).map(|steps| change(steps)))
 }
 
 /// The one number of each signal, for transforms that the chain lets meet nothing else.
@@ -283,10 +277,13 @@ fn outcomes(group: &[Signal]) -> Result<Vec<f64>, Refusal> {
         .collect()
 }
 
-fn set_outcomes(group: &mut [Signal], values: &[f64]) {
-    for (signal, value) in group.iter_mut().zip(values) {
-        *signal = Signal::Outcome(*value);
+/// Changes the outcomes of a group together, for transforms that the chain lets meet nothing else.
+fn each_group(group: &mut [Signal], change: impl Fn(&[f64]) -> Vec<f64>) -> Result<(), Refusal> {
+    let changed = change(&outcomes(group)?);
+    for (signal, value) in group.iter_mut().zip(changed) {
+        *signal = Signal::Outcome(value);
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -323,5 +320,10 @@ pub(crate) mod testing {
         let chain = Chain::build_for(&choices(json), &context.available(false, values.len()))?;
         chain.apply_with(&mut signals, context)?;
         Ok(signals.iter().map(Signal::total).collect())
+    }
+
+    /// The outcomes of a group, transformed together with nothing beside them.
+    pub(crate) fn together(json: &str, values: &[f64]) -> Vec<f64> {
+        group(json, values, &Context::default()).unwrap()
     }
 }

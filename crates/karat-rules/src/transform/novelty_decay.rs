@@ -7,40 +7,31 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Context, Needs, Refusal, Signal, Transform};
-use crate::domain::catalogue::{Entry, not_negative, parameter_schema, parameters};
+use crate::domain::{NotNegative, catalogue::Rule};
 
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "novelty_decay",
-    summary: "Divides a reward by a power of how often the response was seen: repeating what paid once soon pays \
-              nothing. Needs the count of each response.",
-    formula: "r' = r / count^beta",
-    source: "Zheng et al. 2024, Online Intrinsic Rewards for Decision Making Agents from Large Language Model Feedback",
-    examples: &["{}", r#"{"beta": 0.5}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { beta } = parameters(value)?;
-        Ok(Box::new(NoveltyDecay { beta: not_negative("beta", beta)? }))
-    },
-};
-
-/// Parameters of the decay.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The decay.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct NoveltyDecay {
     /// How fast the reward decays with the count, at least 0.
     #[serde(default = "three")]
-    #[schemars(range(min = 0.0))]
-    beta: f64,
+    beta: NotNegative,
 }
 
-fn three() -> f64 {
-    3.0
+impl Rule for NoveltyDecay {
+    const NAME: &'static str = "novelty_decay";
+    const SUMMARY: &'static str = "Divides a reward by a power of how often the response was seen: repeating what paid \
+        once soon pays nothing. Needs the count of each response.";
+    const FORMULA: &'static str = "r' = r / count^beta";
+    const SOURCE: &'static str =
+        "Zheng et al. 2024, Online Intrinsic Rewards for Decision Making Agents from Large Language Model Feedback";
+    const EXAMPLES: &'static [&'static str] = &["{}", r#"{"beta": 0.5}"#];
+
+    type Parameters = Self;
 }
 
-#[derive(Debug, Clone, Copy)]
-struct NoveltyDecay {
-    beta: f64,
+fn three() -> NotNegative {
+    const { NotNegative::constant(3.0) }
 }
 
 impl Transform for NoveltyDecay {
@@ -50,7 +41,7 @@ impl Transform for NoveltyDecay {
 
     fn apply(&self, group: &mut [Signal], context: &Context) -> Result<(), Refusal> {
         for (signal, count) in group.iter_mut().zip(context.counts()) {
-            let divisor = count.powf(self.beta);
+            let divisor = count.powf(self.beta.get());
             signal.numbers_mut().iter_mut().for_each(|number| *number /= divisor);
         }
         Ok(())

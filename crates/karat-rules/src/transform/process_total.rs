@@ -8,34 +8,25 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Context, Needs, Refusal, Signal, Stage, Transform};
-use crate::domain::catalogue::{Entry, finite, parameter_schema, parameters};
+use crate::domain::catalogue::Rule;
 
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "process_total",
-    summary: "The weighted sum of the step rewards, plus 1 for a correct solution: one number a response. Needs a \
-              process reward and the success of each response.",
-    formula: "R = alpha * sum_k r_k + [correct]",
-    source: "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning",
-    examples: &[r#"{"alpha": 0.5}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { alpha } = parameters(value)?;
-        Ok(Box::new(ProcessTotal { alpha: finite("alpha", alpha)? }))
-    },
-};
-
-/// Parameters of the total.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The total.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct ProcessTotal {
     /// The weight of the step rewards beside the success reward of 1.
     alpha: f64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct ProcessTotal {
-    alpha: f64,
+impl Rule for ProcessTotal {
+    const NAME: &'static str = "process_total";
+    const SUMMARY: &'static str = "The weighted sum of the step rewards, plus 1 for a correct solution: one number a \
+        response. Needs a process reward and the success of each response.";
+    const FORMULA: &'static str = "R = alpha * sum_k r_k + [correct]";
+    const SOURCE: &'static str = "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"alpha": 0.5}"#];
+
+    type Parameters = Self;
 }
 
 impl Transform for ProcessTotal {

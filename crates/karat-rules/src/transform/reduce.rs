@@ -4,37 +4,26 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Context, Refusal, Signal, Stage, Transform, steps};
-use crate::{
-    domain::catalogue::{Entry, parameter_schema, parameters},
-    numeric::Reduction,
-};
+use crate::{domain::catalogue::Rule, numeric::Reduction};
 
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "reduce",
-    summary: "One number of the step probabilities: their minimum, product, mean and so on. Needs a process reward, \
-              as the head gives it.",
-    formula: "R = min_k p_k, prod_k p_k, (prod_k p_k)^(1/K), mean_k p_k, sigmoid(mean_k logit p_k), mean_k p_k/(1-p_k), p_K",
-    source: "Kim et al. 2024, Evaluating Robustness of Reward Models for Mathematical Reasoning",
-    examples: &[r#"{"by": "min"}"#, r#"{"by": "geometric_mean"}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { by } = parameters(value)?;
-        Ok(Box::new(Reduce { by }))
-    },
-};
-
-/// Parameters of the reduction.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The reduction.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Reduce {
     /// How the steps become one number.
     by: Reduction,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Reduce {
-    by: Reduction,
+impl Rule for Reduce {
+    const NAME: &'static str = "reduce";
+    const SUMMARY: &'static str = "One number of the step probabilities: their minimum, product, mean and so on. Needs \
+        a process reward, as the head gives it.";
+    const FORMULA: &'static str =
+        "R = min_k p_k, prod_k p_k, (prod_k p_k)^(1/K), mean_k p_k, sigmoid(mean_k logit p_k), mean_k p_k/(1-p_k), p_K";
+    const SOURCE: &'static str = "Kim et al. 2024, Evaluating Robustness of Reward Models for Mathematical Reasoning";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"by": "min"}"#, r#"{"by": "geometric_mean"}"#];
+
+    type Parameters = Self;
 }
 
 impl Transform for Reduce {

@@ -1,25 +1,28 @@
 //! Turns a logit into a probability.
 
-use super::{Pointwise, Transform};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Pointwise;
 use crate::{
-    domain::catalogue::{Entry, Law, NoParameters, parameter_schema, parameters},
+    domain::catalogue::{Law, Rule},
     numeric,
 };
 
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "sigmoid",
-    summary: "Turns a logit into a number from 0 to 1: the probability of a classifier's label, or Bradley and Terry's \
-              probability of beating a response that scores 0.",
-    formula: "r' = 1 / (1 + exp(-r))",
-    source: "Bradley and Terry 1952, Rank Analysis of Incomplete Block Designs",
-    examples: &["{}"],
-    laws: &[Law::KeepsOrder, Law::Probability],
-    parameters: parameter_schema::<NoParameters>,
-    build: |value| parameters::<NoParameters>(value).map(|_| Box::new(Sigmoid) as Box<dyn Transform>),
-};
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sigmoid {}
 
-#[derive(Debug, Clone, Copy)]
-struct Sigmoid;
+impl Rule for Sigmoid {
+    const NAME: &'static str = "sigmoid";
+    const SUMMARY: &'static str = "Turns a logit into a number from 0 to 1: the probability of a classifier's label, \
+        or Bradley and Terry's probability of beating a response that scores 0.";
+    const FORMULA: &'static str = "r' = 1 / (1 + exp(-r))";
+    const SOURCE: &'static str = "Bradley and Terry 1952, Rank Analysis of Incomplete Block Designs";
+    const LAWS: &'static [Law] = &[Law::KeepsOrder, Law::Probability];
+
+    type Parameters = Self;
+}
 
 impl Pointwise for Sigmoid {
     fn map(&self, value: f64) -> f64 {

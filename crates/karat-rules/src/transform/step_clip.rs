@@ -7,35 +7,27 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Context, Refusal, Signal, Stage, Transform, steps};
-use crate::domain::catalogue::{Entry, Law, finite, parameter_schema, parameters};
+use super::{Context, Refusal, Signal, Stage, Transform, each_steps};
+use crate::domain::catalogue::{Law, Rule};
 
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "step_clip",
-    summary: "Step rewards that can only cost: a step above eta earns nothing, one below it pays the difference. \
-              Needs a process reward.",
-    formula: "r_k = min(p_k - eta, 0)",
-    source: "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning",
-    examples: &[r#"{"eta": 0.7}"#],
-    laws: &[Law::StepsSumToAtMostZero],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { eta } = parameters(value)?;
-        Ok(Box::new(StepClip { eta: finite("eta", eta)? }))
-    },
-};
-
-/// Parameters of the step clip.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The step clip.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Parameters {
+pub(super) struct StepClip {
     /// The process reward of a step that is just good enough.
-    pub(super) eta: f64,
+    eta: f64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct StepClip {
-    eta: f64,
+impl Rule for StepClip {
+    const NAME: &'static str = "step_clip";
+    const SUMMARY: &'static str = "Step rewards that can only cost: a step above eta earns nothing, one below it pays \
+        the difference. Needs a process reward.";
+    const FORMULA: &'static str = "r_k = min(p_k - eta, 0)";
+    const SOURCE: &'static str = "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"eta": 0.7}"#];
+    const LAWS: &'static [Law] = &[Law::StepsSumToAtMostZero];
+
+    type Parameters = Self;
 }
 
 /// Replaces the scores of steps by what they lack to `eta`, as the module's formula says.
@@ -49,10 +41,7 @@ impl Transform for StepClip {
     }
 
     fn apply(&self, group: &mut [Signal], _: &Context) -> Result<(), Refusal> {
-        for signal in group {
-            shortfalls(steps(signal)?, self.eta);
-        }
-        Ok(())
+        each_steps(group, |steps| shortfalls(steps, self.eta))
     }
 }
 

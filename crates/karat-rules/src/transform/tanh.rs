@@ -3,46 +3,41 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Pointwise, Transform};
-use crate::domain::catalogue::{Entry, Law, parameter_schema, parameters, positive};
-
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "tanh",
-    summary: "Squashes a reward smoothly into -1 to 1, or into -range to range: no reward dominates, small ones stay \
-              as they are.",
-    formula: "r' = range * tanh(r / range)",
-    source: "standard practice",
-    examples: &["{}", r#"{"range": 0.5}"#],
-    laws: &[Law::KeepsOrder, Law::Bounded],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { range } = parameters(value)?;
-        Ok(Box::new(Tanh { range: positive("range", range)? }))
-    },
+use super::Pointwise;
+use crate::domain::{
+    Positive,
+    catalogue::{Law, Rule},
 };
 
-/// Parameters of the squash.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The squash.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Tanh {
     /// The largest magnitude, above 0.
     #[serde(default = "one")]
-    #[schemars(extend("exclusiveMinimum" = 0.0))]
-    range: f64,
+    range: Positive,
 }
 
-fn one() -> f64 {
-    1.0
+impl Rule for Tanh {
+    const NAME: &'static str = "tanh";
+    const SUMMARY: &'static str = "Squashes a reward smoothly into -1 to 1, or into -range to range: no reward \
+        dominates, small ones stay as they are.";
+    const FORMULA: &'static str = "r' = range * tanh(r / range)";
+    const SOURCE: &'static str = "standard practice";
+    const EXAMPLES: &'static [&'static str] = &["{}", r#"{"range": 0.5}"#];
+    const LAWS: &'static [Law] = &[Law::KeepsOrder, Law::Bounded];
+
+    type Parameters = Self;
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Tanh {
-    range: f64,
+fn one() -> Positive {
+    const { Positive::constant(1.0) }
 }
 
 impl Pointwise for Tanh {
     fn map(&self, value: f64) -> f64 {
-        self.range * (value / self.range).tanh()
+        let range = self.range.get();
+        range * (value / range).tanh()
     }
 }
 

@@ -7,31 +7,30 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Pointwise, Transform};
-use crate::domain::catalogue::{Entry, finite, parameter_schema, parameters};
+use super::Pointwise;
+use crate::domain::catalogue::Rule;
 
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "threshold",
-    summary: "Gives 0 for a reward that is not above a threshold, and 1 or the reward itself for one that is.",
-    formula: "r' = [r > above] or r * [r > above]",
-    source: "Zheng et al. 2024, Online Intrinsic Rewards for Decision Making Agents from Large Language Model Feedback",
-    examples: &[r#"{"above": 0.5, "gives": "one"}"#, r#"{"above": -0.5, "gives": "reward"}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { above, gives } = parameters(value)?;
-        Ok(Box::new(Threshold { above: finite("above", above)?, gives }))
-    },
-};
-
-/// Parameters of the gate.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The gate.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Threshold {
     /// What a reward must exceed.
     above: f64,
     /// What a reward above it becomes.
     gives: Gives,
+}
+
+impl Rule for Threshold {
+    const NAME: &'static str = "threshold";
+    const SUMMARY: &'static str =
+        "Gives 0 for a reward that is not above a threshold, and 1 or the reward itself for one that is.";
+    const FORMULA: &'static str = "r' = [r > above] or r * [r > above]";
+    const SOURCE: &'static str =
+        "Zheng et al. 2024, Online Intrinsic Rewards for Decision Making Agents from Large Language Model Feedback";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"above": 0.5, "gives": "one"}"#, r#"{"above": -0.5, "gives": "reward"}"#];
+
+    type Parameters = Self;
 }
 
 /// What a reward above the threshold becomes.
@@ -42,12 +41,6 @@ enum Gives {
     One,
     /// Itself.
     Reward,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Threshold {
-    above: f64,
-    gives: Gives,
 }
 
 impl Pointwise for Threshold {

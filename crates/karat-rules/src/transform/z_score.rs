@@ -3,44 +3,37 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Pointwise, Transform};
-use crate::domain::catalogue::{Entry, Law, finite, parameter_schema, parameters, positive};
-
-pub(super) const ENTRY: Entry<dyn Transform> = Entry {
-    name: "z_score",
-    summary: "Standardises a reward by a mean and a deviation that were measured before, such as over a validation \
-              set: makes models with unlike scales comparable, the same for every request.",
-    formula: "r' = (r - mean) / deviation",
-    source: "standard practice",
-    examples: &[r#"{"mean": 0.5, "deviation": 2}"#],
-    laws: &[Law::KeepsOrder],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { mean, deviation } = parameters(value)?;
-        Ok(Box::new(ZScore { mean: finite("mean", mean)?, deviation: positive("deviation", deviation)? }))
-    },
+use super::Pointwise;
+use crate::domain::{
+    Positive,
+    catalogue::{Law, Rule},
 };
 
-/// Parameters of the standardisation.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The standardisation.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct ZScore {
     /// The mean that becomes 0.
     mean: f64,
     /// The deviation that becomes 1, above 0.
-    #[schemars(extend("exclusiveMinimum" = 0.0))]
-    deviation: f64,
+    deviation: Positive,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct ZScore {
-    mean: f64,
-    deviation: f64,
+impl Rule for ZScore {
+    const NAME: &'static str = "z_score";
+    const SUMMARY: &'static str = "Standardises a reward by a mean and a deviation that were measured before, such as \
+        over a validation set: makes models with unlike scales comparable, the same for every request.";
+    const FORMULA: &'static str = "r' = (r - mean) / deviation";
+    const SOURCE: &'static str = "standard practice";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"mean": 0.5, "deviation": 2}"#];
+    const LAWS: &'static [Law] = &[Law::KeepsOrder];
+
+    type Parameters = Self;
 }
 
 impl Pointwise for ZScore {
     fn map(&self, value: f64) -> f64 {
-        (value - self.mean) / self.deviation
+        (value - self.mean) / self.deviation.get()
     }
 }
 
