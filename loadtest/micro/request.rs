@@ -17,7 +17,7 @@ use karat::api::{self, ApiLimits, AppState};
 use karat::telemetry::Metrics;
 use karat_engine::{
     engine::{Engine, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, ScoreRequest, WrittenRules},
-    schedule::{Executors, Limits, Policy, Scheduler},
+    schedule::{Executors, Policy, QueueLimits, Scheduler},
     text::{TextConfig, TextPipeline},
 };
 use karat_rules::{
@@ -91,7 +91,7 @@ fn pipeline() -> TextPipeline {
 fn model(metrics: &Metrics) -> Model {
     let metrics = metrics.engine().model(&name());
     let executors = Executors { crowd: vec![FakeControl::new().executor()], lone: None };
-    let scheduler = Scheduler::start(executors, Policy::default(), Limits::default(), metrics.clone()).unwrap();
+    let scheduler = Scheduler::start(executors, Policy::default(), QueueLimits::default(), metrics.clone()).unwrap();
     let logits = TensorSpec {
         name: "logits".to_owned(),
         element: ElementType::Float32,

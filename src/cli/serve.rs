@@ -77,7 +77,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
     if server::run(listener, api::router(state), stop, settings.patience()).await? == Drained::Overdue {
         engine.stop();
     }
-    tokio::task::spawn_blocking(move || engine.shutdown()).await?;
+    tokio::task::spawn_blocking(move || engine.drain()).await?;
     fatal_error.try_recv().map_or(Ok(()), |reason| Err(reason.into()))
 }
 

@@ -7,3 +7,4 @@ pub mod manifest;
 pub mod schedule;
 pub mod telemetry;
 pub mod text;
+mod workers;

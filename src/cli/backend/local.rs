@@ -65,7 +65,7 @@ impl Local {
     }
 
     pub(super) fn close(self) {
-        self.engine.shutdown();
+        self.engine.drain();
     }
 }
 

@@ -11,8 +11,8 @@ use karat_rules::{
 use karat_runtime::RuntimeError;
 
 use crate::{
-    generate::{self, GenerateError},
-    schedule::Refusal,
+    generate::{GenerateError, GenerationRefusal},
+    schedule::QueueRefusal,
     text::TextError,
 };
 
@@ -112,7 +112,7 @@ pub enum ScoreError {
     TokensForSeveral,
     /// Too much is queued.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] QueueRefusal),
     /// The deadline passed first.
     #[error("the request's timeout passed before it was scored; allow more time, or send fewer samples at once")]
     Expired,
@@ -181,7 +181,7 @@ pub enum ScoreError {
     },
     /// Texts can't be written now, or not so many or so long.
     #[error(transparent)]
-    NotWritten(#[from] generate::Refusal),
+    NotWritten(#[from] GenerationRefusal),
     /// A text broke off.
     #[error("the model {model} broke off: {source}")]
     Generate {
@@ -223,11 +223,11 @@ impl ScoreError {
             | Self::WritesNothing { .. }
             | Self::Sample { .. } => ErrorKind::Invalid,
             Self::NotWritten(refusal) => match refusal {
-                generate::Refusal::TooLarge { .. } | generate::Refusal::TooMany { .. } | generate::Refusal::Empty => {
+                GenerationRefusal::TooLarge { .. } | GenerationRefusal::TooMany { .. } | GenerationRefusal::Empty => {
                     ErrorKind::Invalid
                 }
-                generate::Refusal::Full(_) => ErrorKind::Overloaded,
-                generate::Refusal::Stopped => ErrorKind::Unavailable,
+                GenerationRefusal::Full(_) => ErrorKind::Overloaded,
+                GenerationRefusal::Stopped => ErrorKind::Unavailable,
             },
             Self::Generate { source, .. } => match source {
                 GenerateError::Stopped => ErrorKind::Unavailable,
@@ -239,7 +239,7 @@ impl ScoreError {
             | Self::Building { .. }
             | Self::NotLoaded { .. }
             | Self::Stopped
-            | Self::Refused(Refusal::Stopped) => ErrorKind::Unavailable,
+            | Self::Refused(QueueRefusal::Stopped) => ErrorKind::Unavailable,
             Self::Refused(_) => ErrorKind::Overloaded,
             Self::Expired => ErrorKind::Deadline,
             Self::Runtime { .. } | Self::Head { .. } | Self::Statistic { .. } => ErrorKind::Runtime,
@@ -263,7 +263,7 @@ impl ScoreError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after(),
-            Self::Loading { .. } | Self::NotWritten(generate::Refusal::Full(_)) => Some(Duration::from_secs(1)),
+            Self::Loading { .. } | Self::NotWritten(GenerationRefusal::Full(_)) => Some(Duration::from_secs(1)),
             Self::Building { .. } => Some(Duration::from_secs(30)),
             _ => None,
         }

@@ -37,6 +37,8 @@ use karat_rules::domain::ModelName;
 use request::Limits;
 use tokenize::{Inputs, TokenCache};
 
+use crate::workers::Roster;
+
 /// How far a model of the repository has come.
 #[derive(Debug, Clone)]
 pub enum ModelStatus {
@@ -55,6 +57,7 @@ pub enum ModelStatus {
 #[derive(Debug)]
 pub struct Engine {
     models: RwLock<BTreeMap<ModelName, ModelStatus>>,
+    roster: Roster,
     cache: ScoreCache,
     tokens: TokenCache,
 }
@@ -66,6 +69,7 @@ impl Engine {
         let tokens = cache_bytes / 2;
         Self {
             models: RwLock::default(),
+            roster: Roster::default(),
             cache: ScoreCache::new(cache_bytes - tokens),
             tokens: TokenCache::new(tokens),
         }
@@ -94,24 +98,21 @@ impl Engine {
 
     /// Puts a model into the repository, or changes how far it has come.
     pub fn set_status(&self, name: ModelName, status: ModelStatus) {
+        if let ModelStatus::Ready(model) = &status {
+            model.enlist(&self.roster);
+        }
         self.models.write().unwrap_or_else(PoisonError::into_inner).insert(name, status);
     }
 
-    /// Finishes what is queued and stops every worker. Blocks until then.
-    pub fn shutdown(&self) {
-        self.ready().for_each(|model| model.shutdown());
+    /// Takes no more requests, finishes what was admitted, and ends every thread of every model, also of those that
+    /// are still being loaded. Blocks until then.
+    pub fn drain(&self) {
+        self.roster.drain();
     }
 
-    /// Gives up what is queued and what runs: every request fails at once.
+    /// Gives up what waits and what runs: every request fails at once, and loading breaks off. Doesn't block.
     pub fn stop(&self) {
-        self.ready().for_each(|model| model.stop());
-    }
-
-    fn ready(&self) -> impl Iterator<Item = Arc<Model>> {
-        self.models().into_values().filter_map(|status| match status {
-            ModelStatus::Ready(model) => Some(model),
-            ModelStatus::Loading | ModelStatus::Building(_) | ModelStatus::Failed(_) => None,
-        })
+        self.roster.stop();
     }
 
     /// The model of that name, if it takes requests.

@@ -15,6 +15,7 @@ use crate::{
     schedule::{Scheduler, calibrate::Calibration},
     telemetry::ModelMetrics,
     text::TextPipeline,
+    workers::Roster,
 };
 
 /// A model that is ready to score: graphs of its own, or a composite of other models.
@@ -173,12 +174,6 @@ impl Model {
         }
     }
 
-    /// Whether the model writes critiques.
-    #[must_use]
-    pub fn writes_critiques(&self) -> bool {
-        matches!(&self.body, ModelBody::Graph(graph) if graph.critic.is_some())
-    }
-
     /// Whether the model scores pairs of responses, each sample the preference for its first one.
     #[must_use]
     pub fn judges_pairs(&self) -> bool {
@@ -209,17 +204,12 @@ impl Model {
         self.leaves().iter().map(|leaf| leaf.pipeline.max_tokens()).min().unwrap_or(0)
     }
 
-    pub(super) fn shutdown(&self) {
+    /// Lets a roster end the model's threads with all others.
+    pub(super) fn enlist(&self, roster: &Roster) {
+        // The models of a composite were enlisted on their own.
         if let ModelBody::Graph(graph) = &self.body {
-            graph.units.iter().for_each(|unit| unit.scheduler.shutdown());
-            graph.critic.iter().for_each(|critic| critic.generator.shutdown());
-        }
-    }
-
-    /// Gives up what is queued and what runs.
-    pub(super) fn stop(&self) {
-        if let ModelBody::Graph(graph) = &self.body {
-            graph.units.iter().for_each(|unit| unit.scheduler.stop());
+            graph.units.iter().for_each(|unit| unit.scheduler.enlist(roster));
+            graph.critic.iter().for_each(|critic| critic.generator.enlist(roster));
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     engine::{Engine, GraphModel, GraphUnit, Model, ModelBody, WrittenRules},
     manifest::{self, GraphDefinition, Manifest},
-    schedule::{Job, Limits, Scheduler},
+    schedule::{Job, QueueLimits, Scheduler},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextError, TextOptions, TextPipeline},
 };
@@ -84,7 +84,8 @@ impl Loader<'_> {
             // Of several graphs, the first one writes.
             if let (None, Some(critique)) = (&critic, &definition.critique) {
                 let (definition, pipeline, metrics, probe) = (&definition, &pipeline, &metrics, probes.first());
-                let parts = critic::Parts { definition, critique, pipeline, graph: &graph, metrics, probe };
+                let roster = &self.engine.roster;
+                let parts = critic::Parts { definition, critique, pipeline, graph: &graph, metrics, probe, roster };
                 critic = Some(critic::start(&parts)?);
             }
         }
@@ -183,13 +184,15 @@ impl Loader<'_> {
     /// Puts a queue in front of a graph's sessions.
     fn schedule(&self, parts: &Parts<'_>, graph: &Graph, running: Running) -> Result<GraphUnit, LoadError> {
         let Running { executors, policy, calibration, prefixes } = running;
-        let limits = Limits {
+        let limits = QueueLimits {
             queued_tokens: self.options.queue_tokens,
             tokens_per_second: calibration.tokens_per_second,
-            ..Limits::default()
+            ..QueueLimits::default()
         };
         let scheduler = Scheduler::start(executors, policy, limits, parts.metrics.clone())
             .map_err(|source| LoadError::Workers { path: parts.definition.manifest.clone(), source })?;
+        // From here on, so that warming up ends with the server too.
+        scheduler.enlist(&self.engine.roster);
         Ok(GraphUnit {
             id: self.engine.cache.new_graph(),
             signature: graph.signature().clone(),

@@ -156,6 +156,8 @@ struct Candidate {
 /// TensorRT has to build come last, with the composites that need them: they take minutes, and nobody waits for them.
 /// Blocks.
 ///
+/// Breaks off where the engine is told to end meanwhile.
+///
 /// # Errors
 /// Only when the repository itself can't be read or is empty; a model's own error becomes its status.
 pub fn load_repository(
@@ -173,6 +175,9 @@ pub fn load_repository(
     let mut composites = BTreeMap::new();
     let mut builds = BTreeMap::new();
     for (name, folder) in &folders {
+        if engine.roster.is_closed() {
+            return Ok(());
+        }
         match read(&loader(name, folder)) {
             Ok(Read::Graph { definition, manifest, builds: false }) => {
                 announce(engine, name, loader(name, folder).load(*manifest, *definition));
@@ -194,6 +199,9 @@ pub fn load_repository(
     let (late_composites, composites) = composites.into_iter().partition(|(name, _)| late.contains(name));
     load_composites(engine, composites);
     for (name, folder) in &folders {
+        if engine.roster.is_closed() {
+            return Ok(());
+        }
         if let Some((definition, manifest)) = builds.remove(name) {
             announce(engine, name, loader(name, folder).load(*manifest, *definition));
         }
@@ -217,6 +225,10 @@ fn awaiting(
 }
 
 fn announce(engine: &Engine, name: &ModelName, loaded: Result<Model, LoadError>) {
+    if engine.roster.is_closed() {
+        // A model whose threads were stopped under it is not broken.
+        return;
+    }
     match loaded {
         Ok(model) => {
             tracing::info!(model = %name, version = %model.version, "model ready");
