@@ -16,7 +16,8 @@ use http_body_util::BodyExt;
 use karat::api::{self, ApiLimits, AppState};
 use karat::telemetry::Metrics;
 use karat_engine::{
-    engine::{Engine, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, ScoreRequest, WrittenRules},
+    engine::{Engine, ScoreRequest},
+    repository::{GraphId, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
     schedule::{Executors, Policy, QueueLimits, Scheduler},
     text::{TextConfig, TextPipeline},
 };
@@ -49,7 +50,7 @@ impl Served {
     fn new() -> Self {
         let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
         let engine = Arc::new(Engine::new(64 << 20));
-        engine.set_status(name(), ModelStatus::Ready(Arc::new(model(&metrics))));
+        engine.repository().set_status(name(), ModelStatus::Ready(Arc::new(model(&metrics))));
         let state = AppState {
             engine: Arc::clone(&engine),
             metrics,
@@ -98,7 +99,7 @@ fn model(metrics: &Metrics) -> Model {
         shape: vec![Dimension::Dynamic("batch".to_owned()), Dimension::Fixed(1)],
     };
     let unit = GraphUnit {
-        id: 0,
+        id: GraphId::unique(),
         signature: GraphSignature { inputs: Vec::new(), outputs: vec![logits] },
         provider: ProviderKind::Cpu,
         skipped: Vec::new(),

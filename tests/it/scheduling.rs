@@ -31,7 +31,7 @@ impl Busy {
     async fn finish(self) -> Vec<Vec<u32>> {
         self.model.control.open();
         assert_eq!(self.blocker.await.unwrap().status, 200);
-        self.model.server.engine.drain();
+        self.model.server.engine.repository().drain();
         self.model.passed()
     }
 }

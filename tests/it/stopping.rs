@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use karat_engine::engine::ModelStatus;
+use karat_engine::repository::ModelStatus;
 use serde_json::{Value, json};
 
 use crate::support::{FakeModel, HeldDecoder, Reply, Repository, Unserved, client, until};
@@ -25,13 +25,13 @@ async fn a_critique_that_is_being_written_does_not_outlast_the_server() {
     })
     .await;
 
-    model.server.engine.stop();
+    model.server.engine.repository().stop();
     for reply in [written, waiting] {
         until("the client is told", || reply.is_finished()).await;
         reply.await.unwrap().assert_problem(503, "model-unavailable", "broke off while it wrote");
     }
     let engine = Arc::clone(&model.server.engine);
-    let ended = tokio::task::spawn_blocking(move || engine.drain());
+    let ended = tokio::task::spawn_blocking(move || engine.repository().drain());
     until("every thread ends", || ended.is_finished()).await;
     // What comes now is refused, not begun.
     post(&model, "/v1/critique", &body).await.unwrap().assert_problem(503, "model-unavailable", "shutting down");
@@ -42,14 +42,14 @@ async fn a_critique_that_is_being_written_does_not_outlast_the_server() {
 async fn a_model_that_still_loads_when_the_server_ends_never_begins_to_serve() {
     let repository = Repository::with_sum();
     let unserved = Unserved::new();
-    unserved.engine.stop();
+    unserved.engine.repository().stop();
     unserved.load(&repository).await.unwrap();
-    assert!(matches!(unserved.engine.models().values().next(), Some(ModelStatus::Loading)));
+    assert!(matches!(unserved.engine.repository().models().values().next(), Some(ModelStatus::Loading)));
 
     // One that was about to become ready takes nothing, and its threads end.
     let decoder = HeldDecoder::default();
     let late = Unserved::new();
-    late.engine.stop();
+    late.engine.repository().stop();
     let model = FakeModel::serve_writing(late, |metrics| decoder.critic(metrics)).await;
     let told = [
         post(&model, "/v1/score", &json!({"model": "fake", "inputs": [{"text": "10"}]})),
@@ -59,6 +59,6 @@ async fn a_model_that_still_loads_when_the_server_ends_never_begins_to_serve() {
         reply.await.unwrap().assert_problem(503, "model-unavailable", "shutting down");
     }
     let engine = Arc::clone(&model.server.engine);
-    let ended = tokio::task::spawn_blocking(move || engine.drain());
+    let ended = tokio::task::spawn_blocking(move || engine.repository().drain());
     until("every thread ends", || ended.is_finished()).await;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use karat_engine::{
-    engine::{Critic, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
+    repository::{Critic, GraphId, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
     schedule::{Executors, Policy, QueueLimits, Scheduler},
     telemetry::ModelMetrics,
     text::TextPipeline,
@@ -52,7 +52,7 @@ impl FakeModel {
         let metrics = unserved.metrics.engine().model(&name);
         let executors = Executors { crowd: vec![control.executor()], lone: None };
         let unit = GraphUnit {
-            id: 0,
+            id: GraphId::unique(),
             signature: GraphSignature { inputs: Vec::new(), outputs: vec![logits()] },
             provider: ProviderKind::Cpu,
             skipped: Vec::new(),
@@ -79,7 +79,7 @@ impl FakeModel {
             written: WrittenRules { aggregate: Choice::named("mean"), transforms: Vec::new() },
             body: ModelBody::Graph(Arc::clone(&graph)),
         };
-        unserved.engine.set_status(name, ModelStatus::Ready(Arc::new(model)));
+        unserved.engine.repository().set_status(name, ModelStatus::Ready(Arc::new(model)));
         Self { server: unserved.serve().await, control, graph }
     }
 

@@ -10,9 +10,9 @@ use std::{
 };
 
 use karat_engine::{
-    engine::Critic,
     generate::{GenerationLimits, Generator},
     manifest::CritiqueDefinition,
+    repository::Critic,
     telemetry::ModelMetrics,
     text::StopStrings,
 };

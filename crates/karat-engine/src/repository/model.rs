@@ -1,6 +1,9 @@
 //! A model that is ready to score.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use karat_rules::{
     aggregate::{Aggregation, MembersShape},
@@ -10,8 +13,9 @@ use karat_rules::{
 };
 use karat_runtime::{ProviderKind, SkippedProvider, prefix::SharedModel};
 
-use super::Critic;
 use crate::{
+    generate::Generator,
+    manifest::CritiqueDefinition,
     schedule::{Scheduler, calibrate::Calibration},
     telemetry::ModelMetrics,
     text::TextPipeline,
@@ -88,8 +92,8 @@ pub struct GraphModel {
 /// One graph with its workers.
 #[derive(Debug)]
 pub struct GraphUnit {
-    /// Tells graphs apart in the cache; no two graphs of a process share one.
-    pub id: u64,
+    /// Tells it from every other graph, also from what is loaded of the same file later.
+    pub id: GraphId,
     /// What the graph takes and gives.
     pub signature: GraphSignature,
     /// The provider that really runs it.
@@ -106,6 +110,33 @@ pub struct GraphUnit {
     pub scheduler: Scheduler,
 }
 
+/// What lets a model write critiques.
+#[derive(Debug)]
+pub struct Critic {
+    /// What its manifest says.
+    pub definition: CritiqueDefinition,
+    /// The tokens that end a critique.
+    pub ends: Arc<[u32]>,
+    /// What writes.
+    pub generator: Generator,
+}
+
+/// Tells graphs apart in caches.
+///
+/// Invariant: no two graphs of a process share one, so that a model which is loaded again never gets its predecessor's
+/// scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GraphId(u64);
+
+impl GraphId {
+    /// One that no other graph has.
+    #[must_use]
+    pub fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// What an aggregation gets from `graphs` graphs with one head.
 pub(crate) fn members_shape(head: &HeadShape, graphs: usize, candidates: usize) -> MembersShape {
     MembersShape {
@@ -117,10 +148,9 @@ pub(crate) fn members_shape(head: &HeadShape, graphs: usize, candidates: usize) 
 }
 
 impl GraphModel {
-    /// Tells graph models apart in caches.
-    pub(super) fn id(&self) -> u64 {
-        // A manifest names at least one graph file.
-        self.units.first().map_or(u64::MAX, |unit| unit.id)
+    /// Tells graph models apart in caches; `None` for one without graphs, which no manifest makes.
+    pub(crate) fn id(&self) -> Option<GraphId> {
+        self.units.first().map(|unit| unit.id)
     }
 }
 

@@ -5,11 +5,10 @@ use std::{num::NonZeroUsize, path::Path, sync::Arc, thread};
 use karat_rules::{domain::TokenizedInput, head::DecoderOutput};
 use karat_runtime::ort::Graph;
 
-use super::LoadError;
 use crate::{
-    engine::Critic,
     generate::{Event, GenerationLimits, Generator, Order, Sampling},
     manifest::{CritiqueDefinition, GraphDefinition},
+    repository::{Critic, LoadError},
     telemetry::ModelMetrics,
     text::TextPipeline,
     workers::Roster,

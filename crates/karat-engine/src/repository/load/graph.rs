@@ -13,14 +13,14 @@ use karat_runtime::{
 };
 
 use super::{
-    LoadError, LoadOptions, critic,
+    LoadOptions, critic,
     decoder::Decoder,
     digest::Digest,
     sessions::{Plan, Running},
 };
 use crate::{
-    engine::{Engine, GraphModel, GraphUnit, Model, ModelBody, WrittenRules},
     manifest::{self, GraphDefinition, Manifest},
+    repository::{GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, WrittenRules},
     schedule::{Job, QueueLimits, Scheduler},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextError, TextOptions, TextPipeline},
@@ -28,7 +28,7 @@ use crate::{
 
 /// What is needed to load one model.
 pub(super) struct Loader<'a> {
-    pub(super) engine: &'a Engine,
+    pub(super) repository: &'a Repository,
     pub(super) library: &'a Library,
     pub(super) metrics: &'a EngineMetrics,
     pub(super) options: &'a LoadOptions,
@@ -84,7 +84,7 @@ impl Loader<'_> {
             // Of several graphs, the first one writes.
             if let (None, Some(critique)) = (&critic, &definition.critique) {
                 let (definition, pipeline, metrics, probe) = (&definition, &pipeline, &metrics, probes.first());
-                let roster = &self.engine.roster;
+                let roster = &self.repository.roster;
                 let parts = critic::Parts { definition, critique, pipeline, graph: &graph, metrics, probe, roster };
                 critic = Some(critic::start(&parts)?);
             }
@@ -192,9 +192,9 @@ impl Loader<'_> {
         let scheduler = Scheduler::start(executors, policy, limits, parts.metrics.clone())
             .map_err(|source| LoadError::Workers { path: parts.definition.manifest.clone(), source })?;
         // From here on, so that warming up ends with the server too.
-        scheduler.enlist(&self.engine.roster);
+        scheduler.enlist(&self.repository.roster);
         Ok(GraphUnit {
-            id: self.engine.cache.new_graph(),
+            id: GraphId::unique(),
             signature: graph.signature().clone(),
             provider: graph.provider(),
             skipped: graph.skipped().to_vec(),
