@@ -27,7 +27,7 @@ use std::{
 
 use clap::Parser;
 use karat_engine::schedule::{
-    Job, Limits, Scheduler,
+    Job, QueueLimits, Scheduler,
     calibrate::{Calibrated, Conditions, Hardware, calibrate},
 };
 use karat_engine::telemetry::EngineMetrics;
@@ -110,7 +110,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let Calibrated { calibration, executors, .. } =
         calibrate(&conditions, &mut |threads| graph.executor(&binding, threads))?;
     println!("calibrated in {:.1} s, sessions included: {calibration:?}", started.elapsed().as_secs_f64());
-    let limits = Limits { tokens_per_second: calibration.tokens_per_second, ..Limits::default() };
+    let limits = QueueLimits { tokens_per_second: calibration.tokens_per_second, ..QueueLimits::default() };
     let metrics = EngineMetrics::register(&prometheus::Registry::new())?.model(&"measured".parse()?);
     let scheduler = Arc::new(Scheduler::start(executors, calibration.policy(), limits, metrics)?);
     println!("resident: {} MiB", resident()? >> 20);

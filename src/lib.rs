@@ -30,8 +30,10 @@
 //! | | `catalogue` | every rule as data and as a page |
 //! | [`karat_runtime`] | | what a graph computes: executors, ONNX Runtime, devices, shared prefixes |
 //! | [`karat_engine`] | `text` | from samples to tokens |
+//! | | `workers` | what owns threads: how they drain and stop |
 //! | | `manifest`, `schedule`, `generate` | `model.toml`, checked against the graph; what runs next; writing text |
-//! | | `engine` | the one call: a request to a report; the model repository and the cache |
+//! | | `repository` | a model's life: loading, versions, statuses, the end of its threads |
+//! | | `engine` | a request's life: the one call, from a request to a report; the cache |
 //! | `karat` | [`api`], [`server`] | HTTP: dialects as thin adapters; listening and draining |
 //! | | [`settings`], [`cli`] | flags and environment variables; commands |
 //!

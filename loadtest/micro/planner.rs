@@ -10,7 +10,7 @@ use std::{
 };
 
 use divan::{Bencher, counter::ItemsCount};
-use karat_engine::schedule::{Planner, Policy, Priority, Waiting};
+use karat_engine::schedule::{Planner, Policy, Priority, WaitingJob};
 
 const QUEUED: [usize; 3] = [64, 1_000, 10_000];
 const WORKERS: usize = 2;
@@ -20,8 +20,8 @@ fn main() {
 }
 
 /// Lengths without a pattern, from 20 to 511 tokens.
-fn jobs(count: usize) -> impl Iterator<Item = Waiting<usize>> {
-    (0..count).map(|number| Waiting {
+fn jobs(count: usize) -> impl Iterator<Item = WaitingJob<usize>> {
+    (0..count).map(|number| WaitingJob {
         tokens: 20 + (number * 2_654_435_761) % 492,
         priority: Priority::Normal,
         deadline: None,

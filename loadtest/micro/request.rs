@@ -16,8 +16,9 @@ use http_body_util::BodyExt;
 use karat::api::{self, ApiLimits, AppState};
 use karat::telemetry::Metrics;
 use karat_engine::{
-    engine::{Engine, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, ScoreRequest, WrittenRules},
-    schedule::{Executors, Limits, Policy, Scheduler},
+    engine::{Engine, ScoreRequest},
+    repository::{GraphId, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
+    schedule::{Executors, Policy, QueueLimits, Scheduler},
     text::{TextConfig, TextPipeline},
 };
 use karat_rules::{
@@ -49,7 +50,7 @@ impl Served {
     fn new() -> Self {
         let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
         let engine = Arc::new(Engine::new(64 << 20));
-        engine.set_status(name(), ModelStatus::Ready(Arc::new(model(&metrics))));
+        engine.repository().set_status(name(), ModelStatus::Ready(Arc::new(model(&metrics))));
         let state = AppState {
             engine: Arc::clone(&engine),
             metrics,
@@ -91,14 +92,14 @@ fn pipeline() -> TextPipeline {
 fn model(metrics: &Metrics) -> Model {
     let metrics = metrics.engine().model(&name());
     let executors = Executors { crowd: vec![FakeControl::new().executor()], lone: None };
-    let scheduler = Scheduler::start(executors, Policy::default(), Limits::default(), metrics.clone()).unwrap();
+    let scheduler = Scheduler::start(executors, Policy::default(), QueueLimits::default(), metrics.clone()).unwrap();
     let logits = TensorSpec {
         name: "logits".to_owned(),
         element: ElementType::Float32,
         shape: vec![Dimension::Dynamic("batch".to_owned()), Dimension::Fixed(1)],
     };
     let unit = GraphUnit {
-        id: 0,
+        id: GraphId::unique(),
         signature: GraphSignature { inputs: Vec::new(), outputs: vec![logits] },
         provider: ProviderKind::Cpu,
         skipped: Vec::new(),

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, thread};
 
-use karat_engine::engine::{Engine, LoadError, LoadOptions, ModelStatus, load_repository};
+use karat_engine::{
+    engine::Engine,
+    repository::{LoadError, LoadOptions, ModelStatus},
+};
 use karat_runtime::ort::Library;
 use prometheus::Registry;
 use tokio::{net::TcpListener, sync::oneshot};
@@ -75,9 +78,9 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
         }
     };
     if server::run(listener, api::router(state), stop, settings.patience()).await? == Drained::Overdue {
-        engine.stop();
+        engine.repository().stop();
     }
-    tokio::task::spawn_blocking(move || engine.shutdown()).await?;
+    tokio::task::spawn_blocking(move || engine.repository().drain()).await?;
     fatal_error.try_recv().map_or(Ok(()), |reason| Err(reason.into()))
 }
 
@@ -91,11 +94,11 @@ fn load(
     let (done, loaded) = oneshot::channel();
     thread::Builder::new().name("karat-load".to_owned()).spawn(move || {
         // The receiver is gone when the server was stopped while models loaded.
-        let _ = done.send(load_repository(&engine, &library, metrics.engine(), &options));
+        let _ = done.send(engine.repository().load(&library, metrics.engine(), &options));
     })?;
     Ok(loaded)
 }
 
 fn any_failed(engine: &Engine) -> bool {
-    engine.models().values().any(|status| matches!(status, ModelStatus::Failed(_)))
+    engine.repository().models().values().any(|status| matches!(status, ModelStatus::Failed(_)))
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::Request;
 use http_body_util::BodyExt;
-use karat_engine::schedule::Limits;
+use karat_engine::schedule::QueueLimits;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
@@ -87,14 +87,14 @@ async fn a_call_of_grpc_that_does_not_come_whole_in_time_is_refused() {
 async fn hurried() -> FakeModel {
     let mut unserved = Unserved::new();
     unserved.limits.receive = Duration::from_millis(50);
-    FakeModel::serve_with(Limits::default(), unserved).await
+    FakeModel::serve_with(QueueLimits::default(), unserved).await
 }
 
 /// A model behind a gate, and a server with room for 4 KiB of bodies.
 async fn small() -> FakeModel {
     let mut unserved = Unserved::new();
     unserved.limits.buffered_bytes = 4 << 10;
-    FakeModel::serve_with(Limits::default(), unserved).await
+    FakeModel::serve_with(QueueLimits::default(), unserved).await
 }
 
 fn body(text: &str) -> Value {

@@ -15,7 +15,10 @@ const LAYERS: [(&str, &[&[&str]]); 3] = [
         "crates/karat-rules/src",
         &[&["domain", "numeric"], &["aggregate", "transform", "head", "select", "metrics"], &["catalogue"]],
     ),
-    ("crates/karat-engine/src", &[&["text"], &["manifest", "schedule", "generate"], &["engine"]]),
+    (
+        "crates/karat-engine/src",
+        &[&["text", "workers"], &["manifest", "schedule", "generate"], &["repository"], &["engine"]],
+    ),
     ("src", &[&["api", "server"], &["settings"], &["cli"]]),
 ];
 

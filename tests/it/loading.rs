@@ -1,6 +1,6 @@
 //! A broken model is listed as failed, with a reason that says what to write instead, and the others serve.
 
-use karat_engine::engine::{LoadError, ModelStatus};
+use karat_engine::repository::{LoadError, ModelStatus};
 use serde_json::json;
 
 use crate::support::{Child, RAW, Repository, Server, Unserved, graph_manifest, karat};
@@ -207,7 +207,7 @@ async fn a_server_is_ready_when_all_its_models_are() {
     assert_eq!(ready().await, (503, "loading".to_owned()), "no model was found yet");
 
     for name in ["sum", "slow"] {
-        engine.set_status(name.parse().unwrap(), ModelStatus::Loading);
+        engine.repository().set_status(name.parse().unwrap(), ModelStatus::Loading);
     }
     assert_eq!(ready().await, (503, "loading".to_owned()));
     let early = server.post(&json!({"model": "sum", "inputs": [{"text": "10"}]})).await;
@@ -218,9 +218,9 @@ async fn a_server_is_ready_when_all_its_models_are() {
     loaded.load(&repository).await.unwrap();
     assert_eq!(ready().await, (503, "loading".to_owned()), "the other model still loads");
     assert_eq!(server.rewards("sum", &["10"]).await.len(), 1, "a model serves as soon as it is ready");
-    engine.set_status("slow".parse().unwrap(), ModelStatus::Failed("broken".to_owned()));
+    engine.repository().set_status("slow".parse().unwrap(), ModelStatus::Failed("broken".to_owned()));
     assert_eq!(ready().await, (200, "ready".to_owned()));
-    engine.set_status("sum".parse().unwrap(), ModelStatus::Failed("broken".to_owned()));
+    engine.repository().set_status("sum".parse().unwrap(), ModelStatus::Failed("broken".to_owned()));
     assert_eq!(ready().await, (503, "failed".to_owned()));
 }
 
@@ -230,7 +230,7 @@ async fn a_model_whose_engines_are_built_holds_nobody_up() {
     let unserved = Unserved::new();
     let engine = std::sync::Arc::clone(&unserved.engine);
     unserved.load(&repository).await.unwrap();
-    engine.set_status("slow".parse().unwrap(), ModelStatus::Building(std::time::Instant::now()));
+    engine.repository().set_status("slow".parse().unwrap(), ModelStatus::Building(std::time::Instant::now()));
     let server = unserved.serve().await;
     let ready = server.get("/health/ready").await;
     assert_eq!((ready.status, &ready.body["models"]["slow"]), (200, &json!("building")));
@@ -241,7 +241,7 @@ async fn a_model_whose_engines_are_built_holds_nobody_up() {
     early.assert_problem(503, "model-unavailable", "building the engines");
     assert!(early.header("retry-after").parse::<u32>().unwrap() >= 1);
 
-    engine.set_status("sum".parse().unwrap(), ModelStatus::Failed("broken".to_owned()));
+    engine.repository().set_status("sum".parse().unwrap(), ModelStatus::Failed("broken".to_owned()));
     let ready = server.get("/health/ready").await;
     assert_eq!((ready.status, &ready.body["status"]), (503, &json!("loading")), "nothing serves yet");
 }

@@ -20,5 +20,6 @@ mod process;
 mod quantised;
 mod scheduling;
 mod scoring;
+mod stopping;
 mod support;
 mod toolkit;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use karat_engine::schedule::Limits;
+use karat_engine::schedule::QueueLimits;
 use reqwest::Client;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ struct Busy {
 impl Busy {
     /// Holds a pass for the text `10`; `queued_tokens` may wait behind it.
     async fn new(queued_tokens: usize) -> Self {
-        let model = FakeModel::serve(Limits { queued_tokens, ..Limits::default() }).await;
+        let model = FakeModel::serve(QueueLimits { queued_tokens, ..QueueLimits::default() }).await;
         model.control.close();
         let model = Arc::new(model);
         let blocker = tokio::spawn(send(&model, &["10"], None));
@@ -31,7 +31,7 @@ impl Busy {
     async fn finish(self) -> Vec<Vec<u32>> {
         self.model.control.open();
         assert_eq!(self.blocker.await.unwrap().status, 200);
-        self.model.server.engine.shutdown();
+        self.model.server.engine.repository().drain();
         self.model.passed()
     }
 }

@@ -4,6 +4,8 @@
 pub mod engine;
 pub mod generate;
 pub mod manifest;
+pub mod repository;
 pub mod schedule;
 pub mod telemetry;
 pub mod text;
+mod workers;

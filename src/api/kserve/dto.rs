@@ -1,6 +1,6 @@
 //! The JSON of KServe's V2 protocol.
 
-use karat_engine::engine::Model;
+use karat_engine::repository::Model;
 use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -23,7 +23,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::StatusCode;
-use karat_engine::engine::Model;
+use karat_engine::repository::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -181,7 +181,7 @@ async fn live() -> StatusCode {
 }
 
 async fn ready(State(state): State<AppState>) -> StatusCode {
-    if state.engine.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if state.engine.repository().is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 async fn model_ready<A: Address>(

@@ -5,7 +5,7 @@ use axum::{
     Json,
     extract::{Path, State},
 };
-use karat_engine::engine::ModelStatus;
+use karat_engine::repository::ModelStatus;
 use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ pub(super) struct IndexEntry {
 
 /// The models, or those of them that are ready.
 pub(super) fn entries(state: &AppState, only_ready: bool) -> Vec<IndexEntry> {
-    let models = state.engine.models().into_iter();
+    let models = state.engine.repository().models().into_iter();
     models
         .filter(|(_, status)| !only_ready || matches!(status, ModelStatus::Ready(_)))
         .map(|(name, status)| {

@@ -8,7 +8,7 @@ use aide::{
 };
 use axum::{Json, extract::State, response::IntoResponse};
 use http::{StatusCode, header};
-use karat_engine::engine::ModelStatus;
+use karat_engine::repository::ModelStatus;
 use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -63,9 +63,9 @@ fn describe_ready(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 }
 
 async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
-    let ready = state.engine.is_ready();
+    let ready = state.engine.repository().is_ready();
     let models: BTreeMap<_, _> =
-        state.engine.models().iter().map(|(name, status)| (name.clone(), status_word(status))).collect();
+        state.engine.repository().models().iter().map(|(name, status)| (name.clone(), status_word(status))).collect();
     let status = match (ready, models.values().any(|word| matches!(*word, "loading" | "building"))) {
         (true, _) => "ready",
         (false, false) if !models.is_empty() => "failed",

@@ -9,7 +9,7 @@ use axum::{
     extract::{Path, State},
 };
 use karat_engine::{
-    engine::{GraphUnit, Model, ModelBody, ModelStatus},
+    repository::{GraphUnit, Model, ModelBody, ModelStatus},
     schedule::calibrate::Calibration,
 };
 use karat_rules::domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice};
@@ -103,7 +103,7 @@ fn describe_list(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 }
 
 async fn list(State(state): State<AppState>) -> Json<ModelList> {
-    let models = state.engine.models();
+    let models = state.engine.repository().models();
     Json(ModelList { object: "list", data: models.into_iter().map(|(name, status)| card(name, &status)).collect() })
 }
 
@@ -123,7 +123,7 @@ async fn show(
     Path(ModelPath { name }): Path<ModelPath>,
 ) -> Result<Json<ModelCard>, Problem> {
     let found = name.parse::<ModelName>().ok().and_then(|name| {
-        let status = state.engine.models().remove(&name)?;
+        let status = state.engine.repository().models().remove(&name)?;
         Some(card(name, &status))
     });
     found.map(Json).ok_or_else(|| unknown_model(&name))

@@ -1,7 +1,8 @@
 //! Requests and responses of Text Embeddings Inference.
 
 use karat_engine::{
-    engine::{Model, SampleReport, ScoreReport},
+    engine::{SampleReport, ScoreReport},
+    repository::Model,
     text::{TextOptions, Truncation},
 };
 use karat_rules::domain::{ModelName, ModelVersion, Sample};

@@ -11,7 +11,7 @@ use aide::{
 };
 use axum::extract::{FromRequestParts, RawPathParams, State};
 use http::{StatusCode, request::Parts};
-use karat_engine::engine::{Model, ScoreReport};
+use karat_engine::{engine::ScoreReport, repository::Model};
 use karat_runtime::ProviderKind;
 
 use super::{
@@ -109,7 +109,7 @@ fn timed<T>(state: &AppState, report: &ScoreReport, body: T) -> Reply<T> {
 
 fn device(model: &Model) -> &'static str {
     let on_cpu =
-        |leaf: &karat_engine::engine::GraphModel| leaf.units.iter().all(|unit| unit.provider == ProviderKind::Cpu);
+        |leaf: &karat_engine::repository::GraphModel| leaf.units.iter().all(|unit| unit.provider == ProviderKind::Cpu);
     if model.leaves().iter().all(|leaf| on_cpu(leaf)) { "cpu" } else { "gpu" }
 }
 
@@ -124,10 +124,12 @@ async fn info(target: Target) -> Result<Reply<Info>, Failure<Tei>> {
             let detail = format!("there is no model {name:?}; GET /v1/models lists them");
             Problem::new(ProblemType::UnknownModel, detail)
         })?,
-        None => state.dialects.default_model.clone().or_else(|| state.engine.only_model()).ok_or_else(|| {
-            let detail = "the server has several models; ask for /m/{model}/info, or start it with --default-model";
-            Problem::new(ProblemType::InvalidRequest, detail)
-        })?,
+        None => state.dialects.default_model.clone().or_else(|| state.engine.repository().only_model()).ok_or_else(
+            || {
+                let detail = "the server has several models; ask for /m/{model}/info, or start it with --default-model";
+                Problem::new(ProblemType::InvalidRequest, detail)
+            },
+        )?,
     };
     let model = state.engine.model(&name)?;
     Ok(Reply::unscored(Info::new(&model, device(&model), state.limits)))
@@ -163,5 +165,5 @@ fn describe_health(operation: TransformOperation<'_>) -> TransformOperation<'_> 
 }
 
 async fn health(State(state): State<AppState>) -> StatusCode {
-    if state.engine.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if state.engine.repository().is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }

@@ -4,7 +4,8 @@ use std::{path::Path, time::Duration};
 
 use karat_engine::telemetry::EngineMetrics;
 use karat_engine::{
-    engine::{Engine, LoadOptions, ModelStatus, SampleReport, ScoreRequest, load_repository},
+    engine::{Engine, SampleReport, ScoreRequest},
+    repository::{LoadOptions, ModelStatus},
     schedule::Admission,
 };
 use karat_runtime::ort::Library;
@@ -36,8 +37,8 @@ impl Local {
             calibration: CALIBRATION,
             prefix_cache_bytes: PREFIX_CACHE_BYTES,
         };
-        load_repository(&engine, &library, &metrics, &options)?;
-        if let Some(ModelStatus::Failed(reason)) = engine.models().get(&overrides.model) {
+        engine.repository().load(&library, &metrics, &options)?;
+        if let Some(ModelStatus::Failed(reason)) = engine.repository().models().get(&overrides.model) {
             return Err(reason.clone().into());
         }
         engine.model(&overrides.model)?;
@@ -65,7 +66,7 @@ impl Local {
     }
 
     pub(super) fn close(self) {
-        self.engine.shutdown();
+        self.engine.repository().drain();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which dialect answers, with which model and by which rules; and what happens when something is refused.
 
 use karat::api::DialectSettings;
-use karat_engine::schedule::Limits;
+use karat_engine::schedule::QueueLimits;
 use serde_json::{Value, json};
 
 use super::{answer, assert_near, post, repository, serve, server};
@@ -129,7 +129,7 @@ async fn too_many_inputs_and_failing_models_are_told_in_the_dialects_shape() {
 
 /// One request runs, one waits and fills the queue, and a third is sent to `path`.
 async fn third(shedding: &[&str], path: &'static str, body: Value) -> Option<u16> {
-    let limits = Limits { queued_tokens: 1, wait: None, tokens_per_second: None };
+    let limits = QueueLimits { queued_tokens: 1, wait: None, tokens_per_second: None };
     let shedding = shedding.iter().map(|name| (*name).to_owned()).collect();
     let settings = DialectSettings { default_model: None, shedding };
     let fake = FakeModel::serve_with(limits, Unserved { dialects: settings, ..Unserved::new() }).await;
@@ -164,7 +164,7 @@ async fn a_trainer_waits_while_too_much_waits_unless_its_dialect_sheds() {
     assert_eq!(third(&["vllm"], "/get_reward", query).await, None);
     assert_eq!(third(&["tei"], "/tei/predict", json!({"inputs": "12"})).await, Some(429));
     let own = json!({"model": "fake", "inputs": [{"text": "12"}]});
-    let limits = Limits { queued_tokens: 1, wait: None, tokens_per_second: None };
+    let limits = QueueLimits { queued_tokens: 1, wait: None, tokens_per_second: None };
     let fake = FakeModel::serve(limits).await;
     assert_eq!(fake.server.post(&own).await.status, 200, "an empty queue takes what is larger than it");
 }

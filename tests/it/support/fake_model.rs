@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use karat_engine::{
-    engine::{GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
-    schedule::{Executors, Limits, Policy, Scheduler},
+    repository::{Critic, GraphId, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
+    schedule::{Executors, Policy, QueueLimits, Scheduler},
+    telemetry::ModelMetrics,
     text::TextPipeline,
 };
 use karat_rules::{
@@ -25,18 +26,33 @@ pub(crate) struct FakeModel {
 }
 
 impl FakeModel {
-    pub(crate) async fn serve(limits: Limits) -> Self {
+    pub(crate) async fn serve(limits: QueueLimits) -> Self {
         Self::serve_with(limits, Unserved::new()).await
     }
 
     /// Serves it with other settings than the usual ones.
-    pub(crate) async fn serve_with(limits: Limits, unserved: Unserved) -> Self {
+    pub(crate) async fn serve_with(limits: QueueLimits, unserved: Unserved) -> Self {
+        Self::serve_of(limits, unserved, RAW, |_| None).await
+    }
+
+    /// Serves it as a model that also writes, by what `critic` makes of its metrics.
+    pub(crate) async fn serve_writing(unserved: Unserved, critic: impl FnOnce(&ModelMetrics) -> Critic) -> Self {
+        let text = RAW.replace("\"raw\"", "{ jinja = \"{% for m in messages %}{{ m['content'] }} {% endfor %}\" }");
+        Self::serve_of(QueueLimits::default(), unserved, &text, |metrics| Some(critic(metrics))).await
+    }
+
+    async fn serve_of(
+        limits: QueueLimits,
+        unserved: Unserved,
+        text: &str,
+        critic: impl FnOnce(&ModelMetrics) -> Option<Critic>,
+    ) -> Self {
         let control = FakeControl::new();
         let name: ModelName = "fake".parse().unwrap();
         let metrics = unserved.metrics.engine().model(&name);
         let executors = Executors { crowd: vec![control.executor()], lone: None };
         let unit = GraphUnit {
-            id: 0,
+            id: GraphId::unique(),
             signature: GraphSignature { inputs: Vec::new(), outputs: vec![logits()] },
             provider: ProviderKind::Cpu,
             skipped: Vec::new(),
@@ -47,11 +63,11 @@ impl FakeModel {
         };
         let graph = Arc::new(GraphModel {
             name: name.clone(),
+            critic: critic(&metrics),
             metrics,
-            pipeline: Arc::new(pipeline()),
+            pipeline: Arc::new(pipeline(text)),
             head: head::CATALOGUE.build(&Choice::named("scalar")).unwrap(),
             units: vec![unit],
-            critic: None,
         });
         let model = Model {
             name: name.clone(),
@@ -63,7 +79,7 @@ impl FakeModel {
             written: WrittenRules { aggregate: Choice::named("mean"), transforms: Vec::new() },
             body: ModelBody::Graph(Arc::clone(&graph)),
         };
-        unserved.engine.set_status(name, ModelStatus::Ready(Arc::new(model)));
+        unserved.engine.repository().set_status(name, ModelStatus::Ready(Arc::new(model)));
         Self { server: unserved.serve().await, control, graph }
     }
 
@@ -89,13 +105,13 @@ fn logits() -> TensorSpec {
     TensorSpec { name: "logits".to_owned(), element: ElementType::Float32, shape }
 }
 
-fn pipeline() -> TextPipeline {
+fn pipeline(text: &str) -> TextPipeline {
     #[derive(serde::Deserialize)]
     struct Manifest {
         text: karat_engine::text::TextConfig,
     }
     let repository = Repository::empty();
     repository.add("fake", "", &[]);
-    let manifest: Manifest = toml::from_str(RAW).unwrap();
+    let manifest: Manifest = toml::from_str(text).unwrap();
     TextPipeline::load(&repository.path().join("fake"), &manifest.text).unwrap()
 }

@@ -2,6 +2,7 @@
 
 mod child;
 mod fake_model;
+mod held_decoder;
 mod raw;
 mod repository;
 mod server;
@@ -13,6 +14,7 @@ use std::{
 
 pub(crate) use child::{Child, karat};
 pub(crate) use fake_model::FakeModel;
+pub(crate) use held_decoder::HeldDecoder;
 pub(crate) use raw::RawConnection;
 pub(crate) use repository::{RAW, Repository, graph_manifest};
 pub(crate) use server::{Reply, Server, Unserved, client, library};

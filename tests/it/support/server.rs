@@ -9,7 +9,10 @@ use karat::{
     api::{self, ApiLimits, AppState, DialectSettings},
     server::Patience,
 };
-use karat_engine::engine::{Engine, LoadError, LoadOptions, load_repository};
+use karat_engine::{
+    engine::Engine,
+    repository::{LoadError, LoadOptions},
+};
 use karat_runtime::ort::Library;
 use prometheus::Registry;
 use serde_json::Value;
@@ -56,7 +59,7 @@ impl Unserved {
             calibration: Duration::ZERO,
             prefix_cache_bytes: 1 << 20,
         };
-        tokio::task::spawn_blocking(move || load_repository(&engine, &library(), metrics.engine(), &options))
+        tokio::task::spawn_blocking(move || engine.repository().load(&library(), metrics.engine(), &options))
             .await
             .unwrap()
     }

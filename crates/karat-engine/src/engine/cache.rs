@@ -7,10 +7,7 @@
 use std::{
     collections::HashMap,
     mem::size_of,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -23,13 +20,16 @@ use karat_rules::{
     head::{HeadError, HeadOutput},
 };
 
-use super::{GraphModel, GraphUnit, ScoreError, request::Limits};
-use crate::schedule::{Job, JobError, Ticket};
+use super::{ScoreError, request::Limits};
+use crate::{
+    repository::{GraphId, GraphModel, GraphUnit},
+    schedule::{Job, JobError, Ticket},
+};
 
 /// What a score is kept under.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    graph: u64,
+    graph: GraphId,
     input: Arc<TokenizedInput>,
 }
 
@@ -90,7 +90,6 @@ impl Pending {
 pub(super) struct ScoreCache {
     known: moka::sync::Cache<Key, Arc<HeadOutput>>,
     flying: Arc<Mutex<Flights>>,
-    graphs: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -112,18 +111,13 @@ impl ScoreCache {
             u32::try_from(key.input.bytes() + size_of::<Key>() + output.bytes()).unwrap_or(u32::MAX)
         };
         let known = moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).build();
-        Self { known, flying: Arc::default(), graphs: Arc::default() }
+        Self { known, flying: Arc::default() }
     }
 
     /// The memory that known scores take.
     pub(super) fn bytes(&self) -> u64 {
         self.known.run_pending_tasks();
         self.known.weighted_size()
-    }
-
-    /// A number for a graph that no other graph of this cache has: a reloaded model never gets the old one's scores.
-    pub(super) fn new_graph(&self) -> u64 {
-        self.graphs.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Finds or starts the scores of `inputs` by one graph; what must be computed is admitted together or not at all.

@@ -11,26 +11,15 @@ use std::{collections::VecDeque, future::poll_fn, num::NonZeroUsize, sync::Arc, 
 
 use karat_rules::domain::{Conversation, Message, ModelName, Role, Sample, TokenizedInput, dialogue_text};
 
-use super::{Engine, GraphModel, Model, ModelBody, ScoreError};
+use super::{Engine, ScoreError};
 use crate::{
-    generate::{Event, Finish, GenerateError, Generator, Order, Sampling, Stream},
-    manifest::CritiqueDefinition,
+    generate::{Event, Finish, GenerateError, Order, Sampling, Stream},
+    repository::{Critic, GraphModel, Model, ModelBody},
     text::{Detokenizer, StopMatcher, StopStrings, TextError, TextOptions, TooLong, Truncation},
 };
 
 /// Prompts that are shorter than this are tokenised at once; longer ones leave the async thread alone.
 const INLINE_BYTES: usize = 4 * 1024;
-
-/// What lets a model write critiques.
-#[derive(Debug)]
-pub struct Critic {
-    /// What its manifest says.
-    pub definition: CritiqueDefinition,
-    /// The tokens that end a critique.
-    pub ends: Arc<[u32]>,
-    /// What writes.
-    pub generator: Generator,
-}
 
 /// A response to criticise.
 #[derive(Debug)]

@@ -11,8 +11,9 @@ use karat_rules::{
 use karat_runtime::RuntimeError;
 
 use crate::{
-    generate::{self, GenerateError},
-    schedule::Refusal,
+    generate::{GenerateError, GenerationRefusal},
+    repository::NoModel,
+    schedule::QueueRefusal,
     text::TextError,
 };
 
@@ -43,34 +44,9 @@ pub enum ScoreError {
     /// The request holds nothing.
     #[error("the request has no samples; send at least one")]
     NoSamples,
-    /// No model has that name.
-    #[error("there is no model {name:?}; the models are: {known}")]
-    UnknownModel {
-        /// What was asked for.
-        name: String,
-        /// The names of the repository.
-        known: String,
-    },
-    /// The model is not ready yet.
-    #[error("the model {model} is still loading; try again when GET /health/ready answers 200")]
-    Loading {
-        /// The model.
-        model: ModelName,
-    },
-    /// The model's engines are being built.
-    #[error(
-        "TensorRT is building the engines of the model {model}, which takes minutes; GET /v1/models/{model} tells when it is ready"
-    )]
-    Building {
-        /// The model.
-        model: ModelName,
-    },
-    /// The model could not be loaded.
-    #[error("the model {model} could not be loaded; GET /v1/models/{model} tells why")]
-    NotLoaded {
-        /// The model.
-        model: ModelName,
-    },
+    /// The name stands for no model that takes requests.
+    #[error(transparent)]
+    NoModel(#[from] NoModel),
     /// An aggregation is unknown or its parameters are wrong.
     #[error(transparent)]
     Aggregation(#[from] ChoiceError),
@@ -112,7 +88,7 @@ pub enum ScoreError {
     TokensForSeveral,
     /// Too much is queued.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] QueueRefusal),
     /// The deadline passed first.
     #[error("the request's timeout passed before it was scored; allow more time, or send fewer samples at once")]
     Expired,
@@ -181,7 +157,7 @@ pub enum ScoreError {
     },
     /// Texts can't be written now, or not so many or so long.
     #[error(transparent)]
-    NotWritten(#[from] generate::Refusal),
+    NotWritten(#[from] GenerationRefusal),
     /// A text broke off.
     #[error("the model {model} broke off: {source}")]
     Generate {
@@ -223,23 +199,21 @@ impl ScoreError {
             | Self::WritesNothing { .. }
             | Self::Sample { .. } => ErrorKind::Invalid,
             Self::NotWritten(refusal) => match refusal {
-                generate::Refusal::TooLarge { .. } | generate::Refusal::TooMany { .. } | generate::Refusal::Empty => {
+                GenerationRefusal::TooLarge { .. } | GenerationRefusal::TooMany { .. } | GenerationRefusal::Empty => {
                     ErrorKind::Invalid
                 }
-                generate::Refusal::Full(_) => ErrorKind::Overloaded,
-                generate::Refusal::Stopped => ErrorKind::Unavailable,
+                GenerationRefusal::Full(_) => ErrorKind::Overloaded,
+                GenerationRefusal::Stopped => ErrorKind::Unavailable,
             },
             Self::Generate { source, .. } => match source {
                 GenerateError::Stopped => ErrorKind::Unavailable,
                 GenerateError::Panicked => ErrorKind::Internal,
                 GenerateError::Runtime(_) | GenerateError::NotFinite => ErrorKind::Runtime,
             },
-            Self::UnknownModel { .. } => ErrorKind::NotFound,
-            Self::Loading { .. }
-            | Self::Building { .. }
-            | Self::NotLoaded { .. }
+            Self::NoModel(NoModel::Unknown { .. }) => ErrorKind::NotFound,
+            Self::NoModel(NoModel::Loading { .. } | NoModel::Building { .. } | NoModel::Failed { .. })
             | Self::Stopped
-            | Self::Refused(Refusal::Stopped) => ErrorKind::Unavailable,
+            | Self::Refused(QueueRefusal::Stopped) => ErrorKind::Unavailable,
             Self::Refused(_) => ErrorKind::Overloaded,
             Self::Expired => ErrorKind::Deadline,
             Self::Runtime { .. } | Self::Head { .. } | Self::Statistic { .. } => ErrorKind::Runtime,
@@ -263,8 +237,10 @@ impl ScoreError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after(),
-            Self::Loading { .. } | Self::NotWritten(generate::Refusal::Full(_)) => Some(Duration::from_secs(1)),
-            Self::Building { .. } => Some(Duration::from_secs(30)),
+            Self::NoModel(NoModel::Loading { .. }) | Self::NotWritten(GenerationRefusal::Full(_)) => {
+                Some(Duration::from_secs(1))
+            }
+            Self::NoModel(NoModel::Building { .. }) => Some(Duration::from_secs(30)),
             _ => None,
         }
     }

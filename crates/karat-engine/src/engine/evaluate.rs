@@ -10,12 +10,12 @@ use karat_rules::{
 };
 
 use super::{
-    CompositeMember, Detail, EnsembleReport, GraphModel, Model, ModelBody, SampleReport, ScoreError, ScoreReport,
-    StepRewards, Timings, Usage,
+    Detail, EnsembleReport, SampleReport, ScoreError, ScoreReport, StepRewards, Timings, Usage,
     cache::{Pending, Scored},
     request::Overrides,
     tokenize::Inputs,
 };
+use crate::repository::{CompositeMember, GraphModel, Model, ModelBody};
 
 /// What a request wants done otherwise than the model's manifest says, checked against the model.
 #[derive(Debug)]

@@ -12,22 +12,14 @@ mod critique;
 mod embed;
 mod error;
 mod evaluate;
-mod load;
-mod model;
 mod report;
 mod request;
 mod tokenize;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
-pub use critique::{Critic, Critique, CritiqueEvent, CritiqueRequest, Critiques, Ending};
+pub use critique::{Critique, CritiqueEvent, CritiqueRequest, Critiques, Ending};
 pub use error::{ErrorKind, ScoreError};
-pub use load::{LoadError, LoadOptions, load_repository};
-pub use model::{CompositeMember, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};
 pub use report::{Detail, Embeddings, EnsembleReport, SampleReport, ScoreReport, StepRewards, Timings, Usage};
 pub use request::ScoreRequest;
 
@@ -37,35 +29,23 @@ use karat_rules::domain::ModelName;
 use request::Limits;
 use tokenize::{Inputs, TokenCache};
 
-/// How far a model of the repository has come.
-#[derive(Debug, Clone)]
-pub enum ModelStatus {
-    /// It is being loaded and warmed up.
-    Loading,
-    /// TensorRT builds its engines since then, which takes minutes and happens once. It doesn't keep the server from
-    /// being ready.
-    Building(Instant),
-    /// It takes requests.
-    Ready(Arc<Model>),
-    /// It could not be loaded, for this reason.
-    Failed(String),
-}
+use crate::repository::{GraphModel, Model, Repository};
 
 /// Scores samples with the models of one repository.
 #[derive(Debug)]
 pub struct Engine {
-    models: RwLock<BTreeMap<ModelName, ModelStatus>>,
+    repository: Repository,
     cache: ScoreCache,
     tokens: TokenCache,
 }
 
 impl Engine {
-    /// An engine without models, which keeps scores and tokens in at most `cache_bytes`; [`load_repository`] fills it.
+    /// An engine without models, which keeps scores and tokens in at most `cache_bytes`; [`Repository::load`] fills it.
     #[must_use]
     pub fn new(cache_bytes: u64) -> Self {
         let tokens = cache_bytes / 2;
         Self {
-            models: RwLock::default(),
+            repository: Repository::default(),
             cache: ScoreCache::new(cache_bytes - tokens),
             tokens: TokenCache::new(tokens),
         }
@@ -77,41 +57,10 @@ impl Engine {
         self.cache.bytes() + self.tokens.bytes()
     }
 
-    /// Every model of the repository by name, with its status.
+    /// The models.
     #[must_use]
-    pub fn models(&self) -> BTreeMap<ModelName, ModelStatus> {
-        // A reader or writer that panicked left a whole map behind: entries are replaced, never edited.
-        self.models.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether every model has come to an end of loading, or builds engines, and at least one takes requests.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        let loading = models.values().any(|status| matches!(status, ModelStatus::Loading));
-        !loading && models.values().any(|status| matches!(status, ModelStatus::Ready(_)))
-    }
-
-    /// Puts a model into the repository, or changes how far it has come.
-    pub fn set_status(&self, name: ModelName, status: ModelStatus) {
-        self.models.write().unwrap_or_else(PoisonError::into_inner).insert(name, status);
-    }
-
-    /// Finishes what is queued and stops every worker. Blocks until then.
-    pub fn shutdown(&self) {
-        self.ready().for_each(|model| model.shutdown());
-    }
-
-    /// Gives up what is queued and what runs: every request fails at once.
-    pub fn stop(&self) {
-        self.ready().for_each(|model| model.stop());
-    }
-
-    fn ready(&self) -> impl Iterator<Item = Arc<Model>> {
-        self.models().into_values().filter_map(|status| match status {
-            ModelStatus::Ready(model) => Some(model),
-            ModelStatus::Loading | ModelStatus::Building(_) | ModelStatus::Failed(_) => None,
-        })
+    pub fn repository(&self) -> &Repository {
+        &self.repository
     }
 
     /// The model of that name, if it takes requests.
@@ -119,17 +68,7 @@ impl Engine {
     /// # Errors
     /// When there is no such model, or it is still loading, or it failed to load.
     pub fn model(&self, name: &ModelName) -> Result<Arc<Model>, ScoreError> {
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        match models.get(name) {
-            Some(ModelStatus::Ready(model)) => Ok(Arc::clone(model)),
-            Some(ModelStatus::Loading) => Err(ScoreError::Loading { model: name.clone() }),
-            Some(ModelStatus::Building(_)) => Err(ScoreError::Building { model: name.clone() }),
-            Some(ModelStatus::Failed(_)) => Err(ScoreError::NotLoaded { model: name.clone() }),
-            None => {
-                let known: Vec<&str> = models.keys().map(ModelName::as_str).collect();
-                Err(ScoreError::UnknownModel { name: name.to_string(), known: known.join(", ") })
-            }
-        }
+        Ok(self.repository.model(name)?)
     }
 
     /// Whether the model of a request scores several objectives apart.
@@ -138,13 +77,6 @@ impl Engine {
     /// When the model takes no requests.
     pub fn has_objectives(&self, request: &ScoreRequest) -> Result<bool, ScoreError> {
         Ok(self.model(&request.model)?.has_objectives())
-    }
-
-    /// The name of the only model of the repository, if there is only one.
-    #[must_use]
-    pub fn only_model(&self) -> Option<ModelName> {
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        if models.len() == 1 { models.keys().next().cloned() } else { None }
     }
 
     /// Whether a request's model and rules can score samples of that shape. Only their length is left to be found out.

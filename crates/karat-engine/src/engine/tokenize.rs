@@ -8,8 +8,11 @@ use std::{num::NonZeroUsize, ops::Range, sync::Arc, thread};
 use karat_rules::domain::{Sample, TokenizedInput};
 use tokio::sync::Semaphore;
 
-use super::{GraphModel, ScoreError};
-use crate::text::{TextOptions, Tokenized};
+use super::ScoreError;
+use crate::{
+    repository::{GraphId, GraphModel},
+    text::{TextOptions, Tokenized},
+};
 
 /// The inputs of one graph model: one or, where its head asks several things of a sample, more for each sample.
 #[derive(Debug, Default)]
@@ -43,7 +46,7 @@ const INLINE_BYTES: usize = 4 * 1024;
 /// What a text's tokens are kept under.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    graph: u64,
+    model: Option<GraphId>,
     options: TextOptions,
     sample: Arc<Sample>,
 }
@@ -119,7 +122,7 @@ impl TokenCache {
         samples: &[Arc<Sample>],
         options: TextOptions,
     ) -> Result<Inputs, ScoreError> {
-        let key = |sample: &Arc<Sample>| Key { graph: leaf.id(), options, sample: Arc::clone(sample) };
+        let key = |sample: &Arc<Sample>| Key { model: leaf.id(), options, sample: Arc::clone(sample) };
         let found: Vec<_> = samples.iter().map(|sample| self.known.get(&key(sample))).collect();
         let missing = || found.iter().enumerate().filter(|(_, known)| known.is_none()).map(|(index, _)| index);
         let bytes: usize = missing().map(|index| samples[index].text_bytes()).sum();

@@ -1,4 +1,4 @@
-//! Writes text with a language model: many texts at once, token by token.
+//! Writes text with a decoder: many texts at once, token by token.
 //!
 //! One thread owns a session and runs one row after another. A row holds the last token of every text that is being
 //! written and, in what room is left, pieces of prompts that still have to be read: a new text joins at the next row and
@@ -13,12 +13,17 @@
 
 mod generator;
 mod memory;
+mod order;
+mod orders;
 mod sampling;
 mod slots;
+mod stream;
 mod worker;
 
-pub use generator::{Event, Finish, GenerateError, Generator, Limits, Order, Refusal, Stream};
+pub use generator::Generator;
+pub use order::{GenerationLimits, GenerationRefusal, Order};
 pub use sampling::{Picked, Sampler, Sampling, SamplingError};
+pub use stream::{Event, Finish, GenerateError, Stream};
 
 #[cfg(test)]
 mod tests;

@@ -158,7 +158,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: GenerationLimits) -> Self {
         let gate = Arc::new(Gate::default());
         let metrics = Recorded::new();
         let model = metrics.model.clone();
@@ -206,7 +206,7 @@ proptest! {
         texts in 3..9_usize,
         row in 1..40_usize,
     ) {
-        let rig = Rig::new(Limits { texts, tokens: 256, waiting: 64, row });
+        let rig = Rig::new(GenerationLimits { texts, tokens: 256, waiting: 64, row });
         let samplings = |count: usize, seed: u64| -> Vec<Sampling> {
             (0..count as u64).map(|index| if index == 0 { Sampling::GREEDY } else { warm(seed).nth(index) }).collect()
         };
@@ -223,7 +223,7 @@ proptest! {
                 }
             }
         }
-        rig.generator.shutdown();
+        rig.generator.drain();
         let idle = rig.has("karat_generating_texts{model=\"m\"} 0");
         prop_assert!(idle);
     }
@@ -231,7 +231,7 @@ proptest! {
 
 #[test]
 fn texts_are_written_side_by_side_and_a_shared_prompt_is_read_once() {
-    let rig = Rig::new(Limits::default());
+    let rig = Rig::new(GenerationLimits::default());
     rig.gate.set(true);
     let prompt: Vec<u32> = (1..15).collect();
     let streams = rig.generator.submit(order(&prompt, &[Sampling::GREEDY; 3], 5)).unwrap();
@@ -241,7 +241,7 @@ fn texts_are_written_side_by_side_and_a_shared_prompt_is_read_once() {
         assert_eq!(read(stream).unwrap(), expected(&prompt, Sampling::GREEDY, 5));
     }
     assert_eq!(read(other.into_iter().next().unwrap()).unwrap(), expected(&[9], Sampling::GREEDY, 5));
-    rig.generator.shutdown();
+    rig.generator.drain();
     // The first order may have begun alone; then all four texts share their rows.
     let rows = rig.gate.rows.lock().unwrap().clone();
     assert!(rows.len() <= 7 && rows.contains(&4), "{rows:?}");
@@ -251,7 +251,7 @@ fn texts_are_written_side_by_side_and_a_shared_prompt_is_read_once() {
 #[test]
 fn one_that_fails_takes_nobody_with_it() {
     for bad in [POISON, NAN, BOMB] {
-        let rig = Rig::new(Limits::default());
+        let rig = Rig::new(GenerationLimits::default());
         rig.gate.set(true);
         let fine = |first| order(&[first, 5], &[Sampling::GREEDY], 30);
         let before = rig.generator.submit(fine(3)).unwrap();
@@ -277,7 +277,7 @@ fn one_that_fails_takes_nobody_with_it() {
 
 #[test]
 fn a_client_that_leaves_makes_room() {
-    let rig = Rig::new(Limits { texts: 1, ..Limits::default() });
+    let rig = Rig::new(GenerationLimits { texts: 1, ..GenerationLimits::default() });
     rig.gate.set(true);
     let running = rig.generator.submit(order(&[1], &[Sampling::GREEDY], 300)).unwrap();
     rig.gate.wait_for_held();
@@ -288,37 +288,37 @@ fn a_client_that_leaves_makes_room() {
     for stream in next {
         assert_eq!(read(stream).unwrap(), expected(&[3], Sampling::GREEDY, 4));
     }
-    rig.generator.shutdown();
+    rig.generator.drain();
     assert!(rig.has("karat_generations_cancelled_total{model=\"m\"} 1"), "{}", rig.metrics.text());
 }
 
 #[test]
 fn a_text_whose_reader_has_enough_is_not_given_up() {
-    let rig = Rig::new(Limits { texts: 1, ..Limits::default() });
+    let rig = Rig::new(GenerationLimits { texts: 1, ..GenerationLimits::default() });
     rig.gate.set(true);
     let mut running = rig.generator.submit(order(&[1], &[Sampling::GREEDY], 300)).unwrap();
     rig.gate.wait_for_held();
     running[0].end();
     rig.gate.set(false);
-    rig.generator.shutdown();
+    rig.generator.drain();
     assert!(rig.has("karat_generations_cancelled_total{model=\"m\"} 0"), "{}", rig.metrics.text());
 }
 
 #[test]
 fn what_does_not_fit_is_refused_and_what_waits_is_bounded() {
-    let rig = Rig::new(Limits { texts: 2, tokens: 64, waiting: 1, row: 16 });
+    let rig = Rig::new(GenerationLimits { texts: 2, tokens: 64, waiting: 1, row: 16 });
     let greedy = |texts| vec![Sampling::GREEDY; texts];
     let refused = |prompt: &[u32], texts, most| rig.generator.submit(order(prompt, &greedy(texts), most)).unwrap_err();
-    assert_eq!(refused(&[1; 40], 1, 30), Refusal::TooLarge { tokens: 70, most: 64 });
-    assert_eq!(refused(&[1], 3, 1), Refusal::TooMany { texts: 3, most: 2 });
-    assert_eq!(refused(&[], 1, 1), Refusal::Empty);
-    assert_eq!(refused(&[1], 0, 1), Refusal::Empty);
+    assert_eq!(refused(&[1; 40], 1, 30), GenerationRefusal::TooLarge { tokens: 70, most: 64 });
+    assert_eq!(refused(&[1], 3, 1), GenerationRefusal::TooMany { texts: 3, most: 2 });
+    assert_eq!(refused(&[], 1, 1), GenerationRefusal::Empty);
+    assert_eq!(refused(&[1], 0, 1), GenerationRefusal::Empty);
 
     rig.gate.set(true);
     let running = rig.generator.submit(order(&[1], &greedy(1), 30)).unwrap();
     rig.gate.wait_for_held();
     let waiting = rig.generator.submit(order(&[2], &greedy(1), 30)).unwrap();
-    assert_eq!(refused(&[3], 1, 30), Refusal::Full(1));
+    assert_eq!(refused(&[3], 1, 30), GenerationRefusal::Full(1));
     // One that is abandoned waits no more.
     drop(waiting);
     let next = rig.generator.submit(order(&[4], &greedy(1), 30)).unwrap();
@@ -326,13 +326,13 @@ fn what_does_not_fit_is_refused_and_what_waits_is_bounded() {
     for (first, stream) in [1, 4].into_iter().zip(running.into_iter().chain(next)) {
         assert_eq!(read(stream).unwrap(), expected(&[first], Sampling::GREEDY, 30));
     }
-    rig.generator.shutdown();
-    assert_eq!(rig.generator.submit(order(&[1], &greedy(1), 1)).unwrap_err(), Refusal::Stopped);
+    rig.generator.drain();
+    assert_eq!(rig.generator.submit(order(&[1], &greedy(1), 1)).unwrap_err(), GenerationRefusal::Stopped);
 }
 
 #[test]
 fn dropping_the_generator_breaks_off_what_is_being_written() {
-    let rig = Rig::new(Limits { texts: 1, ..Limits::default() });
+    let rig = Rig::new(GenerationLimits { texts: 1, ..GenerationLimits::default() });
     rig.gate.set(true);
     let running = rig.generator.submit(order(&[1], &[Sampling::GREEDY], 300)).unwrap().remove(0);
     let waiting = rig.generator.submit(order(&[1], &[Sampling::GREEDY], 300)).unwrap().remove(0);

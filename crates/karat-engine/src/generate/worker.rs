@@ -11,15 +11,17 @@ use std::{
 use karat_runtime::{DecoderExecutor, DecoderRow, DecoderRowOutput, Read, ReadAt, RuntimeError, Span};
 
 use super::{
-    generator::{Event, Finish, GenerateError, Limits, Sender, Shared, Waiting},
     memory::Memory,
+    order::GenerationLimits,
+    orders::{Orders, WaitingOrder},
     sampling::Sampler,
     slots::{BLOCK, Lease, blocks},
+    stream::{Event, Finish, GenerateError, Sender},
 };
 
 /// What one thread holds.
 pub(super) struct Worker<'a> {
-    shared: &'a Shared,
+    orders: &'a Orders,
     executor: Box<dyn DecoderExecutor>,
     memory: Memory,
     prompts: VecDeque<Prompt>,
@@ -30,7 +32,7 @@ pub(super) struct Worker<'a> {
 
 /// A prompt that is being read.
 struct Prompt {
-    waiting: Waiting,
+    waiting: WaitingOrder,
     lease: Lease,
     progress: Progress,
 }
@@ -74,9 +76,9 @@ enum Piece {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(shared: &'a Shared, executor: Box<dyn DecoderExecutor>) -> Self {
+    pub(super) fn new(orders: &'a Orders, executor: Box<dyn DecoderExecutor>) -> Self {
         let memory = Memory::new(executor.shape());
-        Self { shared, executor, memory, prompts: VecDeque::new(), texts: Vec::new(), promised: 0 }
+        Self { orders, executor, memory, prompts: VecDeque::new(), texts: Vec::new(), promised: 0 }
     }
 
     /// Writes until the generator stops and nothing is left.
@@ -85,7 +87,7 @@ impl<'a> Worker<'a> {
             let pieces = self.plan();
             self.run(&pieces);
             self.drop_finished();
-            self.shared.metrics.writing(self.texts.len());
+            self.orders.metrics.writing(self.texts.len());
         }
     }
 
@@ -95,10 +97,10 @@ impl<'a> Worker<'a> {
             let idle = self.prompts.is_empty() && self.texts.is_empty();
             let to_come: usize = self.prompts.iter().map(|prompt| prompt.waiting.senders.len()).sum();
             let busy = self.texts.len() + to_come;
-            let Limits { texts, tokens, .. } = self.shared.limits;
+            let GenerationLimits { texts, tokens, .. } = self.orders.limits;
             let promised = self.promised;
             let next = self
-                .shared
+                .orders
                 .next(idle, |order| busy + order.texts.len() <= texts && promised + order.blocks() <= blocks(tokens));
             let Some(waiting) = next else { return !idle };
             self.promised += waiting.order.blocks();
@@ -108,7 +110,7 @@ impl<'a> Worker<'a> {
 
     /// The next row: one token of every text, and of prompts as many as there is room for, the oldest first.
     fn plan(&self) -> Vec<Piece> {
-        let mut room = self.shared.limits.row.saturating_sub(self.texts.len()).max(BLOCK);
+        let mut room = self.orders.limits.row.saturating_sub(self.texts.len()).max(BLOCK);
         let mut pieces: Vec<Piece> = (0..self.texts.len()).map(Piece::Text).collect();
         for (index, prompt) in self.prompts.iter().enumerate() {
             let tokens = (prompt.waiting.order.prompt.len() - prompt.lease.tokens()).min(room);
@@ -132,14 +134,14 @@ impl<'a> Worker<'a> {
     }
 
     fn attempt(&mut self, pieces: &[Piece]) -> Result<DecoderRowOutput, GenerateError> {
-        if self.shared.cancellation.is_cancelled() {
+        if self.orders.cancellation.is_cancelled() {
             return Err(GenerateError::Stopped);
         }
         let row = self.row(pieces);
         // An executor that panicked is used again: its session is the runtime's, which no Rust panic passes through,
         // and its buffers are rewritten for each row.
-        let Self { executor, shared, .. } = self;
-        match catch_unwind(AssertUnwindSafe(|| executor.forward(&row, &shared.cancellation))) {
+        let Self { executor, orders, .. } = self;
+        match catch_unwind(AssertUnwindSafe(|| executor.forward(&row, &orders.cancellation))) {
             Ok(Ok(output)) if !output.is_finite() => Err(GenerateError::NotFinite),
             Ok(Ok(output)) => Ok(output),
             Ok(Err(RuntimeError::Cancelled)) => Err(GenerateError::Stopped),
@@ -223,7 +225,7 @@ impl<'a> Worker<'a> {
                     }
                 }
             }
-            self.shared.metrics.generated(drawn);
+            self.orders.metrics.generated(drawn);
         }
     }
 
@@ -250,7 +252,7 @@ impl<'a> Worker<'a> {
                 continue;
             }
             if !text.over && text.sender.is_given_up() {
-                self.shared.metrics.generation_cancelled();
+                self.orders.metrics.generation_cancelled();
             }
             self.memory.end(text.lease);
             if let Some(start) = Rc::into_inner(text.start) {
@@ -265,7 +267,7 @@ impl<'a> Worker<'a> {
                 Progress::Read => {}
                 Progress::Reading | Progress::Failed => {
                     if abandoned {
-                        self.shared.metrics.generation_cancelled();
+                        self.orders.metrics.generation_cancelled();
                     }
                     self.promised -= prompt.waiting.order.blocks();
                     self.memory.end(prompt.lease);

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Admission, Job, Limits, Planner, Priority, Refusal, rate::Rate};
+use super::{Admission, Job, Planner, Priority, QueueLimits, QueueRefusal, rate::Rate};
 
 /// What the decision depends on.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl<T> Load<'_, T> {
     ///
     /// # Errors
     /// Why none of them may.
-    pub(super) fn admit(&self, limits: &Limits, jobs: &[Job], now: Instant) -> Result<(), Refusal> {
+    pub(super) fn admit(&self, limits: &QueueLimits, jobs: &[Job], now: Instant) -> Result<(), QueueRefusal> {
         let waiting_tokens = self.planner.tokens();
         if jobs.iter().any(|job| job.admission == Admission::Bounded) {
             let arriving: usize = jobs.iter().map(|job| job.input.len()).sum();
@@ -35,19 +35,19 @@ impl<T> Load<'_, T> {
             if waiting_tokens > 0 && waiting_tokens + arriving > limits.queued_tokens {
                 let excess = (waiting_tokens + arriving - limits.queued_tokens).min(waiting_tokens);
                 let retry_after = self.time_behind(excess).unwrap_or(Duration::from_secs(1));
-                return Err(Refusal::Full { waiting_tokens, retry_after });
+                return Err(QueueRefusal::Full { waiting_tokens, retry_after });
             }
             if let (Some(wait), Some(bound)) = (self.time_behind(waiting_tokens), limits.wait)
                 && wait > bound
             {
-                return Err(Refusal::TooSlow { wait, retry_after: wait - bound });
+                return Err(QueueRefusal::TooSlow { wait, retry_after: wait - bound });
             }
         }
         self.in_time(jobs, now)
     }
 
     /// Refuses jobs that would be computed for nobody.
-    fn in_time(&self, jobs: &[Job], now: Instant) -> Result<(), Refusal> {
+    fn in_time(&self, jobs: &[Job], now: Instant) -> Result<(), QueueRefusal> {
         // Of jobs alike in all but length, the longest is due last: counting for it alone decides for all.
         let mut alike: BTreeMap<(Instant, Priority), Alike> = BTreeMap::new();
         for job in jobs {
@@ -69,7 +69,7 @@ impl<T> Load<'_, T> {
                 continue;
             }
             if let Some(wait) = self.time_behind(before + tokens).filter(late) {
-                return Err(Refusal::TooSlow { wait, retry_after: wait.mul_f64(OVERTAKING) - remaining });
+                return Err(QueueRefusal::TooSlow { wait, retry_after: wait.mul_f64(OVERTAKING) - remaining });
             }
         }
         Ok(())

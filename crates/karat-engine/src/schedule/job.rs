@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::{JobId, scheduler::Shared};
+use super::{JobId, dispatch::Dispatch};
 
 /// Which jobs go first while others wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -91,7 +91,7 @@ pub enum JobError {
 
 /// Why jobs were not admitted. None of them was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum QueueRefusal {
     /// Too many tokens wait.
     #[error("{waiting_tokens} tokens wait already; try again in {retry_after:?}")]
     Full {
@@ -113,7 +113,7 @@ pub enum Refusal {
     Stopped,
 }
 
-impl Refusal {
+impl QueueRefusal {
     /// When it's worth trying again; `None` when it never is.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -132,16 +132,16 @@ pub struct Ticket {
     result: oneshot::Receiver<Result<Completed, JobError>>,
     id: JobId,
     /// Unset once there is nothing left to abandon.
-    scheduler: Option<Weak<Shared>>,
+    dispatch: Option<Weak<Dispatch>>,
 }
 
 impl Ticket {
     pub(super) fn new(
         result: oneshot::Receiver<Result<Completed, JobError>>,
         id: JobId,
-        scheduler: Weak<Shared>,
+        dispatch: Weak<Dispatch>,
     ) -> Self {
-        Self { result, id, scheduler: Some(scheduler) }
+        Self { result, id, dispatch: Some(dispatch) }
     }
 }
 
@@ -150,7 +150,7 @@ impl Future for Ticket {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let result = ready!(Pin::new(&mut self.result).poll(context));
-        self.scheduler = None;
+        self.dispatch = None;
         // The sending side is only dropped unused when the scheduler is.
         Poll::Ready(result.unwrap_or(Err(JobError::Stopped)))
     }
@@ -163,8 +163,8 @@ impl Drop for Ticket {
         if self.result.try_recv().is_ok() {
             return;
         }
-        if let Some(shared) = self.scheduler.take().and_then(|scheduler| scheduler.upgrade()) {
-            shared.abandon(self.id);
+        if let Some(dispatch) = self.dispatch.take().and_then(|dispatch| dispatch.upgrade()) {
+            dispatch.abandon(self.id);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! submit ─▶ admission ─▶ Planner ─▶ worker thread ─▶ Executor ─▶ Ticket
-//!           (Limits)     (Policy)   one a session
+//!           (QueueLimits) (Policy)   one a session
 //! ```
 //!
 //! A batch is formed when a worker becomes free, never earlier: of what waits then, the job that is due first is
@@ -12,6 +12,7 @@
 mod admission;
 mod affinity;
 pub mod calibrate;
+mod dispatch;
 mod job;
 mod memory;
 mod planner;
@@ -20,7 +21,7 @@ mod rate;
 mod scheduler;
 mod worker;
 
-pub use job::{Admission, Completed, Job, JobError, Priority, Refusal, Ticket};
-pub use planner::{JobId, Planned, Planner, Waiting};
-pub use policy::{Limits, Policy};
+pub use job::{Admission, Completed, Job, JobError, Priority, QueueRefusal, Ticket};
+pub use planner::{JobId, Planned, Planner, WaitingJob};
+pub use policy::{Policy, QueueLimits};
 pub use scheduler::{Executors, Scheduler, StartError};

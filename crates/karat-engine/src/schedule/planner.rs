@@ -14,7 +14,7 @@ pub struct JobId(u64);
 
 /// A job as the planner sees it.
 #[derive(Debug, Clone)]
-pub struct Waiting<T> {
+pub struct WaitingJob<T> {
     /// Its length.
     pub tokens: usize,
     /// Which jobs it goes before.
@@ -31,7 +31,7 @@ pub struct Planned<T> {
     /// Its name.
     pub id: JobId,
     /// The job.
-    pub job: Waiting<T>,
+    pub job: WaitingJob<T>,
 }
 
 /// The jobs that wait, and the choice among them.
@@ -52,7 +52,7 @@ pub struct Planner<T> {
 #[derive(Debug)]
 struct Entry<T> {
     due: Instant,
-    job: Waiting<T>,
+    job: WaitingJob<T>,
 }
 
 /// Much waits when its tokens would pay for so many passes: from then on it is cheaper to make a pass more than to
@@ -106,7 +106,7 @@ impl<T> Planner<T> {
     }
 
     /// Takes in a job that arrived at `now`.
-    pub fn push(&mut self, job: Waiting<T>, now: Instant) -> JobId {
+    pub fn push(&mut self, job: WaitingJob<T>, now: Instant) -> JobId {
         let id = JobId(self.next);
         self.next += 1;
         let remaining = job.deadline.map(|deadline| deadline.saturating_duration_since(now));
@@ -121,7 +121,7 @@ impl<T> Planner<T> {
     }
 
     /// Takes out a job that is no longer wanted; `None` when it was chosen or dropped already.
-    pub fn remove(&mut self, id: JobId) -> Option<Waiting<T>> {
+    pub fn remove(&mut self, id: JobId) -> Option<WaitingJob<T>> {
         let Entry { due, job } = self.jobs.remove(&id)?;
         self.order.remove(&(due, id));
         if let Some(deadline) = job.deadline {

@@ -79,7 +79,7 @@ impl Policy {
 
 /// How much may wait.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
+pub struct QueueLimits {
     /// The most tokens that may wait. A request that is larger is admitted only while nothing waits.
     pub queued_tokens: usize,
     /// The longest time that a request may be expected to wait; without it only tokens are bounded.
@@ -88,7 +88,7 @@ pub struct Limits {
     pub tokens_per_second: Option<f64>,
 }
 
-impl Default for Limits {
+impl Default for QueueLimits {
     /// Half a million tokens: a minute or two of work for a small encoder on two cores.
     fn default() -> Self {
         Self { queued_tokens: 1 << 19, wait: None, tokens_per_second: None }

@@ -11,38 +11,38 @@ use karat_runtime::{Cancellation, Executor, RuntimeError, TokenBatch};
 
 use super::{
     Completed, JobError, JobId, Planned,
-    scheduler::{Pass, Pending, Role, Shared, reply},
+    dispatch::{Dispatch, Pass, Pending, Role, reply},
 };
 
 /// Runs passes until the scheduler stops.
-pub(super) fn work(shared: &Shared, mut executor: Box<dyn Executor>, role: Role) {
-    while let Some(pass) = shared.next(role) {
+pub(super) fn work(dispatch: &Dispatch, mut executor: Box<dyn Executor>, role: Role) {
+    while let Some(pass) = dispatch.next(role) {
         let ids: Vec<JobId> = pass.jobs.iter().map(|planned| planned.id).collect();
         let tokens = pass.jobs.iter().map(|planned| planned.job.tokens).sum();
-        let took = run(shared, executor.as_mut(), pass);
-        shared.end(role, &ids, tokens, took);
+        let took = run(dispatch, executor.as_mut(), pass);
+        dispatch.end(role, &ids, tokens, took);
     }
 }
 
 /// Runs a batch and answers its jobs; gives the time it took when it gave results.
-fn run(shared: &Shared, executor: &mut dyn Executor, pass: Pass) -> Option<Duration> {
+fn run(dispatch: &Dispatch, executor: &mut dyn Executor, pass: Pass) -> Option<Duration> {
     let Pass { jobs, cancellation } = pass;
     let started = Instant::now();
     for planned in &jobs {
-        shared.metrics.waited(started - planned.job.payload.submitted);
+        dispatch.metrics.waited(started - planned.job.payload.submitted);
     }
-    compute(shared, executor, jobs, &cancellation).then(|| started.elapsed())
+    compute(dispatch, executor, jobs, &cancellation).then(|| started.elapsed())
 }
 
 /// Computes jobs together, or in smaller parts where they fail together; tells whether they came through at once.
 fn compute(
-    shared: &Shared,
+    dispatch: &Dispatch,
     executor: &mut dyn Executor,
     mut jobs: Vec<Planned<Pending>>,
     cancellation: &Cancellation,
 ) -> bool {
     let started = Instant::now();
-    let failure = match attempt(shared, executor, &jobs, cancellation) {
+    let failure = match attempt(dispatch, executor, &jobs, cancellation) {
         Ok(rows) => {
             answer(jobs, rows, started);
             return true;
@@ -65,7 +65,7 @@ fn compute(
     for mut part in parts {
         part.retain(|planned| !planned.job.payload.reply.is_closed());
         if !part.is_empty() {
-            compute(shared, executor, part, cancellation);
+            compute(dispatch, executor, part, cancellation);
         }
     }
     false
@@ -76,7 +76,7 @@ fn is_out_of_memory(failure: &JobError) -> bool {
 }
 
 fn attempt(
-    shared: &Shared,
+    dispatch: &Dispatch,
     executor: &mut dyn Executor,
     jobs: &[Planned<Pending>],
     cancellation: &Cancellation,
@@ -85,14 +85,14 @@ fn attempt(
     // A plan holds at least one job.
     let batch = TokenBatch::new(inputs).ok_or(JobError::Stopped)?;
     let positions = if executor.pads() { batch.padded_tokens() } else { batch.tokens() };
-    let guard = shared.metrics.pass(batch.len(), batch.tokens(), positions);
+    let guard = dispatch.metrics.pass(batch.len(), batch.tokens(), positions);
     // An executor that panicked is used again: its session is ONNX Runtime's, which no Rust panic passes through,
     // and its buffers are rewritten for each pass.
     let result = catch_unwind(AssertUnwindSafe(|| executor.run(&batch, cancellation)));
     match result {
         Ok(Ok(rows)) if rows.len() == batch.len() => {
             guard.done();
-            shared.fitted_into_memory(positions);
+            dispatch.fitted_into_memory(positions);
             Ok(rows)
         }
         Ok(Ok(rows)) => {
@@ -105,7 +105,7 @@ fn attempt(
         }
         Ok(Err(error @ RuntimeError::OutOfMemory { .. })) => {
             guard.out_of_memory();
-            shared.ran_out_of_memory(positions);
+            dispatch.ran_out_of_memory(positions);
             Err(JobError::Runtime(Arc::new(error)))
         }
         Ok(Err(error)) => {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use karat_engine::engine::Model;
+use karat_engine::repository::Model;
 
 use super::{
     super::{

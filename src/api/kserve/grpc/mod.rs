@@ -61,7 +61,7 @@ impl GrpcInferenceService for Service {
     }
 
     async fn server_ready(&self, _: Request<protocol::ServerReadyRequest>) -> Answer<protocol::ServerReadyResponse> {
-        Ok(Response::new(protocol::ServerReadyResponse { ready: self.state.engine.is_ready() }))
+        Ok(Response::new(protocol::ServerReadyResponse { ready: self.state.engine.repository().is_ready() }))
     }
 
     async fn server_metadata(

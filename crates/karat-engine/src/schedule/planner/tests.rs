@@ -55,8 +55,8 @@ fn policy() -> impl Strategy<Value = Policy> {
     )
 }
 
-fn waiting(tokens: usize) -> Waiting<()> {
-    Waiting { tokens, priority: Priority::Normal, deadline: None, payload: () }
+fn waiting(tokens: usize) -> WaitingJob<()> {
+    WaitingJob { tokens, priority: Priority::Normal, deadline: None, payload: () }
 }
 
 fn lengths<T>(batch: &[Planned<T>]) -> Vec<usize> {
@@ -74,7 +74,7 @@ proptest! {
             match event {
                 Event::Arrive { tokens, priority, deadline } => {
                     let deadline = deadline.map(|after| now + Duration::from_millis(after));
-                    let id = planner.push(Waiting { tokens, priority, deadline, payload: () }, now);
+                    let id = planner.push(WaitingJob { tokens, priority, deadline, payload: () }, now);
                     prop_assert!(seen.insert(id), "an id came twice");
                     waiting.insert(id, (tokens, deadline));
                 }
@@ -133,13 +133,13 @@ proptest! {
     fn no_stream_of_arrivals_starves_a_job(policy in policy(), tokens in 1..2000_usize, stream in vec(1..2000_usize, 1..5)) {
         let mut now = Instant::now();
         let mut planner = Planner::new(policy);
-        let id = planner.push(Waiting { tokens, priority: Priority::Low, deadline: None, payload: () }, now);
+        let id = planner.push(WaitingJob { tokens, priority: Priority::Low, deadline: None, payload: () }, now);
         let due = now + policy.due_after(tokens, Priority::Low, None);
         let mut arrived_before = 0;
         let mut batches = 0;
         loop {
             for &tokens in &stream {
-                planner.push(Waiting { tokens, priority: Priority::High, deadline: None, payload: () }, now);
+                planner.push(WaitingJob { tokens, priority: Priority::High, deadline: None, payload: () }, now);
                 arrived_before += usize::from(now <= due);
             }
             let batch = planner.plan(now, 1).expect("jobs wait");
@@ -212,7 +212,7 @@ fn priorities_go_first_but_not_for_ever() {
     let start = Instant::now();
     let mut planner = Planner::new(Policy { max_batch: 1, ..Policy::default() });
     let mut push = |priority, after| {
-        let job = Waiting { tokens: 50, priority, deadline: None, payload: () };
+        let job = WaitingJob { tokens: 50, priority, deadline: None, payload: () };
         planner.push(job, start + Duration::from_secs(after))
     };
     let low = push(Priority::Low, 0);
@@ -240,7 +240,7 @@ fn a_long_job_that_is_wanted_soon_is_overtaken_for_half_of_its_time_only() {
     let start = Instant::now();
     let mut planner = Planner::new(Policy { max_batch: 1, ..Policy::default() });
     let deadline = Some(start + Duration::from_secs(4));
-    let long = planner.push(Waiting { tokens: 512, priority: Priority::Normal, deadline, payload: () }, start);
+    let long = planner.push(WaitingJob { tokens: 512, priority: Priority::Normal, deadline, payload: () }, start);
     let early = planner.push(waiting(20), start + Duration::from_secs(1));
     let late = planner.push(waiting(20), start + Duration::from_secs(3));
     let order: Vec<_> = std::iter::from_fn(|| planner.plan(start, 1)).map(|batch| batch[0].id).collect();
@@ -254,7 +254,7 @@ fn jobs_that_begin_alike_run_together_and_nobody_starves() {
     let now = Instant::now();
     let mut push = |prompt: u32, own: u32, after: u64| {
         let text = [vec![prompt; 300], vec![own; 20]].concat();
-        let job = Waiting { tokens: text.len(), priority: Priority::Normal, deadline: None, payload: text };
+        let job = WaitingJob { tokens: text.len(), priority: Priority::Normal, deadline: None, payload: text };
         planner.push(job, now + Duration::from_millis(after))
     };
     let lone = push(1, 100, 0);

@@ -1,9 +1,17 @@
 //! The driver under a fake executor: every wait here is for an event, none for the clock.
 
-use karat_rules::domain::Cut;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use karat_rules::domain::{Cut, TokenizedInput};
 use karat_runtime::fake::{FakeControl, score};
 
-use super::*;
+use super::{
+    super::{Completed, JobError},
+    *,
+};
 use crate::telemetry::testing::Recorded;
 
 struct Harness {
@@ -13,7 +21,7 @@ struct Harness {
     scheduler: Scheduler,
 }
 
-fn harness(crowd: usize, lone: bool, policy: Policy, limits: Limits) -> Harness {
+fn harness(crowd: usize, lone: bool, policy: Policy, limits: QueueLimits) -> Harness {
     let metrics = Recorded::new();
     let model = metrics.model.clone();
     let (control, lone_control) = (FakeControl::new(), FakeControl::new());
@@ -26,7 +34,7 @@ fn harness(crowd: usize, lone: bool, policy: Policy, limits: Limits) -> Harness 
 }
 
 fn one_worker() -> Harness {
-    harness(1, false, Policy::default(), Limits::default())
+    harness(1, false, Policy::default(), QueueLimits::default())
 }
 
 fn job(ids: &[u32]) -> Job {
@@ -60,7 +68,7 @@ impl Harness {
 
 #[tokio::test]
 async fn every_job_gets_its_own_score() {
-    let harness = harness(3, true, Policy::default(), Limits::default());
+    let harness = harness(3, true, Policy::default(), QueueLimits::default());
     let inputs: Vec<Vec<u32>> = (0..200_u32).map(|seed| (0..=seed * 7 % 40).map(|at| seed + at).collect()).collect();
     let tickets = harness.scheduler.submit(inputs.iter().map(|ids| job(ids)).collect()).unwrap();
     for (ticket, ids) in tickets.into_iter().zip(&inputs) {
@@ -89,7 +97,7 @@ async fn a_batch_is_formed_when_the_worker_becomes_free() {
 
 #[tokio::test]
 async fn a_lone_job_runs_on_all_cores_and_a_crowd_side_by_side() {
-    let harness = harness(2, true, Policy { lone_jobs: 1, ..Policy::default() }, Limits::default());
+    let harness = harness(2, true, Policy { lone_jobs: 1, ..Policy::default() }, QueueLimits::default());
     assert_score(&harness.scheduler.submit(vec![job(&[1])]).unwrap().remove(0).await, &[1]);
     assert_eq!((harness.lone.batches().len(), harness.control.batches().len()), (1, 0));
     harness.control.close();
@@ -104,7 +112,7 @@ async fn a_lone_job_runs_on_all_cores_and_a_crowd_side_by_side() {
 
 #[tokio::test]
 async fn the_crowd_waits_while_the_lone_session_uses_its_cores() {
-    let harness = harness(2, true, Policy::default(), Limits::default());
+    let harness = harness(2, true, Policy::default(), QueueLimits::default());
     harness.lone.close();
     let alone = harness.scheduler.submit(vec![job(&[1])]).unwrap().remove(0);
     harness.lone.wait_for_held(1);
@@ -161,14 +169,14 @@ async fn an_expired_job_never_runs() {
 
 #[tokio::test]
 async fn a_request_is_admitted_or_refused_whole() {
-    let limits = Limits { queued_tokens: 10, ..Limits::default() };
+    let limits = QueueLimits { queued_tokens: 10, ..QueueLimits::default() };
     let harness = harness(1, false, Policy::default(), limits);
     let first = harness.occupy();
     let large = harness.scheduler.submit(jobs(8)).expect("larger than the bound, but nothing waits");
-    assert!(matches!(harness.scheduler.submit(jobs(1)), Err(Refusal::Full { waiting_tokens: 16, .. })));
+    assert!(matches!(harness.scheduler.submit(jobs(1)), Err(QueueRefusal::Full { waiting_tokens: 16, .. })));
     drop(large);
     let fitting = harness.scheduler.submit(jobs(3)).unwrap();
-    assert!(matches!(harness.scheduler.submit(jobs(3)), Err(Refusal::Full { waiting_tokens: 6, .. })));
+    assert!(matches!(harness.scheduler.submit(jobs(3)), Err(QueueRefusal::Full { waiting_tokens: 6, .. })));
     assert_eq!(harness.scheduler.waiting(), (3, 6), "no part of the refused request was taken");
     assert!(harness.metric("karat_samples_refused_total{model=\"m\"} 4"));
     harness.control.open();
@@ -180,20 +188,20 @@ async fn a_request_is_admitted_or_refused_whole() {
 #[tokio::test]
 async fn a_request_that_would_come_too_late_is_refused() {
     let wait = Some(Duration::from_secs(15));
-    let limits = Limits { wait, tokens_per_second: Some(1.0), ..Limits::default() };
+    let limits = QueueLimits { wait, tokens_per_second: Some(1.0), ..QueueLimits::default() };
     let harness = harness(1, false, Policy::default(), limits);
     // One token runs: a second's work at the rate that is reckoned with.
     let first = harness.occupy();
     let soon = |ids: &[u32], seconds| Job { deadline: Some(Instant::now() + Duration::from_secs(seconds)), ..job(ids) };
     let long = harness.scheduler.submit(vec![soon(&[1; 10], 3600)]).unwrap();
     let refused = harness.scheduler.submit(vec![soon(&[2; 20], 5)]);
-    assert!(matches!(refused, Err(Refusal::TooSlow { .. })), "11 s of work go before it: {refused:?}");
+    assert!(matches!(refused, Err(QueueRefusal::TooSlow { .. })), "11 s of work go before it: {refused:?}");
     let refused = harness.scheduler.submit(vec![soon(&[3], 5), soon(&[3, 4, 5], 5)]);
     assert!(refused.is_err(), "their own four tokens come after the one that runs: {refused:?}");
     let short = harness.scheduler.submit(vec![soon(&[3], 5)]).expect("it goes before the long one");
     let longer = harness.scheduler.submit(vec![job(&[4; 20])]).unwrap();
     let refused = harness.scheduler.submit(vec![job(&[5])]);
-    assert!(matches!(refused, Err(Refusal::TooSlow { wait, .. }) if wait.as_secs() == 32), "{refused:?}");
+    assert!(matches!(refused, Err(QueueRefusal::TooSlow { wait, .. }) if wait.as_secs() == 32), "{refused:?}");
     harness.control.open();
     assert!(first.await.is_ok());
     for ticket in long.into_iter().chain(short).chain(longer) {
@@ -274,11 +282,11 @@ async fn a_sample_that_never_fits_fails_alone() {
 }
 
 #[tokio::test]
-async fn shutdown_finishes_what_was_admitted() {
-    let harness = harness(2, true, Policy { max_batch: 1, ..Policy::default() }, Limits::default());
+async fn draining_finishes_what_was_admitted() {
+    let harness = harness(2, true, Policy { max_batch: 1, ..Policy::default() }, QueueLimits::default());
     let tickets = harness.scheduler.submit(jobs(50)).unwrap();
-    harness.scheduler.shutdown();
-    assert!(matches!(harness.scheduler.submit(jobs(1)), Err(Refusal::Stopped)));
+    harness.scheduler.drain();
+    assert!(matches!(harness.scheduler.submit(jobs(1)), Err(QueueRefusal::Stopped)));
     for ticket in tickets {
         assert!(ticket.await.is_ok());
     }
@@ -298,6 +306,6 @@ async fn dropping_the_scheduler_answers_everyone() {
 fn a_scheduler_needs_an_executor() {
     let metrics = Recorded::new().model;
     let none = Executors { crowd: Vec::new(), lone: Some(FakeControl::new().executor()) };
-    let started = Scheduler::start(none, Policy::default(), Limits::default(), metrics);
+    let started = Scheduler::start(none, Policy::default(), QueueLimits::default(), metrics);
     assert!(matches!(started, Err(StartError::NoExecutor)));
 }

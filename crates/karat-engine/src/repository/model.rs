@@ -1,6 +1,9 @@
 //! A model that is ready to score.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use karat_rules::{
     aggregate::{Aggregation, MembersShape},
@@ -10,11 +13,13 @@ use karat_rules::{
 };
 use karat_runtime::{ProviderKind, SkippedProvider, prefix::SharedModel};
 
-use super::Critic;
 use crate::{
+    generate::Generator,
+    manifest::CritiqueDefinition,
     schedule::{Scheduler, calibrate::Calibration},
     telemetry::ModelMetrics,
     text::TextPipeline,
+    workers::Roster,
 };
 
 /// A model that is ready to score: graphs of its own, or a composite of other models.
@@ -87,8 +92,8 @@ pub struct GraphModel {
 /// One graph with its workers.
 #[derive(Debug)]
 pub struct GraphUnit {
-    /// Tells graphs apart in the cache; no two graphs of a process share one.
-    pub id: u64,
+    /// Tells it from every other graph, also from what is loaded of the same file later.
+    pub id: GraphId,
     /// What the graph takes and gives.
     pub signature: GraphSignature,
     /// The provider that really runs it.
@@ -105,6 +110,33 @@ pub struct GraphUnit {
     pub scheduler: Scheduler,
 }
 
+/// What lets a model write critiques.
+#[derive(Debug)]
+pub struct Critic {
+    /// What its manifest says.
+    pub definition: CritiqueDefinition,
+    /// The tokens that end a critique.
+    pub ends: Arc<[u32]>,
+    /// What writes.
+    pub generator: Generator,
+}
+
+/// Tells graphs apart in caches.
+///
+/// Invariant: no two graphs of a process share one, so that a model which is loaded again never gets its predecessor's
+/// scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GraphId(u64);
+
+impl GraphId {
+    /// One that no other graph has.
+    #[must_use]
+    pub fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// What an aggregation gets from `graphs` graphs with one head.
 pub(crate) fn members_shape(head: &HeadShape, graphs: usize, candidates: usize) -> MembersShape {
     MembersShape {
@@ -116,10 +148,9 @@ pub(crate) fn members_shape(head: &HeadShape, graphs: usize, candidates: usize) 
 }
 
 impl GraphModel {
-    /// Tells graph models apart in caches.
-    pub(super) fn id(&self) -> u64 {
-        // A manifest names at least one graph file.
-        self.units.first().map_or(u64::MAX, |unit| unit.id)
+    /// Tells graph models apart in caches; `None` for one without graphs, which no manifest makes.
+    pub(crate) fn id(&self) -> Option<GraphId> {
+        self.units.first().map(|unit| unit.id)
     }
 }
 
@@ -173,12 +204,6 @@ impl Model {
         }
     }
 
-    /// Whether the model writes critiques.
-    #[must_use]
-    pub fn writes_critiques(&self) -> bool {
-        matches!(&self.body, ModelBody::Graph(graph) if graph.critic.is_some())
-    }
-
     /// Whether the model scores pairs of responses, each sample the preference for its first one.
     #[must_use]
     pub fn judges_pairs(&self) -> bool {
@@ -209,17 +234,12 @@ impl Model {
         self.leaves().iter().map(|leaf| leaf.pipeline.max_tokens()).min().unwrap_or(0)
     }
 
-    pub(super) fn shutdown(&self) {
+    /// Lets a roster end the model's threads with all others.
+    pub(super) fn enlist(&self, roster: &Roster) {
+        // The models of a composite were enlisted on their own.
         if let ModelBody::Graph(graph) = &self.body {
-            graph.units.iter().for_each(|unit| unit.scheduler.shutdown());
-            graph.critic.iter().for_each(|critic| critic.generator.shutdown());
-        }
-    }
-
-    /// Gives up what is queued and what runs.
-    pub(super) fn stop(&self) {
-        if let ModelBody::Graph(graph) = &self.body {
-            graph.units.iter().for_each(|unit| unit.scheduler.stop());
+            graph.units.iter().for_each(|unit| unit.scheduler.enlist(roster));
+            graph.critic.iter().for_each(|critic| critic.generator.enlist(roster));
         }
     }
 }

@@ -5,13 +5,13 @@ use std::{num::NonZeroUsize, path::Path, sync::Arc, thread};
 use karat_rules::{domain::TokenizedInput, head::DecoderOutput};
 use karat_runtime::ort::Graph;
 
-use super::LoadError;
 use crate::{
-    engine::Critic,
-    generate::{Event, Generator, Limits, Order, Sampling},
+    generate::{Event, GenerationLimits, Generator, Order, Sampling},
     manifest::{CritiqueDefinition, GraphDefinition},
+    repository::{Critic, LoadError},
     telemetry::ModelMetrics,
     text::TextPipeline,
+    workers::Roster,
 };
 
 /// The memory that keys and values of texts may take, if the longest text takes no more: half a gibibyte.
@@ -26,11 +26,12 @@ pub(super) struct Parts<'a> {
     pub(super) metrics: &'a ModelMetrics,
     /// A short text to try it with.
     pub(super) probe: Option<&'a Arc<TokenizedInput>>,
+    pub(super) roster: &'a Roster,
 }
 
 /// Opens one more session of a graph, on all cores, and writes a token with it.
 pub(super) fn start(parts: &Parts<'_>) -> Result<Critic, LoadError> {
-    let Parts { definition, critique, pipeline, graph, metrics, probe } = *parts;
+    let Parts { definition, critique, pipeline, graph, metrics, probe, roster } = *parts;
     let path = &definition.manifest;
     let ends =
         pipeline.end_ids(&critique.end_tokens).map_err(|source| LoadError::Text { path: path.clone(), source })?.into();
@@ -39,13 +40,14 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Critic, LoadError> {
     let executor = graph
         .decoder_executor(&[DecoderOutput::Logits.name().to_owned()], threads)
         .map_err(|source| LoadError::Runtime { path: path.clone(), source })?;
-    let limits = Limits {
+    let limits = GenerationLimits {
         texts: critique.texts.get(),
         tokens: (TEXT_BYTES / executor.shape().bytes_per_token().max(1)).max(pipeline.max_tokens()),
-        ..Limits::default()
+        ..GenerationLimits::default()
     };
     let generator = Generator::start(executor, limits, metrics.clone())
         .map_err(|source| LoadError::Workers { path: path.clone(), source: source.into() })?;
+    generator.enlist(roster);
     if let Some(probe) = probe {
         warm_up(&generator, probe, path)?;
     }

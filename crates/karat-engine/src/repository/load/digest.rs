@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, path::Path};
 use karat_rules::domain::ModelVersion;
 use sha2::{Digest as _, Sha256};
 
-use super::LoadError;
+use crate::repository::LoadError;
 
 /// A digest that grows by files and texts, each fenced by its length.
 #[derive(Default)]

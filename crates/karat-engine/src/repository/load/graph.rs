@@ -13,22 +13,22 @@ use karat_runtime::{
 };
 
 use super::{
-    LoadError, LoadOptions, critic,
+    LoadOptions, critic,
     decoder::Decoder,
     digest::Digest,
     sessions::{Plan, Running},
 };
 use crate::{
-    engine::{Engine, GraphModel, GraphUnit, Model, ModelBody, WrittenRules},
     manifest::{self, GraphDefinition, Manifest},
-    schedule::{Job, Limits, Scheduler},
+    repository::{GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, WrittenRules},
+    schedule::{Job, QueueLimits, Scheduler},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextError, TextOptions, TextPipeline},
 };
 
 /// What is needed to load one model.
 pub(super) struct Loader<'a> {
-    pub(super) engine: &'a Engine,
+    pub(super) repository: &'a Repository,
     pub(super) library: &'a Library,
     pub(super) metrics: &'a EngineMetrics,
     pub(super) options: &'a LoadOptions,
@@ -84,7 +84,8 @@ impl Loader<'_> {
             // Of several graphs, the first one writes.
             if let (None, Some(critique)) = (&critic, &definition.critique) {
                 let (definition, pipeline, metrics, probe) = (&definition, &pipeline, &metrics, probes.first());
-                let parts = critic::Parts { definition, critique, pipeline, graph: &graph, metrics, probe };
+                let roster = &self.repository.roster;
+                let parts = critic::Parts { definition, critique, pipeline, graph: &graph, metrics, probe, roster };
                 critic = Some(critic::start(&parts)?);
             }
         }
@@ -183,15 +184,17 @@ impl Loader<'_> {
     /// Puts a queue in front of a graph's sessions.
     fn schedule(&self, parts: &Parts<'_>, graph: &Graph, running: Running) -> Result<GraphUnit, LoadError> {
         let Running { executors, policy, calibration, prefixes } = running;
-        let limits = Limits {
+        let limits = QueueLimits {
             queued_tokens: self.options.queue_tokens,
             tokens_per_second: calibration.tokens_per_second,
-            ..Limits::default()
+            ..QueueLimits::default()
         };
         let scheduler = Scheduler::start(executors, policy, limits, parts.metrics.clone())
             .map_err(|source| LoadError::Workers { path: parts.definition.manifest.clone(), source })?;
+        // From here on, so that warming up ends with the server too.
+        scheduler.enlist(&self.repository.roster);
         Ok(GraphUnit {
-            id: self.engine.cache.new_graph(),
+            id: GraphId::unique(),
             signature: graph.signature().clone(),
             provider: graph.provider(),
             skipped: graph.skipped().to_vec(),

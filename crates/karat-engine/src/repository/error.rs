@@ -1,0 +1,143 @@
+//! Why models aren't there, as typed causes.
+
+use std::path::PathBuf;
+
+use karat_rules::domain::ModelName;
+use karat_runtime::RuntimeError;
+
+use crate::{manifest::ManifestError, schedule::StartError, text::TextError};
+
+/// Why a name stands for no model that takes requests.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoModel {
+    /// No model has that name.
+    #[error("there is no model {name:?}; the models are: {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The names of the repository.
+        known: String,
+    },
+    /// The model is not ready yet.
+    #[error("the model {model} is still loading; try again when GET /health/ready answers 200")]
+    Loading {
+        /// The model.
+        model: ModelName,
+    },
+    /// The model's engines are being built.
+    #[error(
+        "TensorRT is building the engines of the model {model}, which takes minutes; GET /v1/models/{model} tells when it is ready"
+    )]
+    Building {
+        /// The model.
+        model: ModelName,
+    },
+    /// The model could not be loaded.
+    #[error("the model {model} could not be loaded; GET /v1/models/{model} tells why")]
+    Failed {
+        /// The model.
+        model: ModelName,
+    },
+}
+
+/// Why a model, or the whole repository, can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The repository's folder can't be read.
+    #[error("the model repository {path} can't be read: {source}; name a folder with --models")]
+    Repository {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// No folder of the repository holds a manifest.
+    #[error("the model repository {path} holds no model; put a folder with a model.toml into it")]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The manifest is wrong.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The tokenizer or the template is wrong.
+    #[error("{path}: {source}")]
+    Text {
+        /// The manifest.
+        path: PathBuf,
+        /// The cause.
+        source: TextError,
+    },
+    /// The graph or its provider can't start.
+    #[error("{path}: {source}")]
+    Runtime {
+        /// The manifest.
+        path: PathBuf,
+        /// The cause.
+        source: RuntimeError,
+    },
+    /// A file that decides scores can't be read.
+    #[error("{path}: can't be read: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A composite names a model that isn't there.
+    #[error("{path}: ensemble: there is no model {member}; the repository has {known}")]
+    NoMember {
+        /// The manifest.
+        path: PathBuf,
+        /// The missing model.
+        member: ModelName,
+        /// The names of the repository.
+        known: String,
+    },
+    /// A composite names a model that failed.
+    #[error("{path}: ensemble: the model {member} failed to load; mend it first")]
+    BrokenMember {
+        /// The manifest.
+        path: PathBuf,
+        /// The failed model.
+        member: ModelName,
+    },
+    /// Composites name each other in a circle.
+    #[error("{path}: ensemble: the model is part of itself, by way of {members}; break the circle")]
+    Circle {
+        /// The manifest.
+        path: PathBuf,
+        /// The members that wait for each other.
+        members: String,
+    },
+    /// A member's own rules are wrong.
+    #[error("{path}: ensemble: {member}: {reason}")]
+    MemberRule {
+        /// The manifest.
+        path: PathBuf,
+        /// The member.
+        member: ModelName,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The workers can't start.
+    #[error("{path}: {source}")]
+    Workers {
+        /// The manifest.
+        path: PathBuf,
+        /// The cause.
+        source: StartError,
+    },
+    /// The first forward pass failed.
+    #[error(
+        "{path}: the graph fails on a sample of {tokens} tokens: {reason}; lower text.max_tokens, or mend the graph"
+    )]
+    WarmUp {
+        /// The manifest.
+        path: PathBuf,
+        /// The length of the sample.
+        tokens: usize,
+        /// What the pass said.
+        reason: String,
+    },
+}

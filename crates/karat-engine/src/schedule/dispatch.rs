@@ -1,0 +1,343 @@
+//! What the threads of a scheduler share: the jobs that wait and run, and who takes the next batch.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use karat_rules::domain::TokenizedInput;
+use karat_runtime::Cancellation;
+use tokio::sync::oneshot;
+
+use super::{
+    Completed, Job, JobError, JobId, Planned, Planner, Policy, QueueLimits, QueueRefusal, Ticket, WaitingJob,
+    admission::Load, memory::MemoryBound, rate::Rate,
+};
+use crate::{
+    telemetry::ModelMetrics,
+    workers::{Gate, Gated, Work},
+};
+
+/// Which sessions a worker thread belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Crowd,
+    Lone,
+}
+
+/// What belongs to a job while it waits and runs.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) input: Arc<TokenizedInput>,
+    pub(super) reply: oneshot::Sender<Result<Completed, JobError>>,
+    pub(super) submitted: Instant,
+}
+
+/// A batch on its way through a worker.
+#[derive(Debug)]
+pub(super) struct Pass {
+    pub(super) jobs: Vec<Planned<Pending>>,
+    pub(super) cancellation: Cancellation,
+}
+
+/// The queue and the workers of one model.
+#[derive(Debug)]
+pub(super) struct Dispatch {
+    gate: Gate<Jobs>,
+    crowd_wanted: Condvar,
+    lone_wanted: Condvar,
+    policy: Policy,
+    limits: QueueLimits,
+    sessions: Sessions,
+    pub(super) metrics: ModelMetrics,
+}
+
+/// The jobs that wait and those that run.
+#[derive(Debug)]
+pub(super) struct Jobs {
+    planner: Planner<Pending>,
+    crowd_running: usize,
+    crowd_idle: usize,
+    lone_running: bool,
+    running_tokens: usize,
+    /// The running pass of each job whose ticket is still held.
+    running: HashMap<JobId, Arc<Listeners>>,
+    rate: Rate,
+    memory: MemoryBound,
+}
+
+/// Who still waits for a running pass.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    left: Mutex<usize>,
+    cancellation: Cancellation,
+}
+
+/// How many sessions there are of each kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sessions {
+    pub(super) crowd: usize,
+    pub(super) lone: bool,
+}
+
+/// What was given up when the scheduler was stopped.
+pub(super) struct Abandoned {
+    waiting: Vec<Planned<Pending>>,
+    running: Vec<Arc<Listeners>>,
+}
+
+impl Dispatch {
+    /// An empty queue in front of so many sessions.
+    pub(super) fn new(sessions: Sessions, policy: Policy, limits: QueueLimits, metrics: ModelMetrics) -> Self {
+        Self {
+            gate: Gate::new(Jobs {
+                planner: Planner::new(policy).with_texts(|pending: &Pending| pending.input.ids()),
+                crowd_running: 0,
+                crowd_idle: 0,
+                lone_running: false,
+                running_tokens: 0,
+                running: HashMap::new(),
+                rate: Rate::assumed(limits.tokens_per_second),
+                memory: MemoryBound::new(policy.budget),
+            }),
+            crowd_wanted: Condvar::new(),
+            lone_wanted: Condvar::new(),
+            policy,
+            limits,
+            sessions,
+            metrics,
+        }
+    }
+
+    /// Admits all of `jobs` or none. The tickets come in the order of the jobs.
+    ///
+    /// # Errors
+    /// When too much waits, a deadline can't be met, or the scheduler is shutting down.
+    pub(super) fn submit(self: &Arc<Self>, jobs: Vec<Job>) -> Result<Vec<Ticket>, QueueRefusal> {
+        let now = Instant::now();
+        let mut state = self.gate.lock();
+        self.drop_expired(&mut state, now);
+        let load = Load { planner: &state.planner, running_tokens: state.running_tokens, rate: &state.rate };
+        let admitted = if state.is_open() { load.admit(&self.limits, &jobs, now) } else { Err(QueueRefusal::Stopped) };
+        if let Err(refusal) = admitted {
+            self.metrics.refused(jobs.len());
+            return Err(refusal);
+        }
+        let tickets = jobs
+            .into_iter()
+            .map(|job| {
+                let (reply, result) = oneshot::channel();
+                let waiting = WaitingJob {
+                    tokens: job.input.len(),
+                    priority: job.priority,
+                    deadline: job.deadline,
+                    payload: Pending { input: job.input, reply, submitted: now },
+                };
+                let id = state.planner.push(waiting, now);
+                Ticket::new(result, id, Arc::downgrade(self))
+            })
+            .collect();
+        self.changed(&state);
+        Ok(tickets)
+    }
+
+    /// How many jobs and tokens wait.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let state = self.gate.lock();
+        (state.planner.len(), state.planner.tokens())
+    }
+
+    /// Wakes whoever has something to do, after jobs came or went or a pass ended.
+    fn changed(&self, state: &Gated<Jobs>) {
+        self.metrics.queue(state.planner.len(), state.planner.tokens());
+        if state.planner.is_empty() {
+            if !state.is_open() {
+                self.wake_all();
+            }
+        } else if state.lone_running {
+            // Its end will call again.
+        } else if self.lone_is_better(state) {
+            self.lone_wanted.notify_one();
+        } else if state.planner.len() >= state.crowd_idle {
+            self.crowd_wanted.notify_all();
+        } else {
+            for _ in 0..state.planner.len() {
+                self.crowd_wanted.notify_one();
+            }
+        }
+    }
+
+    fn lone_is_better(&self, state: &Gated<Jobs>) -> bool {
+        self.sessions.lone && state.crowd_running == 0 && state.planner.len() <= self.policy.lone_jobs
+    }
+
+    /// Blocks until there is something to run; `None` when the worker should end.
+    pub(super) fn next(&self, role: Role) -> Option<Pass> {
+        let mut state = self.gate.lock();
+        loop {
+            let now = Instant::now();
+            self.drop_expired(&mut state, now);
+            if state.planner.is_empty() && !state.is_open() {
+                return None;
+            }
+            let may_start = !state.lone_running && self.lone_is_better(&state) == (role == Role::Lone);
+            if may_start {
+                let free = match role {
+                    Role::Crowd => self.sessions.crowd - state.crowd_running,
+                    Role::Lone => 1,
+                };
+                if let Some(jobs) = state.planner.plan(now, free) {
+                    return Some(self.begin(&mut state, jobs, role));
+                }
+            }
+            state = self.sleep(state, role, now);
+        }
+    }
+
+    fn begin(&self, state: &mut Gated<Jobs>, jobs: Vec<Planned<Pending>>, role: Role) -> Pass {
+        match role {
+            Role::Crowd => state.crowd_running += 1,
+            Role::Lone => state.lone_running = true,
+        }
+        let cancellation = Cancellation::new();
+        let listeners = Arc::new(Listeners { left: Mutex::new(jobs.len()), cancellation: cancellation.clone() });
+        for planned in &jobs {
+            state.running_tokens += planned.job.tokens;
+            state.running.insert(planned.id, Arc::clone(&listeners));
+        }
+        self.metrics.queue(state.planner.len(), state.planner.tokens());
+        Pass { jobs, cancellation }
+    }
+
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, Gated<Jobs>>,
+        role: Role,
+        now: Instant,
+    ) -> MutexGuard<'a, Gated<Jobs>> {
+        let wanted = match role {
+            Role::Crowd => {
+                state.crowd_idle += 1;
+                &self.crowd_wanted
+            }
+            Role::Lone => &self.lone_wanted,
+        };
+        let mut state = match state.planner.next_wakeup() {
+            None => wanted.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(wakeup) => {
+                let timeout = wakeup.saturating_duration_since(now);
+                wanted.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        if role == Role::Crowd {
+            state.crowd_idle -= 1;
+        }
+        state
+    }
+
+    fn drop_expired(&self, state: &mut Gated<Jobs>, now: Instant) {
+        let expired = state.planner.expire(now);
+        if expired.is_empty() {
+            return;
+        }
+        self.metrics.expired(expired.len());
+        self.changed(state);
+        for planned in expired {
+            reply(planned.job.payload, Err(JobError::Expired));
+        }
+    }
+
+    /// Books a pass as ended; `took` is `None` when it gave no results.
+    pub(super) fn end(&self, role: Role, ids: &[JobId], tokens: usize, took: Option<Duration>) {
+        let mut state = self.gate.lock();
+        let workers = match role {
+            Role::Crowd => {
+                state.crowd_running -= 1;
+                self.sessions.crowd
+            }
+            Role::Lone => {
+                state.lone_running = false;
+                1
+            }
+        };
+        state.running_tokens -= tokens;
+        for id in ids {
+            state.running.remove(id);
+        }
+        if let Some(took) = took {
+            state.rate.observe(tokens, took, workers);
+        }
+        self.changed(&state);
+    }
+
+    /// A pass of so many positions ran out of memory: later batches are smaller.
+    pub(super) fn ran_out_of_memory(&self, positions: usize) {
+        let mut state = self.gate.lock();
+        if let Some(bound) = state.memory.ran_out(positions) {
+            state.planner.set_budget(bound);
+            tracing::warn!(positions, bound, "out of memory: batches are smaller from now on");
+        }
+    }
+
+    /// A pass of so many positions had enough memory.
+    pub(super) fn fitted_into_memory(&self, positions: usize) {
+        let mut state = self.gate.lock();
+        if let Some(bound) = state.memory.fitted(positions) {
+            state.planner.set_budget(bound);
+        }
+    }
+
+    /// The holder of the job's ticket has gone.
+    pub(super) fn abandon(&self, id: JobId) {
+        let listeners = {
+            let mut state = self.gate.lock();
+            if state.planner.remove(id).is_some() {
+                self.metrics.cancelled(1);
+                self.changed(&state);
+                return;
+            }
+            state.running.remove(&id)
+        };
+        if let Some(listeners) = listeners {
+            self.metrics.cancelled(1);
+            let mut left = listeners.left.lock().unwrap_or_else(PoisonError::into_inner);
+            *left -= 1;
+            if *left == 0 {
+                listeners.cancellation.cancel();
+            }
+        }
+    }
+}
+
+impl Work for Dispatch {
+    type Queue = Jobs;
+    type Abandoned = Abandoned;
+
+    fn gate(&self) -> &Gate<Jobs> {
+        &self.gate
+    }
+
+    fn wake_all(&self) {
+        self.crowd_wanted.notify_all();
+        self.lone_wanted.notify_all();
+    }
+
+    fn give_up(&self, jobs: &mut Jobs) -> Abandoned {
+        Abandoned { waiting: jobs.planner.drain(), running: jobs.running.drain().map(|(_, pass)| pass).collect() }
+    }
+
+    fn fail(&self, abandoned: Abandoned) {
+        for planned in abandoned.waiting {
+            reply(planned.job.payload, Err(JobError::Stopped));
+        }
+        for pass in abandoned.running {
+            pass.cancellation.cancel();
+        }
+    }
+}
+
+/// Answers a job. That nobody listens any more is no error: the ticket was dropped.
+pub(super) fn reply(job: Pending, result: Result<Completed, JobError>) {
+    drop(job.reply.send(result));
+}
