@@ -11,37 +11,28 @@ use serde::Deserialize;
 
 use super::{Aggregation, AggregationError, Members, MembersShape};
 use crate::domain::{
-    Reward,
-    catalogue::{Entry, Law, parameter_schema, parameters, share},
+    Reward, Share,
+    catalogue::{Law, Rule},
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "brme",
-    summary: "A blend of the most certain member's score with the lowest one, for members that give a mean and a \
-              deviation. Weight 1 is the most certain member alone, 0 the worst case; the paper found 0.2 and 0.4 best.",
-    formula: "R = nominal_weight * mu_{argmin sigma} + (1 - nominal_weight) * min_i mu_i",
-    source: "Yan et al. 2024, Reward-Robust RLHF in LLMs",
-    examples: &[r#"{"nominal_weight": 0.4}"#, r#"{"nominal_weight": 1}"#],
-    laws: &[Law::OneMemberIsIdentity, Law::WithinMembers],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { nominal_weight } = parameters(value)?;
-        Ok(Box::new(Brme { nominal_weight: share("nominal_weight", nominal_weight)? }))
-    },
-};
-
-/// Parameters of the blend.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The blend.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Brme {
     /// The weight of the most certain member, from 0 (worst case only) to 1 (nominal only).
-    #[schemars(range(min = 0.0, max = 1.0))]
-    nominal_weight: f64,
+    nominal_weight: Share,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Brme {
-    nominal_weight: f64,
+impl Rule for Brme {
+    const NAME: &'static str = "brme";
+    const SUMMARY: &'static str = "A blend of the most certain member's score with the lowest one, for members that give a mean and a deviation. \
+         Weight 1 is the most certain member alone, 0 the worst case; the paper found 0.2 and 0.4 best.";
+    const FORMULA: &'static str = "R = nominal_weight * mu_{argmin sigma} + (1 - nominal_weight) * min_i mu_i";
+    const SOURCE: &'static str = "Yan et al. 2024, Reward-Robust RLHF in LLMs";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"nominal_weight": 0.4}"#, r#"{"nominal_weight": 1}"#];
+    const LAWS: &'static [Law] = &[Law::OneMemberIsIdentity, Law::WithinMembers];
+
+    type Parameters = Self;
 }
 
 impl Brme {
@@ -64,7 +55,8 @@ impl Aggregation for Brme {
         let pairs = members.values().iter().zip(deviations);
         // `min_by` keeps the first of equal deviations: ties go to the lowest index.
         let nominal = pairs.min_by(|a, b| a.1.total_cmp(b.1)).map_or(members.minimum(), |(value, _)| *value);
-        Ok(Reward::new(self.nominal_weight * nominal + (1.0 - self.nominal_weight) * members.minimum())?)
+        let weight = self.nominal_weight.get();
+        Ok(Reward::new(weight * nominal + (1.0 - weight) * members.minimum())?)
     }
 }
 

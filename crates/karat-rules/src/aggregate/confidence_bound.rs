@@ -10,42 +10,38 @@ use serde::Deserialize;
 use super::{Aggregation, AggregationError, Members, MembersShape};
 use crate::{
     domain::{
-        Reward,
-        catalogue::{Entry, Law, not_negative, parameter_schema, parameters},
+        NotNegative, Reward,
+        catalogue::{Law, Rule},
     },
     numeric::DegreesOfFreedom,
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "confidence_bound",
-    summary: "The mean lowered (pessimism) or raised (optimism) by lambda times the members' variance: pessimism for \
-              optimising against the reward, optimism for exploring where it is uncertain.",
-    formula: "R = mean_i R_i + sign * lambda * var_i R_i; sign = -1 for pessimism, +1 for optimism",
-    source: "this project's; pessimism is Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization, eq. 4",
-    examples: &[
-        r#"{"direction": "optimism", "lambda": 0.1}"#,
-        r#"{"direction": "pessimism", "lambda": 0.5, "ddof": 1}"#,
-    ],
-    laws: &[Law::PermutationInvariant, Law::OneMemberIsIdentity],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { direction, lambda, ddof } = parameters(value)?;
-        Ok(Box::new(ConfidenceBound { direction, lambda: not_negative("lambda", lambda)?, ddof }))
-    },
-};
-
-/// Parameters of the confidence bound.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The confidence bound.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct ConfidenceBound {
     /// Whether disagreement counts against a response or for it.
     direction: Direction,
     /// The weight of the variance, at least 0.
-    #[schemars(range(min = 0.0))]
-    lambda: f64,
+    lambda: NotNegative,
     /// 0 divides by the number of members; 1 by one less.
     #[serde(default)]
     ddof: DegreesOfFreedom,
+}
+
+impl Rule for ConfidenceBound {
+    const NAME: &'static str = "confidence_bound";
+    const SUMMARY: &'static str = "The mean lowered (pessimism) or raised (optimism) by lambda times the members' variance: pessimism for \
+         optimising against the reward, optimism for exploring where it is uncertain.";
+    const FORMULA: &'static str =
+        "R = mean_i R_i + sign * lambda * var_i R_i; sign = -1 for pessimism, +1 for optimism";
+    const SOURCE: &'static str =
+        "this project's; pessimism is Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization, eq. 4";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"direction": "optimism", "lambda": 0.1}"#, r#"{"direction": "pessimism", "lambda": 0.5, "ddof": 1}"#];
+    const LAWS: &'static [Law] = &[Law::PermutationInvariant, Law::OneMemberIsIdentity];
+
+    type Parameters = Self;
 }
 
 /// Whether disagreement counts against a response or for it.
@@ -58,21 +54,13 @@ enum Direction {
     Optimism,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct ConfidenceBound {
-    direction: Direction,
-    lambda: f64,
-    ddof: DegreesOfFreedom,
-}
-
 impl Aggregation for ConfidenceBound {
     fn check(&self, shape: &MembersShape) -> Result<(), AggregationError> {
         shape.at_least(self.ddof.least()).map(|_| ())
     }
 
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {
-        let variance = members.variance_with(self.ddof)?;
-        let change = if self.lambda > 0.0 { self.lambda * variance } else { 0.0 };
+        let change = members.weighted_variance(self.lambda, self.ddof)?;
         Ok(Reward::new(match self.direction {
             Direction::Pessimism => members.mean() - change,
             Direction::Optimism => members.mean() + change,

@@ -10,44 +10,12 @@ use serde::Deserialize;
 
 use super::{Aggregation, AggregationError, Members};
 use crate::domain::{
-    Reward,
-    catalogue::{Entry, Law, finite, not_negative, parameter_schema, parameters},
+    NotNegative, Reward,
+    catalogue::{Law, Rule},
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "confidence_weighted",
-    summary: "The mean times exp(-s U), where U is the members' disagreement: an uncertain reward says little. It is \
-              drawn towards a neutral reward, 0 unless given; set that below every reward where rewards may be negative.",
-    formula: "R = toward + (mean_i R_i - toward) * exp(-scale * U)",
-    source: "the weight: Zhang et al. 2024, Ctrl-U: Robust Conditional Image Generation via Uncertainty-aware Reward \
-             Modeling; its use on a reward is this project's",
-    examples: &[r#"{"uncertainty": "range"}"#, r#"{"uncertainty": "deviation", "scale": 2, "toward": -5}"#],
-    laws: &[Law::PermutationInvariant, Law::OneMemberIsIdentity],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { uncertainty, scale, toward } = parameters(value)?;
-        let scale = not_negative("scale", scale)?;
-        Ok(Box::new(ConfidenceWeighted { uncertainty, scale, toward: finite("toward", toward)? }))
-    },
-};
-
-/// Parameters of the confidence weight.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    /// What is taken as disagreement.
-    uncertainty: Uncertainty,
-    /// The factor `s` of the disagreement, at least 0.
-    #[serde(default = "one")]
-    #[schemars(range(min = 0.0))]
-    scale: f64,
-    /// The reward that disagreement draws towards.
-    #[serde(default)]
-    toward: f64,
-}
-
-fn one() -> f64 {
-    1.0
+fn one() -> NotNegative {
+    const { NotNegative::constant(1.0) }
 }
 
 /// What is taken as disagreement.
@@ -62,11 +30,32 @@ enum Uncertainty {
     Variance,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct ConfidenceWeighted {
+/// The confidence weight.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConfidenceWeighted {
+    /// What is taken as disagreement.
     uncertainty: Uncertainty,
-    scale: f64,
+    /// The factor `s` of the disagreement, at least 0.
+    #[serde(default = "one")]
+    scale: NotNegative,
+    /// The reward that disagreement draws towards.
+    #[serde(default)]
     toward: f64,
+}
+
+impl Rule for ConfidenceWeighted {
+    const NAME: &'static str = "confidence_weighted";
+    const SUMMARY: &'static str = "The mean times exp(-s U), where U is the members' disagreement: an uncertain reward says little. It is drawn \
+         towards a neutral reward, 0 unless given; set that below every reward where rewards may be negative.";
+    const FORMULA: &'static str = "R = toward + (mean_i R_i - toward) * exp(-scale * U)";
+    const SOURCE: &'static str = "the weight: Zhang et al. 2024, Ctrl-U: Robust Conditional Image Generation via Uncertainty-aware Reward \
+         Modeling; its use on a reward is this project's";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"uncertainty": "range"}"#, r#"{"uncertainty": "deviation", "scale": 2, "toward": -5}"#];
+    const LAWS: &'static [Law] = &[Law::PermutationInvariant, Law::OneMemberIsIdentity];
+
+    type Parameters = Self;
 }
 
 impl Aggregation for ConfidenceWeighted {
@@ -78,8 +67,9 @@ impl Aggregation for ConfidenceWeighted {
             Uncertainty::Deviation => members.variance().sqrt(),
             Uncertainty::Variance => members.variance(),
         };
+        let scale = self.scale.get();
         // Scale 0 ignores disagreement, even one that overflowed.
-        let confidence = if self.scale > 0.0 { (-self.scale * uncertainty).exp() } else { 1.0 };
+        let confidence = if scale > 0.0 { (-scale * uncertainty).exp() } else { 1.0 };
         Ok(Reward::new(members.mean() * confidence + self.toward * (1.0 - confidence))?)
     }
 }

@@ -9,46 +9,50 @@ use serde::Deserialize;
 use super::{Aggregation, AggregationError, Members};
 use crate::{
     domain::{
-        Reward,
-        catalogue::{Entry, Law, parameter_schema, parameters, positive, share},
+        Number, Range, Reward,
+        catalogue::{Law, Rule},
     },
     numeric::sorted,
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "cvar",
-    summary: "The mean of the worst share of the members (conditional value at risk): share 1 is the mean, 1/k or less \
-              the worst case.",
-    formula: "R = (1/(share k)) (sum_{i<=m} R_(i) + (share k - m) R_(m+1)), m = floor(share k)",
-    source: "Rockafellar and Uryasev 2002, Conditional Value-at-Risk for General Loss Distributions",
-    examples: &[r#"{"share": 0.4}"#, r#"{"share": 1}"#],
-    laws: &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { share: worst } = parameters(value)?;
-        Ok(Box::new(Cvar { share: positive("share", share("share", worst)?)? }))
-    },
-};
-
-/// Parameters of the conditional value at risk.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The conditional value at risk.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Cvar {
     /// The worst share that counts, above 0, at most 1.
-    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
-    share: f64,
+    share: Number<SomeShare>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Cvar {
-    share: f64,
+/// A share of which something is left.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum SomeShare {}
+
+impl Range for SomeShare {
+    const LEAST: f64 = 0.0;
+    const LEAST_INCLUDED: bool = false;
+    const MOST: f64 = 1.0;
+    const MUST: &'static str = "must lie above 0, up to 1";
+}
+
+impl Rule for Cvar {
+    const NAME: &'static str = "cvar";
+    const SUMMARY: &'static str = "The mean of the worst share of the members (conditional value at risk): share 1 is the mean, 1/k or less the \
+         worst case.";
+    const FORMULA: &'static str = "R = (1/(share k)) (sum_{i<=m} R_(i) + (share k - m) R_(m+1)), m = floor(share k)";
+    const SOURCE: &'static str =
+        "Rockafellar and Uryasev 2002, Conditional Value-at-Risk for General Loss Distributions";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"share": 0.4}"#, r#"{"share": 1}"#];
+    const LAWS: &'static [Law] =
+        &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers];
+
+    type Parameters = Self;
 }
 
 impl Aggregation for Cvar {
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {
         let ascending = sorted(members.values());
         // A share below one member is that member: dividing by a tiny count would only lose digits.
-        let count = (self.share * ascending.len() as f64).max(1.0);
+        let count = (self.share.get() * ascending.len() as f64).max(1.0);
         let whole = count.floor() as usize;
         let part = count - whole as f64;
         let tail = ascending.get(whole).map_or(0.0, |next| next * (part / count));

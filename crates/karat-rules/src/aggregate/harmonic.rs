@@ -9,35 +9,32 @@ use serde::{Deserialize, Serialize};
 
 use super::{Aggregation, AggregationError, Members, MembersShape};
 use crate::domain::{
-    Reward,
-    catalogue::{Entry, Law, parameter_schema, parameters, share},
+    Reward, Share,
+    catalogue::{Law, Rule},
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "harmonic",
-    summary: "The weighted harmonic mean of two members, mapped from cosine to 0 to 1: a response must please both. \
-              Lambda 1 is the first member alone, 0 the second.",
-    formula: "r = 1 / (lambda/(a+1e-8) + (1-lambda)/(b+1e-8)), a = (cos_1+1)/2, b = (cos_2+1)/2",
-    source: "Miao et al. 2024, Subject-driven Text-to-Image Generation via Preference-based Reinforcement Learning",
-    examples: &[r#"{"lambda": 0.3}"#, r#"{"lambda": 0.5, "inputs": "unit"}"#],
-    laws: &[Law::MonotoneInMembers],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { lambda, inputs } = parameters(value)?;
-        Ok(Box::new(Harmonic { lambda: share("lambda", lambda)?, inputs }))
-    },
-};
-
-/// Parameters of the harmonic mean.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The harmonic mean.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Harmonic {
     /// The weight of the first member, from 0 to 1.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    lambda: f64,
+    lambda: Share,
     /// The range of the members' scores.
     #[serde(default)]
     inputs: Inputs,
+}
+
+impl Rule for Harmonic {
+    const NAME: &'static str = "harmonic";
+    const SUMMARY: &'static str = "The weighted harmonic mean of two members, mapped from cosine to 0 to 1: a response must please both. Lambda \
+         1 is the first member alone, 0 the second.";
+    const FORMULA: &'static str = "r = 1 / (lambda/(a+1e-8) + (1-lambda)/(b+1e-8)), a = (cos_1+1)/2, b = (cos_2+1)/2";
+    const SOURCE: &'static str =
+        "Miao et al. 2024, Subject-driven Text-to-Image Generation via Preference-based Reinforcement Learning";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"lambda": 0.3}"#, r#"{"lambda": 0.5, "inputs": "unit"}"#];
+    const LAWS: &'static [Law] = &[Law::MonotoneInMembers];
+
+    type Parameters = Self;
 }
 
 /// The range of the members' scores.
@@ -53,12 +50,6 @@ enum Inputs {
 
 /// Keeps the reciprocal of a score of 0 finite.
 const EPSILON: f64 = 1e-8;
-
-#[derive(Debug, Clone, Copy)]
-struct Harmonic {
-    lambda: f64,
-    inputs: Inputs,
-}
 
 impl Harmonic {
     fn unit(&self, value: f64) -> Result<f64, AggregationError> {
@@ -89,14 +80,14 @@ impl Aggregation for Harmonic {
         let [first, second] = members.values() else {
             return Err(Self::needs_two(members.values().len()));
         };
-        let (a, b) = (self.unit(*first)?, self.unit(*second)?);
+        let (a, b, lambda) = (self.unit(*first)?, self.unit(*second)?, self.lambda.get());
         // At either end the other score has no say, and the epsilon must not either.
-        Ok(Reward::new(if self.lambda >= 1.0 {
+        Ok(Reward::new(if lambda >= 1.0 {
             a
-        } else if self.lambda <= 0.0 {
+        } else if lambda <= 0.0 {
             b
         } else {
-            1.0 / (self.lambda / (a + EPSILON) + (1.0 - self.lambda) / (b + EPSILON))
+            1.0 / (lambda / (a + EPSILON) + (1.0 - lambda) / (b + EPSILON))
         })?)
     }
 }

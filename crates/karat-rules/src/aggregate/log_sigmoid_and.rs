@@ -11,38 +11,36 @@ use super::{Aggregation, AggregationError, Members, MembersShape, per_member::Pe
 use crate::{
     domain::{
         Reward,
-        catalogue::{Entry, Law, parameter_schema, parameters},
+        catalogue::{Law, Rule},
     },
     numeric::log_sigmoid,
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "log_sigmoid_and",
-    summary: "The log-probability of being good by every member at once, each against its own reference: none buys off \
-              another.",
-    formula: "R = sum_i log sigmoid(r_i - reference_i)",
-    source: "Wang et al. 2024, Transforming and Combining Rewards for Aligning Large Language Models",
-    examples: &[r#"{"references": [0.0, 0.0]}"#, r#"{"references": {"helpful": 1.2, "harmless": -0.3}}"#],
-    laws: &[Law::MonotoneInMembers],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { references } = parameters(value)?;
-        Ok(Box::new(LogSigmoidAnd { references: references.checked("references")? }))
-    },
-};
-
-/// Parameters of the logical AND.
+/// The logical AND.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct LogSigmoidAnd {
     /// The score of a response that is just good enough, for each member: a list in the members' order, or a table by
     /// the objectives' names.
     references: PerMember,
 }
 
-#[derive(Debug, Clone)]
-struct LogSigmoidAnd {
-    references: PerMember,
+impl Rule for LogSigmoidAnd {
+    const NAME: &'static str = "log_sigmoid_and";
+    const SUMMARY: &'static str = "The log-probability of being good by every member at once, each against its own reference: none buys off \
+         another.";
+    const FORMULA: &'static str = "R = sum_i log sigmoid(r_i - reference_i)";
+    const SOURCE: &'static str =
+        "Wang et al. 2024, Transforming and Combining Rewards for Aligning Large Language Models";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"references": [0.0, 0.0]}"#, r#"{"references": {"helpful": 1.2, "harmless": -0.3}}"#];
+    const LAWS: &'static [Law] = &[Law::MonotoneInMembers];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        self.references.check_some("references")
+    }
 }
 
 impl Aggregation for LogSigmoidAnd {

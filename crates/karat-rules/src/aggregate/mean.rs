@@ -2,26 +2,30 @@
 //!
 //! `R = (1/k) Σ Rᵢ` — Coste et al. 2023, eq. 1.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::{Aggregation, AggregationError, Members};
 use crate::domain::{
     Reward,
-    catalogue::{Entry, Law, NoParameters, parameter_schema, parameters},
-};
-
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "mean",
-    summary: "The mean of the members.",
-    formula: "R = (1/k) sum_i R_i",
-    source: "Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization, eq. 1",
-    examples: &["{}"],
-    laws: &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers],
-    parameters: parameter_schema::<NoParameters>,
-    build: |value| parameters::<NoParameters>(value).map(|_| Box::new(Mean) as Box<dyn Aggregation>),
+    catalogue::{Law, Rule},
 };
 
 /// The arithmetic mean.
-#[derive(Debug, Clone, Copy)]
-pub struct Mean;
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mean {}
+
+impl Rule for Mean {
+    const NAME: &'static str = "mean";
+    const SUMMARY: &'static str = "The mean of the members.";
+    const FORMULA: &'static str = "R = (1/k) sum_i R_i";
+    const SOURCE: &'static str = "Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization, eq. 1";
+    const LAWS: &'static [Law] =
+        &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers];
+
+    type Parameters = Self;
+}
 
 impl Aggregation for Mean {
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {

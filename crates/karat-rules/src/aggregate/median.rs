@@ -2,28 +2,33 @@
 //!
 //! With an even number of members it is the mean of the two in the middle.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::{Aggregation, AggregationError, Members};
 use crate::{
     domain::{
         Reward,
-        catalogue::{Entry, Law, NoParameters, parameter_schema, parameters},
+        catalogue::{Law, Rule},
     },
     numeric::quantile,
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "median",
-    summary: "The middle member, or the mean of the two in the middle: robust against a minority of wild members.",
-    formula: "R = median_i R_i",
-    source: "standard statistics",
-    examples: &["{}"],
-    laws: &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers],
-    parameters: parameter_schema::<NoParameters>,
-    build: |value| parameters::<NoParameters>(value).map(|_| Box::new(Median) as Box<dyn Aggregation>),
-};
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Median {}
 
-#[derive(Debug, Clone, Copy)]
-struct Median;
+impl Rule for Median {
+    const NAME: &'static str = "median";
+    const SUMMARY: &'static str =
+        "The middle member, or the mean of the two in the middle: robust against a minority of wild members.";
+    const FORMULA: &'static str = "R = median_i R_i";
+    const SOURCE: &'static str = "standard statistics";
+    const LAWS: &'static [Law] =
+        &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers];
+
+    type Parameters = Self;
+}
 
 impl Aggregation for Median {
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {

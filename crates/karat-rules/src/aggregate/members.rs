@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::AggregationError;
 use crate::{
-    domain::Reward,
+    domain::{NotNegative, Reward},
     numeric::{self, DegreesOfFreedom},
 };
 
@@ -118,12 +118,18 @@ impl Members {
         numeric::variance(&self.values, DegreesOfFreedom::Population).unwrap_or(0.0)
     }
 
-    /// The variance with the given divisor.
+    /// `λ · Var(R)` with the given divisor of the variance, 0 for a λ of 0.
     ///
     /// # Errors
     /// When there are too few members.
-    pub fn variance_with(&self, ddof: DegreesOfFreedom) -> Result<f64, AggregationError> {
-        numeric::variance(&self.values, ddof).ok_or_else(|| too_few(self.values.len(), ddof.least()))
+    pub(super) fn weighted_variance(
+        &self,
+        lambda: NotNegative,
+        ddof: DegreesOfFreedom,
+    ) -> Result<f64, AggregationError> {
+        let variance = numeric::variance(&self.values, ddof).ok_or_else(|| too_few(self.values.len(), ddof.least()))?;
+        // An overflowing variance must not turn lambda = 0 into 0 · ∞.
+        Ok(if lambda.get() > 0.0 { lambda.get() * variance } else { 0.0 })
     }
 }
 

@@ -31,31 +31,33 @@ mod laws;
 
 use std::fmt;
 
-use crate::domain::{NonFinite, Reward, catalogue::Catalogue};
+use crate::domain::{
+    NonFinite, Reward,
+    catalogue::{Catalogue, Entry},
+};
 
-pub use mean::Mean;
 pub use members::{Members, MembersShape};
 
 /// Every aggregation, in the order of the documentation.
 pub const CATALOGUE: Catalogue<dyn Aggregation> = Catalogue {
     kind: "aggregation",
     entries: &[
-        mean::ENTRY,
-        worst_case::ENTRY,
-        uncertainty_weighted::ENTRY,
-        confidence_bound::ENTRY,
-        brme::ENTRY,
-        median::ENTRY,
-        trimmed_mean::ENTRY,
-        quantile::ENTRY,
-        cvar::ENTRY,
-        weighted::ENTRY,
-        sum::ENTRY,
-        log_sigmoid_and::ENTRY,
-        harmonic::ENTRY,
-        confidence_weighted::ENTRY,
-        win_rate::ENTRY,
-        nested::ENTRY,
+        Entry::of::<mean::Mean>(),
+        Entry::of::<worst_case::WorstCase>(),
+        Entry::of::<uncertainty_weighted::UncertaintyWeighted>(),
+        Entry::of::<confidence_bound::ConfidenceBound>(),
+        Entry::of::<brme::Brme>(),
+        Entry::of::<median::Median>(),
+        Entry::of::<trimmed_mean::TrimmedMean>(),
+        Entry::of::<quantile::Quantile>(),
+        Entry::of::<cvar::Cvar>(),
+        Entry::of::<weighted::Weighted>(),
+        Entry::of::<sum::Sum>(),
+        Entry::of::<log_sigmoid_and::LogSigmoidAnd>(),
+        Entry::of::<harmonic::Harmonic>(),
+        Entry::of::<confidence_weighted::ConfidenceWeighted>(),
+        Entry::of::<win_rate::WinRate>(),
+        Entry::of::<nested::Nested>(),
     ],
 };
 
@@ -93,6 +95,12 @@ pub trait Aggregation: fmt::Debug + Send + Sync {
             Some(_) => members.values().iter().map(|value| Ok(Reward::new(*value)?)).collect(),
             None => Ok(Vec::new()),
         }
+    }
+}
+
+impl<R: Aggregation + 'static> From<R> for Box<dyn Aggregation> {
+    fn from(rule: R) -> Self {
+        Box::new(rule)
     }
 }
 

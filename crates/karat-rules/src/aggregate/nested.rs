@@ -8,36 +8,13 @@ use serde::Deserialize;
 use super::{Aggregation, AggregationError, Members, MembersShape};
 use crate::domain::{
     Reward,
-    catalogue::{Choice, Entry, parameter_schema, parameters},
-};
-
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "nested",
-    summary: "One rule over each objective's members, then another over the objectives: for an ensemble of models that \
-              each give several named objectives.",
-    formula: "R = objectives(members(R_11 .. R_1k), .., members(R_o1 .. R_ok))",
-    source: "this project's",
-    examples: &[
-        r#"{"members": "worst_case", "objectives": "sum"}"#,
-        r#"{"members": {"uncertainty_weighted": {"lambda": 0.5}},
-            "objectives": {"weighted": {"weights": {"helpful": 2, "harmless": 1}}}}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { members, objectives } = parameters(value)?;
-        if [&members, &objectives].iter().any(|choice| choice.name == ENTRY.name) {
-            return Err("a nested rule has two levels, members and objectives; it can't hold another".to_owned());
-        }
-        let build = |choice: &Choice| super::CATALOGUE.build(choice).map_err(|error| error.to_string());
-        Ok(Box::new(Nested { members: build(&members)?, objectives: build(&objectives)? }))
-    },
+    catalogue::{Choice, Rule},
 };
 
 /// Parameters of the nested rule.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Parameters {
     /// The rule over the members of one objective.
     members: Choice,
     /// The rule over the objectives.
@@ -45,9 +22,36 @@ struct Parameters {
 }
 
 #[derive(Debug)]
-struct Nested {
+pub(super) struct Nested {
     members: Box<dyn Aggregation>,
     objectives: Box<dyn Aggregation>,
+}
+
+impl Rule for Nested {
+    const NAME: &'static str = "nested";
+    const SUMMARY: &'static str = "One rule over each objective's members, then another over the objectives: for an ensemble of models that each \
+         give several named objectives.";
+    const FORMULA: &'static str = "R = objectives(members(R_11 .. R_1k), .., members(R_o1 .. R_ok))";
+    const SOURCE: &'static str = "this project's";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"members": "worst_case", "objectives": "sum"}"#,
+        r#"{"members": {"uncertainty_weighted": {"lambda": 0.5}},
+            "objectives": {"weighted": {"weights": {"helpful": 2, "harmless": 1}}}}"#,
+    ];
+
+    type Parameters = Parameters;
+}
+
+impl TryFrom<Parameters> for Nested {
+    type Error = String;
+
+    fn try_from(Parameters { members, objectives }: Parameters) -> Result<Self, String> {
+        if [&members, &objectives].iter().any(|choice| choice.name == Self::NAME) {
+            return Err("a nested rule has two levels, members and objectives; it can't hold another".to_owned());
+        }
+        let build = |choice: &Choice| super::CATALOGUE.build(choice).map_err(|error| error.to_string());
+        Ok(Self { members: build(&members)?, objectives: build(&objectives)? })
+    }
 }
 
 impl Nested {

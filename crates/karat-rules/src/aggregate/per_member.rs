@@ -17,25 +17,19 @@ pub(super) enum PerMember {
 }
 
 impl PerMember {
-    /// Refuses an empty list and numbers that are not finite.
-    pub(super) fn checked(self, name: &str) -> Result<Self, String> {
-        let numbers: Vec<f64> = match &self {
-            Self::Ordered(list) => list.clone(),
-            Self::Named(table) => table.values().copied().collect(),
+    /// Refuses to hold no number at all; `name` is the parameter's.
+    pub(super) fn check_some(&self, name: &str) -> Result<(), String> {
+        let none = match self {
+            Self::Ordered(list) => list.is_empty(),
+            Self::Named(table) => table.is_empty(),
         };
-        if numbers.is_empty() {
-            return Err(format!("{name} must hold one number for each member"));
-        }
-        if let Some(bad) = numbers.iter().find(|number| !number.is_finite()) {
-            return Err(format!("{name} must hold finite numbers, found {bad}"));
-        }
-        Ok(self)
+        if none { Err(format!("{name} must hold one number for each member")) } else { Ok(()) }
     }
 
-    pub(super) fn values(&self) -> Vec<f64> {
+    pub(super) fn sum(&self) -> f64 {
         match self {
-            Self::Ordered(list) => list.clone(),
-            Self::Named(table) => table.values().copied().collect(),
+            Self::Ordered(list) => list.iter().sum(),
+            Self::Named(table) => table.values().sum(),
         }
     }
 

@@ -8,43 +8,37 @@ use serde::Deserialize;
 use super::{Aggregation, AggregationError, Members};
 use crate::{
     domain::{
-        Reward,
-        catalogue::{Entry, Law, parameter_schema, parameters, share},
+        Reward, Share,
+        catalogue::{Law, Rule},
     },
     numeric::quantile,
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "quantile",
-    summary: "A quantile of the members, by linear interpolation: 0 is the worst case, 0.5 the median, 1 the best case.",
-    formula: "R = (1-f) R_(j) + f R_(j+1), j + f = level * (k-1), members sorted and counted from 0",
-    source: "Hyndman and Fan 1996, Sample Quantiles in Statistical Packages, type 7",
-    examples: &[r#"{"level": 0.25}"#, r#"{"level": 0}"#],
-    laws: &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { level } = parameters(value)?;
-        Ok(Box::new(Quantile { level: share("level", level)? }))
-    },
-};
-
-/// Parameters of the quantile.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The quantile.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Quantile {
     /// Which quantile, from 0 (lowest) to 1 (highest).
-    #[schemars(range(min = 0.0, max = 1.0))]
-    level: f64,
+    level: Share,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Quantile {
-    level: f64,
+impl Rule for Quantile {
+    const NAME: &'static str = "quantile";
+    const SUMMARY: &'static str =
+        "A quantile of the members, by linear interpolation: 0 is the worst case, 0.5 the median, 1 the best case.";
+    const FORMULA: &'static str =
+        "R = (1-f) R_(j) + f R_(j+1), j + f = level * (k-1), members sorted and counted from 0";
+    const SOURCE: &'static str = "Hyndman and Fan 1996, Sample Quantiles in Statistical Packages, type 7";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"level": 0.25}"#, r#"{"level": 0}"#];
+    const LAWS: &'static [Law] =
+        &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers];
+
+    type Parameters = Self;
 }
 
 impl Aggregation for Quantile {
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {
-        Ok(Reward::new(quantile(members.values(), self.level).unwrap_or(f64::NAN))?)
+        Ok(Reward::new(quantile(members.values(), self.level.get()).unwrap_or(f64::NAN))?)
     }
 }
 

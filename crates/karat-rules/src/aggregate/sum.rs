@@ -4,26 +4,30 @@
 //! every property at once, if they are independent (Wang et al. 2024, "Transforming and Combining Rewards for
 //! Aligning Large Language Models").
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::{Aggregation, AggregationError, Members};
 use crate::domain::{
     Reward,
-    catalogue::{Entry, Law, NoParameters, parameter_schema, parameters},
+    catalogue::{Law, Rule},
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "sum",
-    summary: "The sum of the members. Over log-sigmoid members it is a logical AND: a response must be good by \
-              every property, and none buys off another.",
-    formula: "R = sum_i R_i",
-    source: "Wang et al. 2024, Transforming and Combining Rewards for Aligning Large Language Models",
-    examples: &["{}"],
-    laws: &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::MonotoneInMembers],
-    parameters: parameter_schema::<NoParameters>,
-    build: |value| parameters::<NoParameters>(value).map(|_| Box::new(Sum) as Box<dyn Aggregation>),
-};
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sum {}
 
-#[derive(Debug, Clone, Copy)]
-struct Sum;
+impl Rule for Sum {
+    const NAME: &'static str = "sum";
+    const SUMMARY: &'static str = "The sum of the members. Over log-sigmoid members it is a logical AND: a response must be good by every \
+         property, and none buys off another.";
+    const FORMULA: &'static str = "R = sum_i R_i";
+    const SOURCE: &'static str =
+        "Wang et al. 2024, Transforming and Combining Rewards for Aligning Large Language Models";
+    const LAWS: &'static [Law] = &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::MonotoneInMembers];
+
+    type Parameters = Self;
+}
 
 impl Aggregation for Sum {
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {

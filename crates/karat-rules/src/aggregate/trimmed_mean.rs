@@ -8,47 +8,48 @@ use serde::Deserialize;
 use super::{Aggregation, AggregationError, Members};
 use crate::{
     domain::{
-        Reward,
-        catalogue::{Entry, Law, parameter_schema, parameters},
+        Number, Range, Reward,
+        catalogue::{Law, Rule},
     },
     numeric::{mean, sorted},
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "trimmed_mean",
-    summary: "The mean of the members without the lowest and the highest share: a wild member at either end has no say.",
-    formula: "R = mean of R_(m+1) .. R_(k-m), m = floor(proportion * k)",
-    source: "standard statistics",
-    examples: &[r#"{"proportion": 0.2}"#, r#"{"proportion": 0}"#],
-    laws: &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { proportion } = parameters(value)?;
-        if !(0.0..0.5).contains(&proportion) {
-            return Err(format!("proportion must lie in 0 to below 0.5, found {proportion}"));
-        }
-        Ok(Box::new(TrimmedMean { proportion }))
-    },
-};
-
-/// Parameters of the trimmed mean.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The trimmed mean.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct TrimmedMean {
     /// The share left out at each end, from 0 to below 0.5.
-    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 0.5))]
-    proportion: f64,
+    proportion: Number<BelowHalf>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct TrimmedMean {
-    proportion: f64,
+/// What can be left out at each end so that something stays.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum BelowHalf {}
+
+impl Range for BelowHalf {
+    const LEAST: f64 = 0.0;
+    const MOST: f64 = 0.5;
+    const MOST_INCLUDED: bool = false;
+    const MUST: &'static str = "must lie in 0 to below 0.5";
+}
+
+impl Rule for TrimmedMean {
+    const NAME: &'static str = "trimmed_mean";
+    const SUMMARY: &'static str =
+        "The mean of the members without the lowest and the highest share: a wild member at either end has no say.";
+    const FORMULA: &'static str = "R = mean of R_(m+1) .. R_(k-m), m = floor(proportion * k)";
+    const SOURCE: &'static str = "standard statistics";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"proportion": 0.2}"#, r#"{"proportion": 0}"#];
+    const LAWS: &'static [Law] =
+        &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers];
+
+    type Parameters = Self;
 }
 
 impl Aggregation for TrimmedMean {
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {
         let ascending = sorted(members.values());
-        let left_out = (self.proportion * ascending.len() as f64).floor() as usize;
+        let left_out = (self.proportion.get() * ascending.len() as f64).floor() as usize;
         Ok(Reward::new(mean(&ascending[left_out..ascending.len() - left_out]))?)
     }
 }

@@ -10,43 +10,35 @@ use serde::Deserialize;
 use super::{Aggregation, AggregationError, Members, MembersShape};
 use crate::{
     domain::{
-        Reward,
-        catalogue::{Entry, Law, not_negative, parameter_schema, parameters},
+        NotNegative, Reward,
+        catalogue::{Law, Rule},
     },
     numeric::DegreesOfFreedom,
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "uncertainty_weighted",
-    summary: "The mean less lambda times the members' population variance; lambda 0 is the mean. \
-              The paper uses 0.5 for Best-of-N and 0.1 for PPO.",
-    formula: "R = mean_i R_i - lambda * (1/(k-ddof)) sum_i (R_i - mean)^2",
-    source: "Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization, eq. 4 and 5",
-    examples: &[r#"{"lambda": 0.5}"#, r#"{"lambda": 0.1, "ddof": 1}"#, r#"{"lambda": 0}"#],
-    laws: &[Law::PermutationInvariant, Law::OneMemberIsIdentity],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { lambda, ddof } = parameters(value)?;
-        Ok(Box::new(UncertaintyWeighted { lambda: not_negative("lambda", lambda)?, ddof }))
-    },
-};
-
-/// Parameters of the uncertainty-weighted score.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The uncertainty-weighted score.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct UncertaintyWeighted {
     /// The weight of the variance, at least 0.
-    #[schemars(range(min = 0.0))]
-    lambda: f64,
+    lambda: NotNegative,
     /// 0 divides by the number of members, as the paper does; 1 by one less.
     #[serde(default)]
     ddof: DegreesOfFreedom,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct UncertaintyWeighted {
-    lambda: f64,
-    ddof: DegreesOfFreedom,
+impl Rule for UncertaintyWeighted {
+    const NAME: &'static str = "uncertainty_weighted";
+    const SUMMARY: &'static str = "The mean less lambda times the members' population variance; lambda 0 is the mean. The paper uses 0.5 for \
+         Best-of-N and 0.1 for PPO.";
+    const FORMULA: &'static str = "R = mean_i R_i - lambda * (1/(k-ddof)) sum_i (R_i - mean)^2";
+    const SOURCE: &'static str =
+        "Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization, eq. 4 and 5";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"lambda": 0.5}"#, r#"{"lambda": 0.1, "ddof": 1}"#, r#"{"lambda": 0}"#];
+    const LAWS: &'static [Law] = &[Law::PermutationInvariant, Law::OneMemberIsIdentity];
+
+    type Parameters = Self;
 }
 
 impl Aggregation for UncertaintyWeighted {
@@ -55,9 +47,7 @@ impl Aggregation for UncertaintyWeighted {
     }
 
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {
-        let variance = members.variance_with(self.ddof)?;
-        // An overflowing variance must not turn lambda = 0 into 0 · ∞.
-        let penalty = if self.lambda > 0.0 { self.lambda * variance } else { 0.0 };
+        let penalty = members.weighted_variance(self.lambda, self.ddof)?;
         Ok(Reward::new(members.mean() - penalty)?)
     }
 }

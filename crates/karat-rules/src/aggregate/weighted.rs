@@ -7,36 +7,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Aggregation, AggregationError, Members, MembersShape, per_member::PerMember};
-use crate::domain::{
-    Reward,
-    catalogue::{Entry, parameter_schema, parameters, positive},
-};
+use crate::domain::{Positive, Reward, catalogue::Rule};
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "weighted",
-    summary: "A weighted sum of the members, or of named objectives. Weights may be negative, as for verbosity; \
-              normalise divides by their sum.",
-    formula: "R = sum_i w_i R_i, or sum_i w_i R_i / sum_i w_i",
-    source: "standard practice; the first example is the model card of Nemotron-4-340B-Reward",
-    examples: &[
-        r#"{"weights": [0.3, 0.74, 0.46, 0.47, -0.33]}"#,
-        r#"{"weights": {"helpful": 2, "harmless": 1}, "normalise": true}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { weights, normalise } = parameters(value)?;
-        let weights = weights.checked("weights")?;
-        let total: f64 = weights.values().iter().sum();
-        let divisor = if normalise { positive("the sum of the weights", total)? } else { 1.0 };
-        Ok(Box::new(Weighted { weights, divisor }))
-    },
-};
-
-/// Parameters of the weighted sum.
+/// The weighted sum.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Weighted {
     /// A list in the members' order, or a table by the objectives' names.
     weights: PerMember,
     /// Whether to divide by the weights' sum, which must then be above 0.
@@ -44,10 +20,26 @@ struct Parameters {
     normalise: bool,
 }
 
-#[derive(Debug, Clone)]
-struct Weighted {
-    weights: PerMember,
-    divisor: f64,
+impl Rule for Weighted {
+    const NAME: &'static str = "weighted";
+    const SUMMARY: &'static str = "A weighted sum of the members, or of named objectives. Weights may be negative, as for verbosity; normalise \
+         divides by their sum.";
+    const FORMULA: &'static str = "R = sum_i w_i R_i, or sum_i w_i R_i / sum_i w_i";
+    const SOURCE: &'static str = "standard practice; the first example is the model card of Nemotron-4-340B-Reward";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"weights": [0.3, 0.74, 0.46, 0.47, -0.33]}"#,
+        r#"{"weights": {"helpful": 2, "harmless": 1}, "normalise": true}"#,
+    ];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        self.weights.check_some("weights")?;
+        if self.normalise {
+            Positive::named("the sum of the weights", self.weights.sum())?;
+        }
+        Ok(())
+    }
 }
 
 impl Aggregation for Weighted {
@@ -57,7 +49,8 @@ impl Aggregation for Weighted {
 
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {
         let weights = self.weights.of(members)?;
-        let terms = weights.iter().zip(members.values()).map(|(weight, value)| weight / self.divisor * value);
+        let divisor = if self.normalise { self.weights.sum() } else { 1.0 };
+        let terms = weights.iter().zip(members.values()).map(|(weight, value)| weight / divisor * value);
         Ok(Reward::new(terms.sum())?)
     }
 }

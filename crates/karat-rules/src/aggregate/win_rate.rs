@@ -13,33 +13,31 @@ use super::{Aggregation, AggregationError, Members, MembersShape};
 use crate::{
     domain::{
         Reward,
-        catalogue::{Entry, Law, parameter_schema, parameters},
+        catalogue::{Law, Rule},
     },
     numeric::sigmoid,
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "win_rate",
-    summary: "The mean probability of beating the other candidates for the prompt, over the members: free of each \
-              member's offset and, with strict comparisons, of its scale. Needs at least two candidates.",
-    formula: "R(y) = mean over y2 != y and members m of P_m(y > y2), with P = sigmoid(r(y) - r(y2)) or 1, 1/2, 0",
-    source: "Rosset et al. 2024, Direct Nash Optimization: Teaching Language Models to Self-Improve with General \
-             Preferences",
-    examples: &[r#"{"preference": "sigmoid"}"#, r#"{"preference": "strict"}"#],
-    laws: &[Law::PermutationInvariant, Law::Probability],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { preference } = parameters(value)?;
-        Ok(Box::new(WinRate { preference }))
-    },
-};
-
-/// Parameters of the win rate.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The win rate.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct WinRate {
     /// How a member's two scores become a preference.
     preference: Preference,
+}
+
+impl Rule for WinRate {
+    const NAME: &'static str = "win_rate";
+    const SUMMARY: &'static str = "The mean probability of beating the other candidates for the prompt, over the members: free of each member's \
+         offset and, with strict comparisons, of its scale. Needs at least two candidates.";
+    const FORMULA: &'static str =
+        "R(y) = mean over y2 != y and members m of P_m(y > y2), with P = sigmoid(r(y) - r(y2)) or 1, 1/2, 0";
+    const SOURCE: &'static str = "Rosset et al. 2024, Direct Nash Optimization: Teaching Language Models to Self-Improve with General \
+         Preferences";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"preference": "sigmoid"}"#, r#"{"preference": "strict"}"#];
+    const LAWS: &'static [Law] = &[Law::PermutationInvariant, Law::Probability];
+
+    type Parameters = Self;
 }
 
 /// How a member's two scores become a preference.
@@ -50,11 +48,6 @@ enum Preference {
     Sigmoid,
     /// 1 for the higher score, ½ for a tie; for any scale.
     Strict,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct WinRate {
-    preference: Preference,
 }
 
 impl WinRate {

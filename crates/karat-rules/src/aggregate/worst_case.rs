@@ -2,25 +2,30 @@
 //!
 //! `R = minᵢ Rᵢ` — worst-case optimisation, Coste et al. 2023, eq. 3.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::{Aggregation, AggregationError, Members};
 use crate::domain::{
     Reward,
-    catalogue::{Entry, Law, NoParameters, parameter_schema, parameters},
+    catalogue::{Law, Rule},
 };
 
-pub(super) const ENTRY: Entry<dyn Aggregation> = Entry {
-    name: "worst_case",
-    summary: "The lowest member; needs no tuning, and is robust as long as one member sees the flaw.",
-    formula: "R = min_i R_i",
-    source: "Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization, eq. 3",
-    examples: &["{}"],
-    laws: &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers],
-    parameters: parameter_schema::<NoParameters>,
-    build: |value| parameters::<NoParameters>(value).map(|_| Box::new(WorstCase) as Box<dyn Aggregation>),
-};
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WorstCase {}
 
-#[derive(Debug, Clone, Copy)]
-struct WorstCase;
+impl Rule for WorstCase {
+    const NAME: &'static str = "worst_case";
+    const SUMMARY: &'static str =
+        "The lowest member; needs no tuning, and is robust as long as one member sees the flaw.";
+    const FORMULA: &'static str = "R = min_i R_i";
+    const SOURCE: &'static str = "Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization, eq. 3";
+    const LAWS: &'static [Law] =
+        &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers];
+
+    type Parameters = Self;
+}
 
 impl Aggregation for WorstCase {
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {

@@ -72,6 +72,14 @@ impl<R: Range> Number<R> {
         if Self::holds(value) { Ok(Self(value, PhantomData)) } else { Err(format!("{}, found {value}", R::MUST)) }
     }
 
+    /// As [`Number::new`], for a number that is no parameter of its own.
+    ///
+    /// # Errors
+    /// What `name` must be and what it is.
+    pub fn named(name: &str, value: f64) -> Result<Self, String> {
+        Self::new(value).map_err(|reason| format!("{name} {reason}"))
+    }
+
     /// A number that the code itself names, such as a default. In a `const`, one out of range doesn't compile.
     #[must_use]
     pub const fn constant(value: f64) -> Self {

@@ -9,22 +9,31 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Metric, MetricError, answer, not_empty};
-use crate::domain::catalogue::{Entry, parameter_schema, parameters};
+use crate::domain::catalogue::Rule;
 
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "agreement_gate",
-    summary: "Whether several judges put the same response first, with their entropies and, for each two of them, the \
-              largest symmetric divergence. A judge at exactly one half puts none first.",
-    formula: "keep = all p_j > 1/2 or all p_j < 1/2; D = KL(p|q) + KL(q|p), D / 2 for the mean; H = -p log p - (1-p) log(1-p)",
-    source: "Zhou et al. 2025, Self-Consistency of the Internal Reward Models Improves Self-Rewarding Language Models (the \
-             gate and the divergence; which half of it the paper uses is unverified)",
-    examples: &[r#"{"pairs": [[0.8, 0.7], [0.9, 0.3], [0.55, 0.52]]}"#],
-    laws: &[],
-    parameters: parameter_schema::<AgreementGate>,
-    build: |value| {
-        let metric: AgreementGate = parameters(value)?;
-        not_empty("pairs", &metric.pairs)?;
-        for pair in &metric.pairs {
+/// What judges say of pairs.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AgreementGate {
+    /// For each pair of responses, each judge's probability that the first is better, strictly between 0 and 1.
+    pairs: Vec<Vec<f64>>,
+}
+
+impl Rule for AgreementGate {
+    const NAME: &'static str = "agreement_gate";
+    const SUMMARY: &'static str = "Whether several judges put the same response first, with their entropies and, for each two of them, the \
+         largest symmetric divergence. A judge at exactly one half puts none first.";
+    const FORMULA: &'static str = "keep = all p_j > 1/2 or all p_j < 1/2; D = KL(p|q) + KL(q|p), D / 2 for the mean; H = -p log p - (1-p) \
+         log(1-p)";
+    const SOURCE: &'static str = "Zhou et al. 2025, Self-Consistency of the Internal Reward Models Improves Self-Rewarding Language Models (the \
+         gate and the divergence; which half of it the paper uses is unverified)";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"pairs": [[0.8, 0.7], [0.9, 0.3], [0.55, 0.52]]}"#];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        not_empty("pairs", &self.pairs)?;
+        for pair in &self.pairs {
             if pair.len() < 2 {
                 return Err("a pair needs the probabilities of at least two judges".to_owned());
             }
@@ -32,16 +41,8 @@ pub(super) const ENTRY: Entry<dyn Metric> = Entry {
                 return Err(format!("a probability must lie between 0 and 1, both excluded, found {bad}"));
             }
         }
-        Ok(Box::new(metric))
-    },
-};
-
-/// What judges say of pairs.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct AgreementGate {
-    /// For each pair of responses, each judge's probability that the first is better, strictly between 0 and 1.
-    pairs: Vec<Vec<f64>>,
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn golden_g18() {
-        let result = metric(&format!(r#"{{"agreement_gate":{}}}"#, ENTRY.examples[0])).unwrap();
+        let result = metric(&format!(r#"{{"agreement_gate":{}}}"#, AgreementGate::EXAMPLES[0])).unwrap();
         for (pair, (half, keep)) in [(0.026950, true), (0.913357, false), (0.001809, true)].into_iter().enumerate() {
             assert_close(number(&result, &format!("/pairs/{pair}/half_divergence")), half);
             assert_close(number(&result, &format!("/pairs/{pair}/divergence")), 2.0 * half);

@@ -10,43 +10,42 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Metric, MetricError, answer, not_empty};
-use crate::{
-    domain::catalogue::{Entry, parameter_schema, parameters},
-    numeric::mean,
-};
-
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "balance_score",
-    summary: "Whether selected data is both plentiful and right, from 0 to 1: choose the temperature and the threshold for \
-              which it is highest.",
-    formula: "mean over queries of min(n_right / target, 1) * n_right / n_selected",
-    source: "Zeng et al. 2024, B-STaR: Monitoring and Balancing Exploration and Exploitation in Self-Taught Reasoners",
-    examples: &[r#"{"queries": [{"selected": 8, "right": 6}, {"selected": 0, "right": 0}]}"#],
-    laws: &[],
-    parameters: parameter_schema::<BalanceScore>,
-    build: |value| {
-        let metric: BalanceScore = parameters(value)?;
-        not_empty("queries", &metric.queries)?;
-        if metric.target == 0 {
-            return Err("target must be at least 1".to_owned());
-        }
-        if let Some(query) = metric.queries.iter().find(|query| query.right > query.selected) {
-            return Err(format!("{} responses can't be right of {} selected", query.right, query.selected));
-        }
-        Ok(Box::new(metric))
-    },
-};
+use crate::{domain::catalogue::Rule, numeric::mean};
 
 /// What was selected, by query.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct BalanceScore {
+pub(super) struct BalanceScore {
     /// At least one.
     queries: Vec<Query>,
     /// How many right responses a query should have.
     #[serde(default = "eight")]
     #[schemars(range(min = 1))]
     target: u64,
+}
+
+impl Rule for BalanceScore {
+    const NAME: &'static str = "balance_score";
+    const SUMMARY: &'static str = "Whether selected data is both plentiful and right, from 0 to 1: choose the temperature and the threshold for \
+         which it is highest.";
+    const FORMULA: &'static str = "mean over queries of min(n_right / target, 1) * n_right / n_selected";
+    const SOURCE: &'static str =
+        "Zeng et al. 2024, B-STaR: Monitoring and Balancing Exploration and Exploitation in Self-Taught Reasoners";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"queries": [{"selected": 8, "right": 6}, {"selected": 0, "right": 0}]}"#];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        not_empty("queries", &self.queries)?;
+        if self.target == 0 {
+            return Err("target must be at least 1".to_owned());
+        }
+        if let Some(query) = self.queries.iter().find(|query| query.right > query.selected) {
+            return Err(format!("{} responses can't be right of {} selected", query.right, query.selected));
+        }
+        Ok(())
+    }
 }
 
 fn eight() -> u64 {
@@ -113,7 +112,7 @@ mod tests {
         }
         assert_close(self_reward(&[0.9, 0.7, 0.8], true).unwrap(), 1.14);
         assert_close(self_reward(&[0.9, 0.7, 0.8], false).unwrap(), 0.14);
-        let result = metric(&format!(r#"{{"balance_score":{}}}"#, ENTRY.examples[0])).unwrap();
+        let result = metric(&format!(r#"{{"balance_score":{}}}"#, BalanceScore::EXAMPLES[0])).unwrap();
         assert_close(number(&result, "/score"), 0.28125);
         assert!(metric(r#"{"balance_score":{"queries":[{"selected":1,"right":2}]}}"#).is_err());
     }

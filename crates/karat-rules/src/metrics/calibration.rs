@@ -10,43 +10,39 @@ use serde_json::Value;
 
 use super::{Metric, MetricError, answer};
 use crate::{
-    domain::catalogue::{Entry, parameter_schema, parameters, share},
+    domain::{Count, Share, catalogue::Rule},
     numeric::mean,
-};
-
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "calibration",
-    summary: "Expected calibration error of probabilities against what came true, over equally wide bins: 0 when of all \
-              pairs preferred with 70 % about 70 % are labelled so. Also the Brier score.",
-    formula: "ECE = sum_b (n_b / n) |mean p - share true|; Brier = mean (p - true)^2",
-    source: "Guo et al. 2017, On Calibration of Modern Neural Networks; Brier 1950",
-    examples: &[r#"{"probabilities": [0.9, 0.8, 0.3], "outcomes": [true, true, false], "bins": 10}"#],
-    laws: &[],
-    parameters: parameter_schema::<Calibration>,
-    build: |value| {
-        let metric: Calibration = parameters(value)?;
-        if metric.probabilities.len() != metric.outcomes.len() || metric.probabilities.is_empty() {
-            return Err("send one outcome for each probability, and at least one".to_owned());
-        }
-        if metric.bins == 0 {
-            return Err("bins must be at least 1".to_owned());
-        }
-        metric.probabilities.iter().try_for_each(|p| share("a probability", *p).map(|_| ()))?;
-        Ok(Box::new(metric))
-    },
 };
 
 /// Probabilities and what came true.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Calibration {
+pub(super) struct Calibration {
     /// From 0 to 1, at least one.
     probabilities: Vec<f64>,
     /// Whether each came true.
     outcomes: Vec<bool>,
     /// How many equally wide bins to use.
-    #[schemars(range(min = 1))]
-    bins: usize,
+    bins: Count,
+}
+
+impl Rule for Calibration {
+    const NAME: &'static str = "calibration";
+    const SUMMARY: &'static str = "Expected calibration error of probabilities against what came true, over equally wide bins: 0 when of all \
+         pairs preferred with 70 % about 70 % are labelled so. Also the Brier score.";
+    const FORMULA: &'static str = "ECE = sum_b (n_b / n) |mean p - share true|; Brier = mean (p - true)^2";
+    const SOURCE: &'static str = "Guo et al. 2017, On Calibration of Modern Neural Networks; Brier 1950";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"probabilities": [0.9, 0.8, 0.3], "outcomes": [true, true, false], "bins": 10}"#];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        if self.probabilities.len() != self.outcomes.len() || self.probabilities.is_empty() {
+            return Err("send one outcome for each probability, and at least one".to_owned());
+        }
+        self.probabilities.iter().try_for_each(|p| Share::named("a probability", *p).map(|_| ()))
+    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -58,7 +54,8 @@ struct Errors {
 impl Metric for Calibration {
     fn evaluate(&self) -> Result<Value, MetricError> {
         let truth = |index: usize| if self.outcomes[index] { 1.0 } else { 0.0 };
-        let bin = |p: f64| ((p * self.bins as f64) as usize).min(self.bins - 1);
+        let bins = self.bins.get();
+        let bin = |p: f64| ((p * bins as f64) as usize).min(bins - 1);
         // Sorted by bin instead of one list a bin: their number is the caller's to choose.
         let mut order: Vec<usize> = (0..self.probabilities.len()).collect();
         order.sort_by_key(|index| bin(self.probabilities[*index]));

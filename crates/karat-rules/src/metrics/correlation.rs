@@ -9,35 +9,32 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Metric, MetricError, answer, equally_long, spearman};
-use crate::{
-    domain::catalogue::{Entry, parameter_schema, parameters},
-    numeric::pearson,
-};
-
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "correlation",
-    summary: "Pearson's and Spearman's correlation of scores with an outside measure, such as task success, length or \
-              refusal. A list of equal numbers has neither.",
-    formula: "Pearson r = cov(x, y) / (sd x sd y); Spearman rho = Pearson r of average ranks",
-    source: "Lambert and Calandra 2023, The Alignment Ceiling (the question; the coefficients are standard)",
-    examples: &[r#"{"first": [0.1, 0.9, 0.4], "second": [12, 40, 31]}"#],
-    laws: &[],
-    parameters: parameter_schema::<Correlation>,
-    build: |value| {
-        let metric: Correlation = parameters(value)?;
-        equally_long(&metric.first, &metric.second, 2)?;
-        Ok(Box::new(metric))
-    },
-};
+use crate::{domain::catalogue::Rule, numeric::pearson};
 
 /// Two measures of the same samples.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Correlation {
+pub(super) struct Correlation {
     /// The first measure, one number a sample, at least two.
     first: Vec<f64>,
     /// The second measure, in the same order.
     second: Vec<f64>,
+}
+
+impl Rule for Correlation {
+    const NAME: &'static str = "correlation";
+    const SUMMARY: &'static str = "Pearson's and Spearman's correlation of scores with an outside measure, such as task success, length or \
+         refusal. A list of equal numbers has neither.";
+    const FORMULA: &'static str = "Pearson r = cov(x, y) / (sd x sd y); Spearman rho = Pearson r of average ranks";
+    const SOURCE: &'static str =
+        "Lambert and Calandra 2023, The Alignment Ceiling (the question; the coefficients are standard)";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"first": [0.1, 0.9, 0.4], "second": [12, 40, 31]}"#];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        equally_long(&self.first, &self.second, 2)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]

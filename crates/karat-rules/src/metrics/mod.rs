@@ -23,7 +23,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::domain::catalogue::Catalogue;
+use crate::domain::catalogue::{Catalogue, Entry};
 
 pub use agreement_gate::{binary_entropy, symmetric_divergence};
 pub use balance_score::{balance_score, self_reward};
@@ -36,17 +36,17 @@ pub use reward_distance::bandit_distance;
 pub const CATALOGUE: Catalogue<dyn Metric> = Catalogue {
     kind: "metric",
     entries: &[
-        ranking_agreement::ENTRY,
-        correlation::ENTRY,
-        reward_distance::ENTRY,
-        reward_math::ENTRY,
-        reward_bench_2::ENTRY,
-        calibration::ENTRY,
-        preference_strength::ENTRY,
-        preference_loss::ENTRY,
-        reward_difference::ENTRY,
-        agreement_gate::ENTRY,
-        balance_score::ENTRY,
+        Entry::of::<ranking_agreement::RankingAgreement>(),
+        Entry::of::<correlation::Correlation>(),
+        Entry::of::<reward_distance::RewardDistance>(),
+        Entry::of::<reward_math::RewardMath>(),
+        Entry::of::<reward_bench_2::RewardBench2>(),
+        Entry::of::<calibration::Calibration>(),
+        Entry::of::<preference_strength::PreferenceStrength>(),
+        Entry::of::<preference_loss::PreferenceLoss>(),
+        Entry::of::<reward_difference::RewardDifference>(),
+        Entry::of::<agreement_gate::AgreementGate>(),
+        Entry::of::<balance_score::BalanceScore>(),
     ],
 };
 
@@ -57,6 +57,12 @@ pub trait Metric: fmt::Debug + Send + Sync {
     /// # Errors
     /// When a result is not finite.
     fn evaluate(&self) -> Result<Value, MetricError>;
+}
+
+impl<R: Metric + 'static> From<R> for Box<dyn Metric> {
+    fn from(rule: R) -> Self {
+        Box::new(rule)
+    }
 }
 
 /// Why a statistic has no value.

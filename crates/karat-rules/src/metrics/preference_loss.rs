@@ -10,46 +10,45 @@ use serde_json::Value;
 
 use super::{Metric, MetricError, answer, equally_long, finite};
 use crate::{
-    domain::catalogue::{self, Entry, parameter_schema, parameters},
+    domain::{Share, catalogue::Rule},
     numeric::{log_sigmoid, mean},
-};
-
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "preference_loss",
-    summary: "The negative log-likelihood of preference labels under Bradley and Terry, with smoothed labels and a margin \
-              if wanted, and the accuracy.",
-    formula: "-[(1 - smoothing) log sigmoid(d) + smoothing log sigmoid(-d)], d = r_chosen - r_rejected - margin",
-    source: "Bradley and Terry 1952; Wang et al. 2024, Secrets of RLHF in Large Language Models Part II: Reward Modeling",
-    examples: &[
-        r#"{"chosen": [0.35], "rejected": [0], "smoothing": 0.1}"#,
-        r#"{"chosen": [0.8], "rejected": [0], "margin": 0.35}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<PreferenceLoss>,
-    build: |value| {
-        let metric: PreferenceLoss = parameters(value)?;
-        equally_long(&metric.chosen, &metric.rejected, 1)
-            .map_err(|error| error.replace("first", "chosen").replace("second", "rejected"))?;
-        catalogue::share("smoothing", metric.smoothing)?;
-        Ok(Box::new(metric))
-    },
 };
 
 /// The scores of pairs.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct PreferenceLoss {
+pub(super) struct PreferenceLoss {
     /// Of the chosen responses, at least one.
     chosen: Vec<f64>,
     /// Of the rejected responses, in the same order.
     rejected: Vec<f64>,
     /// The share of labels that are taken as wrong, from 0 to 1.
     #[serde(default)]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    smoothing: f64,
+    smoothing: Share,
     /// How much better a chosen response must be.
     #[serde(default)]
     margin: f64,
+}
+
+impl Rule for PreferenceLoss {
+    const NAME: &'static str = "preference_loss";
+    const SUMMARY: &'static str = "The negative log-likelihood of preference labels under Bradley and Terry, with smoothed labels and a margin \
+         if wanted, and the accuracy.";
+    const FORMULA: &'static str =
+        "-[(1 - smoothing) log sigmoid(d) + smoothing log sigmoid(-d)], d = r_chosen - r_rejected - margin";
+    const SOURCE: &'static str =
+        "Bradley and Terry 1952; Wang et al. 2024, Secrets of RLHF in Large Language Models Part II: Reward Modeling";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"chosen": [0.35], "rejected": [0], "smoothing": 0.1}"#,
+        r#"{"chosen": [0.8], "rejected": [0], "margin": 0.35}"#,
+    ];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        equally_long(&self.chosen, &self.rejected, 1)
+            .map_err(|error| error.replace("first", "chosen").replace("second", "rejected"))
+    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -75,8 +74,9 @@ pub fn margin_loss(difference: f64, margin: f64) -> f64 {
 impl Metric for PreferenceLoss {
     fn evaluate(&self) -> Result<Value, MetricError> {
         let pairs = || self.chosen.iter().zip(&self.rejected);
-        let losses: Vec<f64> =
-            pairs().map(|(chosen, rejected)| smoothed_loss(chosen - rejected - self.margin, self.smoothing)).collect();
+        let losses: Vec<f64> = pairs()
+            .map(|(chosen, rejected)| smoothed_loss(chosen - rejected - self.margin, self.smoothing.get()))
+            .collect();
         let right = pairs().filter(|(chosen, rejected)| chosen > rejected).count();
         answer(Loss { loss: finite("the loss", mean(&losses))?, accuracy: right as f64 / losses.len() as f64 })
     }
@@ -96,7 +96,7 @@ mod tests {
             assert_close(smoothed_loss(0.35, smoothing), expected);
         }
         assert_close(margin_loss(0.8, 0.35), 0.493249);
-        let result = metric(&format!(r#"{{"preference_loss":{}}}"#, ENTRY.examples[1])).unwrap();
+        let result = metric(&format!(r#"{{"preference_loss":{}}}"#, PreferenceLoss::EXAMPLES[1])).unwrap();
         assert_close(number(&result, "/loss"), 0.493249);
         assert_close(number(&result, "/accuracy"), 1.0);
     }

@@ -12,49 +12,49 @@ use serde_json::Value;
 
 use super::{Metric, MetricError, answer, equally_long, finite, not_empty};
 use crate::{
-    domain::catalogue::{self, Entry, parameter_schema, parameters},
+    domain::{Share, catalogue::Rule},
     numeric::{DegreesOfFreedom, mean, quantile, variance},
-};
-
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "preference_strength",
-    summary: "How strongly an ensemble agrees with each preference label, and what to do about it: flip the label, leave \
-              the pair out as ambiguous, keep it, or smooth its label.",
-    formula: "mu = mean_m (r_m(chosen) - r_m(rejected)); sigma = population deviation over the members; flip if mu < flip, \
-              ambiguous if mu < ambiguous, smooth if mu >= smooth, else keep",
-    source: "Wang et al. 2024, Secrets of RLHF in Large Language Models Part II: Reward Modeling",
-    examples: &[
-        r#"{"pairs": [{"chosen": [1, 0.6, 1.4, 0.2], "rejected": [0.4, 0.9, 0.6, -0.1]}],
-            "cuts": {"strengths": {"flip": -0.5, "ambiguous": 0, "smooth": 3}}}"#,
-        r#"{"pairs": [{"chosen": [1, 2], "rejected": [0, 0]}, {"chosen": [0, 0], "rejected": [1, 2]}],
-            "cuts": {"shares": {"flip": 0.2, "ambiguous": 0.4, "smooth": 0.9}}}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<PreferenceStrength>,
-    build: |value| {
-        let metric: PreferenceStrength = parameters(value)?;
-        not_empty("pairs", &metric.pairs)?;
-        metric.pairs.iter().try_for_each(|pair| equally_long(&pair.chosen, &pair.rejected, 1))?;
-        let (Cuts::Strengths(thresholds) | Cuts::Shares(thresholds)) = metric.cuts;
-        if !(thresholds.flip <= thresholds.ambiguous && thresholds.ambiguous <= thresholds.smooth) {
-            return Err("cuts must ascend: flip, ambiguous, smooth".to_owned());
-        }
-        if let Cuts::Shares(shares) = metric.cuts {
-            catalogue::share("cuts.shares.flip", shares.flip)?;
-            catalogue::share("cuts.shares.smooth", shares.smooth)?;
-        }
-        Ok(Box::new(metric))
-    },
 };
 
 /// Pairs scored by an ensemble.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct PreferenceStrength {
+pub(super) struct PreferenceStrength {
     /// At least one.
     pairs: Vec<Pair>,
     /// Where the suggestions change.
     cuts: Cuts,
+}
+
+impl Rule for PreferenceStrength {
+    const NAME: &'static str = "preference_strength";
+    const SUMMARY: &'static str = "How strongly an ensemble agrees with each preference label, and what to do about it: flip the label, leave \
+         the pair out as ambiguous, keep it, or smooth its label.";
+    const FORMULA: &'static str = "mu = mean_m (r_m(chosen) - r_m(rejected)); sigma = population deviation over the members; flip if mu < flip, \
+         ambiguous if mu < ambiguous, smooth if mu >= smooth, else keep";
+    const SOURCE: &'static str = "Wang et al. 2024, Secrets of RLHF in Large Language Models Part II: Reward Modeling";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"pairs": [{"chosen": [1, 0.6, 1.4, 0.2], "rejected": [0.4, 0.9, 0.6, -0.1]}],
+            "cuts": {"strengths": {"flip": -0.5, "ambiguous": 0, "smooth": 3}}}"#,
+        r#"{"pairs": [{"chosen": [1, 2], "rejected": [0, 0]}, {"chosen": [0, 0], "rejected": [1, 2]}],
+            "cuts": {"shares": {"flip": 0.2, "ambiguous": 0.4, "smooth": 0.9}}}"#,
+    ];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        not_empty("pairs", &self.pairs)?;
+        self.pairs.iter().try_for_each(|pair| equally_long(&pair.chosen, &pair.rejected, 1))?;
+        let (Cuts::Strengths(thresholds) | Cuts::Shares(thresholds)) = self.cuts;
+        if !(thresholds.flip <= thresholds.ambiguous && thresholds.ambiguous <= thresholds.smooth) {
+            return Err("cuts must ascend: flip, ambiguous, smooth".to_owned());
+        }
+        if let Cuts::Shares(shares) = self.cuts {
+            Share::named("cuts.shares.flip", shares.flip)?;
+            Share::named("cuts.shares.smooth", shares.smooth)?;
+        }
+        Ok(())
+    }
 }
 
 /// The scores that an ensemble's members gave one pair.
@@ -170,7 +170,7 @@ mod tests {
         let strength = Strength::of(&[1.0, 0.6, 1.4, 0.2], &[0.4, 0.9, 0.6, -0.1]).unwrap();
         assert_close(strength.mean, 0.35);
         assert_close(strength.deviation, 0.415331);
-        let result = metric(&format!(r#"{{"preference_strength":{}}}"#, ENTRY.examples[0])).unwrap();
+        let result = metric(&format!(r#"{{"preference_strength":{}}}"#, PreferenceStrength::EXAMPLES[0])).unwrap();
         assert_close(number(&result, "/pairs/0/mean"), 0.35);
         assert_eq!(result["pairs"][0]["suggestion"], "keep");
     }

@@ -13,35 +13,36 @@ use serde_json::Value;
 
 use super::{Metric, MetricError, answer, equally_long};
 use crate::{
-    domain::catalogue::{Entry, parameter_schema, parameters},
+    domain::catalogue::Rule,
     numeric::{average_ranks, ordinal_ranks, pearson},
-};
-
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "ranking_agreement",
-    summary: "Whether two scorers rank the same candidates alike: Kendall's tau-b and Spearman's rho with ties treated \
-              properly, and CREAM's consistency by its own ordinal rule. A list of equal scores has no tau-b or rho.",
-    formula: "tau_b = (concordant - discordant) / sqrt(pairs untied in first * pairs untied in second); rho = Pearson of \
-              average ranks; C = (tau of ordinal ranks + 1) / 2",
-    source: "Kendall 1945; Wang et al. 2024, CREAM: Consistency Regularized Self-Rewarding Language Models",
-    examples: &[r#"{"first": [0.1, 0.9, 0.4, 0.7, 0.2], "second": [0.2, 0.8, 0.6, 0.5, 0.1]}"#],
-    laws: &[],
-    parameters: parameter_schema::<RankingAgreement>,
-    build: |value| {
-        let metric: RankingAgreement = parameters(value)?;
-        equally_long(&metric.first, &metric.second, 2)?;
-        Ok(Box::new(metric))
-    },
 };
 
 /// The scores that two scorers gave the same candidates.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RankingAgreement {
+pub(super) struct RankingAgreement {
     /// The first scorer's, one a candidate, at least two.
     first: Vec<f64>,
     /// The second scorer's, in the same order.
     second: Vec<f64>,
+}
+
+impl Rule for RankingAgreement {
+    const NAME: &'static str = "ranking_agreement";
+    const SUMMARY: &'static str = "Whether two scorers rank the same candidates alike: Kendall's tau-b and Spearman's rho with ties treated \
+         properly, and CREAM's consistency by its own ordinal rule. A list of equal scores has no tau-b or rho.";
+    const FORMULA: &'static str = "tau_b = (concordant - discordant) / sqrt(pairs untied in first * pairs untied in second); rho = Pearson of \
+         average ranks; C = (tau of ordinal ranks + 1) / 2";
+    const SOURCE: &'static str =
+        "Kendall 1945; Wang et al. 2024, CREAM: Consistency Regularized Self-Rewarding Language Models";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"first": [0.1, 0.9, 0.4, 0.7, 0.2], "second": [0.2, 0.8, 0.6, 0.5, 0.1]}"#];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        equally_long(&self.first, &self.second, 2)
+    }
 }
 
 /// How alike two rankings are; 1 is alike, −1 reversed.
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn golden_g8() {
-        let result = metric(&format!(r#"{{"ranking_agreement":{}}}"#, ENTRY.examples[0])).unwrap();
+        let result = metric(&format!(r#"{{"ranking_agreement":{}}}"#, RankingAgreement::EXAMPLES[0])).unwrap();
         for (pointer, expected) in [
             ("/tau_b", 0.6),
             ("/ordinal_tau", 0.6),

@@ -13,51 +13,49 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Metric, MetricError, answer, finite, not_empty};
-use crate::{
-    domain::catalogue::{Entry, parameter_schema, parameters},
-    numeric::mean,
-};
-
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "reward_bench_2",
-    summary: "RewardBench 2's accuracy at picking the right one of several responses, and its score over prompts with \
-              several right responses, which rewards separating right from wrong more than right from right.",
-    formula: "best_of: mean of [right is among the m highest] / m; ties: 0.3 tied accuracy + 0.3 reference accuracy + 0.2 \
-              [margin_t > spread] + 0.2 [min(margin_r, margin_t) > spread] + 0.01 tanh(min(margin_r, margin_t)/spread - 1)",
-    source: "Malik et al. 2025, RewardBench 2: Advancing Reward Model Evaluation, and its published code",
-    examples: &[
-        r#"{"best_of": [{"right": 0.9, "wrong": [0.1, 0.9, 0.3]}]}"#,
-        r#"{"ties": [{"reference": {"right": [2], "wrong": [0, 1]}, "tied": {"right": [3, 2.5], "wrong": [1, 0]}}]}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<RewardBench2>,
-    build: |value| {
-        let metric: RewardBench2 = parameters(value)?;
-        if metric.best_of.is_empty() && metric.ties.is_empty() {
-            return Err("send items in best_of, in ties or in both".to_owned());
-        }
-        metric.best_of.iter().try_for_each(|item| not_empty("wrong", &item.wrong))?;
-        for item in &metric.ties {
-            if item.reference.right.is_empty() || item.tied.right.len() < 2 {
-                return Err("a reference prompt needs a right response, a tied prompt at least two".to_owned());
-            }
-            not_empty("wrong", &item.reference.wrong)?;
-            not_empty("wrong", &item.tied.wrong)?;
-        }
-        Ok(Box::new(metric))
-    },
-};
+use crate::{domain::catalogue::Rule, numeric::mean};
 
 /// Scores of right and wrong responses.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RewardBench2 {
+pub(super) struct RewardBench2 {
     /// Prompts with one right response.
     #[serde(default)]
     best_of: Vec<BestOf>,
     /// Prompts with several right responses, each with its reference prompt.
     #[serde(default)]
     ties: Vec<Tied>,
+}
+
+impl Rule for RewardBench2 {
+    const NAME: &'static str = "reward_bench_2";
+    const SUMMARY: &'static str = "RewardBench 2's accuracy at picking the right one of several responses, and its score over prompts with \
+         several right responses, which rewards separating right from wrong more than right from right.";
+    const FORMULA: &'static str = "best_of: mean of [right is among the m highest] / m; ties: 0.3 tied accuracy + 0.3 reference accuracy + 0.2 \
+         [margin_t > spread] + 0.2 [min(margin_r, margin_t) > spread] + 0.01 tanh(min(margin_r, margin_t)/spread - 1)";
+    const SOURCE: &'static str =
+        "Malik et al. 2025, RewardBench 2: Advancing Reward Model Evaluation, and its published code";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"best_of": [{"right": 0.9, "wrong": [0.1, 0.9, 0.3]}]}"#,
+        r#"{"ties": [{"reference": {"right": [2], "wrong": [0, 1]}, "tied": {"right": [3, 2.5], "wrong": [1, 0]}}]}"#,
+    ];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        if self.best_of.is_empty() && self.ties.is_empty() {
+            return Err("send items in best_of, in ties or in both".to_owned());
+        }
+        self.best_of.iter().try_for_each(|item| not_empty("wrong", &item.wrong))?;
+        for item in &self.ties {
+            if item.reference.right.is_empty() || item.tied.right.len() < 2 {
+                return Err("a reference prompt needs a right response, a tied prompt at least two".to_owned());
+            }
+            not_empty("wrong", &item.reference.wrong)?;
+            not_empty("wrong", &item.tied.wrong)?;
+        }
+        Ok(())
+    }
 }
 
 /// The scores of one prompt's responses, one of which is right.

@@ -10,40 +10,37 @@ use serde_json::Value;
 
 use super::{Metric, MetricError, answer, finite, not_empty};
 use crate::{
-    domain::catalogue::{Entry, parameter_schema, parameters, positive},
+    domain::{Positive, catalogue::Rule},
     numeric::mean,
-};
-
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "reward_difference",
-    summary: "The difference of each pair's rewards over beta, which a policy's log-ratios should differ by, and the \
-              squared error where log-ratios are sent.",
-    formula: "target = (r_a - r_b) / beta; loss = (log_ratio_a - log_ratio_b - target)^2",
-    source: "Deng et al. 2024, PRDP: Proximal Reward Difference Prediction for Large-Scale Reward Finetuning of Diffusion \
-             Models",
-    examples: &[
-        r#"{"pairs": [{"first": 1.2, "second": 1.0}], "beta": 10}"#,
-        r#"{"pairs": [{"first": 0.2, "second": 0, "log_ratios": [1.5, 0.7]}], "beta": 10}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<RewardDifference>,
-    build: |value| {
-        let metric: RewardDifference = parameters(value)?;
-        not_empty("pairs", &metric.pairs)?;
-        positive("beta", metric.beta)?;
-        Ok(Box::new(metric))
-    },
 };
 
 /// Pairs of rewards.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RewardDifference {
+pub(super) struct RewardDifference {
     /// At least one.
     pairs: Vec<Pair>,
     /// The weight of the divergence, above 0.
-    #[schemars(extend("exclusiveMinimum" = 0.0))]
-    beta: f64,
+    beta: Positive,
+}
+
+impl Rule for RewardDifference {
+    const NAME: &'static str = "reward_difference";
+    const SUMMARY: &'static str = "The difference of each pair's rewards over beta, which a policy's log-ratios should differ by, and the \
+         squared error where log-ratios are sent.";
+    const FORMULA: &'static str = "target = (r_a - r_b) / beta; loss = (log_ratio_a - log_ratio_b - target)^2";
+    const SOURCE: &'static str = "Deng et al. 2024, PRDP: Proximal Reward Difference Prediction for Large-Scale Reward Finetuning of Diffusion \
+         Models";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"pairs": [{"first": 1.2, "second": 1.0}], "beta": 10}"#,
+        r#"{"pairs": [{"first": 0.2, "second": 0, "log_ratios": [1.5, 0.7]}], "beta": 10}"#,
+    ];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        not_empty("pairs", &self.pairs)
+    }
 }
 
 /// The rewards of two responses to one prompt.
@@ -67,7 +64,7 @@ struct Targets {
 
 impl Metric for RewardDifference {
     fn evaluate(&self) -> Result<Value, MetricError> {
-        let target = |pair: &Pair| finite("a target", (pair.first - pair.second) / self.beta);
+        let target = |pair: &Pair| finite("a target", (pair.first - pair.second) / self.beta.get());
         let targets: Vec<f64> = self.pairs.iter().map(target).collect::<Result<_, _>>()?;
         let errors: Vec<f64> = self
             .pairs
@@ -90,10 +87,10 @@ mod tests {
 
     #[test]
     fn golden_g19_the_loss() {
-        let result = metric(&format!(r#"{{"reward_difference":{}}}"#, ENTRY.examples[1])).unwrap();
+        let result = metric(&format!(r#"{{"reward_difference":{}}}"#, RewardDifference::EXAMPLES[1])).unwrap();
         assert_close(number(&result, "/targets/0"), 0.02);
         assert_close(number(&result, "/loss"), 0.608400);
-        let without = metric(&format!(r#"{{"reward_difference":{}}}"#, ENTRY.examples[0])).unwrap();
+        let without = metric(&format!(r#"{{"reward_difference":{}}}"#, RewardDifference::EXAMPLES[0])).unwrap();
         assert!(without["loss"].is_null());
         assert!(metric(r#"{"reward_difference":{"pairs":[{"first":1,"second":0}]}}"#).is_err());
     }

@@ -10,35 +10,32 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Metric, MetricError, answer, equally_long, finite, not_empty};
-use crate::{
-    domain::catalogue::{Entry, parameter_schema, parameters},
-    numeric::mean,
-};
-
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "reward_distance",
-    summary: "How far two reward models are apart, from 0 to 2, blind to each prompt's offset and to the overall scale: \
-              0 for models that train the same policy, 2 for opposite ones. EPIC is half of it.",
-    formula: "c = r - mean over the prompt; s = c / |c|_2, or c if it is 0; STARC d = |s_1 - s_2|_2; EPIC = d / 2",
-    source: "Skalse et al. 2023, STARC: A General Framework For Quantifying Differences Between Reward Functions; Gleave \
-             et al. 2020, Quantifying Differences in Reward Functions (the bandit form is this project's)",
-    examples: &[r#"{"prompts": [{"first": [1, 2, 3, 4], "second": [2, 4, 6, 9]}]}"#],
-    laws: &[],
-    parameters: parameter_schema::<RewardDistance>,
-    build: |value| {
-        let metric: RewardDistance = parameters(value)?;
-        not_empty("prompts", &metric.prompts)?;
-        metric.prompts.iter().try_for_each(|prompt| equally_long(&prompt.first, &prompt.second, 1))?;
-        Ok(Box::new(metric))
-    },
-};
+use crate::{domain::catalogue::Rule, numeric::mean};
 
 /// The rewards that two models gave the same responses, by prompt.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RewardDistance {
+pub(super) struct RewardDistance {
     /// At least one.
     prompts: Vec<Prompt>,
+}
+
+impl Rule for RewardDistance {
+    const NAME: &'static str = "reward_distance";
+    const SUMMARY: &'static str = "How far two reward models are apart, from 0 to 2, blind to each prompt's offset and to the overall scale: 0 \
+         for models that train the same policy, 2 for opposite ones. EPIC is half of it.";
+    const FORMULA: &'static str =
+        "c = r - mean over the prompt; s = c / |c|_2, or c if it is 0; STARC d = |s_1 - s_2|_2; EPIC = d / 2";
+    const SOURCE: &'static str = "Skalse et al. 2023, STARC: A General Framework For Quantifying Differences Between Reward Functions; Gleave \
+         et al. 2020, Quantifying Differences in Reward Functions (the bandit form is this project's)";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"prompts": [{"first": [1, 2, 3, 4], "second": [2, 4, 6, 9]}]}"#];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        not_empty("prompts", &self.prompts)?;
+        self.prompts.iter().try_for_each(|prompt| equally_long(&prompt.first, &prompt.second, 1))
+    }
 }
 
 /// The rewards that two models gave the responses to one prompt.

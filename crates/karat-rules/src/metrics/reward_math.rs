@@ -9,39 +9,36 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Metric, MetricError, answer, not_empty};
-use crate::{
-    domain::catalogue::{Entry, parameter_schema, parameters},
-    numeric::mean,
-};
-
-pub(super) const ENTRY: Entry<dyn Metric> = Entry {
-    name: "reward_math",
-    summary: "Accuracy (every chosen response above every rejected one; also with ties allowed) and mean reciprocal rank \
-              of the best chosen response, rejected ones first among equals.",
-    formula: "accuracy = mean [min chosen > max rejected]; RR = 1 / (1 + number of rejected >= max chosen)",
-    source: "Kim et al. 2024, Evaluating Robustness of Reward Models for Mathematical Reasoning",
-    examples: &[
-        r#"{"items": [{"chosen": [0.9], "rejected": [0.85, 0.2]}, {"chosen": [0.6], "rejected": [0.7, 0.65]}]}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<RewardMath>,
-    build: |value| {
-        let metric: RewardMath = parameters(value)?;
-        not_empty("items", &metric.items)?;
-        for item in &metric.items {
-            not_empty("chosen", &item.chosen)?;
-            not_empty("rejected", &item.rejected)?;
-        }
-        Ok(Box::new(metric))
-    },
-};
+use crate::{domain::catalogue::Rule, numeric::mean};
 
 /// The scores of right and wrong responses.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RewardMath {
+pub(super) struct RewardMath {
     /// At least one.
     items: Vec<Item>,
+}
+
+impl Rule for RewardMath {
+    const NAME: &'static str = "reward_math";
+    const SUMMARY: &'static str = "Accuracy (every chosen response above every rejected one; also with ties allowed) and mean reciprocal rank of \
+         the best chosen response, rejected ones first among equals.";
+    const FORMULA: &'static str =
+        "accuracy = mean [min chosen > max rejected]; RR = 1 / (1 + number of rejected >= max chosen)";
+    const SOURCE: &'static str = "Kim et al. 2024, Evaluating Robustness of Reward Models for Mathematical Reasoning";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"items": [{"chosen": [0.9], "rejected": [0.85, 0.2]}, {"chosen": [0.6], "rejected": [0.7, 0.65]}]}"#];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        not_empty("items", &self.items)?;
+        for item in &self.items {
+            not_empty("chosen", &item.chosen)?;
+            not_empty("rejected", &item.rejected)?;
+        }
+        Ok(())
+    }
 }
 
 /// The scores of one prompt's responses.

@@ -5,51 +5,39 @@ use serde::Deserialize;
 
 use super::{Candidates, Selected, Selection, SelectionError};
 use crate::{
-    domain::catalogue::{Entry, Law, parameter_schema, parameters},
+    domain::{
+        Count,
+        catalogue::{Law, Rule},
+    },
     numeric::descending,
 };
 
-pub(super) const ENTRY: Entry<dyn Selection> = Entry {
-    name: "best_of_n",
-    summary: "The candidate with the highest reward, or the highest few; ties go to the lowest index, and equal \
-              responses keep their own places.",
-    formula: "argmax_i r_i",
-    source: "Stiennon et al. 2020, Learning to summarize from human feedback; Nakano et al. 2021, WebGPT",
-    examples: &["{}", r#"{"count": 2}"#],
-    laws: &[Law::KeepsOrder],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { count } = parameters(value)?;
-        if count == 0 {
-            return Err("count must be at least 1".to_owned());
-        }
-        Ok(Box::new(BestOfN { count }))
-    },
-};
-
-/// Parameters of best-of-n.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// Best-of-n.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct BestOfN {
     /// How many candidates to keep, at least 1; all when there are fewer.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1))]
-    count: usize,
+    #[serde(default)]
+    count: Count,
 }
 
-fn one() -> usize {
-    1
-}
+impl Rule for BestOfN {
+    const NAME: &'static str = "best_of_n";
+    const SUMMARY: &'static str = "The candidate with the highest reward, or the highest few; ties go to the lowest index, and equal responses \
+         keep their own places.";
+    const FORMULA: &'static str = "argmax_i r_i";
+    const SOURCE: &'static str =
+        "Stiennon et al. 2020, Learning to summarize from human feedback; Nakano et al. 2021, WebGPT";
+    const EXAMPLES: &'static [&'static str] = &["{}", r#"{"count": 2}"#];
+    const LAWS: &'static [Law] = &[Law::KeepsOrder];
 
-#[derive(Debug, Clone, Copy)]
-struct BestOfN {
-    count: usize,
+    type Parameters = Self;
 }
 
 impl Selection for BestOfN {
     fn select(&self, candidates: &Candidates) -> Result<Selected, SelectionError> {
         let mut order = descending(candidates.rewards());
-        order.truncate(self.count);
+        order.truncate(self.count.get());
         Ok(Selected::of(order))
     }
 }

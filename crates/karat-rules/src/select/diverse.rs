@@ -7,49 +7,7 @@ use super::{
     Available, Candidates, Selected, Selection, SelectionError,
     novelty::{Grams, euclidean, jaccard, novelty},
 };
-use crate::domain::catalogue::{Entry, not_negative, parameter_schema, parameters};
-
-pub(super) const ENTRY: Entry<dyn Selection> = Entry {
-    name: "diverse",
-    summary: "Among the candidates within a tolerance of the best reward, the one furthest from its nearest others, by \
-              embeddings that are sent along or come from a model, or by the n-grams of the texts. Ties go to the higher reward, then to the \
-              lowest index.",
-    formula: "argmax over { i : r_i >= max r - tolerance } of the mean distance to the k nearest candidates",
-    source: "novelty: Lehman and Stanley 2011, Abandoning Objectives; its use on ties is this project's",
-    examples: &[
-        r#"{"tolerance": 0.1, "neighbours": 3, "distance": {"words": 2}}"#,
-        r#"{"tolerance": 0, "neighbours": 1, "distance": "embeddings"}"#,
-        r#"{"tolerance": 0.1, "neighbours": 3, "distance": {"characters": 4}}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { tolerance, neighbours, distance } = parameters(value)?;
-        let grams = match distance {
-            Distance::Embeddings => None,
-            Distance::Characters(length) => Some(Grams::Characters(length)),
-            Distance::Words(length) => Some(Grams::Words(length)),
-        };
-        if neighbours == 0 || grams.is_some_and(|grams| grams.length() == 0) {
-            return Err("neighbours and the length of n-grams must be at least 1".to_owned());
-        }
-        Ok(Box::new(Diverse { tolerance: not_negative("tolerance", tolerance)?, neighbours, grams }))
-    },
-};
-
-/// Parameters of the tie-break.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    /// How far below the best a reward may be, at least 0.
-    #[schemars(range(min = 0.0))]
-    tolerance: f64,
-    /// How many nearest candidates count, at least 1.
-    #[schemars(range(min = 1))]
-    neighbours: usize,
-    /// What tells candidates apart.
-    distance: Distance,
-}
+use crate::domain::{Count, NotNegative, catalogue::Rule};
 
 /// What tells candidates apart.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -63,23 +21,65 @@ enum Distance {
     Words(usize),
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Diverse {
-    tolerance: f64,
-    neighbours: usize,
-    grams: Option<Grams>,
+/// The tie-break.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Diverse {
+    /// How far below the best a reward may be, at least 0.
+    tolerance: NotNegative,
+    /// How many nearest candidates count, at least 1.
+    neighbours: Count,
+    /// What tells candidates apart.
+    distance: Distance,
+}
+
+impl Rule for Diverse {
+    const NAME: &'static str = "diverse";
+    const SUMMARY: &'static str = "Among the candidates within a tolerance of the best reward, the one furthest from its nearest others, by \
+         embeddings that are sent along or come from a model, or by the n-grams of the texts. Ties go to the higher \
+         reward, then to the lowest index.";
+    const FORMULA: &'static str =
+        "argmax over { i : r_i >= max r - tolerance } of the mean distance to the k nearest candidates";
+    const SOURCE: &'static str =
+        "novelty: Lehman and Stanley 2011, Abandoning Objectives; its use on ties is this project's";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"tolerance": 0.1, "neighbours": 3, "distance": {"words": 2}}"#,
+        r#"{"tolerance": 0, "neighbours": 1, "distance": "embeddings"}"#,
+        r#"{"tolerance": 0.1, "neighbours": 3, "distance": {"characters": 4}}"#,
+    ];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        match self.distance.grams() {
+            Some(grams) if grams.length() == 0 => Err("the length of n-grams must be at least 1".to_owned()),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Distance {
+    fn grams(self) -> Option<Grams> {
+        match self {
+            Self::Embeddings => None,
+            Self::Characters(length) => Some(Grams::Characters(length)),
+            Self::Words(length) => Some(Grams::Words(length)),
+        }
+    }
 }
 
 const NEEDS_EMBEDDINGS: SelectionError = SelectionError {
-    rule: ENTRY.name,
+    rule: Diverse::NAME,
     missing: "the embedding of each candidate; send embeddings, or name an embedding_model",
 };
-const NEEDS_TEXTS: SelectionError =
-    SelectionError { rule: ENTRY.name, missing: "the text of each candidate; write distance = \"embeddings\" instead" };
+const NEEDS_TEXTS: SelectionError = SelectionError {
+    rule: Diverse::NAME,
+    missing: "the text of each candidate; write distance = \"embeddings\" instead",
+};
 
 impl Selection for Diverse {
     fn check(&self, available: &Available) -> Result<(), SelectionError> {
-        match self.grams {
+        match self.distance.grams() {
             None if !available.embeddings => Err(NEEDS_EMBEDDINGS),
             Some(_) if !available.texts => Err(NEEDS_TEXTS),
             None | Some(_) => Ok(()),
@@ -88,15 +88,16 @@ impl Selection for Diverse {
 
     fn select(&self, candidates: &Candidates) -> Result<Selected, SelectionError> {
         let count = candidates.rewards().len();
-        let novelties = match self.grams {
+        let neighbours = self.neighbours.get();
+        let novelties = match self.distance.grams() {
             None => {
                 let embeddings = candidates.embeddings().ok_or(NEEDS_EMBEDDINGS)?;
-                novelty(count, self.neighbours, |one, other| euclidean(&embeddings[one], &embeddings[other]))
+                novelty(count, neighbours, |one, other| euclidean(&embeddings[one], &embeddings[other]))
             }
             Some(grams) => {
                 let texts = candidates.texts().ok_or(NEEDS_TEXTS)?;
                 let sets: Vec<_> = texts.iter().map(|text| grams.of(text)).collect();
-                novelty(count, self.neighbours, |one, other| jaccard(&sets[one], &sets[other]))
+                novelty(count, neighbours, |one, other| jaccard(&sets[one], &sets[other]))
             }
         };
         let rewards = candidates.rewards();
@@ -104,7 +105,7 @@ impl Selection for Diverse {
             novelties[one].total_cmp(&novelties[other]).then(rewards[one].total_cmp(&rewards[other]))
         };
         // `max_by` keeps the last of equals; reversed, that is the lowest index.
-        let winner = candidates.tied(self.tolerance).into_iter().rev().max_by(|one, other| better(*one, *other));
+        let winner = candidates.tied(self.tolerance.get()).into_iter().rev().max_by(|one, other| better(*one, *other));
         Ok(Selected::of(winner.into_iter().collect()))
     }
 }

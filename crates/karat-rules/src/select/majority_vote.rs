@@ -7,40 +7,30 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Available, Candidates, Selected, Selection, SelectionError};
-use crate::domain::catalogue::{Entry, not_negative, parameter_schema, parameters};
+use crate::domain::{NotNegative, catalogue::Rule};
 
-pub(super) const ENTRY: Entry<dyn Selection> = Entry {
-    name: "majority_vote",
-    summary: "Among the candidates that tie for the best reward, the first with the most common final answer. Needs each \
-              candidate's answer.",
-    formula: "the first tied i whose answer most tied candidates share",
-    source: "Kim et al. 2024, Evaluating Robustness of Reward Models for Mathematical Reasoning",
-    examples: &["{}", r#"{"tolerance": 0.01}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { tolerance } = parameters(value)?;
-        Ok(Box::new(MajorityVote { tolerance: not_negative("tolerance", tolerance)? }))
-    },
-};
-
-/// Parameters of the vote.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The vote.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct MajorityVote {
     /// How far below the best a reward still ties, at least 0.
     #[serde(default)]
-    #[schemars(range(min = 0.0))]
-    tolerance: f64,
+    tolerance: NotNegative,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct MajorityVote {
-    tolerance: f64,
+impl Rule for MajorityVote {
+    const NAME: &'static str = "majority_vote";
+    const SUMMARY: &'static str = "Among the candidates that tie for the best reward, the first with the most common final answer. Needs each \
+         candidate's answer.";
+    const FORMULA: &'static str = "the first tied i whose answer most tied candidates share";
+    const SOURCE: &'static str = "Kim et al. 2024, Evaluating Robustness of Reward Models for Mathematical Reasoning";
+    const EXAMPLES: &'static [&'static str] = &["{}", r#"{"tolerance": 0.01}"#];
+
+    type Parameters = Self;
 }
 
 const NEEDS_ANSWERS: SelectionError =
-    SelectionError { rule: ENTRY.name, missing: "the final answer of each candidate; send answers" };
+    SelectionError { rule: MajorityVote::NAME, missing: "the final answer of each candidate; send answers" };
 
 impl Selection for MajorityVote {
     fn check(&self, available: &Available) -> Result<(), SelectionError> {
@@ -49,7 +39,7 @@ impl Selection for MajorityVote {
 
     fn select(&self, candidates: &Candidates) -> Result<Selected, SelectionError> {
         let answers = candidates.answers().ok_or(NEEDS_ANSWERS)?;
-        let tied = candidates.tied(self.tolerance);
+        let tied = candidates.tied(self.tolerance.get());
         let votes = |index: usize| tied.iter().filter(|other| answers[**other] == answers[index]).count();
         // `max_by_key` keeps the last of equals; reversed, that is the first.
         let winner = tied.iter().rev().copied().max_by_key(|index| votes(*index));

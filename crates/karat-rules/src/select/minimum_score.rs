@@ -4,28 +4,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Available, Candidates, Selected, Selection, SelectionError};
-use crate::domain::catalogue::{Choice, Entry, finite, parameter_schema, parameters};
-
-pub(super) const ENTRY: Entry<dyn Selection> = Entry {
-    name: "minimum_score",
-    summary: "Lets another rule pick among the candidates that score at least a threshold, and picks none when none \
-              does. A Bradley-Terry score has an arbitrary offset for each prompt: centre it before comparing prompts.",
-    formula: "rule({ i : r_i >= threshold })",
-    source: "this project's",
-    examples: &[r#"{"threshold": 0}"#, r#"{"threshold": 0.5, "then": {"soft": {"temperature": 1, "seed": 7}}}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { threshold, then } = parameters(value)?;
-        let then = super::CATALOGUE.build(&then).map_err(|error| error.to_string())?;
-        Ok(Box::new(MinimumScore { threshold: finite("threshold", threshold)?, then }))
-    },
-};
+use crate::domain::catalogue::{Choice, ChoiceError, Rule};
 
 /// Parameters of the bar.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Parameters {
     /// The lowest reward that is good enough.
     threshold: f64,
     /// The rule that picks among the rest.
@@ -38,9 +22,29 @@ fn best_of_n() -> Choice {
 }
 
 #[derive(Debug)]
-struct MinimumScore {
+pub(super) struct MinimumScore {
     threshold: f64,
     then: Box<dyn Selection>,
+}
+
+impl Rule for MinimumScore {
+    const NAME: &'static str = "minimum_score";
+    const SUMMARY: &'static str = "Lets another rule pick among the candidates that score at least a threshold, and picks none when none does. A \
+         Bradley-Terry score has an arbitrary offset for each prompt: centre it before comparing prompts.";
+    const FORMULA: &'static str = "rule({ i : r_i >= threshold })";
+    const SOURCE: &'static str = "this project's";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"threshold": 0}"#, r#"{"threshold": 0.5, "then": {"soft": {"temperature": 1, "seed": 7}}}"#];
+
+    type Parameters = Parameters;
+}
+
+impl TryFrom<Parameters> for MinimumScore {
+    type Error = ChoiceError;
+
+    fn try_from(Parameters { threshold, then }: Parameters) -> Result<Self, ChoiceError> {
+        Ok(Self { threshold, then: super::CATALOGUE.build(&then)? })
+    }
 }
 
 impl Selection for MinimumScore {

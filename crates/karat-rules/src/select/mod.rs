@@ -2,8 +2,8 @@
 //!
 //! Best-of-N and what goes with it: rankings with margins, the expected reward at every smaller N, fronts for several
 //! objectives, sampling, votes and tie-breaks. Candidates are known by their index, never by their text: equal responses
-//! keep their own places, and ties go to the lowest index unless a rule says otherwise. Each file with an `ENTRY` is one
-//! rule; [`CATALOGUE`] is the list of them.
+//! keep their own places, and ties go to the lowest index unless a rule says otherwise. [`CATALOGUE`] is
+//! the list of the rules.
 
 mod best_of_n;
 mod candidates;
@@ -25,7 +25,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::domain::catalogue::Catalogue;
+use crate::domain::catalogue::{Catalogue, Entry};
 
 pub use candidates::{Available, Candidates, CandidatesError};
 pub use curve::{CurvePoint, best_of_n_at, best_of_n_curve, best_of_n_divergence};
@@ -38,12 +38,12 @@ pub use tournament::{Preferences, PreferencesError};
 pub const CATALOGUE: Catalogue<dyn Selection> = Catalogue {
     kind: "selection",
     entries: &[
-        best_of_n::ENTRY,
-        soft::ENTRY,
-        minimum_score::ENTRY,
-        majority_vote::ENTRY,
-        diverse::ENTRY,
-        pareto::ENTRY,
+        Entry::of::<best_of_n::BestOfN>(),
+        Entry::of::<soft::Soft>(),
+        Entry::of::<minimum_score::MinimumScore>(),
+        Entry::of::<majority_vote::MajorityVote>(),
+        Entry::of::<diverse::Diverse>(),
+        Entry::of::<pareto::Pareto>(),
     ],
 };
 
@@ -62,6 +62,12 @@ pub trait Selection: fmt::Debug + Send + Sync {
     /// # Errors
     /// When they lack what [`Selection::check`] asks for.
     fn select(&self, candidates: &Candidates) -> Result<Selected, SelectionError>;
+}
+
+impl<R: Selection + 'static> From<R> for Box<dyn Selection> {
+    fn from(rule: R) -> Self {
+        Box::new(rule)
+    }
 }
 
 /// What a rule picked.

@@ -4,9 +4,6 @@
 
 use std::collections::HashSet;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
 use crate::numeric::{mean, sorted};
 
 /// The mean distance of each candidate to its `neighbours` nearest others, or to all others when there are fewer; 0 for
@@ -25,8 +22,7 @@ pub fn novelty(count: usize, neighbours: usize, distance: impl Fn(usize, usize) 
 }
 
 /// How far two texts are apart: 1 less the share of n-grams that both have (Jaccard's distance), from 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Grams {
     /// Runs of that many characters.
     Characters(usize),

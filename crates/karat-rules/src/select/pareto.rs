@@ -3,27 +3,29 @@
 //! `i` dominates `j` when every `r_i ≥ r_j` and one is greater (Lee et al. 2024, "Parrot: Pareto-optimal Multi-Reward
 //! Reinforcement Learning Framework for Text-to-Image Generation"). Equal candidates don't dominate each other: all stay.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::{Available, Candidates, Selected, Selection, SelectionError};
-use crate::domain::catalogue::{Entry, NoParameters, parameter_schema, parameters};
+use crate::domain::catalogue::Rule;
 
-pub(super) const ENTRY: Entry<dyn Selection> = Entry {
-    name: "pareto",
-    summary: "Every candidate that no other beats in all objectives, in the order of their indices: a choice that no \
-              weights have to be made up for. Needs several objectives.",
-    formula: "{ i : no j has all r_j >= r_i and one r_j > r_i }",
-    source: "Lee et al. 2024, Parrot: Pareto-optimal Multi-Reward Reinforcement Learning Framework for Text-to-Image \
-             Generation",
-    examples: &["{}"],
-    laws: &[],
-    parameters: parameter_schema::<NoParameters>,
-    build: |value| parameters::<NoParameters>(value).map(|_| Box::new(Pareto) as Box<dyn Selection>),
-};
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pareto {}
 
-#[derive(Debug, Clone, Copy)]
-struct Pareto;
+impl Rule for Pareto {
+    const NAME: &'static str = "pareto";
+    const SUMMARY: &'static str = "Every candidate that no other beats in all objectives, in the order of their indices: a choice that no \
+         weights have to be made up for. Needs several objectives.";
+    const FORMULA: &'static str = "{ i : no j has all r_j >= r_i and one r_j > r_i }";
+    const SOURCE: &'static str = "Lee et al. 2024, Parrot: Pareto-optimal Multi-Reward Reinforcement Learning Framework for Text-to-Image \
+         Generation";
+
+    type Parameters = Self;
+}
 
 const NEEDS_OBJECTIVES: SelectionError =
-    SelectionError { rule: ENTRY.name, missing: "several objectives; use a model that gives them" };
+    SelectionError { rule: Pareto::NAME, missing: "several objectives; use a model that gives them" };
 
 /// Whether each candidate is on the front; `objectives` has one equally long list for each.
 #[must_use]

@@ -14,61 +14,42 @@ use serde::Deserialize;
 
 use super::{Candidates, Selected, Selection, SelectionError};
 use crate::{
-    domain::catalogue::{Entry, parameter_schema, parameters, positive},
+    domain::{Count, Positive, catalogue::Rule},
     numeric::{descending, softmax},
 };
 
-pub(super) const ENTRY: Entry<dyn Selection> = Entry {
-    name: "soft",
-    summary: "Candidates drawn with a probability that grows with their reward; a temperature near 0 is the best, a high \
-              one is chance. The same seed draws the same candidates.",
-    formula: "P(i) = exp(r_i / temperature) / sum_j exp(r_j / temperature)",
-    source: "Kool et al. 2019, Stochastic Beams and Where to Find Them: The Gumbel-Top-k Trick",
-    examples: &[r#"{"temperature": 0.5, "seed": 7}"#, r#"{"temperature": 1, "seed": 7, "count": 3}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { temperature, seed, count } = parameters(value)?;
-        if count == 0 {
-            return Err("count must be at least 1".to_owned());
-        }
-        Ok(Box::new(Soft { temperature: positive("temperature", temperature)?, seed, count }))
-    },
-};
-
-/// Parameters of the draw.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The draw.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Soft {
     /// The difference of rewards that makes a candidate e times as likely, above 0.
-    #[schemars(extend("exclusiveMinimum" = 0.0))]
-    temperature: f64,
+    temperature: Positive,
     /// What decides the draw.
     seed: u64,
     /// How many candidates to draw, at least 1, none twice; all when there are fewer.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1))]
-    count: usize,
+    #[serde(default)]
+    count: Count,
 }
 
-fn one() -> usize {
-    1
-}
+impl Rule for Soft {
+    const NAME: &'static str = "soft";
+    const SUMMARY: &'static str = "Candidates drawn with a probability that grows with their reward; a temperature near 0 is the best, a high \
+         one is chance. The same seed draws the same candidates.";
+    const FORMULA: &'static str = "P(i) = exp(r_i / temperature) / sum_j exp(r_j / temperature)";
+    const SOURCE: &'static str = "Kool et al. 2019, Stochastic Beams and Where to Find Them: The Gumbel-Top-k Trick";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"temperature": 0.5, "seed": 7}"#, r#"{"temperature": 1, "seed": 7, "count": 3}"#];
 
-#[derive(Debug, Clone, Copy)]
-struct Soft {
-    temperature: f64,
-    seed: u64,
-    count: usize,
+    type Parameters = Self;
 }
 
 impl Selection for Soft {
     fn select(&self, candidates: &Candidates) -> Result<Selected, SelectionError> {
         let best = candidates.rewards().iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let temperature = self.temperature.get();
         // Relative to the best, so that the quotient can only go to minus infinity, where the probability is 0. At the
         // ends of f64 the difference itself may: the largest negative number is as good.
-        let logits: Vec<f64> =
-            candidates.rewards().iter().map(|r| ((r - best) / self.temperature).max(f64::MIN)).collect();
+        let logits: Vec<f64> = candidates.rewards().iter().map(|r| ((r - best) / temperature).max(f64::MIN)).collect();
         let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
         let keys: Vec<f64> = logits
             .iter()
@@ -78,7 +59,7 @@ impl Selection for Soft {
             })
             .collect();
         let mut drawn = descending(&keys);
-        drawn.truncate(self.count);
+        drawn.truncate(self.count.get());
         Ok(Selected { indices: drawn, probabilities: Some(softmax(&logits)) })
     }
 }

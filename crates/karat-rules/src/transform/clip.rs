@@ -28,11 +28,11 @@ impl Rule for Clip {
 
     type Parameters = Self;
 
-    fn checked(self) -> Result<Self, String> {
+    fn check_parameters(&self) -> Result<(), String> {
         match (self.min, self.max) {
             (None, None) => Err("name min, max or both".to_owned()),
             (Some(min), Some(max)) if min > max => Err(format!("min {min} is above max {max}; swap them")),
-            _ => Ok(self),
+            _ => Ok(()),
         }
     }
 }

@@ -33,9 +33,9 @@ impl Rule for DynamicScaling {
 
     type Parameters = Self;
 
-    fn checked(self) -> Result<Self, String> {
+    fn check_parameters(&self) -> Result<(), String> {
         let most = (1.0 + self.w.get()) * self.b.get();
-        if most.is_finite() { Ok(self) } else { Err(format!("(1 + w) b must be a finite number, found {most}")) }
+        if most.is_finite() { Ok(()) } else { Err(format!("(1 + w) b must be a finite number, found {most}")) }
     }
 }
 

@@ -125,17 +125,17 @@ impl Rule for LogSigmoid {
 
     type Parameters = Self;
 
-    fn checked(self) -> Result<Self, String> {
+    fn check_parameters(&self) -> Result<(), String> {
         match self.reference {
             Reference::Of(Statistic::Quantile { level, .. }) => {
-                Share::new(level).map_err(|reason| format!("level {reason}"))?;
+                Share::named("level", level)?;
             }
             Reference::Of(Statistic::NormalQuantile { level, .. }) if !(level > 0.0 && level < 1.0) => {
                 return Err(format!("level must lie between 0 and 1, both excluded, found {level}"));
             }
             Reference::Constant(_) | Reference::Of(_) => {}
         }
-        Ok(self)
+        Ok(())
     }
 }
 

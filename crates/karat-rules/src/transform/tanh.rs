@@ -36,7 +36,8 @@ fn one() -> Positive {
 
 impl Pointwise for Tanh {
     fn map(&self, value: f64) -> f64 {
-        self.range.get() * (value / self.range.get()).tanh()
+        let range = self.range.get();
+        range * (value / range).tanh()
     }
 }
 

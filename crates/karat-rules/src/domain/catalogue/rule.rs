@@ -28,12 +28,12 @@ pub trait Rule: TryFrom<Self::Parameters, Error: Display> + 'static {
     /// What is written in a manifest or request. Unknown keys must be refused.
     type Parameters: DeserializeOwned + JsonSchema;
 
-    /// Checks what no parameter can tell of itself: whether they fit each other.
+    /// Whether the parameters fit each other, which none of their types can tell.
     ///
     /// # Errors
     /// What is wrong and what to write instead.
-    fn checked(self) -> Result<Self, String> {
-        Ok(self)
+    fn check_parameters(&self) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -51,7 +51,9 @@ impl<R: Rule> Named for R {
 
 /// Builds a rule from its parameters, an empty object standing for all defaults.
 pub(super) fn build<R: Rule>(value: Value) -> Result<R, String> {
-    R::try_from(parameters(value)?).map_err(|reason| reason.to_string())?.checked()
+    let rule = R::try_from(parameters(value)?).map_err(|reason| reason.to_string())?;
+    rule.check_parameters()?;
+    Ok(rule)
 }
 
 /// Reads parameters.
