@@ -25,8 +25,9 @@ pub(super) struct Brme {
 
 impl Rule for Brme {
     const NAME: &'static str = "brme";
-    const SUMMARY: &'static str = "A blend of the most certain member's score with the lowest one, for members that give a mean and a deviation. \
-         Weight 1 is the most certain member alone, 0 the worst case; the paper found 0.2 and 0.4 best.";
+    const SUMMARY: &'static str = "A blend of the most certain member's score with the lowest one, for members that \
+        give a mean and a deviation. Weight 1 is the most certain member alone, 0 the worst case; the paper found 0.2 \
+        and 0.4 best.";
     const FORMULA: &'static str = "R = nominal_weight * mu_{argmin sigma} + (1 - nominal_weight) * min_i mu_i";
     const SOURCE: &'static str = "Yan et al. 2024, Reward-Robust RLHF in LLMs";
     const EXAMPLES: &'static [&'static str] = &[r#"{"nominal_weight": 0.4}"#, r#"{"nominal_weight": 1}"#];

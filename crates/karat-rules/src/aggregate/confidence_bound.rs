@@ -31,8 +31,8 @@ pub(super) struct ConfidenceBound {
 
 impl Rule for ConfidenceBound {
     const NAME: &'static str = "confidence_bound";
-    const SUMMARY: &'static str = "The mean lowered (pessimism) or raised (optimism) by lambda times the members' variance: pessimism for \
-         optimising against the reward, optimism for exploring where it is uncertain.";
+    const SUMMARY: &'static str = "The mean lowered (pessimism) or raised (optimism) by lambda times the members' \
+        variance: pessimism for optimising against the reward, optimism for exploring where it is uncertain.";
     const FORMULA: &'static str =
         "R = mean_i R_i + sign * lambda * var_i R_i; sign = -1 for pessimism, +1 for optimism";
     const SOURCE: &'static str =

@@ -46,11 +46,12 @@ pub(super) struct ConfidenceWeighted {
 
 impl Rule for ConfidenceWeighted {
     const NAME: &'static str = "confidence_weighted";
-    const SUMMARY: &'static str = "The mean times exp(-s U), where U is the members' disagreement: an uncertain reward says little. It is drawn \
-         towards a neutral reward, 0 unless given; set that below every reward where rewards may be negative.";
+    const SUMMARY: &'static str = "The mean times exp(-s U), where U is the members' disagreement: an uncertain reward \
+        says little. It is drawn towards a neutral reward, 0 unless given; set that below every reward where rewards \
+        may be negative.";
     const FORMULA: &'static str = "R = toward + (mean_i R_i - toward) * exp(-scale * U)";
-    const SOURCE: &'static str = "the weight: Zhang et al. 2024, Ctrl-U: Robust Conditional Image Generation via Uncertainty-aware Reward \
-         Modeling; its use on a reward is this project's";
+    const SOURCE: &'static str = "the weight: Zhang et al. 2024, Ctrl-U: Robust Conditional Image Generation via \
+        Uncertainty-aware Reward Modeling; its use on a reward is this project's";
     const EXAMPLES: &'static [&'static str] =
         &[r#"{"uncertainty": "range"}"#, r#"{"uncertainty": "deviation", "scale": 2, "toward": -5}"#];
     const LAWS: &'static [Law] = &[Law::PermutationInvariant, Law::OneMemberIsIdentity];

@@ -36,8 +36,8 @@ impl Range for SomeShare {
 
 impl Rule for Cvar {
     const NAME: &'static str = "cvar";
-    const SUMMARY: &'static str = "The mean of the worst share of the members (conditional value at risk): share 1 is the mean, 1/k or less the \
-         worst case.";
+    const SUMMARY: &'static str = "The mean of the worst share of the members (conditional value at risk): share 1 is \
+        the mean, 1/k or less the worst case.";
     const FORMULA: &'static str = "R = (1/(share k)) (sum_{i<=m} R_(i) + (share k - m) R_(m+1)), m = floor(share k)";
     const SOURCE: &'static str =
         "Rockafellar and Uryasev 2002, Conditional Value-at-Risk for General Loss Distributions";

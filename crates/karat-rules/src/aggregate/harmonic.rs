@@ -26,8 +26,8 @@ pub(super) struct Harmonic {
 
 impl Rule for Harmonic {
     const NAME: &'static str = "harmonic";
-    const SUMMARY: &'static str = "The weighted harmonic mean of two members, mapped from cosine to 0 to 1: a response must please both. Lambda \
-         1 is the first member alone, 0 the second.";
+    const SUMMARY: &'static str = "The weighted harmonic mean of two members, mapped from cosine to 0 to 1: a response \
+        must please both. Lambda 1 is the first member alone, 0 the second.";
     const FORMULA: &'static str = "r = 1 / (lambda/(a+1e-8) + (1-lambda)/(b+1e-8)), a = (cos_1+1)/2, b = (cos_2+1)/2";
     const SOURCE: &'static str =
         "Miao et al. 2024, Subject-driven Text-to-Image Generation via Preference-based Reinforcement Learning";

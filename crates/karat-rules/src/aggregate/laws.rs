@@ -5,19 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{Aggregation, CATALOGUE, Members, testing::members};
-use crate::domain::{
-    Reward,
-    catalogue::{Entry, Law},
-};
-
-type Rule = Entry<dyn Aggregation>;
-
-fn each_example() -> impl Iterator<Item = (&'static Rule, Box<dyn Aggregation>)> {
-    CATALOGUE.entries.iter().flat_map(|entry| {
-        assert_eq!(entry.example_values().len(), entry.examples.len(), "{}: an example is no JSON", entry.name);
-        entry.example_values().into_iter().map(move |example| (entry, (entry.build)(example).unwrap()))
-    })
-}
+use crate::domain::{Reward, catalogue::Law};
 
 /// The score of each of two candidates, so that rules that compare candidates are covered too; `None` when refused.
 fn scores(rule: &dyn Aggregation, first: &Members, second: &Members) -> Option<[f64; 2]> {
@@ -57,7 +45,7 @@ proptest! {
     fn declared_laws_hold((first, second) in values(), named in any::<bool>(), turn in 1..8_usize, raised in 0..8_usize) {
         let scale = first.iter().chain(&second).fold(0.0_f64, |largest, value| largest.max(value.abs()));
         let (one, other) = (dressed(&first, named), dressed(&second, named));
-        for (entry, rule) in each_example() {
+        for (entry, rule) in CATALOGUE.each_example() {
             let Some([score, _]) = scores(&*rule, &one, &other) else { continue };
             let name = entry.name;
             prop_assert!(score.is_finite(), "{name}");
@@ -99,7 +87,7 @@ proptest! {
 
 #[test]
 fn every_example_applies_to_some_members() {
-    for (entry, rule) in each_example() {
+    for (entry, rule) in CATALOGUE.each_example() {
         let applied = [1, 2, 3, 4, 5, 8].iter().any(|count| {
             let values = vec![0.5; *count];
             [false, true].iter().any(|named| {
@@ -122,7 +110,7 @@ fn extreme_members_stay_finite_or_are_refused() {
         vec![0.25; 5],
         vec![0.1; 10_000],
     ];
-    for (entry, rule) in each_example() {
+    for (entry, rule) in CATALOGUE.each_example() {
         for values in &extremes {
             for named in [false, true] {
                 let members = dressed(values, named);

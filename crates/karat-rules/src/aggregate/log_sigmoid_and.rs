@@ -27,8 +27,8 @@ pub(super) struct LogSigmoidAnd {
 
 impl Rule for LogSigmoidAnd {
     const NAME: &'static str = "log_sigmoid_and";
-    const SUMMARY: &'static str = "The log-probability of being good by every member at once, each against its own reference: none buys off \
-         another.";
+    const SUMMARY: &'static str = "The log-probability of being good by every member at once, each against its own \
+        reference: none buys off another.";
     const FORMULA: &'static str = "R = sum_i log sigmoid(r_i - reference_i)";
     const SOURCE: &'static str =
         "Wang et al. 2024, Transforming and Combining Rewards for Aligning Large Language Models";

@@ -144,7 +144,7 @@ pub(crate) mod testing {
     //! What the tests of all aggregations share.
 
     use super::*;
-    use crate::domain::catalogue::Choice;
+
     pub(crate) use crate::numeric::testing::assert_close;
 
     pub(crate) fn members(values: &[f64]) -> Members {
@@ -152,8 +152,7 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn rule(choice: &str) -> Result<Box<dyn Aggregation>, String> {
-        let choice: Choice = serde_json::from_str(choice).unwrap();
-        CATALOGUE.build(&choice).map_err(|error| error.to_string())
+        CATALOGUE.read(choice)
     }
 
     pub(crate) fn aggregate(choice: &str, values: &[f64]) -> f64 {

@@ -29,8 +29,8 @@ pub(super) struct Nested {
 
 impl Rule for Nested {
     const NAME: &'static str = "nested";
-    const SUMMARY: &'static str = "One rule over each objective's members, then another over the objectives: for an ensemble of models that each \
-         give several named objectives.";
+    const SUMMARY: &'static str = "One rule over each objective's members, then another over the objectives: for an \
+        ensemble of models that each give several named objectives.";
     const FORMULA: &'static str = "R = objectives(members(R_11 .. R_1k), .., members(R_o1 .. R_ok))";
     const SOURCE: &'static str = "this project's";
     const EXAMPLES: &'static [&'static str] = &[

@@ -19,8 +19,8 @@ pub(super) struct Sum {}
 
 impl Rule for Sum {
     const NAME: &'static str = "sum";
-    const SUMMARY: &'static str = "The sum of the members. Over log-sigmoid members it is a logical AND: a response must be good by every \
-         property, and none buys off another.";
+    const SUMMARY: &'static str = "The sum of the members. Over log-sigmoid members it is a logical AND: a response \
+        must be good by every property, and none buys off another.";
     const FORMULA: &'static str = "R = sum_i R_i";
     const SOURCE: &'static str =
         "Wang et al. 2024, Transforming and Combining Rewards for Aligning Large Language Models";

@@ -29,8 +29,8 @@ pub(super) struct UncertaintyWeighted {
 
 impl Rule for UncertaintyWeighted {
     const NAME: &'static str = "uncertainty_weighted";
-    const SUMMARY: &'static str = "The mean less lambda times the members' population variance; lambda 0 is the mean. The paper uses 0.5 for \
-         Best-of-N and 0.1 for PPO.";
+    const SUMMARY: &'static str = "The mean less lambda times the members' population variance; lambda 0 is the mean. \
+        The paper uses 0.5 for Best-of-N and 0.1 for PPO.";
     const FORMULA: &'static str = "R = mean_i R_i - lambda * (1/(k-ddof)) sum_i (R_i - mean)^2";
     const SOURCE: &'static str =
         "Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization, eq. 4 and 5";

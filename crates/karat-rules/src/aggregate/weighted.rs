@@ -22,8 +22,8 @@ pub(super) struct Weighted {
 
 impl Rule for Weighted {
     const NAME: &'static str = "weighted";
-    const SUMMARY: &'static str = "A weighted sum of the members, or of named objectives. Weights may be negative, as for verbosity; normalise \
-         divides by their sum.";
+    const SUMMARY: &'static str = "A weighted sum of the members, or of named objectives. Weights may be negative, as \
+        for verbosity; normalise divides by their sum.";
     const FORMULA: &'static str = "R = sum_i w_i R_i, or sum_i w_i R_i / sum_i w_i";
     const SOURCE: &'static str = "standard practice; the first example is the model card of Nemotron-4-340B-Reward";
     const EXAMPLES: &'static [&'static str] = &[

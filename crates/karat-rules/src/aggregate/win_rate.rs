@@ -28,12 +28,13 @@ pub(super) struct WinRate {
 
 impl Rule for WinRate {
     const NAME: &'static str = "win_rate";
-    const SUMMARY: &'static str = "The mean probability of beating the other candidates for the prompt, over the members: free of each member's \
-         offset and, with strict comparisons, of its scale. Needs at least two candidates.";
+    const SUMMARY: &'static str = "The mean probability of beating the other candidates for the prompt, over the \
+        members: free of each member's offset and, with strict comparisons, of its scale. Needs at least two \
+        candidates.";
     const FORMULA: &'static str =
         "R(y) = mean over y2 != y and members m of P_m(y > y2), with P = sigmoid(r(y) - r(y2)) or 1, 1/2, 0";
-    const SOURCE: &'static str = "Rosset et al. 2024, Direct Nash Optimization: Teaching Language Models to Self-Improve with General \
-         Preferences";
+    const SOURCE: &'static str = "Rosset et al. 2024, Direct Nash Optimization: Teaching Language Models to \
+        Self-Improve with General Preferences";
     const EXAMPLES: &'static [&'static str] = &[r#"{"preference": "sigmoid"}"#, r#"{"preference": "strict"}"#];
     const LAWS: &'static [Law] = &[Law::PermutationInvariant, Law::Probability];
 

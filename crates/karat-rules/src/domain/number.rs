@@ -153,9 +153,10 @@ impl<R: Range> JsonSchema for Number<R> {
 }
 
 /// How many of something, at least one; one unless told otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "usize", into = "usize")]
-pub struct Count(usize);
+#[schemars(inline)]
+pub struct Count(#[schemars(range(min = 1))] usize);
 
 impl Count {
     /// The number.
@@ -182,20 +183,6 @@ impl TryFrom<usize> for Count {
 impl From<Count> for usize {
     fn from(count: Count) -> Self {
         count.0
-    }
-}
-
-impl JsonSchema for Count {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Count".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "integer", "format": "uint", "minimum": 1 })
     }
 }
 

@@ -4,60 +4,16 @@
 //! computes them for each prompt, as the gating network of ArmoRM does (Wang et al. 2024, "Interpretable Preferences via
 //! Multi-Objective Reward Modeling and Mixture-of-Experts").
 
-use std::sync::Arc;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Head, HeadError, HeadOutput, HeadShape, Layout, distinct, finite, layout::arrangement, rewards};
-use crate::domain::{
-    Dimension, Reward, RowTensor, TensorSpec, TokenizedInput,
-    catalogue::{Entry, parameter_schema, parameters},
+use super::{
+    Head, HeadError, HeadOutput, Layout, finite,
+    layout::{arrangement, width},
+    parameters::Names,
+    rewards,
 };
-
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "attributes",
-    summary: "Ratings of named attributes and one reward, their weighted sum, by fixed weights or by weights that the \
-              graph computes. Output [batch, K]; with gating a second one, [batch, K], for the weights.",
-    formula: "R = sum_i w_i a_i",
-    source: "Wang et al. 2024, HelpSteer2: Open-source dataset for training top-performing reward models; Wang et al. \
-             2024, Interpretable Preferences via Multi-Objective Reward Modeling and Mixture-of-Experts",
-    examples: &[
-        r#"{"names": ["quality", "toxicity", "humor", "creativity", "helpfulness", "correctness", "coherence",
-                      "complexity", "verbosity"],
-            "weights": {"fixed": [0, 0, 0, 0, 0.3, 0.74, 0.46, 0.47, -0.33]}}"#,
-        r#"{"names": ["helpful", "harmless"], "weights": "gating"}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { names, weights } = parameters(value)?;
-        distinct("names", &names)?;
-        if let Weights::Fixed(weights) = &weights {
-            if weights.len() != names.len() {
-                return Err(format!(
-                    "there are {} names and {} weights; write one for each",
-                    names.len(),
-                    weights.len()
-                ));
-            }
-            if let Some(bad) = weights.iter().find(|weight| !weight.is_finite()) {
-                return Err(format!("weights must be finite numbers, found {bad}"));
-            }
-        }
-        Ok(Box::new(Attributes { names: names.into(), weights }))
-    },
-};
-
-/// Parameters of the attributes head.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    /// The attributes, in the graph's order.
-    names: Vec<String>,
-    /// What makes one reward of them.
-    weights: Weights,
-}
+use crate::domain::{Reward, RowTensor, TensorSpec, TokenizedInput, catalogue::Rule};
 
 /// What makes one reward of attributes.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -69,17 +25,43 @@ enum Weights {
     Gating,
 }
 
-#[derive(Debug, Clone)]
-struct Attributes {
-    names: Arc<[String]>,
+/// The attributes head.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Attributes {
+    /// The attributes, in the graph's order.
+    names: Names,
+    /// What makes one reward of them.
     weights: Weights,
 }
 
-impl Head for Attributes {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
+impl Rule for Attributes {
+    const NAME: &'static str = "attributes";
+    const SUMMARY: &'static str = "Ratings of named attributes and one reward, their weighted sum, by fixed weights or \
+        by weights that the graph computes. Output [batch, K]; with gating a second one, [batch, K], for the weights.";
+    const FORMULA: &'static str = "R = sum_i w_i a_i";
+    const SOURCE: &'static str = "Wang et al. 2024, HelpSteer2: Open-source dataset for training top-performing reward \
+        models; Wang et al. 2024, Interpretable Preferences via Multi-Objective Reward Modeling and Mixture-of-Experts";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"names": ["quality", "toxicity", "humor", "creativity", "helpfulness", "correctness", "coherence",
+                      "complexity", "verbosity"],
+            "weights": {"fixed": [0, 0, 0, 0, 0.3, 0.74, 0.46, 0.47, -0.33]}}"#,
+        r#"{"names": ["helpful", "harmless"], "weights": "gating"}"#,
+    ];
 
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        match &self.weights {
+            Weights::Fixed(weights) if weights.len() != self.names.len() => {
+                Err(format!("there are {} names and {} weights; write one for each", self.names.len(), weights.len()))
+            }
+            Weights::Fixed(_) | Weights::Gating => Ok(()),
+        }
+    }
+}
+
+impl Head for Attributes {
     fn layouts(&self) -> Vec<Vec<Layout>> {
         let list = Layout::list(self.names.len());
         match self.weights {
@@ -88,26 +70,19 @@ impl Head for Attributes {
         }
     }
 
-    fn shape(&self) -> HeadShape {
-        HeadShape::of(1)
-    }
-
     fn advice(&self, output: &TensorSpec) -> Option<String> {
-        match output.shape.as_slice() {
-            [_, Dimension::Fixed(count)] => Some(format!("name {count} attributes, in the graph's order")),
-            _ => None,
-        }
+        Some(format!("name {} attributes, in the graph's order", width(output)?))
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        arrangement(self.name(), &self.layouts(), input, rows)?;
+        arrangement(self, input, rows)?;
         let scores = rewards(rows[0].values())?;
         let weights = match &self.weights {
             Weights::Fixed(weights) => weights.clone(),
             Weights::Gating => finite(rows[1].values())?,
         };
         let reward = Reward::new(weights.iter().zip(&scores).map(|(weight, score)| weight * score.get()).sum())?;
-        Ok(HeadOutput::Objectives { names: self.names.clone(), scores, reward: Some(reward) })
+        Ok(HeadOutput::Objectives { names: self.names.shared(), scores, reward: Some(reward) })
     }
 }
 

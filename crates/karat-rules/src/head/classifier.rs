@@ -3,48 +3,22 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Head, HeadError, HeadOutput, HeadShape, Layout, distinct, finite, layout::arrangement};
-use crate::{
-    domain::{
-        Dimension, Reward, RowTensor, TensorSpec, TokenizedInput,
-        catalogue::{Entry, parameter_schema, parameters},
-    },
-    numeric::{log_sigmoid, log_softmax, sigmoid, softmax},
+use super::{
+    Head, HeadError, HeadOutput, Layout, finite,
+    layout::{one_row, width},
+    parameters::Names,
 };
-
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "classifier",
-    summary: "One label of a classifier, as its raw logit, its probability or its log-probability. Output [batch, L] \
-              for L labels.",
-    formula: "r = z_l, p_l or log p_l, with p = softmax(z), or sigmoid(z_l) where labels are independent",
-    source: "standard practice",
-    examples: &[
-        r#"{"labels": ["negative", "positive"], "label": "positive", "gives": "probability"}"#,
-        r#"{"labels": ["toxic", "insult"], "label": "toxic", "gives": "log_probability", "activation": "sigmoid"}"#,
-        r#"{"labels": ["safe"], "label": "safe", "gives": "logit", "activation": "sigmoid"}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { labels, label, gives, activation } = parameters(value)?;
-        distinct("labels", &labels)?;
-        let index = labels
-            .iter()
-            .position(|known| *known == label)
-            .ok_or_else(|| format!("label {label:?} is none of the labels {}", labels.join(", ")))?;
-        if labels.len() == 1 && activation == Activation::Softmax {
-            return Err("a softmax over one label is always 1; write activation = \"sigmoid\"".to_owned());
-        }
-        Ok(Box::new(Classifier { labels: labels.len(), index, gives, activation }))
-    },
+use crate::{
+    domain::{Reward, RowTensor, TensorSpec, TokenizedInput, catalogue::Rule},
+    numeric::{log_sigmoid, log_softmax, sigmoid, softmax},
 };
 
 /// Parameters of the classifier head.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Parameters {
     /// All labels, in the graph's order.
-    labels: Vec<String>,
+    labels: Names,
     /// The label whose score is the reward.
     label: String,
     /// What of it is the reward.
@@ -78,36 +52,55 @@ enum Activation {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Classifier {
+pub(super) struct Classifier {
     labels: usize,
     index: usize,
     gives: Gives,
     activation: Activation,
 }
 
-impl Head for Classifier {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
+impl Rule for Classifier {
+    const NAME: &'static str = "classifier";
+    const SUMMARY: &'static str = "One label of a classifier, as its raw logit, its probability or its \
+        log-probability. Output [batch, L] for L labels.";
+    const FORMULA: &'static str =
+        "r = z_l, p_l or log p_l, with p = softmax(z), or sigmoid(z_l) where labels are independent";
+    const SOURCE: &'static str = "standard practice";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"labels": ["negative", "positive"], "label": "positive", "gives": "probability"}"#,
+        r#"{"labels": ["toxic", "insult"], "label": "toxic", "gives": "log_probability", "activation": "sigmoid"}"#,
+        r#"{"labels": ["safe"], "label": "safe", "gives": "logit", "activation": "sigmoid"}"#,
+    ];
 
+    type Parameters = Parameters;
+}
+
+impl TryFrom<Parameters> for Classifier {
+    type Error = String;
+
+    fn try_from(Parameters { labels, label, gives, activation }: Parameters) -> Result<Self, String> {
+        let index = labels
+            .iter()
+            .position(|known| *known == label)
+            .ok_or_else(|| format!("label {label:?} is none of the labels {}", labels.join(", ")))?;
+        if labels.len() == 1 && activation == Activation::Softmax {
+            return Err("a softmax over one label is always 1; write activation = \"sigmoid\"".to_owned());
+        }
+        Ok(Self { labels: labels.len(), index, gives, activation })
+    }
+}
+
+impl Head for Classifier {
     fn layouts(&self) -> Vec<Vec<Layout>> {
         vec![vec![Layout::list(self.labels)]]
     }
 
-    fn shape(&self) -> HeadShape {
-        HeadShape::of(1)
-    }
-
     fn advice(&self, output: &TensorSpec) -> Option<String> {
-        match output.shape.as_slice() {
-            [_, Dimension::Fixed(count)] => Some(format!("name {count} labels, in the graph's order")),
-            _ => None,
-        }
+        Some(format!("name {} labels, in the graph's order", width(output)?))
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        arrangement(self.name(), &self.layouts(), input, rows)?;
-        let logits = finite(rows[0].values())?;
+        let logits = finite(one_row(self, input, rows)?)?;
         let score = match (self.gives, self.activation) {
             (Gives::Logit, _) => logits[self.index],
             (Gives::Probability, Activation::Softmax) => softmax(&logits)[self.index],

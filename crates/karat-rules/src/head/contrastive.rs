@@ -9,41 +9,22 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Head, HeadError, HeadOutput, HeadShape, Layout, ProbeError, Probing, TokenReward,
+    HeadError, HeadOutput, HeadShape, ProbeError, Probing,
     log_probability::{Reduce, read_response},
-    probing::{dialogue, tokens_of, unexpected, vocabulary},
+    probing::{dialogue, differences, of_one_graph, tokens_of, unexpected},
 };
 use crate::{
     domain::{
         Message, Pattern, Probe, Reward, Role, RowTensor, Sample, TokenizedInput,
-        catalogue::{Entry, Law, parameter_schema, parameters},
+        catalogue::{Law, Rule},
     },
     numeric::{mean, sigmoid},
-};
-
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "contrastive",
-    summary: "A reward for each token of the response and their mean: how much likelier a prompt that asks for a better \
-              answer makes it than one that asks for a worse one. Two passes; a decoder's output logits.",
-    formula: "r_t = sigmoid(log p(y_t | x_better, y_<t) - log p(y_t | x_worse, y_<t)) - 0.5; R = mean_t r_t",
-    source: "Zhou et al. 2024, T-REG: Preference Optimization with Token-Level Reward Regularization; the mean is this \
-             project's",
-    examples: &[r#"{"better": "Give a helpful and correct answer.\n\n{prompt}",
-                    "worse": "Give an unhelpful and wrong answer.\n\n{prompt}"}"#],
-    laws: &[Law::Bounded],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { better, worse } = parameters(value)?;
-        let pattern =
-            |key: &str, text: &str| Pattern::parse(text, &["prompt"]).map_err(|reason| format!("{key}: {reason}"));
-        Ok(Box::new(Contrastive { better: pattern("better", &better)?, worse: pattern("worse", &worse)? }))
-    },
 };
 
 /// Parameters of the contrastive head.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Parameters {
     /// What the last user's turn becomes to ask for a better answer; `{prompt}` stands for what the user said.
     better: String,
     /// What it becomes to ask for a worse answer.
@@ -51,30 +32,34 @@ struct Parameters {
 }
 
 #[derive(Debug, Clone)]
-struct Contrastive {
+pub(super) struct Contrastive {
     better: Pattern,
     worse: Pattern,
 }
 
-impl Head for Contrastive {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
+impl Rule for Contrastive {
+    const NAME: &'static str = "contrastive";
+    const SUMMARY: &'static str = "A reward for each token of the response and their mean: how much likelier a prompt \
+        that asks for a better answer makes it than one that asks for a worse one. Two passes; a decoder's output \
+        logits.";
+    const FORMULA: &'static str =
+        "r_t = sigmoid(log p(y_t | x_better, y_<t) - log p(y_t | x_worse, y_<t)) - 0.5; R = mean_t r_t";
+    const SOURCE: &'static str = "Zhou et al. 2024, T-REG: Preference Optimization with Token-Level Reward \
+        Regularization; the mean is this project's";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"better": "Give a helpful and correct answer.\n\n{prompt}",
+                    "worse": "Give an unhelpful and wrong answer.\n\n{prompt}"}"#];
+    const LAWS: &'static [Law] = &[Law::Bounded];
 
-    fn layouts(&self) -> Vec<Vec<Layout>> {
-        vocabulary()
-    }
+    type Parameters = Parameters;
+}
 
-    fn shape(&self) -> HeadShape {
-        HeadShape { tokens: true, ..HeadShape::of(1) }
-    }
+impl TryFrom<Parameters> for Contrastive {
+    type Error = String;
 
-    fn probing(&self) -> Option<&dyn Probing> {
-        Some(self)
-    }
-
-    fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        read_response(self.name(), input, rows, Reduce::Mean)
+    fn try_from(Parameters { better, worse }: Parameters) -> Result<Self, String> {
+        let pattern =
+            |key: &str, text: &str| Pattern::parse(text, &["prompt"]).map_err(|reason| format!("{key}: {reason}"));
+        Ok(Self { better: pattern("better", &better)?, worse: pattern("worse", &worse)? })
     }
 }
 
@@ -92,10 +77,18 @@ impl Probing for Contrastive {
         Ok(vec![probe(&self.better), probe(&self.worse)])
     }
 
+    fn gives(&self) -> HeadShape {
+        HeadShape::by_token()
+    }
+
+    fn read_pass(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
+        read_response(Self::NAME, input, rows, Reduce::Mean)
+    }
+
     fn combine(&self, readings: &[Vec<&HeadOutput>]) -> Result<HeadOutput, HeadError> {
-        let [probes] = readings else { return Err(unexpected(self.name())) };
-        let [better, worse] = probes.as_slice() else { return Err(unexpected(self.name())) };
-        let (better, worse) = (tokens_of(self.name(), better)?, tokens_of(self.name(), worse)?);
+        let probes = of_one_graph(Self::NAME, readings)?;
+        let [better, worse] = probes else { return Err(unexpected(Self::NAME)) };
+        let (better, worse) = (tokens_of(Self::NAME, better)?, tokens_of(Self::NAME, worse)?);
         if better.len() != worse.len() {
             return Err(HeadError::mismatch(
                 format!(
@@ -106,12 +99,7 @@ impl Probing for Contrastive {
                 "use a template that separates turns by tokens of their own",
             ));
         }
-        let tokens: Vec<TokenReward> = better
-            .iter()
-            .zip(worse)
-            .map(|(ours, theirs)| TokenReward { reward: sigmoid(ours.reward - theirs.reward) - 0.5, ..ours.clone() })
-            .collect();
-        let rewards: Vec<f64> = tokens.iter().map(|token| token.reward).collect();
+        let (tokens, rewards) = differences(better, worse, |difference| sigmoid(difference) - 0.5);
         Ok(HeadOutput::Tokens { tokens, reward: Reward::new(mean(&rewards))? })
     }
 }

@@ -2,57 +2,27 @@
 //!
 //! It is no reward: its one number is the state's length. Selection rules that look for difference take the vectors.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::{
-    Axis, Head, HeadError, HeadOutput, HeadShape, Layout, ProbeError, Probing, finite,
+    HeadError, HeadOutput, ProbeError, Probing, finite,
     probing::{DecoderOutput, single, unexpected},
 };
-use crate::domain::{
-    Probe, Reward, RowTensor, Sample, TokenizedInput,
-    catalogue::{Entry, NoParameters, parameter_schema, parameters},
-};
+use crate::domain::{Probe, Reward, RowTensor, Sample, TokenizedInput, catalogue::Rule};
 
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "embedding",
-    summary: "The trunk's state at the last token, as a vector for selection rules that look for difference. No reward: \
-              its one number is the vector's Euclidean length. A decoder's output hidden.",
-    formula: "e = h_T; R = |e|",
-    source: "this project's",
-    examples: &["{}"],
-    laws: &[],
-    parameters: parameter_schema::<NoParameters>,
-    build: |value| parameters::<NoParameters>(value).map(|_| Box::new(Embedding) as Box<dyn Head>),
-};
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Embedding {}
 
-#[derive(Debug, Clone, Copy)]
-struct Embedding;
+impl Rule for Embedding {
+    const NAME: &'static str = "embedding";
+    const SUMMARY: &'static str = "The trunk's state at the last token, as a vector for selection rules that look for \
+        difference. No reward: its one number is the vector's Euclidean length. A decoder's output hidden.";
+    const FORMULA: &'static str = "e = h_T; R = |e|";
+    const SOURCE: &'static str = "this project's";
 
-impl Head for Embedding {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
-
-    fn layouts(&self) -> Vec<Vec<Layout>> {
-        vec![vec![Layout(vec![Axis::AtLeast(1)])]]
-    }
-
-    fn shape(&self) -> HeadShape {
-        HeadShape::of(1)
-    }
-
-    fn gives_embedding(&self) -> bool {
-        true
-    }
-
-    fn probing(&self) -> Option<&dyn Probing> {
-        Some(self)
-    }
-
-    fn read(&self, _: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        let [row] = rows else { return Err(unexpected(self.name())) };
-        let values = finite(row.values())?;
-        let length = Reward::new(values.iter().map(|value| value * value).sum::<f64>().sqrt())?;
-        Ok(HeadOutput::Embedding { values, length })
-    }
+    type Parameters = Self;
 }
 
 impl Probing for Embedding {
@@ -60,15 +30,15 @@ impl Probing for Embedding {
         Ok(vec![Probe::LastState(single(sample)?)])
     }
 
-    fn reads(&self) -> DecoderOutput {
-        DecoderOutput::Hidden
+    fn read_pass(&self, _: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
+        let [row] = rows else { return Err(unexpected(Self::NAME)) };
+        let values = finite(row.values())?;
+        let length = Reward::new(values.iter().map(|value| value * value).sum::<f64>().sqrt())?;
+        Ok(HeadOutput::Embedding { values, length })
     }
 
-    fn combine(&self, readings: &[Vec<&HeadOutput>]) -> Result<HeadOutput, HeadError> {
-        match readings {
-            [probes] if probes.len() == 1 => Ok(probes[0].clone()),
-            _ => Err(unexpected(self.name())),
-        }
+    fn reads(&self) -> DecoderOutput {
+        DecoderOutput::Hidden
     }
 }
 

@@ -6,59 +6,24 @@
 //! template around it nor raw logits. A category's score is the mean over its positive follow-ups less the mean over its
 //! negative ones, the reward the mean over the categories.
 
-use std::sync::Arc;
-
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Head, HeadError, HeadOutput, HeadShape, Layout, ProbeError, Probing, distinct,
-    probing::{dialogue, log_probabilities, unexpected, vocabulary, with_user_turn},
+    HeadError, HeadOutput, ProbeError, Probing,
+    parameters::Names,
+    probing::{dialogue, log_probabilities, of_one_graph, unexpected, with_user_turn},
 };
 use crate::{
-    domain::{
-        Probe, Reward, RowTensor, Sample, TokenizedInput,
-        catalogue::{Entry, parameter_schema, parameters},
-    },
+    domain::{Probe, Reward, RowTensor, Sample, TokenizedInput, catalogue::Rule},
     numeric::mean,
-};
-
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "follow_up",
-    summary: "How much likelier a language model finds it that the user goes on with praise than with a complaint, by \
-              lists of both for named categories. One pass for each follow-up, all sharing the dialogue; a decoder's \
-              output logits.",
-    formula: "l(f) = mean_t log p(f_t | x, y, f_<t); S_c = mean l(positive) - mean l(negative); R = mean_c S_c",
-    source: "Zhou et al. 2024, Enhancing LLM reward modelling by follow-up likelihood (FLR); how the sides are combined is \
-             not told by its code",
-    examples: &[
-        r#"{"categories": {"relevance": {"positive": ["That is just what I asked."], "negative": ["That's off topic."]}}}"#,
-        r#"{"categories": {"correctness": {"positive": ["You are right."], "negative": ["That's wrong.", "No."]},
-                           "safety": {"negative": ["You shouldn't have told me that."]}}}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { categories } = parameters(value)?;
-        distinct("categories", &categories.keys().cloned().collect::<Vec<_>>())?;
-        for (name, FollowUps { positive, negative }) in &categories {
-            if positive.is_empty() && negative.is_empty() {
-                return Err(format!("the category {name:?} has no follow-ups; write positive or negative ones"));
-            }
-            if positive.iter().chain(negative).any(|text| text.trim().is_empty()) {
-                return Err(format!("the category {name:?} has an empty follow-up; remove it"));
-            }
-        }
-        let (names, lists): (Vec<String>, Vec<FollowUps>) = categories.into_iter().unzip();
-        Ok(Box::new(FollowUp { names: names.into(), lists }))
-    },
 };
 
 /// Parameters of the follow-up head.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Parameters {
     /// What the user may say next, by category; at least one.
     categories: IndexMap<String, FollowUps>,
 }
@@ -76,31 +41,43 @@ struct FollowUps {
 }
 
 #[derive(Debug, Clone)]
-struct FollowUp {
-    names: Arc<[String]>,
+pub(super) struct FollowUp {
+    names: Names,
     lists: Vec<FollowUps>,
 }
 
-impl Head for FollowUp {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
+impl Rule for FollowUp {
+    const NAME: &'static str = "follow_up";
+    const SUMMARY: &'static str = "How much likelier a language model finds it that the user goes on with praise than \
+        with a complaint, by lists of both for named categories. One pass for each follow-up, all sharing the \
+        dialogue; a decoder's output logits.";
+    const FORMULA: &'static str =
+        "l(f) = mean_t log p(f_t | x, y, f_<t); S_c = mean l(positive) - mean l(negative); R = mean_c S_c";
+    const SOURCE: &'static str = "Zhou et al. 2024, Enhancing LLM reward modelling by follow-up likelihood (FLR); how \
+        the sides are combined is not told by its code";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"categories": {"relevance": {"positive": ["That is just what I asked."], "negative": ["That's off topic."]}}}"#,
+        r#"{"categories": {"correctness": {"positive": ["You are right."], "negative": ["That's wrong.", "No."]},
+                           "safety": {"negative": ["You shouldn't have told me that."]}}}"#,
+    ];
 
-    fn layouts(&self) -> Vec<Vec<Layout>> {
-        vocabulary()
-    }
+    type Parameters = Parameters;
+}
 
-    fn shape(&self) -> HeadShape {
-        HeadShape::of(1)
-    }
+impl TryFrom<Parameters> for FollowUp {
+    type Error = String;
 
-    fn probing(&self) -> Option<&dyn Probing> {
-        Some(self)
-    }
-
-    fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        let values = log_probabilities(self.name(), input, rows)?;
-        Ok(HeadOutput::Members(vec![Reward::new(mean(&values))?]))
+    fn try_from(Parameters { categories }: Parameters) -> Result<Self, String> {
+        for (name, FollowUps { positive, negative }) in &categories {
+            if positive.is_empty() && negative.is_empty() {
+                return Err(format!("the category {name:?} has no follow-ups; write positive or negative ones"));
+            }
+            if positive.iter().chain(negative).any(|text| text.trim().is_empty()) {
+                return Err(format!("the category {name:?} has an empty follow-up; remove it"));
+            }
+        }
+        let (names, lists): (Vec<String>, Vec<FollowUps>) = categories.into_iter().unzip();
+        Ok(Self { names: Names::named("categories", names)?, lists })
     }
 }
 
@@ -113,11 +90,16 @@ impl Probing for FollowUp {
         Ok(texts.map(|text| Probe::LastTurn { turns: with_user_turn(turns, text.clone()), kept }).collect())
     }
 
+    fn read_pass(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
+        let values = log_probabilities(Self::NAME, input, rows)?;
+        Ok(HeadOutput::Members(vec![Reward::new(mean(&values))?]))
+    }
+
     fn combine(&self, readings: &[Vec<&HeadOutput>]) -> Result<HeadOutput, HeadError> {
         let wanted = self.lists.iter().map(|list| list.positive.len() + list.negative.len()).sum::<usize>();
-        let [probes] = readings else { return Err(unexpected(self.name())) };
+        let probes = of_one_graph(Self::NAME, readings)?;
         if probes.len() != wanted {
-            return Err(unexpected(self.name()));
+            return Err(unexpected(Self::NAME));
         }
         let mut likelihoods = probes.iter().flat_map(|probe| probe.members()).map(|reward| reward.get());
         let mut side = |list: &[String]| {
@@ -126,7 +108,7 @@ impl Probing for FollowUp {
         };
         let scores: Vec<f64> = self.lists.iter().map(|list| side(&list.positive) - side(&list.negative)).collect();
         Ok(HeadOutput::Objectives {
-            names: Arc::clone(&self.names),
+            names: self.names.shared(),
             reward: Some(Reward::new(mean(&scores))?),
             scores: scores.into_iter().map(Reward::new).collect::<Result<_, _>>()?,
         })

@@ -7,39 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Head, HeadError, HeadOutput, HeadShape, Layout, finite, layout::arrangement, rewards};
-use crate::domain::{
-    NonFinite, RowTensor, TokenizedInput,
-    catalogue::{Entry, parameter_schema, parameters},
-};
-
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "gaussian",
-    summary: "K members that each give a mean and a spread, for aggregations that trust the certain ones. Outputs \
-              [batch, K] twice, means first, or one [batch, 2K] with all means before all spreads.",
-    formula: "mu_i and sigma_i, i = 1..K; sigma = s, exp(s), sqrt(s) or exp(s/2) for the spread s that the graph gives",
-    source: "Yan et al. 2024, Reward-Robust RLHF in LLMs",
-    examples: &[r#"{"members": 5, "spread": "deviation"}"#, r#"{"members": 2, "spread": "log_variance"}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { members, spread } = parameters(value)?;
-        if members == 0 {
-            return Err("members must be at least 1".to_owned());
-        }
-        Ok(Box::new(Gaussian { members, spread }))
-    },
-};
-
-/// Parameters of the gaussian head.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    /// How many members there are.
-    #[schemars(range(min = 1))]
-    members: usize,
-    /// What the graph gives for a member's spread.
-    spread: Spread,
-}
+use crate::domain::{Count, NonFinite, RowTensor, TokenizedInput, catalogue::Rule};
 
 /// What the graph gives for a member's spread.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -68,30 +36,43 @@ impl Spread {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Gaussian {
-    members: usize,
+/// The gaussian head.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Gaussian {
+    /// How many members there are.
+    members: Count,
+    /// What the graph gives for a member's spread.
     spread: Spread,
 }
 
-impl Head for Gaussian {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
+impl Rule for Gaussian {
+    const NAME: &'static str = "gaussian";
+    const SUMMARY: &'static str = "K members that each give a mean and a spread, for aggregations that trust the \
+        certain ones. Outputs [batch, K] twice, means first, or one [batch, 2K] with all means before all spreads.";
+    const FORMULA: &'static str =
+        "mu_i and sigma_i, i = 1..K; sigma = s, exp(s), sqrt(s) or exp(s/2) for the spread s that the graph gives";
+    const SOURCE: &'static str = "Yan et al. 2024, Reward-Robust RLHF in LLMs";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"members": 5, "spread": "deviation"}"#, r#"{"members": 2, "spread": "log_variance"}"#];
 
+    type Parameters = Self;
+}
+
+impl Head for Gaussian {
     fn layouts(&self) -> Vec<Vec<Layout>> {
-        let two = vec![Layout::list(self.members), Layout::list(self.members)];
-        vec![two, vec![Layout::list(2 * self.members)]]
+        let members = self.members.get();
+        vec![vec![Layout::list(members); 2], vec![Layout::list(2 * members)]]
     }
 
     fn shape(&self) -> HeadShape {
-        HeadShape { deviations: true, ..HeadShape::of(self.members) }
+        HeadShape { deviations: true, ..HeadShape::of(self.members.get()) }
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        let (means, spreads) = match arrangement(self.name(), &self.layouts(), input, rows)? {
+        let (means, spreads) = match arrangement(self, input, rows)? {
             0 => (rows[0].values(), rows[1].values()),
-            _ => rows[0].values().split_at(self.members),
+            _ => rows[0].values().split_at(self.members.get()),
         };
         let deviations: Result<Vec<f64>, _> =
             finite(spreads)?.into_iter().map(|spread| self.spread.deviation(spread)).collect();

@@ -8,76 +8,37 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Head, HeadError, HeadOutput, HeadShape, Layout, ProbeError, Probing, TokenReward,
+    HeadError, HeadOutput, HeadShape, ProbeError, Probing,
     log_probability::{Reduce, read_response},
-    probing::{single, tokens_of, unexpected, vocabulary},
+    probing::{differences, single, tokens_of, unexpected},
 };
-use crate::domain::{
-    Probe, RowTensor, Sample, TokenizedInput,
-    catalogue::{Entry, parameter_schema, parameters},
-};
+use crate::domain::{Positive, Probe, RowTensor, Sample, TokenizedInput, catalogue::Rule};
 
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "implicit",
-    summary: "How much likelier a tuned policy finds the response than its reference model does, times beta. Two graphs a \
-              score, the policy first, that share the tokenizer; a decoder's output logits.",
-    formula: "R = beta sum_t (log p(y_t | x, y_<t) - log p_ref(y_t | x, y_<t)), or their mean",
-    source: "Rafailov et al. 2023, Direct Preference Optimization; Zhang et al. 2024, Self-Exploring Language Models (SELM); \
-             Wang et al. 2024, CREAM",
-    examples: &[r#"{"beta": 0.1}"#, r#"{"beta": 0.01, "reduce": "mean"}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { beta, reduce } = parameters(value)?;
-        if !(beta.is_finite() && beta > 0.0) {
-            return Err(format!("beta must be a finite number above 0, found {beta}"));
-        }
-        Ok(Box::new(Implicit { beta, reduce }))
-    },
-};
-
-/// Parameters of the implicit head.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    /// The temperature that the policy was tuned with, above 0.
-    #[schemars(range(min = 0.0))]
-    beta: f64,
-    /// How the tokens' rewards become one number.
-    #[serde(default = "default_reduce")]
-    reduce: Reduce,
-}
-
-fn default_reduce() -> Reduce {
+fn sum() -> Reduce {
     Reduce::Sum
 }
 
-#[derive(Debug, Clone)]
-struct Implicit {
-    beta: f64,
+/// The implicit reward.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Implicit {
+    /// The temperature that the policy was tuned with, above 0.
+    beta: Positive,
+    /// How the tokens' rewards become one number.
+    #[serde(default = "sum")]
     reduce: Reduce,
 }
 
-impl Head for Implicit {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
+impl Rule for Implicit {
+    const NAME: &'static str = "implicit";
+    const SUMMARY: &'static str = "How much likelier a tuned policy finds the response than its reference model does, \
+        times beta. Two graphs a score, the policy first, that share the tokenizer; a decoder's output logits.";
+    const FORMULA: &'static str = "R = beta sum_t (log p(y_t | x, y_<t) - log p_ref(y_t | x, y_<t)), or their mean";
+    const SOURCE: &'static str = "Rafailov et al. 2023, Direct Preference Optimization; Zhang et al. 2024, \
+        Self-Exploring Language Models (SELM); Wang et al. 2024, CREAM";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"beta": 0.1}"#, r#"{"beta": 0.01, "reduce": "mean"}"#];
 
-    fn layouts(&self) -> Vec<Vec<Layout>> {
-        vocabulary()
-    }
-
-    fn shape(&self) -> HeadShape {
-        HeadShape { tokens: true, ..HeadShape::of(1) }
-    }
-
-    fn probing(&self) -> Option<&dyn Probing> {
-        Some(self)
-    }
-
-    fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        read_response(self.name(), input, rows, self.reduce)
-    }
+    type Parameters = Self;
 }
 
 impl Probing for Implicit {
@@ -85,26 +46,29 @@ impl Probing for Implicit {
         Ok(vec![Probe::Response(single(sample)?)])
     }
 
+    fn gives(&self) -> HeadShape {
+        HeadShape::by_token()
+    }
+
+    fn read_pass(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
+        read_response(Self::NAME, input, rows, self.reduce)
+    }
+
     fn graphs(&self) -> usize {
         2
     }
 
     fn combine(&self, readings: &[Vec<&HeadOutput>]) -> Result<HeadOutput, HeadError> {
-        let [policy, reference] = readings else { return Err(unexpected(self.name())) };
+        let [policy, reference] = readings else { return Err(unexpected(Self::NAME)) };
         let (Some(policy), Some(reference)) = (policy.first(), reference.first()) else {
-            return Err(unexpected(self.name()));
+            return Err(unexpected(Self::NAME));
         };
-        let (policy, reference) = (tokens_of(self.name(), policy)?, tokens_of(self.name(), reference)?);
+        let (policy, reference) = (tokens_of(Self::NAME, policy)?, tokens_of(Self::NAME, reference)?);
         // Both graphs read the same input.
         if policy.len() != reference.len() {
-            return Err(unexpected(self.name()));
+            return Err(unexpected(Self::NAME));
         }
-        let tokens: Vec<TokenReward> = policy
-            .iter()
-            .zip(reference)
-            .map(|(ours, theirs)| TokenReward { reward: self.beta * (ours.reward - theirs.reward), ..ours.clone() })
-            .collect();
-        let rewards: Vec<f64> = tokens.iter().map(|token| token.reward).collect();
+        let (tokens, rewards) = differences(policy, reference, |difference| self.beta.get() * difference);
         Ok(HeadOutput::Tokens { reward: self.reduce.apply(&rewards)?, tokens })
     }
 }

@@ -11,55 +11,23 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Head, HeadError, HeadOutput, HeadShape, Layout, ProbeError, Probing,
-    probing::{dialogue, log_probabilities, pair, unexpected, vocabulary, with_user_turn},
+    HeadError, HeadOutput, HeadShape, ProbeError, Probing,
+    parameters::Names,
+    probing::{dialogue, log_probabilities, of_one_graph, pair, unexpected, with_user_turn},
 };
 use crate::{
     domain::{
         Message, Pair, Pattern, Probe, Reward, Role, RowTensor, Sample, TokenizedInput,
-        catalogue::{Entry, Law, parameter_schema, parameters},
+        catalogue::{Law, Rule},
         dialogue_text,
     },
     numeric::{mean, sigmoid},
 };
 
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "judge",
-    summary: "The probability that a language model answers yes to a question about the response, or that it names the \
-              first of two responses, asked in both orders. Each answer is a token or several spellings of one; a \
-              decoder's output logits.",
-    formula: "R = P(yes) / (P(yes) + P(no)); P(y > y2) = mean over both orders of P(A) / (P(A) + P(B))",
-    source: "Zhou et al. 2024, SCIR (the generative judge; both orders as in its evaluation)",
-    examples: &[
-        r#"{"single": {"question": "Is the answer right? Answer yes or no.", "yes": ["yes", "Yes"], "no": ["no", "No"]}}"#,
-        r#"{"pair": {"question": "{prompt}\n\nA: {first}\n\nB: {second}\n\nWhich answer is better, A or B?",
-                     "first": ["A"], "second": ["B"]}}"#,
-    ],
-    laws: &[Law::Probability],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let (question, answers) = match parameters(value)? {
-            Parameters { single: Some(Single { question, yes, no }), pair: None } => {
-                if question.trim().is_empty() {
-                    return Err("single.question is empty; write what the judge is asked".to_owned());
-                }
-                (Question::Single(question), Answers::new([("yes", yes), ("no", no)])?)
-            }
-            Parameters { single: None, pair: Some(Two { question, first, second }) } => {
-                let pattern = Pattern::parse(&question, &["prompt", "first", "second"])
-                    .map_err(|reason| format!("pair.question: {reason}"))?;
-                (Question::Pair(pattern), Answers::new([("first", first), ("second", second)])?)
-            }
-            _ => return Err("write either single or pair".to_owned()),
-        };
-        Ok(Box::new(Judge { question, answers }))
-    },
-};
-
 /// Parameters of the judge; exactly one of them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Parameters {
     /// Judges one response at a time.
     #[serde(default)]
     single: Option<Single>,
@@ -113,9 +81,8 @@ impl Answers {
         }
         let [(_, first), (_, second)] = sides;
         let of_first = first.len();
-        let words = [first, second].concat();
-        super::distinct("the answers' spellings", &words)?;
-        Ok(Self { words: words.into(), of_first })
+        let words = Names::named("the answers' spellings", [first, second].concat())?;
+        Ok(Self { words: words.shared(), of_first })
     }
 
     /// `P(first) / (P(first) + P(second))` of the words' log-probabilities.
@@ -132,9 +99,49 @@ fn log_sum_exp(values: &[f64]) -> f64 {
 }
 
 #[derive(Debug, Clone)]
-struct Judge {
+pub(super) struct Judge {
     question: Question,
     answers: Answers,
+}
+
+impl Rule for Judge {
+    const NAME: &'static str = "judge";
+    const SUMMARY: &'static str = "The probability that a language model answers yes to a question about the response, \
+        or that it names the first of two responses, asked in both orders. Each answer is a token or several spellings \
+        of one; a decoder's output logits.";
+    const FORMULA: &'static str =
+        "R = P(yes) / (P(yes) + P(no)); P(y > y2) = mean over both orders of P(A) / (P(A) + P(B))";
+    const SOURCE: &'static str = "Zhou et al. 2024, SCIR (the generative judge; both orders as in its evaluation)";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"single": {"question": "Is the answer right? Answer yes or no.", "yes": ["yes", "Yes"], "no": ["no", "No"]}}"#,
+        r#"{"pair": {"question": "{prompt}\n\nA: {first}\n\nB: {second}\n\nWhich answer is better, A or B?",
+                     "first": ["A"], "second": ["B"]}}"#,
+    ];
+    const LAWS: &'static [Law] = &[Law::Probability];
+
+    type Parameters = Parameters;
+}
+
+impl TryFrom<Parameters> for Judge {
+    type Error = String;
+
+    fn try_from(parameters: Parameters) -> Result<Self, String> {
+        let (question, answers) = match parameters {
+            Parameters { single: Some(Single { question, yes, no }), pair: None } => {
+                if question.trim().is_empty() {
+                    return Err("single.question is empty; write what the judge is asked".to_owned());
+                }
+                (Question::Single(question), Answers::new([("yes", yes), ("no", no)])?)
+            }
+            Parameters { single: None, pair: Some(Two { question, first, second }) } => {
+                let pattern = Pattern::parse(&question, &["prompt", "first", "second"])
+                    .map_err(|reason| format!("pair.question: {reason}"))?;
+                (Question::Pair(pattern), Answers::new([("first", first), ("second", second)])?)
+            }
+            _ => return Err("write either single or pair".to_owned()),
+        };
+        Ok(Self { question, answers })
+    }
 }
 
 impl Judge {
@@ -145,32 +152,6 @@ impl Judge {
     fn ask_about(&self, pattern: &Pattern, pair: &Pair, first: &str, second: &str) -> Probe {
         let question = pattern.fill(&[&dialogue_text(pair.turns()), first, second]);
         self.ask(with_user_turn(&[], question), 0)
-    }
-}
-
-impl Head for Judge {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
-
-    fn layouts(&self) -> Vec<Vec<Layout>> {
-        vocabulary()
-    }
-
-    fn shape(&self) -> HeadShape {
-        HeadShape { pairs: matches!(self.question, Question::Pair(_)), ..HeadShape::of(1) }
-    }
-
-    fn probing(&self) -> Option<&dyn Probing> {
-        Some(self)
-    }
-
-    fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        let values = log_probabilities(self.name(), input, rows)?;
-        if values.len() != self.answers.words.len() {
-            return Err(unexpected(self.name()));
-        }
-        Ok(HeadOutput::Members(vec![Reward::new(self.answers.share(&values))?]))
     }
 }
 
@@ -190,6 +171,18 @@ impl Probing for Judge {
         }
     }
 
+    fn gives(&self) -> HeadShape {
+        HeadShape { pairs: matches!(self.question, Question::Pair(_)), ..HeadShape::of(1) }
+    }
+
+    fn read_pass(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
+        let values = log_probabilities(Self::NAME, input, rows)?;
+        if values.len() != self.answers.words.len() {
+            return Err(unexpected(Self::NAME));
+        }
+        Ok(HeadOutput::Members(vec![Reward::new(self.answers.share(&values))?]))
+    }
+
     fn example(&self) -> Sample {
         let turns = vec![Message { role: Role::User, content: "Warm up.".to_owned() }];
         let pair = Pair::new(turns, "One is warm.".to_owned(), "Two is warm.".to_owned());
@@ -203,7 +196,7 @@ impl Probing for Judge {
     }
 
     fn combine(&self, readings: &[Vec<&HeadOutput>]) -> Result<HeadOutput, HeadError> {
-        let [probes] = readings else { return Err(unexpected(self.name())) };
+        let probes = of_one_graph(Self::NAME, readings)?;
         let answers: Vec<f64> = probes.iter().flat_map(|probe| probe.members()).map(|reward| reward.get()).collect();
         match (&self.question, answers.as_slice()) {
             (Question::Single(_), [_]) => Ok(probes[0].clone()),
@@ -211,7 +204,7 @@ impl Probing for Judge {
                 let orders = [*forwards, 1.0 - backwards];
                 Ok(HeadOutput::Pairwise { preference: Reward::new(mean(&orders))?, orders: Some(orders) })
             }
-            _ => Err(unexpected(self.name())),
+            _ => Err(unexpected(Self::NAME)),
         }
     }
 }
@@ -220,7 +213,10 @@ impl Probing for Judge {
 mod tests {
     use super::super::testing::{choosing, head, numbers, row};
     use super::*;
-    use crate::numeric::testing::{assert_all_close, assert_close};
+    use crate::{
+        head::Head,
+        numeric::testing::{assert_all_close, assert_close},
+    };
 
     const SINGLE: &str = r#"{"judge":{"single":{"question":"Good?","yes":["yes","Yes"],"no":["no"]}}}"#;
     const PAIR: &str = r#"{"judge":{"pair":{"question":"{prompt}|{first}|{second}","first":["A"],"second":["B"]}}}"#;

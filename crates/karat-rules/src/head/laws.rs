@@ -11,13 +11,6 @@ use crate::domain::{Probe, Reading, RowTensor, TensorSpec, TokenizedInput, catal
 
 const TOKENS: usize = 4;
 
-fn each_example() -> impl Iterator<Item = (&'static [Law], Box<dyn Head>)> {
-    CATALOGUE.entries.iter().flat_map(|entry| {
-        assert_eq!(entry.example_values().len(), entry.examples.len(), "{}: an example is no JSON", entry.name);
-        entry.example_values().into_iter().map(move |example| (entry.laws, (entry.build)(example).unwrap()))
-    })
-}
-
 fn length(axis: Axis) -> usize {
     match axis {
         Axis::Tokens => TOKENS,
@@ -77,16 +70,16 @@ fn numbers(output: &HeadOutput) -> Vec<f64> {
 proptest! {
     #[test]
     fn what_is_read_is_finite_and_lawful(values in prop::collection::vec(-50.0..50.0_f32, 1..64)) {
-        for (laws, head) in each_example() {
+        for (entry, head) in CATALOGUE.each_example() {
             for set in head.layouts() {
                 // A gaussian's spread can't be negative; every other head takes these as well.
                 let Ok(output) = score(&*head, &set, |index| values[index % values.len()].abs()) else { continue };
                 let numbers = numbers(&output);
                 prop_assert!(!output.members().is_empty() && numbers.iter().all(|number| number.is_finite()), "{head:?}");
-                if laws.contains(&Law::Probability) {
+                if entry.laws.contains(&Law::Probability) {
                     prop_assert!(numbers.iter().all(|number| (0.0..=1.0).contains(number)), "{head:?}");
                 }
-                if laws.contains(&Law::Bounded) {
+                if entry.laws.contains(&Law::Bounded) {
                     prop_assert!(numbers.iter().all(|number| number.abs() <= 1.0), "{head:?}");
                 }
                 prop_assert_eq!(output.steps().is_some(), head.gives_steps());
@@ -102,7 +95,7 @@ proptest! {
 
 #[test]
 fn every_head_accepts_what_it_asks_for_and_nothing_longer() {
-    for (_, head) in each_example() {
+    for (_, head) in CATALOGUE.each_example() {
         for set in head.layouts() {
             let outputs = specs(&set);
             let outputs: Vec<&TensorSpec> = outputs.iter().collect();
@@ -120,7 +113,7 @@ fn every_head_accepts_what_it_asks_for_and_nothing_longer() {
 
 #[test]
 fn numbers_that_are_not_finite_are_refused_and_extremes_never_panic() {
-    for (_, head) in each_example() {
+    for (_, head) in CATALOGUE.each_example() {
         for set in head.layouts() {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 assert!(score(&*head, &set, |_| bad).is_err(), "{head:?}");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::HeadError;
+use super::{Head, HeadError, finite};
 use crate::domain::{Dimension, RowTensor, TensorSpec, TokenizedInput};
 
 /// One axis of an output, after the batch axis.
@@ -121,16 +121,12 @@ pub(super) fn check(
     Err(HeadError::mismatch(format!("output {bad} doesn't fit"), format!("{reads}{advice}")))
 }
 
-/// Which of a head's layouts a sample's rows have: an index into `layouts`.
+/// Which of a head's layouts a sample's rows have: an index into [`Head::layouts`].
 ///
 /// # Errors
 /// When they have none of them, so that no head computes with numbers in the wrong places.
-pub(super) fn arrangement(
-    head: &str,
-    layouts: &[Vec<Layout>],
-    input: &TokenizedInput,
-    rows: &[RowTensor],
-) -> Result<usize, HeadError> {
+pub(super) fn arrangement(head: &dyn Head, input: &TokenizedInput, rows: &[RowTensor]) -> Result<usize, HeadError> {
+    let layouts = head.layouts();
     // A graph that computes every token gives a line for each; one that is read token by token only for those.
     let runs_over = |length| [input.len(), input.steps().len(), input.response().len()].contains(&length);
     let fits = |row: &RowTensor, layout: &Layout| {
@@ -148,14 +144,43 @@ pub(super) fn arrangement(
             let shapes: Vec<_> = rows.iter().map(RowTensor::shape).collect();
             HeadError::mismatch(
                 format!("the graph returned shapes {shapes:?} for a sample of {} tokens", input.len()),
-                format!("the {head} head reads {}, without the batch axis", describe(layouts)),
+                format!("the {} head reads {}, without the batch axis", head.name(), describe(&layouts)),
             )
         })
 }
 
+/// The numbers of the one row that a head reads.
+///
+/// # Errors
+/// As [`arrangement`].
+pub(super) fn one_row<'a>(
+    head: &dyn Head,
+    input: &TokenizedInput,
+    rows: &'a [RowTensor],
+) -> Result<&'a [f32], HeadError> {
+    arrangement(head, input, rows)?;
+    Ok(rows[0].values())
+}
+
+/// How many numbers a sample gets in an output, where it is one list of them.
+pub(super) fn width(output: &TensorSpec) -> Option<usize> {
+    match output.shape.as_slice() {
+        [_, Dimension::Fixed(count)] => Some(*count),
+        _ => None,
+    }
+}
+
+/// The tokens at which the steps or segments of a response end, at least one.
+pub(super) fn marks(input: &TokenizedInput) -> Result<&[usize], HeadError> {
+    if input.steps().is_empty() { Err(HeadError::NoSteps) } else { Ok(input.steps()) }
+}
+
 /// The numbers of the token at `position` in a row of shape `[lines, width]` or `[lines]`, where lines are those of all
 /// tokens, of the step marks, or of the response's tokens.
-pub(super) fn of_token<'a>(row: &'a RowTensor, input: &TokenizedInput, position: usize) -> &'a [f32] {
+///
+/// # Errors
+/// When one is not finite.
+pub(super) fn of_token(row: &RowTensor, input: &TokenizedInput, position: usize) -> Result<Vec<f64>, HeadError> {
     let lines = row.shape().first().copied().unwrap_or(1).max(1);
     let width = row.values().len() / lines;
     let line = match input.steps().binary_search(&position) {
@@ -163,5 +188,5 @@ pub(super) fn of_token<'a>(row: &'a RowTensor, input: &TokenizedInput, position:
         Ok(step) if lines == input.steps().len() => step,
         _ => position.saturating_sub(input.response().start),
     };
-    row.values().get(line * width..(line + 1) * width).unwrap_or_default()
+    finite(row.values().get(line * width..(line + 1) * width).unwrap_or_default())
 }

@@ -8,51 +8,41 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Head, HeadError, HeadOutput, HeadShape, Layout, ProbeError, Probing,
-    probing::{log_probabilities, single, token_rewards, unexpected, vocabulary},
+    HeadError, HeadOutput, HeadShape, ProbeError, Probing,
+    probing::{log_probabilities, single, token_rewards},
 };
 use crate::{
-    domain::{
-        Probe, Reward, RowTensor, Sample, TokenizedInput,
-        catalogue::{Entry, parameter_schema, parameters},
-    },
+    domain::{Probe, Reward, RowTensor, Sample, TokenizedInput, catalogue::Rule},
     numeric::mean,
 };
 
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "log_probability",
-    summary: "The mean, or the sum, of the log-probabilities of the response's tokens under a language model. A decoder's \
-              output logits.",
-    formula: "R = mean_t log p(y_t | x, y_<t), or their sum",
-    source: "Wang et al. 2024, CREAM: Consistency Regularized Self-Rewarding Language Models (the reward without a \
-             reference model)",
-    examples: &["{}", r#"{"reduce": "sum"}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { reduce } = parameters(value)?;
-        Ok(Box::new(LogProbability { reduce }))
-    },
-};
-
-/// Parameters of the log-probability head.
+/// The log-probability head.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct LogProbability {
     /// How the tokens' log-probabilities become one number.
-    #[serde(default = "default_reduce")]
+    #[serde(default)]
     reduce: Reduce,
 }
 
-fn default_reduce() -> Reduce {
-    Reduce::Mean
+impl Rule for LogProbability {
+    const NAME: &'static str = "log_probability";
+    const SUMMARY: &'static str = "The mean, or the sum, of the log-probabilities of the response's tokens under a \
+        language model. A decoder's output logits.";
+    const FORMULA: &'static str = "R = mean_t log p(y_t | x, y_<t), or their sum";
+    const SOURCE: &'static str = "Wang et al. 2024, CREAM: Consistency Regularized Self-Rewarding Language Models (the \
+        reward without a reference model)";
+    const EXAMPLES: &'static [&'static str] = &["{}", r#"{"reduce": "sum"}"#];
+
+    type Parameters = Self;
 }
 
 /// How tokens' rewards become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Reduce {
     /// Their mean, which doesn't favour short responses.
+    #[default]
     Mean,
     /// Their sum: the logarithm of the whole response's probability.
     Sum,
@@ -83,43 +73,17 @@ pub(super) fn read_response(
     Ok(HeadOutput::Tokens { tokens: token_rewards(input, values), reward })
 }
 
-#[derive(Debug, Clone)]
-struct LogProbability {
-    reduce: Reduce,
-}
-
-impl Head for LogProbability {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
-
-    fn layouts(&self) -> Vec<Vec<Layout>> {
-        vocabulary()
-    }
-
-    fn shape(&self) -> HeadShape {
-        HeadShape { tokens: true, ..HeadShape::of(1) }
-    }
-
-    fn probing(&self) -> Option<&dyn Probing> {
-        Some(self)
-    }
-
-    fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        read_response(self.name(), input, rows, self.reduce)
-    }
-}
-
 impl Probing for LogProbability {
     fn probes(&self, sample: &Sample) -> Result<Vec<Probe>, ProbeError> {
         Ok(vec![Probe::Response(single(sample)?)])
     }
 
-    fn combine(&self, readings: &[Vec<&HeadOutput>]) -> Result<HeadOutput, HeadError> {
-        match readings {
-            [probes] if probes.len() == 1 => Ok(probes[0].clone()),
-            _ => Err(unexpected(self.name())),
-        }
+    fn gives(&self) -> HeadShape {
+        HeadShape::by_token()
+    }
+
+    fn read_pass(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
+        read_response(Self::NAME, input, rows, self.reduce)
     }
 }
 

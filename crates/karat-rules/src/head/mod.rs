@@ -20,6 +20,7 @@ mod log_probability;
 mod multi;
 mod output;
 mod pairwise;
+mod parameters;
 mod probing;
 mod process;
 mod quantile;
@@ -33,11 +34,13 @@ mod laws;
 use std::{fmt, sync::Arc};
 
 use crate::{
-    domain::{NonFinite, Reward, RowTensor, TensorSpec, TokenizedInput, catalogue::Catalogue},
+    domain::{
+        NonFinite, Reward, RowTensor, TensorSpec, TokenizedInput,
+        catalogue::{Catalogue, Entry, Named},
+    },
     numeric::ReductionError,
 };
 
-pub use features::{Features, Layer};
 pub use layout::{Axis, Layout};
 pub use output::{HeadOutput, TokenReward, TokenWeights};
 pub use probing::{DecoderOutput, ProbeError, Probing};
@@ -46,36 +49,35 @@ pub use probing::{DecoderOutput, ProbeError, Probing};
 pub const CATALOGUE: Catalogue<dyn Head> = Catalogue {
     kind: "head",
     entries: &[
-        scalar::ENTRY,
-        multi::ENTRY,
-        gaussian::ENTRY,
-        quantile::ENTRY,
-        classifier::ENTRY,
-        attributes::ENTRY,
-        features::ENTRY,
-        token::ENTRY,
-        process::ENTRY,
-        segment::ENTRY,
-        pairwise::ENTRY,
-        log_probability::ENTRY,
-        implicit::ENTRY,
-        follow_up::ENTRY,
-        contrastive::ENTRY,
-        judge::ENTRY,
-        embedding::ENTRY,
+        Entry::of::<scalar::Scalar>(),
+        Entry::of::<multi::Multi>(),
+        Entry::of::<gaussian::Gaussian>(),
+        Entry::of::<quantile::Quantile>(),
+        Entry::of::<classifier::Classifier>(),
+        Entry::of::<attributes::Attributes>(),
+        Entry::of::<features::Features>(),
+        Entry::of::<token::Token>(),
+        Entry::of::<process::Process>(),
+        Entry::of::<segment::Segment>(),
+        Entry::of::<pairwise::Pairwise>(),
+        Entry::of::<log_probability::LogProbability>(),
+        Entry::of::<implicit::Implicit>(),
+        Entry::of::<follow_up::FollowUp>(),
+        Entry::of::<contrastive::Contrastive>(),
+        Entry::of::<judge::Judge>(),
+        Entry::of::<embedding::Embedding>(),
     ],
 };
 
 /// Reads scores out of a graph's outputs.
-pub trait Head: fmt::Debug + Send + Sync {
-    /// The head's name in the list, for messages.
-    fn name(&self) -> &'static str;
-
+pub trait Head: Named + fmt::Debug + Send + Sync {
     /// Every set of outputs that the head can read; a graph must offer one of them.
     fn layouts(&self) -> Vec<Vec<Layout>>;
 
     /// What the scores will be like; known before anything is scored.
-    fn shape(&self) -> HeadShape;
+    fn shape(&self) -> HeadShape {
+        HeadShape::of(1)
+    }
 
     /// What to write in the manifest when `output` doesn't fit, where the head can tell.
     fn advice(&self, _output: &TensorSpec) -> Option<String> {
@@ -136,6 +138,18 @@ impl HeadShape {
     pub fn of(members: usize) -> Self {
         Self { members, deviations: false, objectives: None, steps: false, tokens: false, pairs: false }
     }
+
+    /// One score, and one for each token.
+    #[must_use]
+    pub fn by_token() -> Self {
+        Self { tokens: true, ..Self::of(1) }
+    }
+
+    /// One score, and one for each step.
+    #[must_use]
+    pub fn by_step() -> Self {
+        Self { steps: true, ..Self::of(1) }
+    }
 }
 
 /// Why a head can't read a graph's output.
@@ -166,14 +180,6 @@ pub enum HeadError {
     /// The steps can't be reduced to one number.
     #[error(transparent)]
     Reduction(#[from] ReductionError),
-    /// A feature is missing or unknown.
-    #[error("the features are {known}, and {name:?} is not on both sides; send a number for each")]
-    Feature {
-        /// The name.
-        name: String,
-        /// The head's features.
-        known: String,
-    },
 }
 
 impl HeadError {
@@ -192,14 +198,9 @@ fn finite(values: &[f32]) -> Result<Vec<f64>, HeadError> {
     Ok(rewards(values)?.into_iter().map(Reward::get).collect())
 }
 
-/// Names that tell objectives, labels or features apart.
-fn distinct(what: &str, names: &[String]) -> Result<(), String> {
-    if names.is_empty() {
-        return Err(format!("{what} must name at least one"));
-    }
-    match names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
-        Some((_, twice)) => Err(format!("{what} names {twice:?} twice")),
-        None => Ok(()),
+impl<R: Head + 'static> From<R> for Box<dyn Head> {
+    fn from(rule: R) -> Self {
+        Box::new(rule)
     }
 }
 
@@ -210,11 +211,10 @@ pub(crate) mod testing {
     use super::*;
     use std::ops::Range;
 
-    use crate::domain::{Cut, Dimension, ElementType, Reading, catalogue::Choice};
+    use crate::domain::{Cut, Dimension, ElementType, Reading};
 
     pub(crate) fn head(json: &str) -> Result<Box<dyn Head>, String> {
-        let choice: Choice = serde_json::from_str(json).unwrap();
-        CATALOGUE.build(&choice).map_err(|error| error.to_string())
+        CATALOGUE.read(json)
     }
 
     /// An output with a batch axis; 0 stands for an axis as long as the input.

@@ -1,46 +1,23 @@
 //! Several logits a response out of one forward pass: an ensemble of heads on one trunk, or several objectives.
 
-use std::sync::Arc;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Head, HeadError, HeadOutput, HeadShape, Layout, distinct, layout::arrangement, rewards};
-use crate::domain::{
-    Dimension, RowTensor, TensorSpec, TokenizedInput,
-    catalogue::{Entry, parameter_schema, parameters},
+use super::{
+    Head, HeadError, HeadOutput, HeadShape, Layout,
+    layout::{one_row, width},
+    parameters::Names,
+    rewards,
 };
-
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "multi",
-    summary: "K raw logits a response out of one forward pass: the members of an ensemble on one trunk, or K named \
-              objectives. Output [batch, K].",
-    formula: "R_i = logit_i, i = 1..K",
-    source: "Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization",
-    examples: &[r#"{"members": 5}"#, r#"{"objectives": ["helpful", "harmless"]}"#],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let outputs = match parameters(value)? {
-            Parameters { members: Some(members), objectives: None } if members > 0 => Outputs::Members(members),
-            Parameters { members: None, objectives: Some(names) } => {
-                distinct("objectives", &names)?;
-                Outputs::Objectives(names.into())
-            }
-            _ => return Err("name either members, at least 1, or objectives".to_owned()),
-        };
-        Ok(Box::new(Multi { outputs }))
-    },
-};
+use crate::domain::{Count, RowTensor, TensorSpec, TokenizedInput, catalogue::Rule};
 
 /// Parameters of the multi head; exactly one of them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Parameters {
     /// How many members of an ensemble the graph's output holds.
     #[serde(default)]
-    #[schemars(range(min = 1))]
-    members: Option<usize>,
+    members: Option<Count>,
     /// The names of the objectives that the graph's output holds, in its order.
     #[serde(default)]
     objectives: Option<Vec<String>>,
@@ -49,12 +26,38 @@ struct Parameters {
 #[derive(Debug, Clone)]
 enum Outputs {
     Members(usize),
-    Objectives(Arc<[String]>),
+    Objectives(Names),
 }
 
 #[derive(Debug, Clone)]
-struct Multi {
+pub(super) struct Multi {
     outputs: Outputs,
+}
+
+impl Rule for Multi {
+    const NAME: &'static str = "multi";
+    const SUMMARY: &'static str = "K raw logits a response out of one forward pass: the members of an ensemble on one \
+        trunk, or K named objectives. Output [batch, K].";
+    const FORMULA: &'static str = "R_i = logit_i, i = 1..K";
+    const SOURCE: &'static str = "Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"members": 5}"#, r#"{"objectives": ["helpful", "harmless"]}"#];
+
+    type Parameters = Parameters;
+}
+
+impl TryFrom<Parameters> for Multi {
+    type Error = String;
+
+    fn try_from(parameters: Parameters) -> Result<Self, String> {
+        let outputs = match parameters {
+            Parameters { members: Some(members), objectives: None } => Outputs::Members(members.get()),
+            Parameters { members: None, objectives: Some(names) } => {
+                Outputs::Objectives(Names::named("objectives", names)?)
+            }
+            _ => return Err("name either members, at least 1, or objectives".to_owned()),
+        };
+        Ok(Self { outputs })
+    }
 }
 
 impl Multi {
@@ -67,10 +70,6 @@ impl Multi {
 }
 
 impl Head for Multi {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
-
     fn layouts(&self) -> Vec<Vec<Layout>> {
         vec![vec![Layout::list(self.count())]]
     }
@@ -78,24 +77,23 @@ impl Head for Multi {
     fn shape(&self) -> HeadShape {
         match &self.outputs {
             Outputs::Members(count) => HeadShape::of(*count),
-            Outputs::Objectives(names) => HeadShape { objectives: Some(names.clone()), ..HeadShape::of(1) },
+            Outputs::Objectives(names) => HeadShape { objectives: Some(names.shared()), ..HeadShape::of(1) },
         }
     }
 
     fn advice(&self, output: &TensorSpec) -> Option<String> {
-        match (output.shape.as_slice(), &self.outputs) {
-            ([_, Dimension::Fixed(count)], Outputs::Members(_)) => Some(format!("write members = {count}")),
-            ([_, Dimension::Fixed(count)], Outputs::Objectives(_)) => Some(format!("name {count} objectives")),
-            _ => None,
-        }
+        let count = width(output)?;
+        Some(match self.outputs {
+            Outputs::Members(_) => format!("write members = {count}"),
+            Outputs::Objectives(_) => format!("name {count} objectives"),
+        })
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        arrangement(self.name(), &self.layouts(), input, rows)?;
-        let scores = rewards(rows[0].values())?;
+        let scores = rewards(one_row(self, input, rows)?)?;
         Ok(match &self.outputs {
             Outputs::Members(_) => HeadOutput::Members(scores),
-            Outputs::Objectives(names) => HeadOutput::Objectives { names: names.clone(), scores, reward: None },
+            Outputs::Objectives(names) => HeadOutput::Objectives { names: names.shared(), scores, reward: None },
         })
     }
 }

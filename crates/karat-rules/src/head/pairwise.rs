@@ -7,42 +7,14 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Head, HeadError, HeadOutput, HeadShape, Layout, finite, layout::arrangement};
+use super::{Head, HeadError, HeadOutput, Layout, finite, layout::one_row, parameters::Class};
 use crate::{
     domain::{
         Reward, RowTensor, TokenizedInput,
-        catalogue::{Entry, Law, parameter_schema, parameters},
+        catalogue::{Law, Rule},
     },
     numeric::sigmoid,
 };
-
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "pairwise",
-    summary: "The probability that the first of two responses in one input is the better one. Output [batch, 1] for a \
-              logit, [batch, 2] for two classes.",
-    formula: "P(y > y2) = sigmoid(z), or sigmoid(z_first - z_second)",
-    source: "Rosset et al. 2024, Direct Nash Optimization; Jiang et al. 2023, LLM-Blender",
-    examples: &[r#"{"read": "logit"}"#, r#"{"read": {"two_class": {"first": 0}}}"#],
-    laws: &[Law::Probability],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { read } = parameters(value)?;
-        match read {
-            Read::TwoClass { first } if first > 1 => {
-                Err(format!("two classes are counted 0 and 1, found first = {first}"))
-            }
-            Read::TwoClass { .. } | Read::Logit => Ok(Box::new(Pairwise { read })),
-        }
-    },
-};
-
-/// Parameters of the pairwise head.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    /// What the graph's numbers mean.
-    read: Read,
-}
 
 /// What the graph's numbers mean.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -53,21 +25,31 @@ enum Read {
     /// Logits of two classes.
     TwoClass {
         /// The class that says that the first response is better, 0 or 1.
-        #[schemars(range(max = 1))]
-        first: usize,
+        first: Class,
     },
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Pairwise {
+/// The pairwise head.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pairwise {
+    /// What the graph's numbers mean.
     read: Read,
 }
 
-impl Head for Pairwise {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
+impl Rule for Pairwise {
+    const NAME: &'static str = "pairwise";
+    const SUMMARY: &'static str = "The probability that the first of two responses in one input is the better one. \
+        Output [batch, 1] for a logit, [batch, 2] for two classes.";
+    const FORMULA: &'static str = "P(y > y2) = sigmoid(z), or sigmoid(z_first - z_second)";
+    const SOURCE: &'static str = "Rosset et al. 2024, Direct Nash Optimization; Jiang et al. 2023, LLM-Blender";
+    const EXAMPLES: &'static [&'static str] = &[r#"{"read": "logit"}"#, r#"{"read": {"two_class": {"first": 0}}}"#];
+    const LAWS: &'static [Law] = &[Law::Probability];
 
+    type Parameters = Self;
+}
+
+impl Head for Pairwise {
     fn layouts(&self) -> Vec<Vec<Layout>> {
         vec![vec![match self.read {
             Read::Logit => Layout::list(1),
@@ -75,16 +57,11 @@ impl Head for Pairwise {
         }]]
     }
 
-    fn shape(&self) -> HeadShape {
-        HeadShape::of(1)
-    }
-
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        arrangement(self.name(), &self.layouts(), input, rows)?;
-        let logits = finite(rows[0].values())?;
+        let logits = finite(one_row(self, input, rows)?)?;
         let difference = match self.read {
             Read::Logit => logits[0],
-            Read::TwoClass { first } => logits[first] - logits[1 - first],
+            Read::TwoClass { first } => first.log_odds(&logits),
         };
         Ok(HeadOutput::Pairwise { preference: Reward::new(sigmoid(difference))?, orders: None })
     }

@@ -4,11 +4,13 @@
 //! renders and tokenises them, the runtime runs and reads them like any other input, so that batches, caches and shared
 //! prefixes serve them unchanged, and the head combines what was read into one score.
 
-use super::{Axis, Head, HeadError, HeadOutput, Layout, TokenReward, finite};
-use crate::domain::{Conversation, Message, Pair, Probe, Reading, RowTensor, Sample, TokenizedInput};
+use std::fmt;
 
-/// What a head of a language model does beyond reading one input.
-pub trait Probing: Head {
+use super::{Axis, Head, HeadError, HeadOutput, HeadShape, Layout, TokenReward, finite};
+use crate::domain::{Conversation, Message, Pair, Probe, Reading, RowTensor, Sample, TokenizedInput, catalogue::Named};
+
+/// A head of a language model: which texts it asks about, and what it makes of the answers.
+pub trait Probing: Named + fmt::Debug + Send + Sync {
     /// The texts that a sample becomes; at least one, as many for every sample of a shape.
     ///
     /// # Errors
@@ -32,11 +34,51 @@ pub trait Probing: Head {
         DecoderOutput::Logits
     }
 
-    /// Makes one output of what each graph (outer) read of each probe (inner).
+    /// What the scores will be like, as [`Head::shape`].
+    fn gives(&self) -> HeadShape {
+        HeadShape::of(1)
+    }
+
+    /// Reads one pass over one probe, as [`Head::read`].
+    ///
+    /// # Errors
+    /// When the pass isn't what was asked for, or a number is not finite.
+    fn read_pass(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError>;
+
+    /// Makes one output of what each graph (outer) read of each probe (inner); of a single reading, that one.
     ///
     /// # Errors
     /// When the readings don't fit each other, or a number overflows.
-    fn combine(&self, readings: &[Vec<&HeadOutput>]) -> Result<HeadOutput, HeadError>;
+    fn combine(&self, readings: &[Vec<&HeadOutput>]) -> Result<HeadOutput, HeadError> {
+        match of_one_graph(self.name(), readings)? {
+            [reading] => Ok((*reading).clone()),
+            _ => Err(unexpected(self.name())),
+        }
+    }
+}
+
+impl<P: Probing> Head for P {
+    /// One number for each token of the vocabulary, or of the trunk's state, from the graph; from a pass, one for each
+    /// that was asked for.
+    fn layouts(&self) -> Vec<Vec<Layout>> {
+        vec![vec![Layout(vec![Axis::AtLeast(1)])]]
+    }
+
+    fn shape(&self) -> HeadShape {
+        self.gives()
+    }
+
+    fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
+        self.read_pass(input, rows)
+    }
+
+    fn probing(&self) -> Option<&dyn Probing> {
+        Some(self)
+    }
+
+    fn gives_embedding(&self) -> bool {
+        self.reads() == DecoderOutput::Hidden
+    }
 }
 
 /// An output of a decoder graph.
@@ -114,12 +156,6 @@ pub(super) fn with_user_turn(turns: &[Message], content: String) -> Vec<Message>
     turns
 }
 
-/// What a head that reads log-probabilities of tokens takes: a number for each token of the vocabulary from the graph,
-/// and one for each token that was asked for from a pass.
-pub(super) fn vocabulary() -> Vec<Vec<Layout>> {
-    vec![vec![Layout(vec![Axis::AtLeast(1)])]]
-}
-
 /// The log-probabilities that were read of one input: of the tokens in the range that was asked for, or of the choices.
 pub(super) fn log_probabilities(head: &str, input: &TokenizedInput, rows: &[RowTensor]) -> Result<Vec<f64>, HeadError> {
     let wanted = match input.reading() {
@@ -157,12 +193,35 @@ pub(super) fn token_rewards(input: &TokenizedInput, rewards: Vec<f64>) -> Vec<To
     tokens.collect()
 }
 
+/// What the one graph of a head read of each probe.
+pub(super) fn of_one_graph<'a>(
+    head: &str,
+    readings: &'a [Vec<&'a HeadOutput>],
+) -> Result<&'a [&'a HeadOutput], HeadError> {
+    match readings {
+        [probes] => Ok(probes),
+        _ => Err(unexpected(head)),
+    }
+}
+
 /// The tokens' rewards of a reading, or that a head got what it never made.
 pub(super) fn tokens_of<'a>(head: &str, reading: &'a HeadOutput) -> Result<&'a [TokenReward], HeadError> {
     match reading {
         HeadOutput::Tokens { tokens, .. } => Ok(tokens),
         _ => Err(unexpected(head)),
     }
+}
+
+/// Each token with the reward that `of` makes of the difference of its two, and those rewards alone; both readings have
+/// the same tokens.
+pub(super) fn differences(
+    ours: &[TokenReward],
+    theirs: &[TokenReward],
+    of: impl Fn(f64) -> f64,
+) -> (Vec<TokenReward>, Vec<f64>) {
+    let rewards: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| of(ours.reward - theirs.reward)).collect();
+    let tokens = ours.iter().zip(&rewards).map(|(token, reward)| TokenReward { reward: *reward, ..token.clone() });
+    (tokens.collect(), rewards)
 }
 
 /// That a head got readings which it never made.

@@ -8,55 +8,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Axis, Head, HeadError, HeadOutput, HeadShape, Layout, finite,
-    layout::{arrangement, of_token},
+    Axis, Head, HeadError, HeadOutput, HeadShape, Layout,
+    layout::{arrangement, marks, of_token},
+    parameters::Class,
 };
 use crate::{
-    domain::{
-        Reward, RowTensor, TokenizedInput,
-        catalogue::{Entry, parameter_schema, parameters},
-    },
+    domain::{Reward, RowTensor, TokenizedInput, catalogue::Rule},
     numeric::{Reduction, sigmoid},
 };
-
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "process",
-    summary: "A probability for each step of a solution, read at the step marks, and one reward by a reduction. Output \
-              [batch, sequence, 2], [batch, sequence, V] or [batch, sequence].",
-    formula: "p_k = sigmoid(z_good - z_bad) at mark k; R = reduction of p_1 .. p_K",
-    source: "Wang et al. 2023, Math-Shepherd; Zhang et al. 2025, The Lessons of Developing Process Reward Models in \
-             Mathematical Reasoning; Kim et al. 2024, Evaluating Robustness of Reward Models for Mathematical Reasoning",
-    examples: &[
-        r#"{"read": {"two_class": {"positive": 1}}, "reduction": "min"}"#,
-        r#"{"read": {"label_pair": {"good": 648, "bad": 387}}, "reduction": "prod"}"#,
-        r#"{"read": "sigmoid", "reduction": "mean_logit"}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { read, reduction } = parameters(value)?;
-        match read {
-            Read::TwoClass { positive } if positive > 1 => {
-                return Err(format!("two classes are counted 0 and 1, found positive = {positive}"));
-            }
-            Read::LabelPair { good, bad } if good == bad => {
-                return Err(format!("good and bad are both {good}; name two different vocabulary entries"));
-            }
-            Read::TwoClass { .. } | Read::LabelPair { .. } | Read::Sigmoid => {}
-        }
-        Ok(Box::new(Process { read, reduction }))
-    },
-};
-
-/// Parameters of the process head.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    /// What the numbers at a mark mean.
-    read: Read,
-    /// How the steps become one reward.
-    reduction: Reduction,
-}
 
 /// What the numbers at a mark mean.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -65,8 +24,7 @@ enum Read {
     /// Logits of two classes.
     TwoClass {
         /// The class of a right step, 0 or 1.
-        #[schemars(range(max = 1))]
-        positive: usize,
+        positive: Class,
     },
     /// Logits of a vocabulary, two entries of which are compared.
     LabelPair {
@@ -82,24 +40,50 @@ enum Read {
 impl Read {
     fn log_odds(self, numbers: &[f64]) -> f64 {
         match self {
-            Self::TwoClass { positive } => numbers[positive] - numbers[1 - positive],
+            Self::TwoClass { positive } => positive.log_odds(numbers),
             Self::LabelPair { good, bad } => numbers[good] - numbers[bad],
             Self::Sigmoid => numbers[0],
         }
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Process {
+/// The process head.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Process {
+    /// What the numbers at a mark mean.
     read: Read,
+    /// How the steps become one reward.
     reduction: Reduction,
 }
 
-impl Head for Process {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
+impl Rule for Process {
+    const NAME: &'static str = "process";
+    const SUMMARY: &'static str = "A probability for each step of a solution, read at the step marks, and one reward \
+        by a reduction. Output [batch, sequence, 2], [batch, sequence, V] or [batch, sequence].";
+    const FORMULA: &'static str = "p_k = sigmoid(z_good - z_bad) at mark k; R = reduction of p_1 .. p_K";
+    const SOURCE: &'static str = "Wang et al. 2023, Math-Shepherd; Zhang et al. 2025, The Lessons of Developing \
+        Process Reward Models in Mathematical Reasoning; Kim et al. 2024, Evaluating Robustness of Reward Models for \
+        Mathematical Reasoning";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"read": {"two_class": {"positive": 1}}, "reduction": "min"}"#,
+        r#"{"read": {"label_pair": {"good": 648, "bad": 387}}, "reduction": "prod"}"#,
+        r#"{"read": "sigmoid", "reduction": "mean_logit"}"#,
+    ];
 
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        match self.read {
+            Read::LabelPair { good, bad } if good == bad => {
+                Err(format!("good and bad are both {good}; name two different vocabulary entries"))
+            }
+            Read::TwoClass { .. } | Read::LabelPair { .. } | Read::Sigmoid => Ok(()),
+        }
+    }
+}
+
+impl Head for Process {
     fn layouts(&self) -> Vec<Vec<Layout>> {
         vec![vec![match self.read {
             Read::TwoClass { .. } => Layout::by_token(2),
@@ -109,19 +93,14 @@ impl Head for Process {
     }
 
     fn shape(&self) -> HeadShape {
-        HeadShape { steps: true, ..HeadShape::of(1) }
+        HeadShape::by_step()
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        if input.steps().is_empty() {
-            return Err(HeadError::NoSteps);
-        }
-        arrangement(self.name(), &self.layouts(), input, rows)?;
-        let log_odds: Result<Vec<f64>, HeadError> = input
-            .steps()
-            .iter()
-            .map(|mark| Ok(self.read.log_odds(&finite(of_token(&rows[0], input, *mark))?)))
-            .collect();
+        let marks = marks(input)?;
+        arrangement(self, input, rows)?;
+        let log_odds: Result<Vec<f64>, HeadError> =
+            marks.iter().map(|mark| Ok(self.read.log_odds(&of_token(&rows[0], input, *mark)?))).collect();
         let log_odds = log_odds?;
         let reward = Reward::new(self.reduction.apply_to_log_odds(&log_odds)?)?;
         Ok(HeadOutput::Steps { scores: log_odds.into_iter().map(sigmoid).collect(), reward })

@@ -8,48 +8,16 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Head, HeadError, HeadOutput, HeadShape, Layout, layout::arrangement, rewards};
+use super::{Head, HeadError, HeadOutput, Layout, layout::one_row, rewards};
 use crate::{
-    domain::{
-        Reward, RowTensor, TokenizedInput,
-        catalogue::{Entry, parameter_schema, parameters},
-    },
+    domain::{Reward, RowTensor, TokenizedInput, catalogue::Rule},
     numeric::mean,
-};
-
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "quantile",
-    summary: "Quantiles of the reward's distribution; the reward is their mean, or the one at a level: a low level is \
-              cautious. Output [batch, Q].",
-    formula: "R = mean_q v_q, or v_level",
-    source: "Dorka 2024, Quantile Regression for Distributional Reward Models in RLHF",
-    examples: &[
-        r#"{"levels": [0.1, 0.5, 0.9], "reward": "mean"}"#,
-        r#"{"levels": [0.1, 0.5, 0.9], "reward": {"level": 0.1}}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { levels, reward } = parameters(value)?;
-        let inside = levels.iter().all(|level| *level > 0.0 && *level < 1.0);
-        if levels.is_empty() || !inside || !levels.is_sorted_by(|a, b| a < b) {
-            return Err("levels must ascend between 0 and 1, both excluded, and name at least one".to_owned());
-        }
-        let chosen = match reward {
-            Chosen::Mean => None,
-            Chosen::Level(level) => {
-                let place = levels.iter().position(|known| known.total_cmp(&level).is_eq());
-                Some(place.ok_or_else(|| format!("reward.level {level} is none of the levels"))?)
-            }
-        };
-        Ok(Box::new(Quantile { levels: levels.into(), chosen }))
-    },
 };
 
 /// Parameters of the quantile head.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Parameters {
     /// The levels of the graph's quantiles, ascending, in its order.
     levels: Vec<f64>,
     /// Which number is the reward.
@@ -67,27 +35,51 @@ enum Chosen {
 }
 
 #[derive(Debug, Clone)]
-struct Quantile {
+pub(super) struct Quantile {
     levels: Arc<[f64]>,
     chosen: Option<usize>,
 }
 
-impl Head for Quantile {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
+impl Rule for Quantile {
+    const NAME: &'static str = "quantile";
+    const SUMMARY: &'static str = "Quantiles of the reward's distribution; the reward is their mean, or the one at a \
+        level: a low level is cautious. Output [batch, Q].";
+    const FORMULA: &'static str = "R = mean_q v_q, or v_level";
+    const SOURCE: &'static str = "Dorka 2024, Quantile Regression for Distributional Reward Models in RLHF";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"levels": [0.1, 0.5, 0.9], "reward": "mean"}"#,
+        r#"{"levels": [0.1, 0.5, 0.9], "reward": {"level": 0.1}}"#,
+    ];
 
+    type Parameters = Parameters;
+}
+
+impl TryFrom<Parameters> for Quantile {
+    type Error = String;
+
+    fn try_from(Parameters { levels, reward }: Parameters) -> Result<Self, String> {
+        let inside = levels.iter().all(|level| *level > 0.0 && *level < 1.0);
+        if levels.is_empty() || !inside || !levels.is_sorted_by(|a, b| a < b) {
+            return Err("levels must ascend between 0 and 1, both excluded, and name at least one".to_owned());
+        }
+        let chosen = match reward {
+            Chosen::Mean => None,
+            Chosen::Level(level) => {
+                let place = levels.iter().position(|known| known.total_cmp(&level).is_eq());
+                Some(place.ok_or_else(|| format!("reward.level {level} is none of the levels"))?)
+            }
+        };
+        Ok(Self { levels: levels.into(), chosen })
+    }
+}
+
+impl Head for Quantile {
     fn layouts(&self) -> Vec<Vec<Layout>> {
         vec![vec![Layout::list(self.levels.len())]]
     }
 
-    fn shape(&self) -> HeadShape {
-        HeadShape::of(1)
-    }
-
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        arrangement(self.name(), &self.layouts(), input, rows)?;
-        let values = rewards(rows[0].values())?;
+        let values = rewards(one_row(self, input, rows)?)?;
         let reward = match self.chosen {
             Some(place) => values[place],
             None => Reward::new(mean(&values.iter().map(|value| value.get()).collect::<Vec<_>>()))?,

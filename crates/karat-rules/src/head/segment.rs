@@ -12,46 +12,18 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Head, HeadError, HeadOutput, HeadShape, Layout, finite,
-    layout::{arrangement, of_token},
+    Head, HeadError, HeadOutput, HeadShape, Layout,
+    layout::{arrangement, marks, of_token},
 };
 use crate::{
-    domain::{
-        Reward, RowTensor, TokenizedInput,
-        catalogue::{Entry, parameter_schema, parameters},
-    },
+    domain::{Reward, RowTensor, TokenizedInput, catalogue::Rule},
     numeric::{descending, softmax},
-};
-
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "segment",
-    summary: "Several scores for each segment of a response, read at the segments' ends, and their weighted sum. One \
-              output [batch, sequence, C] for each head, with C classes.",
-    formula: "r_i = sum_l w_l R_l(segment i), R_l = sum_c p_c v_c or v_{argmax p}; R = sum_i r_i",
-    source: "Jing and Du 2024, FGAIF: Aligning Large Vision-Language Models with Fine-grained AI Feedback",
-    examples: &[
-        r#"{"weights": {"object": 1, "attribute": 0.5, "relation": 0.5}, "classes": [-1, 0, 1], "read": "expectation"}"#,
-        r#"{"weights": {"object": 1}, "classes": [0, 1], "read": "likeliest"}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { weights, classes, read } = parameters(value)?;
-        if weights.is_empty() || classes.len() < 2 {
-            return Err("name at least one head in weights and at least two classes".to_owned());
-        }
-        if weights.values().chain(&classes).any(|number| !number.is_finite()) {
-            return Err("weights and classes must be finite numbers".to_owned());
-        }
-        let (names, weights): (Vec<String>, Vec<f64>) = weights.into_iter().unzip();
-        Ok(Box::new(Segment { names: names.into(), weights, classes, read }))
-    },
 };
 
 /// Parameters of the segment head.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(super) struct Parameters {
     /// The heads' names, in the order of the graph's outputs, each with its weight.
     weights: IndexMap<String, f64>,
     /// The number that each class stands for, in the graph's order.
@@ -71,11 +43,38 @@ enum Read {
 }
 
 #[derive(Debug, Clone)]
-struct Segment {
+pub(super) struct Segment {
     names: Arc<[String]>,
     weights: Vec<f64>,
     classes: Vec<f64>,
     read: Read,
+}
+
+impl Rule for Segment {
+    const NAME: &'static str = "segment";
+    const SUMMARY: &'static str = "Several scores for each segment of a response, read at the segments' ends, and \
+        their weighted sum. One output [batch, sequence, C] for each head, with C classes.";
+    const FORMULA: &'static str = "r_i = sum_l w_l R_l(segment i), R_l = sum_c p_c v_c or v_{argmax p}; R = sum_i r_i";
+    const SOURCE: &'static str =
+        "Jing and Du 2024, FGAIF: Aligning Large Vision-Language Models with Fine-grained AI Feedback";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"weights": {"object": 1, "attribute": 0.5, "relation": 0.5}, "classes": [-1, 0, 1], "read": "expectation"}"#,
+        r#"{"weights": {"object": 1}, "classes": [0, 1], "read": "likeliest"}"#,
+    ];
+
+    type Parameters = Parameters;
+}
+
+impl TryFrom<Parameters> for Segment {
+    type Error = &'static str;
+
+    fn try_from(Parameters { weights, classes, read }: Parameters) -> Result<Self, &'static str> {
+        if weights.is_empty() || classes.len() < 2 {
+            return Err("name at least one head in weights and at least two classes");
+        }
+        let (names, weights): (Vec<String>, Vec<f64>) = weights.into_iter().unzip();
+        Ok(Self { names: names.into(), weights, classes, read })
+    }
 }
 
 impl Segment {
@@ -88,27 +87,21 @@ impl Segment {
 }
 
 impl Head for Segment {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
-
     fn layouts(&self) -> Vec<Vec<Layout>> {
         vec![vec![Layout::by_token(self.classes.len()); self.weights.len()]]
     }
 
     fn shape(&self) -> HeadShape {
-        HeadShape { steps: true, ..HeadShape::of(1) }
+        HeadShape::by_step()
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        if input.steps().is_empty() {
-            return Err(HeadError::NoSteps);
-        }
-        arrangement(self.name(), &self.layouts(), input, rows)?;
+        let marks = marks(input)?;
+        arrangement(self, input, rows)?;
         let of_segment = |end: &usize| -> Result<Vec<f64>, HeadError> {
-            rows.iter().map(|row| Ok(self.score(&finite(of_token(row, input, *end))?))).collect()
+            rows.iter().map(|row| Ok(self.score(&of_token(row, input, *end)?))).collect()
         };
-        let scores: Result<Vec<Vec<f64>>, _> = input.steps().iter().map(of_segment).collect();
+        let scores: Result<Vec<Vec<f64>>, _> = marks.iter().map(of_segment).collect();
         let scores = scores?;
         let rewards: Vec<f64> = scores
             .iter()

@@ -17,54 +17,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Axis, Head, HeadError, HeadOutput, HeadShape, Layout, TokenReward, TokenWeights, finite,
+    Axis, Head, HeadError, HeadOutput, HeadShape, Layout, TokenReward, TokenWeights,
     layout::{arrangement, of_token},
 };
 use crate::{
-    domain::{
-        Reward, RowTensor, TokenizedInput,
-        catalogue::{Entry, parameter_schema, parameters},
-    },
+    domain::{Reward, RowTensor, TokenizedInput, catalogue::Rule},
     numeric::{log_softmax, mean, sigmoid},
 };
-
-pub(super) const ENTRY: Entry<dyn Head> = Entry {
-    name: "token",
-    summary: "A reward for each token of the response and their mean: raw logits, running probabilities that the \
-              response is right so far, or the log-probability of a label. Output [batch, sequence] or \
-              [batch, sequence, V].",
-    formula: "r_t = z_t, or sigmoid((1/t) sum_{i<=t} z_i), or log softmax(z_t)_label; R = mean_t z_t, sigmoid(mean_t z_t) or \
-              mean_t r_t",
-    source: "Lyu et al. 2025, Exploring the Limit of Outcome Reward for Learning Mathematical Reasoning (OREAL); Omelianchuk \
-             et al. 2020, GECToR - Grammatical Error Correction: Tag, Not Rewrite",
-    examples: &[
-        r#"{"read": "logit"}"#,
-        r#"{"read": {"prefix_probability": {"threshold": 0.5}}, "ignore": [0]}"#,
-        r#"{"read": {"label_log_probability": {"label": 1}}}"#,
-    ],
-    laws: &[],
-    parameters: parameter_schema::<Parameters>,
-    build: |value| {
-        let Parameters { read, ignore } = parameters(value)?;
-        if let Read::PrefixProbability { threshold } = read
-            && !(0.0..1.0).contains(&threshold)
-        {
-            return Err(format!("threshold must lie in 0 to below 1, found {threshold}"));
-        }
-        Ok(Box::new(Token { read, ignore }))
-    },
-};
-
-/// Parameters of the token head.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    /// What a token's numbers mean.
-    read: Read,
-    /// Token ids that are left out, beside tokens that stand for no text.
-    #[serde(default)]
-    ignore: Vec<u32>,
-}
 
 /// What a token's numbers mean.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -84,10 +43,42 @@ enum Read {
     },
 }
 
-#[derive(Debug, Clone)]
-struct Token {
+/// The token head.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Token {
+    /// What a token's numbers mean.
     read: Read,
+    /// Token ids that are left out, beside tokens that stand for no text.
+    #[serde(default)]
     ignore: Vec<u32>,
+}
+
+impl Rule for Token {
+    const NAME: &'static str = "token";
+    const SUMMARY: &'static str = "A reward for each token of the response and their mean: raw logits, running \
+        probabilities that the response is right so far, or the log-probability of a label. Output [batch, sequence] \
+        or [batch, sequence, V].";
+    const FORMULA: &'static str = "r_t = z_t, or sigmoid((1/t) sum_{i<=t} z_i), or log softmax(z_t)_label; R = mean_t \
+        z_t, sigmoid(mean_t z_t) or mean_t r_t";
+    const SOURCE: &'static str = "Lyu et al. 2025, Exploring the Limit of Outcome Reward for Learning Mathematical \
+        Reasoning (OREAL); Omelianchuk et al. 2020, GECToR - Grammatical Error Correction: Tag, Not Rewrite";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"read": "logit"}"#,
+        r#"{"read": {"prefix_probability": {"threshold": 0.5}}, "ignore": [0]}"#,
+        r#"{"read": {"label_log_probability": {"label": 1}}}"#,
+    ];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        match self.read {
+            Read::PrefixProbability { threshold } if !(0.0..1.0).contains(&threshold) => {
+                Err(format!("threshold must lie in 0 to below 1, found {threshold}"))
+            }
+            Read::Logit | Read::PrefixProbability { .. } | Read::LabelLogProbability { .. } => Ok(()),
+        }
+    }
 }
 
 impl Token {
@@ -135,10 +126,6 @@ impl Token {
 }
 
 impl Head for Token {
-    fn name(&self) -> &'static str {
-        ENTRY.name
-    }
-
     fn layouts(&self) -> Vec<Vec<Layout>> {
         vec![vec![match self.read {
             Read::Logit | Read::PrefixProbability { .. } => Layout::by_token(1),
@@ -147,7 +134,7 @@ impl Head for Token {
     }
 
     fn shape(&self) -> HeadShape {
-        HeadShape { tokens: true, ..HeadShape::of(1) }
+        HeadShape::by_token()
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
@@ -155,9 +142,9 @@ impl Head for Token {
         if positions.is_empty() {
             return Err(HeadError::NoTokens);
         }
-        arrangement(self.name(), &self.layouts(), input, rows)?;
+        arrangement(self, input, rows)?;
         let columns: Result<Vec<Vec<f64>>, _> =
-            positions.iter().map(|position| finite(of_token(&rows[0], input, *position))).collect();
+            positions.iter().map(|position| of_token(&rows[0], input, *position)).collect();
         let (rewards, reward) = self.rewards(&columns?);
         let start = input.response().start;
         let tokens = positions.iter().zip(rewards).map(|(position, reward)| TokenReward {

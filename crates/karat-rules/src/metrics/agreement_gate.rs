@@ -21,12 +21,12 @@ pub(super) struct AgreementGate {
 
 impl Rule for AgreementGate {
     const NAME: &'static str = "agreement_gate";
-    const SUMMARY: &'static str = "Whether several judges put the same response first, with their entropies and, for each two of them, the \
-         largest symmetric divergence. A judge at exactly one half puts none first.";
-    const FORMULA: &'static str = "keep = all p_j > 1/2 or all p_j < 1/2; D = KL(p|q) + KL(q|p), D / 2 for the mean; H = -p log p - (1-p) \
-         log(1-p)";
-    const SOURCE: &'static str = "Zhou et al. 2025, Self-Consistency of the Internal Reward Models Improves Self-Rewarding Language Models (the \
-         gate and the divergence; which half of it the paper uses is unverified)";
+    const SUMMARY: &'static str = "Whether several judges put the same response first, with their entropies and, for \
+        each two of them, the largest symmetric divergence. A judge at exactly one half puts none first.";
+    const FORMULA: &'static str = "keep = all p_j > 1/2 or all p_j < 1/2; D = KL(p|q) + KL(q|p), D / 2 for the mean; H \
+        = -p log p - (1-p) log(1-p)";
+    const SOURCE: &'static str = "Zhou et al. 2025, Self-Consistency of the Internal Reward Models Improves \
+        Self-Rewarding Language Models (the gate and the divergence; which half of it the paper uses is unverified)";
     const EXAMPLES: &'static [&'static str] = &[r#"{"pairs": [[0.8, 0.7], [0.9, 0.3], [0.55, 0.52]]}"#];
 
     type Parameters = Self;

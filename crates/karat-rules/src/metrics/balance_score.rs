@@ -26,8 +26,8 @@ pub(super) struct BalanceScore {
 
 impl Rule for BalanceScore {
     const NAME: &'static str = "balance_score";
-    const SUMMARY: &'static str = "Whether selected data is both plentiful and right, from 0 to 1: choose the temperature and the threshold for \
-         which it is highest.";
+    const SUMMARY: &'static str = "Whether selected data is both plentiful and right, from 0 to 1: choose the \
+        temperature and the threshold for which it is highest.";
     const FORMULA: &'static str = "mean over queries of min(n_right / target, 1) * n_right / n_selected";
     const SOURCE: &'static str =
         "Zeng et al. 2024, B-STaR: Monitoring and Balancing Exploration and Exploitation in Self-Taught Reasoners";

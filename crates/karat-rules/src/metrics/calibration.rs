@@ -28,8 +28,8 @@ pub(super) struct Calibration {
 
 impl Rule for Calibration {
     const NAME: &'static str = "calibration";
-    const SUMMARY: &'static str = "Expected calibration error of probabilities against what came true, over equally wide bins: 0 when of all \
-         pairs preferred with 70 % about 70 % are labelled so. Also the Brier score.";
+    const SUMMARY: &'static str = "Expected calibration error of probabilities against what came true, over equally \
+        wide bins: 0 when of all pairs preferred with 70 % about 70 % are labelled so. Also the Brier score.";
     const FORMULA: &'static str = "ECE = sum_b (n_b / n) |mean p - share true|; Brier = mean (p - true)^2";
     const SOURCE: &'static str = "Guo et al. 2017, On Calibration of Modern Neural Networks; Brier 1950";
     const EXAMPLES: &'static [&'static str] =

@@ -23,8 +23,8 @@ pub(super) struct Correlation {
 
 impl Rule for Correlation {
     const NAME: &'static str = "correlation";
-    const SUMMARY: &'static str = "Pearson's and Spearman's correlation of scores with an outside measure, such as task success, length or \
-         refusal. A list of equal numbers has neither.";
+    const SUMMARY: &'static str = "Pearson's and Spearman's correlation of scores with an outside measure, such as \
+        task success, length or refusal. A list of equal numbers has neither.";
     const FORMULA: &'static str = "Pearson r = cov(x, y) / (sd x sd y); Spearman rho = Pearson r of average ranks";
     const SOURCE: &'static str =
         "Lambert and Calandra 2023, The Alignment Ceiling (the question; the coefficients are standard)";

@@ -105,12 +105,9 @@ pub(crate) mod testing {
     //! What the tests of all metrics share.
 
     use super::*;
-    use crate::domain::catalogue::Choice;
 
     pub(crate) fn metric(json: &str) -> Result<Value, String> {
-        let choice: Choice = serde_json::from_str(json).unwrap();
-        let metric = CATALOGUE.build(&choice).map_err(|error| error.to_string())?;
-        metric.evaluate().map_err(|error| error.to_string())
+        CATALOGUE.read(json)?.evaluate().map_err(|error| error.to_string())
     }
 
     /// The number at a JSON pointer of a metric's result.

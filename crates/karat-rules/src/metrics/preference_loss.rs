@@ -32,8 +32,8 @@ pub(super) struct PreferenceLoss {
 
 impl Rule for PreferenceLoss {
     const NAME: &'static str = "preference_loss";
-    const SUMMARY: &'static str = "The negative log-likelihood of preference labels under Bradley and Terry, with smoothed labels and a margin \
-         if wanted, and the accuracy.";
+    const SUMMARY: &'static str = "The negative log-likelihood of preference labels under Bradley and Terry, with \
+        smoothed labels and a margin if wanted, and the accuracy.";
     const FORMULA: &'static str =
         "-[(1 - smoothing) log sigmoid(d) + smoothing log sigmoid(-d)], d = r_chosen - r_rejected - margin";
     const SOURCE: &'static str =

@@ -28,10 +28,10 @@ pub(super) struct PreferenceStrength {
 
 impl Rule for PreferenceStrength {
     const NAME: &'static str = "preference_strength";
-    const SUMMARY: &'static str = "How strongly an ensemble agrees with each preference label, and what to do about it: flip the label, leave \
-         the pair out as ambiguous, keep it, or smooth its label.";
-    const FORMULA: &'static str = "mu = mean_m (r_m(chosen) - r_m(rejected)); sigma = population deviation over the members; flip if mu < flip, \
-         ambiguous if mu < ambiguous, smooth if mu >= smooth, else keep";
+    const SUMMARY: &'static str = "How strongly an ensemble agrees with each preference label, and what to do about \
+        it: flip the label, leave the pair out as ambiguous, keep it, or smooth its label.";
+    const FORMULA: &'static str = "mu = mean_m (r_m(chosen) - r_m(rejected)); sigma = population deviation over the \
+        members; flip if mu < flip, ambiguous if mu < ambiguous, smooth if mu >= smooth, else keep";
     const SOURCE: &'static str = "Wang et al. 2024, Secrets of RLHF in Large Language Models Part II: Reward Modeling";
     const EXAMPLES: &'static [&'static str] = &[
         r#"{"pairs": [{"chosen": [1, 0.6, 1.4, 0.2], "rejected": [0.4, 0.9, 0.6, -0.1]}],

@@ -29,10 +29,11 @@ pub(super) struct RankingAgreement {
 
 impl Rule for RankingAgreement {
     const NAME: &'static str = "ranking_agreement";
-    const SUMMARY: &'static str = "Whether two scorers rank the same candidates alike: Kendall's tau-b and Spearman's rho with ties treated \
-         properly, and CREAM's consistency by its own ordinal rule. A list of equal scores has no tau-b or rho.";
-    const FORMULA: &'static str = "tau_b = (concordant - discordant) / sqrt(pairs untied in first * pairs untied in second); rho = Pearson of \
-         average ranks; C = (tau of ordinal ranks + 1) / 2";
+    const SUMMARY: &'static str = "Whether two scorers rank the same candidates alike: Kendall's tau-b and Spearman's \
+        rho with ties treated properly, and CREAM's consistency by its own ordinal rule. A list of equal scores has no \
+        tau-b or rho.";
+    const FORMULA: &'static str = "tau_b = (concordant - discordant) / sqrt(pairs untied in first * pairs untied in \
+        second); rho = Pearson of average ranks; C = (tau of ordinal ranks + 1) / 2";
     const SOURCE: &'static str =
         "Kendall 1945; Wang et al. 2024, CREAM: Consistency Regularized Self-Rewarding Language Models";
     const EXAMPLES: &'static [&'static str] =

@@ -29,10 +29,12 @@ pub(super) struct RewardBench2 {
 
 impl Rule for RewardBench2 {
     const NAME: &'static str = "reward_bench_2";
-    const SUMMARY: &'static str = "RewardBench 2's accuracy at picking the right one of several responses, and its score over prompts with \
-         several right responses, which rewards separating right from wrong more than right from right.";
-    const FORMULA: &'static str = "best_of: mean of [right is among the m highest] / m; ties: 0.3 tied accuracy + 0.3 reference accuracy + 0.2 \
-         [margin_t > spread] + 0.2 [min(margin_r, margin_t) > spread] + 0.01 tanh(min(margin_r, margin_t)/spread - 1)";
+    const SUMMARY: &'static str = "RewardBench 2's accuracy at picking the right one of several responses, and its \
+        score over prompts with several right responses, which rewards separating right from wrong more than right \
+        from right.";
+    const FORMULA: &'static str = "best_of: mean of [right is among the m highest] / m; ties: 0.3 tied accuracy + 0.3 \
+        reference accuracy + 0.2 [margin_t > spread] + 0.2 [min(margin_r, margin_t) > spread] + 0.01 \
+        tanh(min(margin_r, margin_t)/spread - 1)";
     const SOURCE: &'static str =
         "Malik et al. 2025, RewardBench 2: Advancing Reward Model Evaluation, and its published code";
     const EXAMPLES: &'static [&'static str] = &[

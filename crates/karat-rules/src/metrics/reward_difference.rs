@@ -26,11 +26,11 @@ pub(super) struct RewardDifference {
 
 impl Rule for RewardDifference {
     const NAME: &'static str = "reward_difference";
-    const SUMMARY: &'static str = "The difference of each pair's rewards over beta, which a policy's log-ratios should differ by, and the \
-         squared error where log-ratios are sent.";
+    const SUMMARY: &'static str = "The difference of each pair's rewards over beta, which a policy's log-ratios should \
+        differ by, and the squared error where log-ratios are sent.";
     const FORMULA: &'static str = "target = (r_a - r_b) / beta; loss = (log_ratio_a - log_ratio_b - target)^2";
-    const SOURCE: &'static str = "Deng et al. 2024, PRDP: Proximal Reward Difference Prediction for Large-Scale Reward Finetuning of Diffusion \
-         Models";
+    const SOURCE: &'static str = "Deng et al. 2024, PRDP: Proximal Reward Difference Prediction for Large-Scale Reward \
+        Finetuning of Diffusion Models";
     const EXAMPLES: &'static [&'static str] = &[
         r#"{"pairs": [{"first": 1.2, "second": 1.0}], "beta": 10}"#,
         r#"{"pairs": [{"first": 0.2, "second": 0, "log_ratios": [1.5, 0.7]}], "beta": 10}"#,

@@ -22,12 +22,13 @@ pub(super) struct RewardDistance {
 
 impl Rule for RewardDistance {
     const NAME: &'static str = "reward_distance";
-    const SUMMARY: &'static str = "How far two reward models are apart, from 0 to 2, blind to each prompt's offset and to the overall scale: 0 \
-         for models that train the same policy, 2 for opposite ones. EPIC is half of it.";
+    const SUMMARY: &'static str = "How far two reward models are apart, from 0 to 2, blind to each prompt's offset and \
+        to the overall scale: 0 for models that train the same policy, 2 for opposite ones. EPIC is half of it.";
     const FORMULA: &'static str =
         "c = r - mean over the prompt; s = c / |c|_2, or c if it is 0; STARC d = |s_1 - s_2|_2; EPIC = d / 2";
-    const SOURCE: &'static str = "Skalse et al. 2023, STARC: A General Framework For Quantifying Differences Between Reward Functions; Gleave \
-         et al. 2020, Quantifying Differences in Reward Functions (the bandit form is this project's)";
+    const SOURCE: &'static str = "Skalse et al. 2023, STARC: A General Framework For Quantifying Differences Between \
+        Reward Functions; Gleave et al. 2020, Quantifying Differences in Reward Functions (the bandit form is this \
+        project's)";
     const EXAMPLES: &'static [&'static str] = &[r#"{"prompts": [{"first": [1, 2, 3, 4], "second": [2, 4, 6, 9]}]}"#];
 
     type Parameters = Self;

@@ -21,8 +21,8 @@ pub(super) struct RewardMath {
 
 impl Rule for RewardMath {
     const NAME: &'static str = "reward_math";
-    const SUMMARY: &'static str = "Accuracy (every chosen response above every rejected one; also with ties allowed) and mean reciprocal rank of \
-         the best chosen response, rejected ones first among equals.";
+    const SUMMARY: &'static str = "Accuracy (every chosen response above every rejected one; also with ties allowed) \
+        and mean reciprocal rank of the best chosen response, rejected ones first among equals.";
     const FORMULA: &'static str =
         "accuracy = mean [min chosen > max rejected]; RR = 1 / (1 + number of rejected >= max chosen)";
     const SOURCE: &'static str = "Kim et al. 2024, Evaluating Robustness of Reward Models for Mathematical Reasoning";

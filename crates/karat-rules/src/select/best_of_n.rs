@@ -23,8 +23,8 @@ pub(super) struct BestOfN {
 
 impl Rule for BestOfN {
     const NAME: &'static str = "best_of_n";
-    const SUMMARY: &'static str = "The candidate with the highest reward, or the highest few; ties go to the lowest index, and equal responses \
-         keep their own places.";
+    const SUMMARY: &'static str = "The candidate with the highest reward, or the highest few; ties go to the lowest \
+        index, and equal responses keep their own places.";
     const FORMULA: &'static str = "argmax_i r_i";
     const SOURCE: &'static str =
         "Stiennon et al. 2020, Learning to summarize from human feedback; Nakano et al. 2021, WebGPT";

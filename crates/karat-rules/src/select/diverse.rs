@@ -35,9 +35,9 @@ pub(super) struct Diverse {
 
 impl Rule for Diverse {
     const NAME: &'static str = "diverse";
-    const SUMMARY: &'static str = "Among the candidates within a tolerance of the best reward, the one furthest from its nearest others, by \
-         embeddings that are sent along or come from a model, or by the n-grams of the texts. Ties go to the higher \
-         reward, then to the lowest index.";
+    const SUMMARY: &'static str = "Among the candidates within a tolerance of the best reward, the one furthest from \
+        its nearest others, by embeddings that are sent along or come from a model, or by the n-grams of the texts. \
+        Ties go to the higher reward, then to the lowest index.";
     const FORMULA: &'static str =
         "argmax over { i : r_i >= max r - tolerance } of the mean distance to the k nearest candidates";
     const SOURCE: &'static str =

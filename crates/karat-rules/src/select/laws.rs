@@ -2,16 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::{CATALOGUE, Candidates, Selection, testing::candidates};
+use super::{CATALOGUE, Candidates, testing::candidates};
 use crate::domain::catalogue::Law;
-
-fn each_example() -> impl Iterator<Item = (&'static str, &'static [Law], Box<dyn Selection>)> {
-    CATALOGUE.entries.iter().flat_map(|entry| {
-        assert_eq!(entry.example_values().len(), entry.examples.len(), "{}: an example is no JSON", entry.name);
-        let build = move |example| (entry.name, entry.laws, (entry.build)(example).unwrap());
-        entry.example_values().into_iter().map(build)
-    })
-}
 
 /// Candidates with everything that any rule may need; every third is a duplicate of the first.
 fn dressed(rewards: &[f64]) -> Candidates {
@@ -32,7 +24,8 @@ proptest! {
         rewards in prop::collection::vec(prop_oneof![-1.0..1.0_f64, -1e6..1e6_f64, Just(0.5)], 1..30),
     ) {
         let all = dressed(&rewards);
-        for (name, laws, rule) in each_example() {
+        for (entry, rule) in CATALOGUE.each_example() {
+            let (name, laws) = (entry.name, entry.laws);
             prop_assert!(rule.check(&all.available()).is_ok(), "{name}");
             let selected = rule.select(&all).unwrap();
             let mut distinct = selected.indices.clone();
@@ -57,9 +50,9 @@ proptest! {
 #[test]
 fn extremes_are_selected_from_without_panic() {
     for rewards in [vec![f64::MAX, f64::MIN], vec![7.0], vec![0.25; 100], vec![f64::MIN_POSITIVE / 2.0; 3]] {
-        for (name, _, rule) in each_example() {
+        for (entry, rule) in CATALOGUE.each_example() {
             let selected = rule.select(&dressed(&rewards)).unwrap();
-            assert!(selected.probabilities.iter().flatten().all(|p| p.is_finite()), "{name}");
+            assert!(selected.probabilities.iter().flatten().all(|p| p.is_finite()), "{}", entry.name);
         }
     }
 }

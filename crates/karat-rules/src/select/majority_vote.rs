@@ -20,8 +20,8 @@ pub(super) struct MajorityVote {
 
 impl Rule for MajorityVote {
     const NAME: &'static str = "majority_vote";
-    const SUMMARY: &'static str = "Among the candidates that tie for the best reward, the first with the most common final answer. Needs each \
-         candidate's answer.";
+    const SUMMARY: &'static str = "Among the candidates that tie for the best reward, the first with the most common \
+        final answer. Needs each candidate's answer.";
     const FORMULA: &'static str = "the first tied i whose answer most tied candidates share";
     const SOURCE: &'static str = "Kim et al. 2024, Evaluating Robustness of Reward Models for Mathematical Reasoning";
     const EXAMPLES: &'static [&'static str] = &["{}", r#"{"tolerance": 0.01}"#];

@@ -29,8 +29,9 @@ pub(super) struct MinimumScore {
 
 impl Rule for MinimumScore {
     const NAME: &'static str = "minimum_score";
-    const SUMMARY: &'static str = "Lets another rule pick among the candidates that score at least a threshold, and picks none when none does. A \
-         Bradley-Terry score has an arbitrary offset for each prompt: centre it before comparing prompts.";
+    const SUMMARY: &'static str = "Lets another rule pick among the candidates that score at least a threshold, and \
+        picks none when none does. A Bradley-Terry score has an arbitrary offset for each prompt: centre it before \
+        comparing prompts.";
     const FORMULA: &'static str = "rule({ i : r_i >= threshold })";
     const SOURCE: &'static str = "this project's";
     const EXAMPLES: &'static [&'static str] =

@@ -101,7 +101,7 @@ pub(crate) mod testing {
     //! What the tests of all selection rules share.
 
     use super::*;
-    use crate::domain::{Reward, catalogue::Choice};
+    use crate::domain::Reward;
 
     pub(crate) fn candidates(rewards: &[f64]) -> Candidates {
         let rewards: Vec<Reward> = rewards.iter().map(|reward| Reward::new(*reward).unwrap()).collect();
@@ -109,8 +109,7 @@ pub(crate) mod testing {
     }
 
     pub(crate) fn rule(json: &str) -> Result<Box<dyn Selection>, String> {
-        let choice: Choice = serde_json::from_str(json).unwrap();
-        CATALOGUE.build(&choice).map_err(|error| error.to_string())
+        CATALOGUE.read(json)
     }
 
     pub(crate) fn select(json: &str, candidates: &Candidates) -> Vec<usize> {

@@ -15,11 +15,11 @@ pub(super) struct Pareto {}
 
 impl Rule for Pareto {
     const NAME: &'static str = "pareto";
-    const SUMMARY: &'static str = "Every candidate that no other beats in all objectives, in the order of their indices: a choice that no \
-         weights have to be made up for. Needs several objectives.";
+    const SUMMARY: &'static str = "Every candidate that no other beats in all objectives, in the order of their \
+        indices: a choice that no weights have to be made up for. Needs several objectives.";
     const FORMULA: &'static str = "{ i : no j has all r_j >= r_i and one r_j > r_i }";
-    const SOURCE: &'static str = "Lee et al. 2024, Parrot: Pareto-optimal Multi-Reward Reinforcement Learning Framework for Text-to-Image \
-         Generation";
+    const SOURCE: &'static str = "Lee et al. 2024, Parrot: Pareto-optimal Multi-Reward Reinforcement Learning \
+        Framework for Text-to-Image Generation";
 
     type Parameters = Self;
 }

@@ -33,8 +33,8 @@ pub(super) struct Soft {
 
 impl Rule for Soft {
     const NAME: &'static str = "soft";
-    const SUMMARY: &'static str = "Candidates drawn with a probability that grows with their reward; a temperature near 0 is the best, a high \
-         one is chance. The same seed draws the same candidates.";
+    const SUMMARY: &'static str = "Candidates drawn with a probability that grows with their reward; a temperature \
+        near 0 is the best, a high one is chance. The same seed draws the same candidates.";
     const FORMULA: &'static str = "P(i) = exp(r_i / temperature) / sum_j exp(r_j / temperature)";
     const SOURCE: &'static str = "Kool et al. 2019, Stochastic Beams and Where to Find Them: The Gumbel-Top-k Trick";
     const EXAMPLES: &'static [&'static str] =

@@ -20,8 +20,8 @@ pub(super) struct Affine {
 
 impl Rule for Affine {
     const NAME: &'static str = "affine";
-    const SUMMARY: &'static str = "Scales and shifts a reward: brings models onto one scale, or flips a sign. Keeps the order for a scale above \
-         0.";
+    const SUMMARY: &'static str = "Scales and shifts a reward: brings models onto one scale, or flips a sign. Keeps \
+        the order for a scale above 0.";
     const FORMULA: &'static str = "r' = scale * r + offset";
     const SOURCE: &'static str = "standard practice";
     const EXAMPLES: &'static [&'static str] = &["{}", r#"{"scale": 2, "offset": -1}"#];

@@ -21,8 +21,9 @@ pub(super) struct ClipThenDelta {
 
 impl Rule for ClipThenDelta {
     const NAME: &'static str = "clip_then_delta";
-    const SUMMARY: &'static str = "The step clip and then the differences of neighbours: the paper's best combination. The sum is at most 0 \
-         however many steps there are, though single steps may be positive. Needs a process reward.";
+    const SUMMARY: &'static str = "The step clip and then the differences of neighbours: the paper's best combination. \
+        The sum is at most 0 however many steps there are, though single steps may be positive. Needs a process \
+        reward.";
     const FORMULA: &'static str =
         "c_k = min(p_k - eta, 0); r_k = c_k - c_{k+1} for k < K-1; r_{K-1} = c_{K-1}; r_K = 0";
     const SOURCE: &'static str = "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning";

@@ -17,8 +17,8 @@ pub(super) struct Delta {}
 
 impl Rule for Delta {
     const NAME: &'static str = "delta";
-    const SUMMARY: &'static str = "Differences of neighbouring step rewards: padding a solution with good steps earns nothing. Needs a process \
-         reward.";
+    const SUMMARY: &'static str = "Differences of neighbouring step rewards: padding a solution with good steps earns \
+        nothing. Needs a process reward.";
     const FORMULA: &'static str = "r_k = p_k - p_{k+1} for k < K-1; r_{K-1} = p_{K-1}; r_K = 0";
     const SOURCE: &'static str = "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning";
     const LAWS: &'static [Law] = &[Law::StepsSumToTheFirst];

@@ -25,8 +25,8 @@ pub(super) struct DynamicScaling {
 
 impl Rule for DynamicScaling {
     const NAME: &'static str = "dynamic_scaling";
-    const SUMMARY: &'static str = "Multiplies a reward by a weight that grows with the margin of its pair, from b to (1+w) b: clear preferences \
-         count more. Needs the margin of each response.";
+    const SUMMARY: &'static str = "Multiplies a reward by a weight that grows with the margin of its pair, from b to \
+        (1+w) b: clear preferences count more. Needs the margin of each response.";
     const FORMULA: &'static str = "r' = r * clamp(b (1 + w (1 - exp(-k d))), b, (1+w) b)";
     const SOURCE: &'static str = "Zhang et al. 2025, MM-RLHF: The Next Step Forward in Multimodal LLM Alignment";
     const EXAMPLES: &'static [&'static str] = &[r#"{"b": 0.1, "w": 0.5, "k": 0.5}"#];

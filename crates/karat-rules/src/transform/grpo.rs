@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Context, Needs, Refusal, Signal, Transform, outcomes, set_outcomes};
+use super::{Context, Needs, Refusal, Signal, Transform, each_group};
 use crate::{
     domain::{
         NotNegative,
@@ -29,8 +29,8 @@ pub(super) struct Grpo {
 
 impl Rule for Grpo {
     const NAME: &'static str = "grpo";
-    const SUMMARY: &'static str = "The advantage of a response over the others for its prompt, in standard deviations. Needs at least two \
-         responses; a group of equal rewards gives 0.";
+    const SUMMARY: &'static str = "The advantage of a response over the others for its prompt, in standard deviations. \
+        Needs at least two responses; a group of equal rewards gives 0.";
     const FORMULA: &'static str = "A_i = (r_i - mean r) / (std r + epsilon)";
     const SOURCE: &'static str =
         "Shao et al. 2024, DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models";
@@ -50,42 +50,37 @@ impl Transform for Grpo {
     }
 
     fn apply(&self, group: &mut [Signal], _: &Context) -> Result<(), Refusal> {
-        let rewards = outcomes(group)?;
-        let largest = rewards.iter().fold(0.0_f64, |largest, reward| largest.max(reward.abs()));
-        // Measured in units of the largest, so that no difference overflows and no square underflows.
-        let unit = if largest > 0.0 { largest } else { 1.0 };
-        let scaled: Vec<f64> = rewards.iter().map(|reward| reward / unit).collect();
-        let middle = mean(&scaled);
-        let spread = variance(&scaled, self.ddof).map_or(0.0, f64::sqrt);
-        // Rounding leaves a trace of spread between equal rewards; it is no signal.
-        let equal = spread <= 1e-15;
-        let divisor = spread + self.epsilon.get() / unit;
-        let advantages: Vec<f64> =
-            scaled.iter().map(|reward| if equal { 0.0 } else { (reward - middle) / divisor }).collect();
-        set_outcomes(group, &advantages);
-        Ok(())
+        each_group(group, |rewards| {
+            let largest = rewards.iter().fold(0.0_f64, |largest, reward| largest.max(reward.abs()));
+            // Measured in units of the largest, so that no difference overflows and no square underflows.
+            let unit = if largest > 0.0 { largest } else { 1.0 };
+            let scaled: Vec<f64> = rewards.iter().map(|reward| reward / unit).collect();
+            let middle = mean(&scaled);
+            let spread = variance(&scaled, self.ddof).map_or(0.0, f64::sqrt);
+            // Rounding leaves a trace of spread between equal rewards; it is no signal.
+            let equal = spread <= 1e-15;
+            let divisor = spread + self.epsilon.get() / unit;
+            scaled.iter().map(|reward| if equal { 0.0 } else { (reward - middle) / divisor }).collect()
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{
-        Context,
-        testing::{assert_all_close, group},
-    };
+    use super::super::testing::{assert_all_close, together};
 
     #[test]
     fn golden_g10() {
-        let advantages = group(r#"["grpo"]"#, &[1.0, -1.0, -1.0, 1.0], &Context::default()).unwrap();
+        let advantages = together(r#"["grpo"]"#, &[1.0, -1.0, -1.0, 1.0]);
         assert_all_close(&advantages, &[0.866025, -0.866025, -0.866025, 0.866025]);
     }
 
     #[test]
     fn equal_rewards_have_no_advantage_and_epsilon_damps() {
-        assert_all_close(&group(r#"["grpo"]"#, &[0.1; 3], &Context::default()).unwrap(), &[0.0; 3]);
-        let damped = group(r#"[{"grpo":{"epsilon":1,"ddof":0}}]"#, &[1.0, -1.0], &Context::default()).unwrap();
+        assert_all_close(&together(r#"["grpo"]"#, &[0.1; 3]), &[0.0; 3]);
+        let damped = together(r#"[{"grpo":{"epsilon":1,"ddof":0}}]"#, &[1.0, -1.0]);
         assert_all_close(&damped, &[0.5, -0.5]);
-        let huge = group(r#"["grpo"]"#, &[1e300, -1e300], &Context::default()).unwrap();
+        let huge = together(r#"["grpo"]"#, &[1e300, -1e300]);
         assert_all_close(&huge, &[0.5_f64.sqrt(), -0.5_f64.sqrt()]);
     }
 }

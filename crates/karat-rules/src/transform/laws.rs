@@ -3,16 +3,7 @@
 use proptest::prelude::*;
 
 use super::{CATALOGUE, Context, Signal, Stage, Transform};
-use crate::domain::catalogue::{Entry, Law};
-
-type Rule = Entry<dyn Transform>;
-
-fn each_example() -> impl Iterator<Item = (&'static Rule, Box<dyn Transform>)> {
-    CATALOGUE.entries.iter().flat_map(|entry| {
-        assert_eq!(entry.example_values().len(), entry.examples.len(), "{}: an example is no JSON", entry.name);
-        entry.example_values().into_iter().map(move |example| (entry, (entry.build)(example).unwrap()))
-    })
-}
+use crate::domain::catalogue::Law;
 
 /// Everything that any transform may need, for `count` samples; `references` is 1 for the canned response.
 fn context(count: usize, references: usize) -> Context {
@@ -49,7 +40,7 @@ proptest! {
     #[test]
     fn declared_laws_hold(values in values(), turn in 0..40_usize) {
         let scale = 1.0 + values.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
-        for (entry, rule) in each_example() {
+        for (entry, rule) in CATALOGUE.each_example() {
             let name = entry.name;
             let group = transformed(&*rule, outcomes(&values));
             let steps = transformed(&*rule, vec![Signal::Steps(values.clone())]);
@@ -102,7 +93,7 @@ proptest! {
 
 #[test]
 fn every_example_applies_to_something() {
-    for (entry, rule) in each_example() {
+    for (entry, rule) in CATALOGUE.each_example() {
         let applied = transformed(&*rule, outcomes(&[0.2, 0.4, 0.9])).is_some()
             || transformed(&*rule, vec![Signal::Steps(vec![0.2, 0.4, 0.9])]).is_some();
         assert!(applied, "{} never applied", entry.name);

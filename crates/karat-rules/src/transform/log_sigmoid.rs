@@ -109,8 +109,8 @@ pub(super) struct LogSigmoid {
 
 impl Rule for LogSigmoid {
     const NAME: &'static str = "log_sigmoid";
-    const SUMMARY: &'static str = "The log-probability of beating a reference: saturates above it, so that there is little to gain by exploiting \
-         the top of the scale, and stays steep below it.";
+    const SUMMARY: &'static str = "The log-probability of beating a reference: saturates above it, so that there is \
+        little to gain by exploiting the top of the scale, and stays steep below it.";
     const FORMULA: &'static str = "u = log sigmoid(r - reference)";
     const SOURCE: &'static str =
         "Wang et al. 2024, Transforming and Combining Rewards for Aligning Large Language Models";

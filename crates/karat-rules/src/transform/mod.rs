@@ -294,10 +294,13 @@ fn outcomes(group: &[Signal]) -> Result<Vec<f64>, Refusal> {
         .collect()
 }
 
-fn set_outcomes(group: &mut [Signal], values: &[f64]) {
-    for (signal, value) in group.iter_mut().zip(values) {
-        *signal = Signal::Outcome(*value);
+/// Changes the outcomes of a group together, for transforms that the chain lets meet nothing else.
+fn each_group(group: &mut [Signal], change: impl Fn(&[f64]) -> Vec<f64>) -> Result<(), Refusal> {
+    let changed = change(&outcomes(group)?);
+    for (signal, value) in group.iter_mut().zip(changed) {
+        *signal = Signal::Outcome(value);
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -334,5 +337,10 @@ pub(crate) mod testing {
         let chain = Chain::build_for(&choices(json), &context.available(false, values.len()))?;
         chain.apply_with(&mut signals, context)?;
         Ok(signals.iter().map(Signal::total).collect())
+    }
+
+    /// The outcomes of a group, transformed together with nothing beside them.
+    pub(crate) fn together(json: &str, values: &[f64]) -> Vec<f64> {
+        group(json, values, &Context::default()).unwrap()
     }
 }

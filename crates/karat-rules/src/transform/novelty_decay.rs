@@ -20,8 +20,8 @@ pub(super) struct NoveltyDecay {
 
 impl Rule for NoveltyDecay {
     const NAME: &'static str = "novelty_decay";
-    const SUMMARY: &'static str = "Divides a reward by a power of how often the response was seen: repeating what paid once soon pays nothing. \
-         Needs the count of each response.";
+    const SUMMARY: &'static str = "Divides a reward by a power of how often the response was seen: repeating what paid \
+        once soon pays nothing. Needs the count of each response.";
     const FORMULA: &'static str = "r' = r / count^beta";
     const SOURCE: &'static str =
         "Zheng et al. 2024, Online Intrinsic Rewards for Decision Making Agents from Large Language Model Feedback";

@@ -20,8 +20,8 @@ pub(super) struct ProcessTotal {
 
 impl Rule for ProcessTotal {
     const NAME: &'static str = "process_total";
-    const SUMMARY: &'static str = "The weighted sum of the step rewards, plus 1 for a correct solution: one number a response. Needs a process \
-         reward and the success of each response.";
+    const SUMMARY: &'static str = "The weighted sum of the step rewards, plus 1 for a correct solution: one number a \
+        response. Needs a process reward and the success of each response.";
     const FORMULA: &'static str = "R = alpha * sum_k r_k + [correct]";
     const SOURCE: &'static str = "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning";
     const EXAMPLES: &'static [&'static str] = &[r#"{"alpha": 0.5}"#];

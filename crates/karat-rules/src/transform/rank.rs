@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Context, Needs, Refusal, Signal, Transform, outcomes, set_outcomes};
+use super::{Context, Needs, Refusal, Signal, Transform, each_group};
 use crate::{
     domain::catalogue::{Law, Rule},
     numeric::average_ranks,
@@ -17,8 +17,8 @@ pub(super) struct Rank {}
 
 impl Rule for Rank {
     const NAME: &'static str = "rank";
-    const SUMMARY: &'static str = "The place of a response among those for its prompt, from 0 (worst) to 1 (best): free of any scale, blind to \
-         margins. Tied responses share their place. Needs at least two responses.";
+    const SUMMARY: &'static str = "The place of a response among those for its prompt, from 0 (worst) to 1 (best): \
+        free of any scale, blind to margins. Tied responses share their place. Needs at least two responses.";
     const FORMULA: &'static str = "r' = (rank - 1) / (k - 1)";
     const SOURCE: &'static str = "standard statistics";
     const LAWS: &'static [Law] = &[Law::PermutationInvariant, Law::KeepsOrder, Law::Probability];
@@ -32,25 +32,21 @@ impl Transform for Rank {
     }
 
     fn apply(&self, group: &mut [Signal], _: &Context) -> Result<(), Refusal> {
-        let ranks = average_ranks(&outcomes(group)?);
-        let last = (ranks.len() - 1) as f64;
-        let places: Vec<f64> = ranks.iter().map(|rank| (rank - 1.0) / last).collect();
-        set_outcomes(group, &places);
-        Ok(())
+        each_group(group, |rewards| {
+            let last = (rewards.len() - 1) as f64;
+            average_ranks(rewards).iter().map(|rank| (rank - 1.0) / last).collect()
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{
-        Context,
-        testing::{assert_all_close, group},
-    };
+    use super::super::testing::{assert_all_close, together};
 
     #[test]
     fn tied_responses_share_their_place() {
-        let places = group(r#"["rank"]"#, &[5.0, -1e30, 5.0, 7.0], &Context::default()).unwrap();
+        let places = together(r#"["rank"]"#, &[5.0, -1e30, 5.0, 7.0]);
         assert_all_close(&places, &[0.5, 0.0, 0.5, 1.0]);
-        assert_all_close(&group(r#"["rank"]"#, &[3.0; 4], &Context::default()).unwrap(), &[0.5; 4]);
+        assert_all_close(&together(r#"["rank"]"#, &[3.0; 4]), &[0.5; 4]);
     }
 }

@@ -16,8 +16,8 @@ pub(super) struct Reduce {
 
 impl Rule for Reduce {
     const NAME: &'static str = "reduce";
-    const SUMMARY: &'static str = "One number of the step probabilities: their minimum, product, mean and so on. Needs a process reward, as the \
-         head gives it.";
+    const SUMMARY: &'static str = "One number of the step probabilities: their minimum, product, mean and so on. Needs \
+        a process reward, as the head gives it.";
     const FORMULA: &'static str =
         "R = min_k p_k, prod_k p_k, (prod_k p_k)^(1/K), mean_k p_k, sigmoid(mean_k logit p_k), mean_k p_k/(1-p_k), p_K";
     const SOURCE: &'static str = "Kim et al. 2024, Evaluating Robustness of Reward Models for Mathematical Reasoning";

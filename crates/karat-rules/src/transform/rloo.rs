@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Context, Needs, Refusal, Signal, Transform, outcomes, set_outcomes};
+use super::{Context, Needs, Refusal, Signal, Transform, each_group};
 use crate::{
     domain::catalogue::{Law, Rule},
     numeric::mean,
@@ -21,8 +21,8 @@ impl Rule for Rloo {
     const SUMMARY: &'static str =
         "The advantage of a response over the mean of the others for its prompt. Needs at least two responses.";
     const FORMULA: &'static str = "A_i = r_i - (1/(k-1)) sum_{j != i} r_j";
-    const SOURCE: &'static str = "Ahmadian et al. 2024, Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human \
-         Feedback in LLMs";
+    const SOURCE: &'static str = "Ahmadian et al. 2024, Back to Basics: Revisiting REINFORCE Style Optimization for \
+        Learning from Human Feedback in LLMs";
     const LAWS: &'static [Law] = &[Law::PermutationInvariant, Law::KeepsOrder, Law::SumsToZero];
 
     type Parameters = Self;
@@ -34,26 +34,21 @@ impl Transform for Rloo {
     }
 
     fn apply(&self, group: &mut [Signal], _: &Context) -> Result<(), Refusal> {
-        let rewards = outcomes(group)?;
-        let count = rewards.len() as f64;
-        let middle = mean(&rewards);
-        // r − (k·mean − r)/(k − 1) is the deviation from the mean, stretched.
-        let advantages: Vec<f64> = rewards.iter().map(|reward| (reward - middle) * (count / (count - 1.0))).collect();
-        set_outcomes(group, &advantages);
-        Ok(())
+        each_group(group, |rewards| {
+            let (count, middle) = (rewards.len() as f64, mean(rewards));
+            // r − (k·mean − r)/(k − 1) is the deviation from the mean, stretched.
+            rewards.iter().map(|reward| (reward - middle) * (count / (count - 1.0))).collect()
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{
-        Context,
-        testing::{assert_all_close, group},
-    };
+    use super::super::testing::{assert_all_close, together};
 
     #[test]
     fn golden_g10() {
-        let advantages = group(r#"["rloo"]"#, &[1.0, -1.0, -1.0, 1.0], &Context::default()).unwrap();
+        let advantages = together(r#"["rloo"]"#, &[1.0, -1.0, -1.0, 1.0]);
         assert_all_close(&advantages, &[1.333333, -1.333333, -1.333333, 1.333333]);
     }
 }

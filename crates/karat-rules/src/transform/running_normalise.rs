@@ -83,11 +83,11 @@ pub(super) struct RunningNormalise {
 
 impl Rule for RunningNormalise {
     const NAME: &'static str = "running_normalise";
-    const SUMMARY: &'static str = "Standardises rewards by the mean and deviation of all that were seen so far. Its state can be saved, restored \
-         and frozen; a frozen one transforms equal rewards alike.";
+    const SUMMARY: &'static str = "Standardises rewards by the mean and deviation of all that were seen so far. Its \
+        state can be saved, restored and frozen; a frozen one transforms equal rewards alike.";
     const FORMULA: &'static str = "r' = (r - mean) / sqrt(variance + epsilon), over all rewards seen";
-    const SOURCE: &'static str = "Welford 1962; Zheng et al. 2024, Online Intrinsic Rewards for Decision Making Agents from Large Language \
-         Model Feedback";
+    const SOURCE: &'static str = "Welford 1962; Zheng et al. 2024, Online Intrinsic Rewards for Decision Making Agents \
+        from Large Language Model Feedback";
     const EXAMPLES: &'static [&'static str] =
         &["{}", r#"{"frozen": true, "state": {"count": 100, "mean": 0.4, "variance": 2.25}}"#];
     const LAWS: &'static [Law] = &[Law::KeepsOrder];

@@ -15,8 +15,8 @@ pub(super) struct Sigmoid {}
 
 impl Rule for Sigmoid {
     const NAME: &'static str = "sigmoid";
-    const SUMMARY: &'static str = "Turns a logit into a number from 0 to 1: the probability of a classifier's label, or Bradley and Terry's \
-         probability of beating a response that scores 0.";
+    const SUMMARY: &'static str = "Turns a logit into a number from 0 to 1: the probability of a classifier's label, \
+        or Bradley and Terry's probability of beating a response that scores 0.";
     const FORMULA: &'static str = "r' = 1 / (1 + exp(-r))";
     const SOURCE: &'static str = "Bradley and Terry 1952, Rank Analysis of Incomplete Block Designs";
     const LAWS: &'static [Law] = &[Law::KeepsOrder, Law::Probability];

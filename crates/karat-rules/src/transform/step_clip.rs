@@ -20,8 +20,8 @@ pub(super) struct StepClip {
 
 impl Rule for StepClip {
     const NAME: &'static str = "step_clip";
-    const SUMMARY: &'static str = "Step rewards that can only cost: a step above eta earns nothing, one below it pays the difference. Needs a \
-         process reward.";
+    const SUMMARY: &'static str = "Step rewards that can only cost: a step above eta earns nothing, one below it pays \
+        the difference. Needs a process reward.";
     const FORMULA: &'static str = "r_k = min(p_k - eta, 0)";
     const SOURCE: &'static str = "Gao et al. 2024, On Designing Effective RL Reward at Training Time for LLM Reasoning";
     const EXAMPLES: &'static [&'static str] = &[r#"{"eta": 0.7}"#];

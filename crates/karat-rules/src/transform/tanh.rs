@@ -20,8 +20,8 @@ pub(super) struct Tanh {
 
 impl Rule for Tanh {
     const NAME: &'static str = "tanh";
-    const SUMMARY: &'static str = "Squashes a reward smoothly into -1 to 1, or into -range to range: no reward dominates, small ones stay as \
-         they are.";
+    const SUMMARY: &'static str = "Squashes a reward smoothly into -1 to 1, or into -range to range: no reward \
+        dominates, small ones stay as they are.";
     const FORMULA: &'static str = "r' = range * tanh(r / range)";
     const SOURCE: &'static str = "standard practice";
     const EXAMPLES: &'static [&'static str] = &["{}", r#"{"range": 0.5}"#];

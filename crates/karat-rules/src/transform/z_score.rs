@@ -21,8 +21,8 @@ pub(super) struct ZScore {
 
 impl Rule for ZScore {
     const NAME: &'static str = "z_score";
-    const SUMMARY: &'static str = "Standardises a reward by a mean and a deviation that were measured before, such as over a validation set: \
-         makes models with unlike scales comparable, the same for every request.";
+    const SUMMARY: &'static str = "Standardises a reward by a mean and a deviation that were measured before, such as \
+        over a validation set: makes models with unlike scales comparable, the same for every request.";
     const FORMULA: &'static str = "r' = (r - mean) / deviation";
     const SOURCE: &'static str = "standard practice";
     const EXAMPLES: &'static [&'static str] = &[r#"{"mean": 0.5, "deviation": 2}"#];

@@ -10,7 +10,7 @@ mod choice;
 mod rule;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub use choice::{Choice, ChoiceError};
@@ -114,6 +114,23 @@ impl<T: ?Sized> Catalogue<T> {
         })
     }
 
+    /// Every entry with what each of its examples builds, for the tests of a list's laws.
+    #[cfg(test)]
+    pub(crate) fn each_example(&self) -> impl Iterator<Item = (&'static Entry<T>, Box<T>)> {
+        self.entries.iter().flat_map(|entry| {
+            let examples = entry.example_values();
+            assert_eq!(examples.len(), entry.examples.len(), "{}: an example is no JSON", entry.name);
+            examples.into_iter().map(move |example| (entry, (entry.build)(example).unwrap()))
+        })
+    }
+
+    /// What a choice written as JSON builds.
+    #[cfg(test)]
+    pub(crate) fn read(&self, json: &str) -> Result<Box<T>, String> {
+        let choice: Choice = serde_json::from_str(json).unwrap();
+        self.build(&choice).map_err(|error| error.to_string())
+    }
+
     /// Every entry as data, in the order of the list.
     pub fn describe(&self) -> Vec<Description> {
         self.entries
@@ -161,57 +178,3 @@ impl<T: ?Sized> Catalogue<T> {
         json_schema!({ "oneOf": alternatives })
     }
 }
-
-/// The schema of an entry's parameters; meant for [`Entry::parameters`].
-///
-/// The types that parameters are made of are written out in place: their names mean something in their own file only,
-/// and would collide among the definitions of a whole API.
-pub fn parameter_schema<P: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    let settings = generator.settings().clone().with(|settings| settings.inline_subschemas = true);
-    P::json_schema(&mut settings.into_generator())
-}
-
-/// What a finite number of at least zero must satisfy; for [`Entry::build`].
-///
-/// # Errors
-/// When `value` is negative or not finite; the text names the parameter.
-pub fn not_negative(name: &str, value: f64) -> Result<f64, String> {
-    if value.is_finite() && value >= 0.0 {
-        Ok(value)
-    } else {
-        Err(format!("{name} must be a finite number of at least 0, found {value}"))
-    }
-}
-
-/// What a finite number above zero must satisfy; for [`Entry::build`].
-///
-/// # Errors
-/// When `value` is zero, negative or not finite; the text names the parameter.
-pub fn positive(name: &str, value: f64) -> Result<f64, String> {
-    if value.is_finite() && value > 0.0 {
-        Ok(value)
-    } else {
-        Err(format!("{name} must be a finite number above 0, found {value}"))
-    }
-}
-
-/// What a finite number must satisfy; for [`Entry::build`].
-///
-/// # Errors
-/// When `value` is not finite; the text names the parameter.
-pub fn finite(name: &str, value: f64) -> Result<f64, String> {
-    if value.is_finite() { Ok(value) } else { Err(format!("{name} must be a finite number, found {value}")) }
-}
-
-/// What a share or a probability must satisfy; for [`Entry::build`].
-///
-/// # Errors
-/// When `value` lies outside 0…1; the text names the parameter.
-pub fn share(name: &str, value: f64) -> Result<f64, String> {
-    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(format!("{name} must lie in 0 to 1, found {value}")) }
-}
-
-/// Parameters of an entry that has none.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NoParameters {}

@@ -121,3 +121,28 @@ impl Law {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::{Count, Share};
+
+    #[derive(Debug, Deserialize)]
+    struct Written {
+        #[expect(dead_code, reason = "only its refusal is read")]
+        shares: Vec<Share>,
+        #[expect(dead_code, reason = "only its refusal is read")]
+        count: Option<Count>,
+    }
+
+    #[test]
+    fn a_refusal_names_the_parameter_wherever_it_stands() {
+        let refusal = |value| parameters::<Written>(value).unwrap_err();
+        assert_eq!(refusal(json!({"shares": [0.5, 1.5]})), "shares[1] must lie in 0 to 1, found 1.5");
+        assert_eq!(refusal(json!({"shares": [], "count": 0})), "count must be at least 1, found 0");
+        assert_eq!(refusal(json!({})), "missing field `shares`");
+    }
+}
