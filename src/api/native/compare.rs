@@ -286,6 +286,6 @@ fn suggest(verdicts: &[Verdict], cuts: &Map<String, Value>) -> Result<Vec<Value>
     let parameters = json!({ "pairs": pairs, "cuts": cuts });
     let choice = Choice { name: "preference_strength".to_owned(), parameters };
     let metric = metrics::CATALOGUE.build(&choice).map_err(invalid)?;
-    let judged = metric.evaluate().map_err(invalid)?;
+    let judged = metric.compute().map_err(invalid)?;
     Ok((0..pairs.len()).map(|index| judged["pairs"][index]["suggestion"].clone()).collect())
 }

@@ -54,7 +54,7 @@ async fn compute(
         Problem::new(kind, error.to_string())
     })?;
     // Sorting and pairing large lists takes a while: not on an async thread.
-    let computed = tokio::task::spawn_blocking(move || built.evaluate())
+    let computed = tokio::task::spawn_blocking(move || built.compute())
         .await
         .map_err(|_| Problem::new(ProblemType::Internal, "an internal task failed; the server's log has the cause"))?;
     let result = computed.map_err(|error| Problem::new(ProblemType::InvalidRequest, error.to_string()))?;

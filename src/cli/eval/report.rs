@@ -199,7 +199,7 @@ fn part(items: &[&Item]) -> Result<Part, String> {
 fn metric(name: &str, parameters: Value) -> Result<Value, String> {
     let choice = Choice { name: name.to_owned(), parameters };
     let metric = metrics::CATALOGUE.build(&choice).map_err(|error| error.to_string())?;
-    metric.evaluate().map_err(|error| error.to_string())
+    metric.compute().map_err(|error| error.to_string())
 }
 
 fn number(result: &Value, name: &str) -> f64 {

@@ -56,21 +56,19 @@ struct Verdict {
 }
 
 /// `KL(p‖q) + KL(q‖p)` of two events with these probabilities, strictly between 0 and 1, in nats.
-#[must_use]
-pub fn symmetric_divergence(p: f64, q: f64) -> f64 {
+fn symmetric_divergence(p: f64, q: f64) -> f64 {
     // Both directions together are (p − q)(logit p − logit q).
     (p - q) * (crate::numeric::logit(p) - crate::numeric::logit(q))
 }
 
 /// `−p log p − (1 − p) log(1 − p)`, in nats; 0 at certainty.
-#[must_use]
-pub fn binary_entropy(p: f64) -> f64 {
+fn binary_entropy(p: f64) -> f64 {
     let term = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
     term(p) + term(1.0 - p)
 }
 
 impl Metric for AgreementGate {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let verdict = |judges: &Vec<f64>| {
             let lowest = judges.iter().copied().fold(1.0, f64::min);
             let highest = judges.iter().copied().fold(0.0, f64::max);

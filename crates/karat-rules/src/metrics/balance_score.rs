@@ -70,8 +70,7 @@ struct Scores {
 
 /// The balance of one query: `selected` responses, of which `right` are right and distinct, where `target` are wanted;
 /// from 0 to 1.
-#[must_use]
-pub fn balance_score(right: u64, selected: u64, target: u64) -> f64 {
+fn balance_score(right: u64, selected: u64, target: u64) -> f64 {
     if selected == 0 || target == 0 {
         return 0.0;
     }
@@ -88,7 +87,7 @@ pub fn self_reward(steps: &[f64], right: bool) -> Option<f64> {
 }
 
 impl Metric for BalanceScore {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let queries: Vec<f64> =
             self.queries.iter().map(|query| balance_score(query.right, query.selected, self.target)).collect();
         answer(Scores { score: mean(&queries), queries })

@@ -52,7 +52,7 @@ struct Errors {
 }
 
 impl Metric for Calibration {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let truth = |index: usize| if self.outcomes[index] { 1.0 } else { 0.0 };
         let bins = self.bins.get();
         let bin = |p: f64| ((p * bins as f64) as usize).min(bins - 1);

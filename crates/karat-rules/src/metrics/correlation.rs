@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Metric, MetricError, answer, equally_long, spearman};
+use super::{Metric, MetricError, answer, equally_long, ranking_agreement::spearman};
 use crate::{domain::catalogue::Rule, numeric::pearson};
 
 /// Two measures of the same samples.
@@ -44,7 +44,7 @@ struct Coefficients {
 }
 
 impl Metric for Correlation {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let spearman = spearman(&self.first, &self.second);
         answer(Coefficients { pearson: pearson(&self.first, &self.second), spearman })
     }

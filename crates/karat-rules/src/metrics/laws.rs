@@ -38,7 +38,7 @@ fn every_example_is_answered() {
     for entry in CATALOGUE.entries {
         assert_eq!(entry.example_values().len(), entry.examples.len(), "{}: an example is no JSON", entry.name);
         for example in entry.example_values() {
-            let result = (entry.build)(example.clone()).unwrap().evaluate();
+            let result = (entry.build)(example.clone()).unwrap().compute();
             assert!(result.is_ok_and(|result| result.is_object()), "{} of {example}", entry.name);
         }
     }
@@ -49,10 +49,10 @@ fn extremes_are_answered_or_refused_and_never_turn_into_null() {
     for entry in CATALOGUE.entries {
         for example in entry.example_values() {
             let usual = (entry.build)(as_floats(&example)).or_else(|_| (entry.build)(example.clone())).unwrap();
-            let undefined = nulls(&usual.evaluate().unwrap());
+            let undefined = nulls(&usual.compute().unwrap());
             for extreme in [1e30, -1e30, f64::MAX, f64::MIN, f64::MIN_POSITIVE / 2.0, 0.0, 0.5] {
                 let Ok(metric) = (entry.build)(replaced(&as_floats(&example), extreme)) else { continue };
-                if let Ok(result) = metric.evaluate() {
+                if let Ok(result) = metric.compute() {
                     // Equal scores have no correlation: two coefficients, and what derives from one, may be undefined.
                     assert!(nulls(&result) <= undefined + 3, "{} of {extreme}: {result}", entry.name);
                 }

@@ -1,7 +1,7 @@
 //! Statistics over scores: how good a reward model is, how far two of them are apart, which data to keep.
 //!
 //! Every metric is a pure function of what is sent in. [`CATALOGUE`] is the list of them: an entry's parameters are the
-//! metric's input, so that building one reads and checks a request, and [`Metric::evaluate`] answers it.
+//! metric's input, so that building one reads and checks a request, and [`Metric::compute`] answers it.
 
 mod agreement_gate;
 mod balance_score;
@@ -25,12 +25,8 @@ use serde_json::Value;
 
 use crate::domain::catalogue::{Catalogue, Entry};
 
-pub use agreement_gate::{binary_entropy, symmetric_divergence};
-pub use balance_score::{balance_score, self_reward};
-pub use preference_loss::{margin_loss, smoothed_loss};
+pub use balance_score::self_reward;
 pub use preference_strength::Strength;
-pub use ranking_agreement::{ordinal_consistency, spearman, tau_b};
-pub use reward_distance::bandit_distance;
 
 /// Every metric, in the order of the documentation.
 pub const CATALOGUE: Catalogue<dyn Metric> = Catalogue {
@@ -56,7 +52,7 @@ pub trait Metric: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When a result is not finite.
-    fn evaluate(&self) -> Result<Value, MetricError>;
+    fn compute(&self) -> Result<Value, MetricError>;
 }
 
 impl<R: Metric + 'static> From<R> for Box<dyn Metric> {
@@ -107,7 +103,7 @@ pub(crate) mod testing {
     use super::*;
 
     pub(crate) fn metric(json: &str) -> Result<Value, String> {
-        CATALOGUE.read(json)?.evaluate().map_err(|error| error.to_string())
+        CATALOGUE.read(json)?.compute().map_err(|error| error.to_string())
     }
 
     /// The number at a JSON pointer of a metric's result.

@@ -58,21 +58,14 @@ struct Loss {
 }
 
 /// `−[(1 − α) log σ(d) + α log σ(−d)]`: the loss of a difference of rewards when a share `α` of labels is wrong.
-#[must_use]
-pub fn smoothed_loss(difference: f64, smoothing: f64) -> f64 {
+fn smoothed_loss(difference: f64, smoothing: f64) -> f64 {
     // A share of 0 must not turn an unbounded loss of the other label into 0 · ∞.
     let term = |weight: f64, log: f64| if weight > 0.0 { weight * log } else { 0.0 };
     -(term(1.0 - smoothing, log_sigmoid(difference)) + term(smoothing, log_sigmoid(-difference)))
 }
 
-/// `−log σ(d − m)`: the loss of a difference of rewards that should be at least `m`.
-#[must_use]
-pub fn margin_loss(difference: f64, margin: f64) -> f64 {
-    smoothed_loss(difference - margin, 0.0)
-}
-
 impl Metric for PreferenceLoss {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let pairs = || self.chosen.iter().zip(&self.rejected);
         let losses: Vec<f64> = pairs()
             .map(|(chosen, rejected)| smoothed_loss(chosen - rejected - self.margin, self.smoothing.get()))
@@ -95,7 +88,7 @@ mod tests {
         for (smoothing, expected) in [(0.0, 0.533382), (0.1, 0.568382), (0.2, 0.603382)] {
             assert_close(smoothed_loss(0.35, smoothing), expected);
         }
-        assert_close(margin_loss(0.8, 0.35), 0.493249);
+        assert_close(smoothed_loss(0.8 - 0.35, 0.0), 0.493249);
         let result = metric(&format!(r#"{{"preference_loss":{}}}"#, PreferenceLoss::EXAMPLES[1])).unwrap();
         assert_close(number(&result, "/loss"), 0.493249);
         assert_close(number(&result, "/accuracy"), 1.0);

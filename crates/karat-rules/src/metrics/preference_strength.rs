@@ -128,7 +128,7 @@ struct Verdict {
 }
 
 impl Metric for PreferenceStrength {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let strengths: Vec<Strength> =
             self.pairs.iter().filter_map(|pair| Strength::of(&pair.chosen, &pair.rejected)).collect();
         for strength in &strengths {

@@ -76,28 +76,25 @@ fn pairs(first: &[f64], second: &[f64]) -> (f64, f64, f64) {
 }
 
 /// Kendall's τ-b of two equally long lists, from −1 to 1; none when one of them is constant.
-#[must_use]
-pub fn tau_b(first: &[f64], second: &[f64]) -> Option<f64> {
+fn tau_b(first: &[f64], second: &[f64]) -> Option<f64> {
     let (balance, untied_first, untied_second) = pairs(first, second);
     let scale = (untied_first * untied_second).sqrt();
     (scale > 0.0).then(|| balance / scale)
 }
 
 /// Spearman's ρ with average ranks, from −1 to 1; none when one of the lists is constant.
-#[must_use]
-pub fn spearman(first: &[f64], second: &[f64]) -> Option<f64> {
+pub(super) fn spearman(first: &[f64], second: &[f64]) -> Option<f64> {
     pearson(&average_ranks(first), &average_ranks(second))
 }
 
 /// CREAM's consistency, from 0 to 1: `(τ + 1)/2` over ordinal ranks, whose ties go by the order of the input; none of
 /// fewer than two.
-#[must_use]
-pub fn ordinal_consistency(first: &[f64], second: &[f64]) -> Option<f64> {
+fn ordinal_consistency(first: &[f64], second: &[f64]) -> Option<f64> {
     tau_b(&ordinal_ranks(first), &ordinal_ranks(second)).map(|tau| f64::midpoint(tau, 1.0))
 }
 
 impl Metric for RankingAgreement {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let consistency =
             ordinal_consistency(&self.first, &self.second).ok_or(MetricError::NonFinite("the consistency"))?;
         let spearman = spearman(&self.first, &self.second);

@@ -162,7 +162,7 @@ fn ties_score(items: &[Tied]) -> Result<TiesScore, MetricError> {
 }
 
 impl Metric for RewardBench2 {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let best_of =
             (!self.best_of.is_empty()).then(|| mean(&self.best_of.iter().map(BestOf::score).collect::<Vec<_>>()));
         let ties = (!self.ties.is_empty()).then(|| ties_score(&self.ties)).transpose()?;

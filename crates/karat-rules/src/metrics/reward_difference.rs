@@ -63,7 +63,7 @@ struct Targets {
 }
 
 impl Metric for RewardDifference {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let target = |pair: &Pair| finite("a target", (pair.first - pair.second) / self.beta.get());
         let targets: Vec<f64> = self.pairs.iter().map(target).collect::<Result<_, _>>()?;
         let errors: Vec<f64> = self

@@ -77,14 +77,13 @@ fn canonical(prompts: &[&[f64]]) -> Vec<f64> {
 }
 
 /// The bandit form of the STARC distance of two models' rewards, by prompt, from 0 to 2.
-#[must_use]
-pub fn bandit_distance(first: &[&[f64]], second: &[&[f64]]) -> f64 {
+fn bandit_distance(first: &[&[f64]], second: &[&[f64]]) -> f64 {
     let squares = canonical(first).into_iter().zip(canonical(second)).map(|(a, b)| (a - b) * (a - b));
     squares.sum::<f64>().sqrt()
 }
 
 impl Metric for RewardDistance {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let first: Vec<&[f64]> = self.prompts.iter().map(|prompt| prompt.first.as_slice()).collect();
         let second: Vec<&[f64]> = self.prompts.iter().map(|prompt| prompt.second.as_slice()).collect();
         let starc = finite("the distance", bandit_distance(&first, &second))?;

@@ -76,7 +76,7 @@ impl Item {
 }
 
 impl Metric for RewardMath {
-    fn evaluate(&self) -> Result<Value, MetricError> {
+    fn compute(&self) -> Result<Value, MetricError> {
         let share = |right: fn(&Item) -> bool| {
             self.items.iter().filter(|item| right(item)).count() as f64 / self.items.len() as f64
         };

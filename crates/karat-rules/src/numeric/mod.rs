@@ -8,12 +8,12 @@ mod reduction;
 mod sigmoid;
 mod statistics;
 
-pub use order::{average_ranks, descending, ordinal_ranks};
+pub(crate) use order::{average_ranks, descending, ordinal_ranks};
 pub use reduction::{Reduction, ReductionError};
-pub use sigmoid::{log_probabilities, log_sigmoid, log_softmax, logit, sigmoid, softmax};
-pub use statistics::{
-    DegreesOfFreedom, mean, normal_quantile, pearson, quantile, quantile_of_sorted, sorted, variance, wilson_interval,
-};
+pub use sigmoid::{log_probabilities, logit, sigmoid};
+pub(crate) use sigmoid::{log_sigmoid, log_softmax, softmax};
+pub(crate) use statistics::{DegreesOfFreedom, normal_quantile, pearson, quantile, sorted, variance};
+pub use statistics::{mean, wilson_interval};
 
 #[cfg(test)]
 pub(crate) mod testing {

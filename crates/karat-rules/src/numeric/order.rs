@@ -8,16 +8,14 @@ fn compare(a: f64, b: f64) -> Ordering {
 }
 
 /// The indices from the highest value to the lowest; ties by the lowest index.
-#[must_use]
-pub fn descending(values: &[f64]) -> Vec<usize> {
+pub(crate) fn descending(values: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| compare(values[*b], values[*a]));
     order
 }
 
 /// The rank of each value, 1 for the lowest; tied values share the mean of their ranks.
-#[must_use]
-pub fn average_ranks(values: &[f64]) -> Vec<f64> {
+pub(crate) fn average_ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| compare(values[*a], values[*b]));
     let mut ranks = vec![0.0; values.len()];
@@ -33,8 +31,7 @@ pub fn average_ranks(values: &[f64]) -> Vec<f64> {
 }
 
 /// The rank of each value, 1 for the lowest; among tied values the earlier index comes first.
-#[must_use]
-pub fn ordinal_ranks(values: &[f64]) -> Vec<f64> {
+pub(crate) fn ordinal_ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| compare(values[*a], values[*b]));
     let mut ranks = vec![0.0; values.len()];

@@ -12,8 +12,7 @@ pub fn sigmoid(x: f64) -> f64 {
 }
 
 /// `log σ(x)`, where `σ(x).ln()` would give −∞ below −745 and lose all digits above 37.
-#[must_use]
-pub fn log_sigmoid(x: f64) -> f64 {
+pub(crate) fn log_sigmoid(x: f64) -> f64 {
     if x < 0.0 { x - x.exp().ln_1p() } else { -(-x).exp().ln_1p() }
 }
 
@@ -24,8 +23,7 @@ pub fn logit(p: f64) -> f64 {
 }
 
 /// `log softmax(z)`: the largest logit is taken out first, so that none overflows.
-#[must_use]
-pub fn log_softmax(logits: &[f64]) -> Vec<f64> {
+pub(crate) fn log_softmax(logits: &[f64]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let log_total = logits.iter().map(|z| (z - largest).exp()).sum::<f64>().ln() + largest;
     logits.iter().map(|z| z - log_total).collect()
@@ -49,8 +47,7 @@ pub fn log_probabilities(logits: &[f32], columns: &[u32]) -> Option<Vec<f32>> {
 }
 
 /// `softmax(z)`.
-#[must_use]
-pub fn softmax(logits: &[f64]) -> Vec<f64> {
+pub(crate) fn softmax(logits: &[f64]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = logits.iter().map(|z| (z - largest).exp()).collect();
     let total: f64 = weights.iter().sum();

@@ -75,8 +75,7 @@ pub fn mean(values: &[f64]) -> f64 {
 }
 
 /// The variance about the mean; `None` when there are too few numbers for `ddof`.
-#[must_use]
-pub fn variance(values: &[f64], ddof: DegreesOfFreedom) -> Option<f64> {
+pub(crate) fn variance(values: &[f64], ddof: DegreesOfFreedom) -> Option<f64> {
     if values.len() < ddof.least() {
         return None;
     }
@@ -86,8 +85,7 @@ pub fn variance(values: &[f64], ddof: DegreesOfFreedom) -> Option<f64> {
 }
 
 /// The numbers in ascending order.
-#[must_use]
-pub fn sorted(values: &[f64]) -> Vec<f64> {
+pub(crate) fn sorted(values: &[f64]) -> Vec<f64> {
     let mut ascending = values.to_vec();
     ascending.sort_unstable_by(f64::total_cmp);
     ascending
@@ -95,14 +93,8 @@ pub fn sorted(values: &[f64]) -> Vec<f64> {
 
 /// The quantile at `level` in 0…1 by linear interpolation at `level · (n − 1)`: type 7 of Hyndman and Fan 1996, the
 /// default of NumPy and R. `None` of nothing.
-#[must_use]
-pub fn quantile(values: &[f64], level: f64) -> Option<f64> {
-    quantile_of_sorted(&sorted(values), level)
-}
-
-/// As [`quantile`], of numbers in ascending order.
-#[must_use]
-pub fn quantile_of_sorted(ascending: &[f64], level: f64) -> Option<f64> {
+pub(crate) fn quantile(values: &[f64], level: f64) -> Option<f64> {
+    let ascending = sorted(values);
     let last = ascending.len().checked_sub(1)?;
     let position = level.clamp(0.0, 1.0) * last as f64;
     let below = position.floor() as usize;
@@ -113,8 +105,7 @@ pub fn quantile_of_sorted(ascending: &[f64], level: f64) -> Option<f64> {
 }
 
 /// The standard normal's quantile at `level`, strictly between 0 and 1.
-#[must_use]
-pub fn normal_quantile(level: f64) -> f64 {
+pub(crate) fn normal_quantile(level: f64) -> f64 {
     Normal::standard().inverse_cdf(level)
 }
 
@@ -133,8 +124,7 @@ pub fn wilson_interval(hits: u64, trials: u64, level: f64) -> Option<(f64, f64)>
 }
 
 /// Pearson's correlation of two lists of one length; `None` when one of them is constant or the lengths differ.
-#[must_use]
-pub fn pearson(first: &[f64], second: &[f64]) -> Option<f64> {
+pub(crate) fn pearson(first: &[f64], second: &[f64]) -> Option<f64> {
     if first.len() != second.len() {
         return None;
     }

@@ -26,8 +26,7 @@ pub struct CurvePoint {
 }
 
 /// `KL = log n − (n − 1)/n`, in nats; 0 for n = 1 and, by convention, for n = 0.
-#[must_use]
-pub fn best_of_n_divergence(n: usize) -> f64 {
+fn best_of_n_divergence(n: usize) -> f64 {
     let n = n.max(1) as f64;
     n.ln() - (n - 1.0) / n
 }
@@ -55,13 +54,6 @@ fn expectation(ascending: &[f64], n: usize) -> Option<f64> {
 /// The values in ascending order of `proxy`. The lowest index wins a tie, so it stands last among equals.
 fn ascending(proxy: &[f64], values: &[f64]) -> Vec<f64> {
     descending(proxy).into_iter().rev().map(|index| values[index]).collect()
-}
-
-/// The expected value of the best of `n` by proxy reward; none unless there is one value for each proxy reward and
-/// `1 ≤ n ≤ N`.
-#[must_use]
-pub fn best_of_n_at(proxy: &[f64], values: &[f64], n: usize) -> Option<f64> {
-    if proxy.len() != values.len() { None } else { expectation(&ascending(proxy, values), n) }
 }
 
 /// Best-of-n for every n from 1 to N; none when there are gold rewards, but not one for each proxy reward.
@@ -139,9 +131,9 @@ mod tests {
     #[test]
     fn duplicates_keep_their_own_gold() {
         // The first of two equal proxies wins the tie, and its own gold counts.
-        assert_close(best_of_n_at(&[1.0, 1.0], &[5.0, 7.0], 2).unwrap(), 5.0);
-        assert_eq!(best_of_n_at(&[1.0], &[1.0, 2.0], 1), None);
-        assert_eq!(best_of_n_at(&[1.0], &[1.0], 2), None);
+        let curve = best_of_n_curve(&[1.0, 1.0], Some(&[5.0, 7.0])).unwrap();
+        assert_close(curve[1].gold.unwrap(), 5.0);
+        assert_eq!(best_of_n_curve(&[1.0], Some(&[1.0, 2.0])), None);
         assert_eq!(best_of_n_curve(&[], None), Some(Vec::new()));
     }
 

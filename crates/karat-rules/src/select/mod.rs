@@ -28,8 +28,7 @@ use serde::Serialize;
 use crate::domain::catalogue::{Catalogue, Entry};
 
 pub use candidates::{Available, Candidates, CandidatesError};
-pub use curve::{CurvePoint, best_of_n_at, best_of_n_curve, best_of_n_divergence};
-pub use novelty::novelty;
+pub use curve::{CurvePoint, best_of_n_curve};
 pub use pareto::pareto_front;
 pub use ranking::{Placement, Ranking};
 pub use tournament::{Preferences, PreferencesError};

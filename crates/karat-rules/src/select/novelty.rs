@@ -8,8 +8,7 @@ use crate::numeric::{mean, sorted};
 
 /// The mean distance of each candidate to its `neighbours` nearest others, or to all others when there are fewer; 0 for
 /// a candidate alone. `distance(i, j)` is asked once for each pair.
-#[must_use]
-pub fn novelty(count: usize, neighbours: usize, distance: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+pub(super) fn novelty(count: usize, neighbours: usize, distance: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let mut distances = vec![Vec::with_capacity(count.saturating_sub(1)); count];
     for one in 0..count {
         for other in one + 1..count {
