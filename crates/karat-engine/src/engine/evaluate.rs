@@ -36,7 +36,7 @@ impl Rules {
 
         let available = Available { group: candidates, ..overrides.context.available(model.gives_steps(), samples) };
         let transforms = overrides.transforms.map(|choices| Chain::build_for(&choices, &available)).transpose()?;
-        if let Some((_, name, _)) = transforms.as_ref().and_then(|chain| chain.memories().next()) {
+        if let Some(name) = transforms.as_ref().and_then(Chain::learning) {
             return Err(ScoreError::Forgetful { name: name.to_owned() });
         }
         transforms.as_ref().unwrap_or(&model.transforms).check(&available)?;

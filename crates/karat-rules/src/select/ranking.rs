@@ -54,12 +54,6 @@ impl Ranking {
     pub fn placements(&self) -> &[Placement] {
         &self.placements
     }
-
-    /// The best candidate; none of none.
-    #[must_use]
-    pub fn best(&self) -> Option<Placement> {
-        self.placements.first().copied()
-    }
 }
 
 #[cfg(test)]
@@ -77,13 +71,13 @@ mod tests {
         assert_eq!(places, [(1, 1), (2, 1), (3, 3), (0, 4)]);
         let margins: Vec<Option<f64>> = ranking.placements().iter().map(|p| p.ahead).collect();
         assert_eq!(margins, [Some(0.0), Some(1.0), Some(1.0), None]);
-        assert_eq!(ranking.best().unwrap().index, 1);
+        assert_eq!(ranking.placements()[0].index, 1);
     }
 
     #[test]
     fn margins_stay_finite() {
         let ranking = ranking(&[f64::MAX, f64::MIN]);
         assert!(ranking.placements().iter().all(|p| p.behind.is_finite() && p.ahead.is_none_or(f64::is_finite)));
-        assert_eq!(Ranking::of(&[]).best(), None);
+        assert!(Ranking::of(&[]).placements().is_empty());
     }
 }

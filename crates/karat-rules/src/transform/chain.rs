@@ -1,6 +1,6 @@
 //! A sequence of transforms that was checked once and can then be applied to every group.
 
-use super::{Available, CATALOGUE, Context, Memory, Signal, Stage, Transform, TransformError};
+use super::{Available, CATALOGUE, Context, Signal, Stage, Transform, TransformError};
 use crate::domain::{Reward, catalogue::Choice};
 
 /// Transforms in the order in which they apply.
@@ -79,12 +79,10 @@ impl Chain {
         Ok(())
     }
 
-    /// What the links have learnt: each link's place in the chain, its name and its memory.
-    pub fn memories(&self) -> impl Iterator<Item = (usize, &str, &dyn Memory)> {
-        self.links
-            .iter()
-            .enumerate()
-            .filter_map(|(place, (name, transform))| transform.memory().map(|memory| (place, name.as_str(), memory)))
+    /// The first link that learns from the rewards it sees, by its name.
+    #[must_use]
+    pub fn learning(&self) -> Option<&str> {
+        self.links.iter().find(|(_, transform)| transform.learns()).map(|(name, _)| name.as_str())
     }
 
     /// Whether the chain changes nothing.

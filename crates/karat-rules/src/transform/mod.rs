@@ -34,8 +34,6 @@ mod laws;
 
 use std::fmt;
 
-use serde_json::Value;
-
 use crate::domain::{
     NonFinite,
     catalogue::{Catalogue, ChoiceError, Entry},
@@ -177,25 +175,10 @@ pub trait Transform: fmt::Debug + Send + Sync {
     /// When a signal or the context lacks what [`Transform::needs`] names.
     fn apply(&self, group: &mut [Signal], context: &Context) -> Result<(), Refusal>;
 
-    /// What the transform has learnt from the rewards it saw, where it learns.
-    fn memory(&self) -> Option<&dyn Memory> {
-        None
+    /// Whether what it does to a reward depends on the rewards that it saw before.
+    fn learns(&self) -> bool {
+        false
     }
-}
-
-/// What a transform learns from the rewards that it sees; kept across restarts by whoever serves it.
-pub trait Memory: fmt::Debug {
-    /// What was learnt, as JSON.
-    fn save(&self) -> Value;
-
-    /// Takes up what was saved.
-    ///
-    /// # Errors
-    /// When `saved` isn't what [`Memory::save`] gives.
-    fn restore(&self, saved: Value) -> Result<(), String>;
-
-    /// Stops learning (`true`), so that equal rewards are transformed alike from then on, or resumes it.
-    fn freeze(&self, frozen: bool);
 }
 
 /// A transform met something that it can't act on; the text says what.

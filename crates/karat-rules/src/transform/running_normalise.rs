@@ -2,19 +2,18 @@
 //!
 //! `z = (r − μ) / √(v + ε)` with running mean `μ` and population variance `v` (as the ranking reward of ONI, Zheng et
 //! al. 2024). A group is counted before it is transformed, so that the first one has statistics too. Equal rewards
-//! therefore change from request to request, until the transform is frozen: then it only reads its state. The state is
-//! the server's to save and restore.
+//! therefore change from request to request, unless the transform is frozen: then it only reads the state that it was
+//! given.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::{Context, Memory, Refusal, Signal, Transform};
+use super::{Context, Refusal, Signal, Transform};
 use crate::domain::{
     Positive,
-    catalogue::{Law, Rule, parameters},
+    catalogue::{Law, Rule},
 };
 
 /// Parameters of the running normalisation.
@@ -69,22 +68,17 @@ impl Moments {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct State {
-    moments: Moments,
-    frozen: bool,
-}
-
 #[derive(Debug)]
 pub(super) struct RunningNormalise {
     epsilon: Positive,
-    state: Mutex<State>,
+    frozen: bool,
+    state: Mutex<Moments>,
 }
 
 impl Rule for RunningNormalise {
     const NAME: &'static str = "running_normalise";
     const SUMMARY: &'static str = "Standardises rewards by the mean and deviation of all that were seen so far. Its \
-        state can be saved, restored and frozen; a frozen one transforms equal rewards alike.";
+        state can be given and frozen; a frozen one transforms equal rewards alike.";
     const FORMULA: &'static str = "r' = (r - mean) / sqrt(variance + epsilon), over all rewards seen";
     const SOURCE: &'static str = "Welford 1962; Zheng et al. 2024, Online Intrinsic Rewards for Decision Making Agents \
         from Large Language Model Feedback";
@@ -102,28 +96,21 @@ impl TryFrom<Parameters> for RunningNormalise {
         if frozen && state.is_none() {
             return Err("a frozen normalisation learns nothing; give the state to use, or leave frozen out".to_owned());
         }
-        let moments = state.unwrap_or_default().checked()?;
-        Ok(Self { epsilon, state: Mutex::new(State { moments, frozen }) })
-    }
-}
-
-impl RunningNormalise {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A state is replaced whole, so one whose holder panicked is still sound.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Self { epsilon, frozen, state: Mutex::new(state.unwrap_or_default().checked()?) })
     }
 }
 
 impl Transform for RunningNormalise {
     fn apply(&self, group: &mut [Signal], _: &Context) -> Result<(), Refusal> {
         let moments = {
-            let mut state = self.state();
-            if !state.frozen {
-                let seen = group.iter().flat_map(Signal::numbers).fold(state.moments, |m, value| m.with(*value));
+            // The moments are replaced whole, so that those whose holder panicked are still sound.
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.frozen {
+                let seen = group.iter().flat_map(Signal::numbers).fold(*state, |moments, value| moments.with(*value));
                 // Statistics that overflowed would spoil every later request; this one is refused instead.
-                state.moments = seen.checked().map_err(|_| Refusal("the running variance overflowed".to_owned()))?;
+                *state = seen.checked().map_err(|_| Refusal("the running variance overflowed".to_owned()))?;
             }
-            state.moments
+            *state
         };
         let deviation = (moments.variance + self.epsilon.get()).sqrt();
         for number in group.iter_mut().flat_map(Signal::numbers_mut) {
@@ -132,24 +119,8 @@ impl Transform for RunningNormalise {
         Ok(())
     }
 
-    fn memory(&self) -> Option<&dyn Memory> {
-        Some(self)
-    }
-}
-
-impl Memory for RunningNormalise {
-    fn save(&self) -> Value {
-        let Moments { count, mean, variance } = self.state().moments;
-        serde_json::json!({ "count": count, "mean": mean, "variance": variance })
-    }
-
-    fn restore(&self, saved: Value) -> Result<(), String> {
-        self.state().moments = parameters::<Moments>(saved)?.checked()?;
-        Ok(())
-    }
-
-    fn freeze(&self, frozen: bool) {
-        self.state().frozen = frozen;
+    fn learns(&self) -> bool {
+        true
     }
 }
 
@@ -167,21 +138,6 @@ mod tests {
         assert_all_close(&[outcome(frozen, 2.4), outcome(frozen, 2.4)], &[1.0, 1.0]);
         assert!(chain(r#"[{"running_normalise":{"frozen":true}}]"#, false).is_err());
         assert!(chain(r#"[{"running_normalise":{"state":{"count":1,"mean":0,"variance":-1}}}]"#, false).is_err());
-    }
-
-    #[test]
-    fn the_state_survives_a_restart() {
-        let running = chain(r#"["running_normalise"]"#, false).unwrap();
-        for value in [1.0, 5.0, -2.0] {
-            running.apply(&mut [Signal::Outcome(value)]).unwrap();
-        }
-        let saved = running.memories().next().unwrap().2.save();
-        let again = chain(r#"["running_normalise"]"#, false).unwrap();
-        again.memories().next().unwrap().2.restore(saved.clone()).unwrap();
-        again.memories().next().unwrap().2.freeze(true);
-        again.apply(&mut [Signal::Outcome(100.0)]).unwrap();
-        assert_eq!(again.memories().next().unwrap().2.save(), saved);
-        assert!(again.memories().next().unwrap().2.restore(serde_json::json!({"count": 1})).is_err());
     }
 
     #[test]

@@ -14,7 +14,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub use choice::{Choice, ChoiceError};
-pub(crate) use rule::parameters;
 pub use rule::{Law, Named, Rule};
 
 /// One member of an open set. `T` is the trait that its implementations share.

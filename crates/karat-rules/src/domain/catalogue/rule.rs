@@ -60,7 +60,7 @@ pub(super) fn build<R: Rule>(value: Value) -> Result<R, String> {
 ///
 /// # Errors
 /// When a key is unknown or missing, or a value is none that the parameter takes; the text says which.
-pub(crate) fn parameters<P: DeserializeOwned>(value: Value) -> Result<P, String> {
+fn parameters<P: DeserializeOwned>(value: Value) -> Result<P, String> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let reason = error.inner().to_string();
         // A parameter's own type can't know how the parameter is called.
