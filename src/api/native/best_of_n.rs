@@ -176,17 +176,17 @@ async fn best_of_n(
         report.timings = report.timings.beside(embeddings.timings);
         details.embeddings = Some(mem::take(&mut embeddings.vectors));
     }
-    let verdict = Verdict::reach(&*rule, details, &report, body.curve)?;
+    let ranked = Ranked::by(&*rule, details, &report, body.curve)?;
     let results = report.results.into_iter().enumerate();
     let response = BestOfNResponse {
         id: id_text(&id),
         model: report.model,
         model_version: report.version,
-        best: verdict.selected.indices.first().copied(),
-        selected: verdict.selected,
-        ranking: verdict.ranking,
-        pareto_front: verdict.pareto_front,
-        curve: verdict.curve,
+        best: ranked.selected.indices.first().copied(),
+        selected: ranked.selected,
+        ranking: ranked.ranking,
+        pareto_front: ranked.pareto_front,
+        curve: ranked.curve,
         embedding: embedded.map(EmbeddingBody::new),
         results: results.map(|(index, sample)| SampleResult::new(index, sample, &body.include)).collect(),
         usage: report.usage.into(),
@@ -238,21 +238,16 @@ impl CandidateDetails {
     }
 }
 
-/// What follows from the candidates' rewards.
-struct Verdict {
+/// The candidates in order, and those that the rule picked.
+struct Ranked {
     selected: Selected,
     ranking: Vec<Placement>,
     pareto_front: Option<Vec<usize>>,
     curve: Option<Vec<CurvePoint>>,
 }
 
-impl Verdict {
-    fn reach(
-        rule: &dyn Selection,
-        details: CandidateDetails,
-        report: &ScoreReport,
-        curve: bool,
-    ) -> Result<Self, Problem> {
+impl Ranked {
+    fn by(rule: &dyn Selection, details: CandidateDetails, report: &ScoreReport, curve: bool) -> Result<Self, Problem> {
         let rewards: Vec<Reward> = report.results.iter().map(|sample| sample.reward).collect();
         let objectives: Vec<Vec<f64>> = report
             .results

@@ -149,25 +149,25 @@ async fn compare(
     let scored = state.engine.score(request).await.map_err(Problem::from);
     let report = scored.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
 
-    let mut verdicts = Vec::new();
+    let mut comparisons = Vec::new();
     let mut reports = report.results.into_iter();
     while let Some(report) = reports.next() {
-        verdicts.push(match (judged, reports.len()) {
-            (true, _) => Verdict::of_judge(report),
+        comparisons.push(match (judged, reports.len()) {
+            (true, _) => Comparison::of_judge(report),
             (false, 0) => break,
             // Each pair was sent as two samples.
             (false, _) => match reports.next() {
-                Some(rejected) => Verdict::of_two(report, rejected),
+                Some(rejected) => Comparison::of_two(report, rejected),
                 None => break,
             },
         });
     }
-    let suggestions = body.cuts.map(|cuts| suggest(&verdicts, &cuts)).transpose()?;
-    let right = verdicts.iter().filter(|verdict| verdict.margin > 0.0).count();
+    let suggestions = body.cuts.map(|cuts| suggest(&comparisons, &cuts)).transpose()?;
+    let right = comparisons.iter().filter(|comparison| comparison.margin > 0.0).count();
     #[expect(clippy::cast_precision_loss, reason = "a share of a request's pairs")]
-    let accuracy = right as f64 / verdicts.len().max(1) as f64;
-    let results = verdicts.into_iter().enumerate().map(|(index, verdict)| {
-        let mut result = verdict.into_result(index, body.beta, &body.include)?;
+    let accuracy = right as f64 / comparisons.len().max(1) as f64;
+    let results = comparisons.into_iter().enumerate().map(|(index, comparison)| {
+        let mut result = comparison.into_result(index, body.beta, &body.include)?;
         result.suggestion = suggestions.as_ref().map(|suggestions| suggestions[index].clone());
         Ok(result)
     });
@@ -210,7 +210,7 @@ fn turns_of(index: usize, prompt: Option<String>, messages: Option<Vec<Message>>
 }
 
 /// What was made of one pair.
-struct Verdict {
+struct Comparison {
     margin: f64,
     /// The members' scores of the chosen response.
     ours: Vec<f64>,
@@ -224,7 +224,7 @@ enum Reports {
     Together(Box<SampleReport>),
 }
 
-impl Verdict {
+impl Comparison {
     fn of_two(chosen: SampleReport, rejected: SampleReport) -> Self {
         let members = |side: &SampleReport| side.ensemble.members.iter().map(|member| member.get()).collect();
         Self {
@@ -280,9 +280,11 @@ impl Verdict {
 }
 
 /// The suggestion for each pair, by the metric of that name.
-fn suggest(verdicts: &[Verdict], cuts: &Map<String, Value>) -> Result<Vec<Value>, Problem> {
-    let pairs: Vec<Value> =
-        verdicts.iter().map(|verdict| json!({ "chosen": verdict.ours, "rejected": verdict.theirs })).collect();
+fn suggest(comparisons: &[Comparison], cuts: &Map<String, Value>) -> Result<Vec<Value>, Problem> {
+    let pairs: Vec<Value> = comparisons
+        .iter()
+        .map(|comparison| json!({ "chosen": comparison.ours, "rejected": comparison.theirs }))
+        .collect();
     let parameters = json!({ "pairs": pairs, "cuts": cuts });
     let choice = Choice { name: "preference_strength".to_owned(), parameters };
     let metric = metrics::CATALOGUE.build(&choice).map_err(invalid)?;

@@ -46,7 +46,7 @@ impl Rule for AgreementGate {
 }
 
 #[derive(Debug, Clone, Serialize)]
-struct Verdict {
+struct Agreement {
     keep: bool,
     /// Summed over both directions; the largest over any two judges.
     divergence: f64,
@@ -69,19 +69,19 @@ fn binary_entropy(p: f64) -> f64 {
 
 impl Metric for AgreementGate {
     fn compute(&self) -> Result<Value, MetricError> {
-        let verdict = |judges: &Vec<f64>| {
+        let agreement = |judges: &Vec<f64>| {
             let lowest = judges.iter().copied().fold(1.0, f64::min);
             let highest = judges.iter().copied().fold(0.0, f64::max);
             // The divergence grows with the distance, so that the two furthest judges have the largest.
             let divergence = symmetric_divergence(lowest, highest);
-            Verdict {
+            Agreement {
                 keep: lowest > 0.5 || highest < 0.5,
                 divergence,
                 half_divergence: divergence / 2.0,
                 entropies: judges.iter().map(|p| binary_entropy(*p)).collect(),
             }
         };
-        let pairs: Vec<Verdict> = self.pairs.iter().map(verdict).collect();
+        let pairs: Vec<Agreement> = self.pairs.iter().map(agreement).collect();
         answer(serde_json::json!({ "pairs": pairs }))
     }
 }

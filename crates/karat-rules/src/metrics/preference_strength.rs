@@ -121,7 +121,7 @@ enum Suggestion {
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Verdict {
+struct Suggested {
     #[serde(flatten)]
     strength: Strength,
     suggestion: Suggestion,
@@ -149,11 +149,11 @@ impl Metric for PreferenceStrength {
             mean if mean >= cuts.smooth => Suggestion::Smooth,
             _ => Suggestion::Keep,
         };
-        let verdicts: Vec<Verdict> = strengths
+        let suggested: Vec<Suggested> = strengths
             .iter()
-            .map(|strength| Verdict { strength: *strength, suggestion: suggest(strength.mean) })
+            .map(|strength| Suggested { strength: *strength, suggestion: suggest(strength.mean) })
             .collect();
-        answer(serde_json::json!({ "pairs": verdicts }))
+        answer(serde_json::json!({ "pairs": suggested }))
     }
 }
 
