@@ -39,8 +39,8 @@
 //!
 //! # Adding a rule
 //!
-//! A new aggregation, transform or head is one file with an [`Entry`](karat_rules::domain::catalogue::Entry) and one
-//! line in the list of its folder's `mod.rs`. Manifests, requests, schemas and documentation follow from the entry.
+//! A new aggregation, transform or head is one file with a [`Rule`](karat_rules::domain::catalogue::Rule) and one line
+//! in the list of its folder's `mod.rs`. Manifests, requests, schemas and documentation follow from it.
 
 pub mod api;
 pub mod cli;

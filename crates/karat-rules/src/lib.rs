@@ -1,8 +1,9 @@
 //! The scoring rules of karat: pure functions without input or output.
 //!
-//! A rule (head, aggregation, transform, selection rule, metric) is one file with an
-//! [`Entry`](domain::catalogue::Entry) and one line in the list of its folder's `mod.rs`. Manifests, requests, schemas
-//! and documentation follow from the entry.
+//! A rule (head, aggregation, transform, selection rule, metric) is one file and one line in the list of its folder's
+//! `mod.rs`. The file says where the rule comes from, what its parameters are, what it is called and computes (a
+//! [`Rule`](domain::catalogue::Rule)), how it computes that, and tests it against published values. Manifests,
+//! requests, schemas and documentation follow.
 
 pub mod aggregate;
 pub mod catalogue;
