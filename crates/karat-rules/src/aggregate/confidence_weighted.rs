@@ -14,22 +14,6 @@ use crate::domain::{
     catalogue::{Law, Rule},
 };
 
-fn one() -> NotNegative {
-    const { NotNegative::constant(1.0) }
-}
-
-/// What is taken as disagreement.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Uncertainty {
-    /// The highest member less the lowest: for two members, the paper's `|out₁ − out₂|`.
-    Range,
-    /// The population standard deviation.
-    Deviation,
-    /// The population variance.
-    Variance,
-}
-
 /// The confidence weight.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +41,22 @@ impl Rule for ConfidenceWeighted {
     const LAWS: &'static [Law] = &[Law::PermutationInvariant, Law::OneMemberIsIdentity];
 
     type Parameters = Self;
+}
+
+fn one() -> NotNegative {
+    const { NotNegative::constant(1.0) }
+}
+
+/// What is taken as disagreement.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Uncertainty {
+    /// The highest member less the lowest: for two members, the paper's `|out₁ − out₂|`.
+    Range,
+    /// The population standard deviation.
+    Deviation,
+    /// The population variance.
+    Variance,
 }
 
 impl Aggregation for ConfidenceWeighted {

@@ -23,17 +23,6 @@ pub(super) struct Cvar {
     share: Number<SomeShare>,
 }
 
-/// A share of which something is left.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum SomeShare {}
-
-impl Range for SomeShare {
-    const LEAST: f64 = 0.0;
-    const LEAST_INCLUDED: bool = false;
-    const MOST: f64 = 1.0;
-    const MUST: &'static str = "must lie above 0, up to 1";
-}
-
 impl Rule for Cvar {
     const NAME: &'static str = "cvar";
     const SUMMARY: &'static str = "The mean of the worst share of the members (conditional value at risk): share 1 is \
@@ -46,6 +35,17 @@ impl Rule for Cvar {
         &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers];
 
     type Parameters = Self;
+}
+
+/// A share of which something is left.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum SomeShare {}
+
+impl Range for SomeShare {
+    const LEAST: f64 = 0.0;
+    const LEAST_INCLUDED: bool = false;
+    const MOST: f64 = 1.0;
+    const MUST: &'static str = "must lie above 0, up to 1";
 }
 
 impl Aggregation for Cvar {

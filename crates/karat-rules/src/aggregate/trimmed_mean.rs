@@ -22,17 +22,6 @@ pub(super) struct TrimmedMean {
     proportion: Number<BelowHalf>,
 }
 
-/// What can be left out at each end so that something stays.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum BelowHalf {}
-
-impl Range for BelowHalf {
-    const LEAST: f64 = 0.0;
-    const MOST: f64 = 0.5;
-    const MOST_INCLUDED: bool = false;
-    const MUST: &'static str = "must lie in 0 to below 0.5";
-}
-
 impl Rule for TrimmedMean {
     const NAME: &'static str = "trimmed_mean";
     const SUMMARY: &'static str =
@@ -44,6 +33,17 @@ impl Rule for TrimmedMean {
         &[Law::PermutationInvariant, Law::OneMemberIsIdentity, Law::WithinMembers, Law::MonotoneInMembers];
 
     type Parameters = Self;
+}
+
+/// What can be left out at each end so that something stays.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum BelowHalf {}
+
+impl Range for BelowHalf {
+    const LEAST: f64 = 0.0;
+    const MOST: f64 = 0.5;
+    const MOST_INCLUDED: bool = false;
+    const MUST: &'static str = "must lie in 0 to below 0.5";
 }
 
 impl Aggregation for TrimmedMean {

@@ -15,16 +15,6 @@ use super::{
 };
 use crate::domain::{Reward, RowTensor, TensorSpec, TokenizedInput, catalogue::Rule};
 
-/// What makes one reward of attributes.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Weights {
-    /// The same weights for every prompt, one for each attribute.
-    Fixed(Vec<f64>),
-    /// The graph's second output.
-    Gating,
-}
-
 /// The attributes head.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -59,6 +49,16 @@ impl Rule for Attributes {
             Weights::Fixed(_) | Weights::Gating => Ok(()),
         }
     }
+}
+
+/// What makes one reward of attributes.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Weights {
+    /// The same weights for every prompt, one for each attribute.
+    Fixed(Vec<f64>),
+    /// The graph's second output.
+    Gating,
 }
 
 impl Head for Attributes {

@@ -17,49 +17,6 @@ use crate::{
     numeric::sigmoid,
 };
 
-/// One layer of the network.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Layer {
-    /// One list for each output, with one number for each input.
-    weights: Vec<Vec<f64>>,
-    /// One number for each output.
-    bias: Vec<f64>,
-    /// What is applied to the sums.
-    #[serde(default)]
-    activation: Activation,
-}
-
-/// What is applied to a layer's sums.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Activation {
-    /// Nothing.
-    #[default]
-    Identity,
-    /// `max(x, 0)`.
-    Relu,
-    /// `tanh x`.
-    Tanh,
-    /// `1 / (1 + e^(−x))`.
-    Sigmoid,
-}
-
-impl Layer {
-    fn apply(&self, inputs: &[f64]) -> Vec<f64> {
-        let sums = self.weights.iter().zip(&self.bias).map(|(weights, bias)| {
-            weights.iter().zip(inputs).map(|(weight, input)| weight * input).sum::<f64>() + bias
-        });
-        sums.map(|sum| match self.activation {
-            Activation::Identity => sum,
-            Activation::Relu => sum.max(0.0),
-            Activation::Tanh => sum.tanh(),
-            Activation::Sigmoid => sigmoid(sum),
-        })
-        .collect()
-    }
-}
-
 /// A small network over named features.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -107,6 +64,49 @@ impl Rule for Features {
             return Err("the last layer must have one output".to_owned());
         }
         Ok(())
+    }
+}
+
+/// One layer of the network.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Layer {
+    /// One list for each output, with one number for each input.
+    weights: Vec<Vec<f64>>,
+    /// One number for each output.
+    bias: Vec<f64>,
+    /// What is applied to the sums.
+    #[serde(default)]
+    activation: Activation,
+}
+
+/// What is applied to a layer's sums.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Activation {
+    /// Nothing.
+    #[default]
+    Identity,
+    /// `max(x, 0)`.
+    Relu,
+    /// `tanh x`.
+    Tanh,
+    /// `1 / (1 + e^(−x))`.
+    Sigmoid,
+}
+
+impl Layer {
+    fn apply(&self, inputs: &[f64]) -> Vec<f64> {
+        let sums = self.weights.iter().zip(&self.bias).map(|(weights, bias)| {
+            weights.iter().zip(inputs).map(|(weight, input)| weight * input).sum::<f64>() + bias
+        });
+        sums.map(|sum| match self.activation {
+            Activation::Identity => sum,
+            Activation::Relu => sum.max(0.0),
+            Activation::Tanh => sum.tanh(),
+            Activation::Sigmoid => sigmoid(sum),
+        })
+        .collect()
     }
 }
 

@@ -9,6 +9,29 @@ use serde::Deserialize;
 use super::{Head, HeadError, HeadOutput, HeadShape, Layout, finite, layout::arrangement, rewards};
 use crate::domain::{Count, NonFinite, RowTensor, TokenizedInput, catalogue::Rule};
 
+/// The gaussian head.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Gaussian {
+    /// How many members there are.
+    members: Count,
+    /// What the graph gives for a member's spread.
+    spread: Spread,
+}
+
+impl Rule for Gaussian {
+    const NAME: &'static str = "gaussian";
+    const SUMMARY: &'static str = "K members that each give a mean and a spread, for aggregations that trust the \
+        certain ones. Outputs [batch, K] twice, means first, or one [batch, 2K] with all means before all spreads.";
+    const FORMULA: &'static str =
+        "mu_i and sigma_i, i = 1..K; sigma = s, exp(s), sqrt(s) or exp(s/2) for the spread s that the graph gives";
+    const SOURCE: &'static str = "Yan et al. 2024, Reward-Robust RLHF in LLMs";
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{"members": 5, "spread": "deviation"}"#, r#"{"members": 2, "spread": "log_variance"}"#];
+
+    type Parameters = Self;
+}
+
 /// What the graph gives for a member's spread.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -34,29 +57,6 @@ impl Spread {
         };
         if deviation.is_finite() { Ok(deviation) } else { Err(NonFinite(deviation).into()) }
     }
-}
-
-/// The gaussian head.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Gaussian {
-    /// How many members there are.
-    members: Count,
-    /// What the graph gives for a member's spread.
-    spread: Spread,
-}
-
-impl Rule for Gaussian {
-    const NAME: &'static str = "gaussian";
-    const SUMMARY: &'static str = "K members that each give a mean and a spread, for aggregations that trust the \
-        certain ones. Outputs [batch, K] twice, means first, or one [batch, 2K] with all means before all spreads.";
-    const FORMULA: &'static str =
-        "mu_i and sigma_i, i = 1..K; sigma = s, exp(s), sqrt(s) or exp(s/2) for the spread s that the graph gives";
-    const SOURCE: &'static str = "Yan et al. 2024, Reward-Robust RLHF in LLMs";
-    const EXAMPLES: &'static [&'static str] =
-        &[r#"{"members": 5, "spread": "deviation"}"#, r#"{"members": 2, "spread": "log_variance"}"#];
-
-    type Parameters = Self;
 }
 
 impl Head for Gaussian {

@@ -14,10 +14,6 @@ use super::{
 };
 use crate::domain::{Positive, Probe, RowTensor, Sample, TokenizedInput, catalogue::Rule};
 
-fn sum() -> Reduce {
-    Reduce::Sum
-}
-
 /// The implicit reward.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +35,10 @@ impl Rule for Implicit {
     const EXAMPLES: &'static [&'static str] = &[r#"{"beta": 0.1}"#, r#"{"beta": 0.01, "reduce": "mean"}"#];
 
     type Parameters = Self;
+}
+
+fn sum() -> Reduce {
+    Reduce::Sum
 }
 
 impl Probing for Implicit {

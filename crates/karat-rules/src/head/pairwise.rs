@@ -16,19 +16,6 @@ use crate::{
     numeric::sigmoid,
 };
 
-/// What the graph's numbers mean.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Read {
-    /// One logit, above 0 when the first response is better.
-    Logit,
-    /// Logits of two classes.
-    TwoClass {
-        /// The class that says that the first response is better, 0 or 1.
-        first: Class,
-    },
-}
-
 /// The pairwise head.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +34,19 @@ impl Rule for Pairwise {
     const LAWS: &'static [Law] = &[Law::Probability];
 
     type Parameters = Self;
+}
+
+/// What the graph's numbers mean.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Read {
+    /// One logit, above 0 when the first response is better.
+    Logit,
+    /// Logits of two classes.
+    TwoClass {
+        /// The class that says that the first response is better, 0 or 1.
+        first: Class,
+    },
 }
 
 impl Head for Pairwise {

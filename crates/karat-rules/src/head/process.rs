@@ -17,36 +17,6 @@ use crate::{
     numeric::{Reduction, sigmoid},
 };
 
-/// What the numbers at a mark mean.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Read {
-    /// Logits of two classes.
-    TwoClass {
-        /// The class of a right step, 0 or 1.
-        positive: Class,
-    },
-    /// Logits of a vocabulary, two entries of which are compared.
-    LabelPair {
-        /// The entry of a right step, such as that of `+`.
-        good: usize,
-        /// The entry of a wrong step, such as that of `-`.
-        bad: usize,
-    },
-    /// One logit.
-    Sigmoid,
-}
-
-impl Read {
-    fn log_odds(self, numbers: &[f64]) -> f64 {
-        match self {
-            Self::TwoClass { positive } => positive.log_odds(numbers),
-            Self::LabelPair { good, bad } => numbers[good] - numbers[bad],
-            Self::Sigmoid => numbers[0],
-        }
-    }
-}
-
 /// The process head.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +49,36 @@ impl Rule for Process {
                 Err(format!("good and bad are both {good}; name two different vocabulary entries"))
             }
             Read::TwoClass { .. } | Read::LabelPair { .. } | Read::Sigmoid => Ok(()),
+        }
+    }
+}
+
+/// What the numbers at a mark mean.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Read {
+    /// Logits of two classes.
+    TwoClass {
+        /// The class of a right step, 0 or 1.
+        positive: Class,
+    },
+    /// Logits of a vocabulary, two entries of which are compared.
+    LabelPair {
+        /// The entry of a right step, such as that of `+`.
+        good: usize,
+        /// The entry of a wrong step, such as that of `-`.
+        bad: usize,
+    },
+    /// One logit.
+    Sigmoid,
+}
+
+impl Read {
+    fn log_odds(self, numbers: &[f64]) -> f64 {
+        match self {
+            Self::TwoClass { positive } => positive.log_odds(numbers),
+            Self::LabelPair { good, bad } => numbers[good] - numbers[bad],
+            Self::Sigmoid => numbers[0],
         }
     }
 }

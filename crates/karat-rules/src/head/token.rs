@@ -25,24 +25,6 @@ use crate::{
     numeric::{log_softmax, mean, sigmoid},
 };
 
-/// What a token's numbers mean.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Read {
-    /// One number a token, taken as it is.
-    Logit,
-    /// One logit a token, averaged over the response so far.
-    PrefixProbability {
-        /// The probability above which a token is taken as right, and below one less of which as wrong.
-        threshold: f64,
-    },
-    /// The log-probability of one label out of many.
-    LabelLogProbability {
-        /// The label's column, counted from 0.
-        label: usize,
-    },
-}
-
 /// The token head.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +61,24 @@ impl Rule for Token {
             Read::Logit | Read::PrefixProbability { .. } | Read::LabelLogProbability { .. } => Ok(()),
         }
     }
+}
+
+/// What a token's numbers mean.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Read {
+    /// One number a token, taken as it is.
+    Logit,
+    /// One logit a token, averaged over the response so far.
+    PrefixProbability {
+        /// The probability above which a token is taken as right, and below one less of which as wrong.
+        threshold: f64,
+    },
+    /// The log-probability of one label out of many.
+    LabelLogProbability {
+        /// The label's column, counted from 0.
+        label: usize,
+    },
 }
 
 impl Token {

@@ -78,14 +78,6 @@ fn balance_score(right: u64, selected: u64, target: u64) -> f64 {
     (right / target as f64).min(1.0) * (right / selected as f64)
 }
 
-/// The score by which B-STaR selects a response: a fifth of its worst step's probability, plus 1 if it is right; none
-/// without steps.
-#[must_use]
-pub fn self_reward(steps: &[f64], right: bool) -> Option<f64> {
-    let worst = steps.iter().copied().reduce(f64::min)?;
-    Some(worst / 5.0 + if right { 1.0 } else { 0.0 })
-}
-
 impl Metric for BalanceScore {
     fn compute(&self) -> Result<Value, MetricError> {
         let queries: Vec<f64> =
@@ -109,8 +101,6 @@ mod tests {
         {
             assert_close(balance_score(right, selected, 8), expected);
         }
-        assert_close(self_reward(&[0.9, 0.7, 0.8], true).unwrap(), 1.14);
-        assert_close(self_reward(&[0.9, 0.7, 0.8], false).unwrap(), 0.14);
         let result = metric(&format!(r#"{{"balance_score":{}}}"#, BalanceScore::EXAMPLES[0])).unwrap();
         assert_close(number(&result, "/score"), 0.28125);
         assert!(metric(r#"{"balance_score":{"queries":[{"selected":1,"right":2}]}}"#).is_err());

@@ -25,7 +25,6 @@ use serde_json::Value;
 
 use crate::domain::catalogue::{Catalogue, Entry};
 
-pub use balance_score::self_reward;
 pub use preference_strength::Strength;
 
 /// Every metric, in the order of the documentation.

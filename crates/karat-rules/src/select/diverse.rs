@@ -9,18 +9,6 @@ use super::{
 };
 use crate::domain::{Count, NotNegative, catalogue::Rule};
 
-/// What tells candidates apart.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Distance {
-    /// The Euclidean distance of their embeddings.
-    Embeddings,
-    /// One less the share of runs of that many characters that both texts have.
-    Characters(usize),
-    /// One less the share of runs of that many words that both texts have.
-    Words(usize),
-}
-
 /// The tie-break.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +44,18 @@ impl Rule for Diverse {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// What tells candidates apart.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Distance {
+    /// The Euclidean distance of their embeddings.
+    Embeddings,
+    /// One less the share of runs of that many characters that both texts have.
+    Characters(usize),
+    /// One less the share of runs of that many words that both texts have.
+    Words(usize),
 }
 
 impl Distance {

@@ -15,7 +15,6 @@ mod novelty;
 mod pareto;
 mod ranking;
 mod soft;
-mod tournament;
 
 #[cfg(test)]
 mod laws;
@@ -31,7 +30,6 @@ pub use candidates::{Available, Candidates, CandidatesError};
 pub use curve::{CurvePoint, best_of_n_curve};
 pub use pareto::pareto_front;
 pub use ranking::{Placement, Ranking};
-pub use tournament::{Preferences, PreferencesError};
 
 /// Every selection rule, in the order of the documentation.
 pub const CATALOGUE: Catalogue<dyn Selection> = Catalogue {

@@ -18,6 +18,46 @@ use crate::{
     numeric::{self, DegreesOfFreedom},
 };
 
+/// The log-sigmoid.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogSigmoid {
+    /// The reward of a response that is just good enough, on the model's own scale.
+    reference: Reference,
+}
+
+impl Rule for LogSigmoid {
+    const NAME: &'static str = "log_sigmoid";
+    const SUMMARY: &'static str = "The log-probability of beating a reference: saturates above it, so that there is \
+        little to gain by exploiting the top of the scale, and stays steep below it.";
+    const FORMULA: &'static str = "u = log sigmoid(r - reference)";
+    const SOURCE: &'static str =
+        "Wang et al. 2024, Transforming and Combining Rewards for Aligning Large Language Models";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"reference": 1.4}"#,
+        r#"{"reference": "canned"}"#,
+        r#"{"reference": {"mean": {"of": "group"}}}"#,
+        r#"{"reference": {"quantile": {"level": 0.85, "of": "references"}}}"#,
+        r#"{"reference": {"normal_quantile": {"level": 0.85, "ddof": 1, "of": "references"}}}"#,
+    ];
+    const LAWS: &'static [Law] = &[Law::KeepsOrder];
+
+    type Parameters = Self;
+
+    fn check_parameters(&self) -> Result<(), String> {
+        match self.reference {
+            Reference::Of(Statistic::Quantile { level, .. }) => {
+                Share::named("level", level)?;
+            }
+            Reference::Of(Statistic::NormalQuantile { level, .. }) if !(level > 0.0 && level < 1.0) => {
+                return Err(format!("level must lie between 0 and 1, both excluded, found {level}"));
+            }
+            Reference::Constant(_) | Reference::Of(_) => {}
+        }
+        Ok(())
+    }
+}
+
 /// A number, or where to take it from.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(
@@ -96,46 +136,6 @@ impl Statistic {
                 Some(numeric::mean(rewards) + deviation * numeric::normal_quantile(level))
             }
         }
-    }
-}
-
-/// The log-sigmoid.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LogSigmoid {
-    /// The reward of a response that is just good enough, on the model's own scale.
-    reference: Reference,
-}
-
-impl Rule for LogSigmoid {
-    const NAME: &'static str = "log_sigmoid";
-    const SUMMARY: &'static str = "The log-probability of beating a reference: saturates above it, so that there is \
-        little to gain by exploiting the top of the scale, and stays steep below it.";
-    const FORMULA: &'static str = "u = log sigmoid(r - reference)";
-    const SOURCE: &'static str =
-        "Wang et al. 2024, Transforming and Combining Rewards for Aligning Large Language Models";
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{"reference": 1.4}"#,
-        r#"{"reference": "canned"}"#,
-        r#"{"reference": {"mean": {"of": "group"}}}"#,
-        r#"{"reference": {"quantile": {"level": 0.85, "of": "references"}}}"#,
-        r#"{"reference": {"normal_quantile": {"level": 0.85, "ddof": 1, "of": "references"}}}"#,
-    ];
-    const LAWS: &'static [Law] = &[Law::KeepsOrder];
-
-    type Parameters = Self;
-
-    fn check_parameters(&self) -> Result<(), String> {
-        match self.reference {
-            Reference::Of(Statistic::Quantile { level, .. }) => {
-                Share::named("level", level)?;
-            }
-            Reference::Of(Statistic::NormalQuantile { level, .. }) if !(level > 0.0 && level < 1.0) => {
-                return Err(format!("level must lie between 0 and 1, both excluded, found {level}"));
-            }
-            Reference::Constant(_) | Reference::Of(_) => {}
-        }
-        Ok(())
     }
 }
 
