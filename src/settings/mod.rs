@@ -86,7 +86,7 @@ pub struct ServeSettings {
 
     /// The dialects whose requests are refused while too much waits, separated by commas. The others wait, since most
     /// trainers lose what is refused. karat's own routes always refuse, with 429.
-    #[arg(long, env = "KARAT_SHED", value_delimiter = ',', value_parser = PossibleValuesParser::new(api::DIALECTS),
+    #[arg(long, env = "KARAT_SHED", value_delimiter = ',', value_parser = PossibleValuesParser::new(api::dialect_names()),
           value_name = "DIALECT")]
     pub shed: Vec<String>,
 
