@@ -12,8 +12,8 @@ mod middleware;
 mod native;
 mod openapi;
 mod problem;
+mod reply;
 mod state;
-mod timing;
 
 use aide::axum::ApiRouter;
 use axum::{Router, response::IntoResponse};

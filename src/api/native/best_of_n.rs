@@ -25,7 +25,7 @@ use crate::api::{
     body::optional_objects,
     checks,
     problem::{Problem, ProblemType},
-    timing::Timed,
+    reply::Reply,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -137,7 +137,7 @@ fn invalid(reason: impl std::fmt::Display) -> Problem {
 
 async fn best_of_n(
     Call { state, id, body, options }: Call<BestOfNBody>,
-) -> Result<Timed<Envelope<BestOfNResponse>>, Problem> {
+) -> Result<Reply<Envelope<BestOfNResponse>>, Problem> {
     let rule = select::CATALOGUE.build(&body.select).map_err(invalid)?;
     let mut details =
         CandidateDetails { texts: body.candidates.clone(), answers: body.answers, embeddings: body.embeddings };

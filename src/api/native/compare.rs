@@ -26,7 +26,7 @@ use crate::api::{
     AppState,
     body::{objects, optional_objects},
     problem::{Problem, ProblemType},
-    timing::Timed,
+    reply::Reply,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -133,7 +133,7 @@ fn invalid(reason: impl std::fmt::Display) -> Problem {
 
 async fn compare(
     Call { state, id, body, options }: Call<CompareBody>,
-) -> Result<Timed<Envelope<CompareResponse>>, Problem> {
+) -> Result<Reply<Envelope<CompareResponse>>, Problem> {
     if body.beta.is_some_and(|beta| !(beta.is_finite() && beta > 0.0)) {
         return Err(invalid("beta must be a finite number above 0"));
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::result::UsageBody;
-use crate::api::{problem::Problem, timing::Timed};
+use crate::api::{problem::Problem, reply::Reply};
 
 /// A route's own answer among what all routes say.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -31,10 +31,10 @@ impl<T> Envelope<T> {
         id: String,
         report: ScoreReport,
         own: impl FnOnce(Vec<SampleReport>) -> Result<T, Problem>,
-    ) -> Result<Timed<Self>, Problem> {
+    ) -> Result<Reply<Self>, Problem> {
         let ScoreReport { model, version, results, usage, timings } = report;
         let body = Self { id, model, model_version: version, own: own(results)?, usage: usage.into() };
-        Ok(Timed { timings, body })
+        Ok(Reply::timed(&timings, body))
     }
 }
 

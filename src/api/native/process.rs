@@ -22,7 +22,7 @@ use crate::api::{
     AppState,
     body::{objects, optional_objects},
     problem::{Problem, ProblemType},
-    timing::Timed,
+    reply::Reply,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -112,7 +112,7 @@ fn invalid(reason: impl std::fmt::Display) -> Problem {
 
 async fn process(
     Call { state, id, body, options }: Call<ProcessBody>,
-) -> Result<Timed<Envelope<ProcessResponse>>, Problem> {
+) -> Result<Reply<Envelope<ProcessResponse>>, Problem> {
     let name = options.model().to_owned();
     let join = |steps: &[String]| {
         let model = name.parse().ok().and_then(|name| state.engine.model(&name).ok());

@@ -15,7 +15,7 @@ use super::{
     request::{Input, samples},
     result::{Include, SampleResult},
 };
-use crate::api::{AppState, body::objects, dialects::SharedPath, problem::Problem, timing::Timed};
+use crate::api::{AppState, body::objects, dialects::SharedPath, problem::Problem, reply::Reply};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route("/v1/score", post_with(SharedPath::new("/v1/score", score), describe))
@@ -56,7 +56,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     )
 }
 
-async fn score(Call { state, id, body, options }: Call<ScoreBody>) -> Result<Timed<Envelope<ScoreResponse>>, Problem> {
+async fn score(Call { state, id, body, options }: Call<ScoreBody>) -> Result<Reply<Envelope<ScoreResponse>>, Problem> {
     let samples = samples("inputs", body.inputs, Input::into_sample)?;
     let request = options.into_request(samples, body.group)?;
     let report = state.engine.score(request).await?;

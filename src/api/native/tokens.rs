@@ -23,7 +23,7 @@ use crate::api::{
     AppState,
     body::objects,
     problem::{Problem, ProblemType},
-    timing::Timed,
+    reply::Reply,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -82,7 +82,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 
 async fn tokens(
     Call { state, id, body, options }: Call<TokensBody>,
-) -> Result<Timed<Envelope<TokensResponse>>, Problem> {
+) -> Result<Reply<Envelope<TokensResponse>>, Problem> {
     let samples = samples("inputs", body.inputs, Input::into_sample)?;
     let request = options.into_request(samples, false)?;
     let report = state.engine.score(request).await?;

@@ -102,15 +102,15 @@ struct Tokens {
 }
 
 impl RerankReply {
-    pub(super) fn new(id: &str, ranked: &[RankedDocument], documents: Option<&[String]>, usage: Usage) -> Self {
-        let ranked = ranked.iter();
+    pub(super) fn new(id: &str, ranked: Vec<RankedDocument>, returned: bool, usage: Usage) -> Self {
+        let ranked = ranked.into_iter();
         Self {
             id: id.to_owned(),
             results: ranked
                 .map(|ranked| RerankResult {
                     index: ranked.index,
                     relevance_score: ranked.score,
-                    document: documents.map(|documents| ReturnedDocument { text: documents[ranked.index].clone() }),
+                    document: returned.then_some(ReturnedDocument { text: ranked.text }),
                 })
                 .collect(),
             meta: Meta {

@@ -2,14 +2,16 @@
 
 mod dto;
 
+use std::num::NonZeroUsize;
+
 use aide::{axum::routing::post_with, transform::TransformOperation};
 use karat_engine::text::TextOptions;
 
 use super::{
     dialect::{Dialect, ErrorShape, Paths, Route},
-    parts::{Activation, Call, Document, ModelField, Reply, pairs, rank, without_422},
+    parts::{Activation, Call, Document, Reranking, without_422},
 };
-use crate::api::problem::Problem;
+use crate::api::{problem::Problem, reply::Reply};
 use dto::{ErrorBody, RerankBody, RerankReply};
 
 /// The dialect of Cohere.
@@ -36,12 +38,16 @@ fn describe(version: &'static str) -> impl FnOnce(TransformOperation<'_>) -> Tra
 
 async fn rerank(call: Call<RerankBody>) -> Result<Reply<RerankReply>, Problem> {
     let (call, body) = call.split();
-    let activation = call.activation(Activation::Sigmoid);
-    let documents: Vec<String> = body.documents.into_iter().map(Document::into_text).collect();
-    let samples = pairs("documents", &body.query, &documents)?;
-    let report = call.score(ModelField::named(body.model.as_deref()), samples, TextOptions::default()).await?;
-    let ranked = rank(&report, activation, body.top_n.map(std::num::NonZeroUsize::get));
-    let returned = body.return_documents.then_some(documents.as_slice());
-    let reply = RerankReply::new(&call.id, &ranked, returned, report.usage);
+    let asked = Reranking {
+        place: "documents",
+        query: body.query,
+        documents: body.documents.into_iter().map(Document::into_text).collect(),
+        model: body.model,
+        text: TextOptions::default(),
+        activation: Activation::Sigmoid,
+        top: body.top_n.map(NonZeroUsize::get),
+    };
+    let (report, ranked) = asked.rank(&call).await?;
+    let reply = RerankReply::new(&call.id, ranked, body.return_documents, report.usage);
     Ok(Reply::new(&report, reply))
 }

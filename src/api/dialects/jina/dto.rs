@@ -59,16 +59,16 @@ struct RerankResult {
 }
 
 impl RerankReply {
-    pub(super) fn new(report: &ScoreReport, ranked: &[RankedDocument], documents: Option<&[String]>) -> Self {
+    pub(super) fn new(report: &ScoreReport, ranked: Vec<RankedDocument>, returned: bool) -> Self {
         let tokens = report.usage.tokens;
-        let ranked = ranked.iter();
+        let ranked = ranked.into_iter();
         Self {
             model: report.model.clone(),
             usage: Usage { total_tokens: tokens, prompt_tokens: tokens },
             results: ranked
                 .map(|ranked| RerankResult {
                     index: ranked.index,
-                    document: documents.map(|documents| DocumentText { text: documents[ranked.index].clone() }),
+                    document: returned.then_some(DocumentText { text: ranked.text }),
                     relevance_score: ranked.score,
                 })
                 .collect(),

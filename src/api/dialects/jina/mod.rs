@@ -2,14 +2,19 @@
 
 mod dto;
 
+use std::num::NonZeroUsize;
+
 use aide::{axum::routing::post_with, transform::TransformOperation};
 use karat_engine::text::TextOptions;
 
 use super::{
     dialect::{Dialect, ErrorShape, Paths, Route},
-    parts::{Activation, Call, DetailBody, Document, ModelField, Reply, pairs, rank},
+    parts::{Activation, Call, DetailBody, Document, Reranking},
 };
-use crate::api::problem::{Problem, ProblemType};
+use crate::api::{
+    problem::{Problem, ProblemType},
+    reply::Reply,
+};
 use dto::{RerankBody, RerankReply};
 
 /// The dialect of Jina.
@@ -31,12 +36,16 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 
 async fn rerank(call: Call<RerankBody>) -> Result<Reply<RerankReply>, Problem> {
     let (call, body) = call.split();
-    let activation = call.activation(Activation::Sigmoid);
-    let documents: Vec<String> = body.documents.into_iter().map(Document::into_text).collect();
-    let samples = pairs("documents", &body.query, &documents)?;
-    let report = call.score(ModelField::named(body.model.as_deref()), samples, TextOptions::default()).await?;
-    let ranked = rank(&report, activation, body.top_n.map(std::num::NonZeroUsize::get));
-    let returned = body.return_documents.unwrap_or(true).then_some(documents.as_slice());
-    let reply = RerankReply::new(&report, &ranked, returned);
+    let asked = Reranking {
+        place: "documents",
+        query: body.query,
+        documents: body.documents.into_iter().map(Document::into_text).collect(),
+        model: body.model,
+        text: TextOptions::default(),
+        activation: Activation::Sigmoid,
+        top: body.top_n.map(NonZeroUsize::get),
+    };
+    let (report, ranked) = asked.rank(&call).await?;
+    let reply = RerankReply::new(&report, ranked, body.return_documents.unwrap_or(true));
     Ok(Reply::new(&report, reply))
 }

@@ -9,11 +9,7 @@ use super::{
     inference::{InferRequest, Inferred},
     tensor::{InputTensor, InputValues, unpack_integers, unpack_texts, unsupported},
 };
-use crate::api::{
-    body,
-    dialects::parts::{Reply, invalid},
-    problem::Problem,
-};
+use crate::api::{body, dialects::parts::invalid, problem::Problem, reply::Reply};
 
 /// The length of the JSON that stands before packed tensors.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");

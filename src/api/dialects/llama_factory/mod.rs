@@ -9,9 +9,12 @@ use http::StatusCode;
 
 use super::{
     dialect::{Dialect, ErrorShape, Paths, Route},
-    parts::{Call, DetailBody, ModelField, Reply, worth_a_retry},
+    parts::{Call, DetailBody, ModelField, worth_a_retry},
 };
-use crate::api::problem::{Problem, ProblemType};
+use crate::api::{
+    problem::{Problem, ProblemType},
+    reply::Reply,
+};
 use dto::{EvaluationBody, EvaluationReply};
 
 /// The dialect of LLaMA-Factory.

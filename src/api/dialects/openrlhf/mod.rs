@@ -11,9 +11,9 @@ use karat_engine::text::TextOptions;
 
 use super::{
     dialect::{Dialect, ErrorShape, Paths, Route},
-    parts::{Call, DetailBody, ModelField, Reply, worth_a_retry},
+    parts::{Call, DetailBody, ModelField, worth_a_retry},
 };
-use crate::api::problem::Problem;
+use crate::api::{problem::Problem, reply::Reply};
 use dto::{RewardBody, RewardReply};
 
 /// The dialect of OpenRLHF.

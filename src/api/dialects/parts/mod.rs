@@ -1,5 +1,5 @@
-//! What dialects are made of: a [`Call`] that knows model and rules, a [`Reply`] that says which model scored, and the
-//! messages, documents, vectors and errors that several of them have in common.
+//! What dialects are made of: a [`Call`] that knows model and rules, and the messages, documents, vectors and errors that
+//! several of them have in common.
 
 mod activation;
 mod call;
@@ -7,7 +7,6 @@ mod choices;
 mod error;
 mod message;
 mod ranking;
-mod reply;
 mod settings;
 mod vector;
 
@@ -16,8 +15,7 @@ pub(crate) use call::{Call, ModelField, RawCall, path_model};
 pub(crate) use choices::{PromptForm, UrlChoices};
 pub(crate) use error::{DetailBody, without_422, worth_a_retry};
 pub(crate) use message::{ChatMessage, Prompt, conversation, messages};
-pub(crate) use ranking::{Document, RankedDocument, pairs, rank};
-pub(crate) use reply::Reply;
+pub(crate) use ranking::{Document, RankedDocument, Reranking};
 pub use settings::DialectSettings;
 pub(crate) use vector::{Encoding, Vector, narrow};
 

@@ -3,12 +3,12 @@
 //! The query is the prompt and each document a response: a cross-encoder gets its sentence pair, a chat model a turn of
 //! the user and one of the assistant.
 
-use karat_engine::engine::ScoreReport;
-use karat_rules::domain::{Reward, Sample};
+use karat_engine::{engine::ScoreReport, text::TextOptions};
+use karat_rules::domain::Sample;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Activation, sample};
+use super::{Activation, Call, ModelField, sample};
 use crate::api::problem::Problem;
 
 /// A document as text, or as an object that holds it.
@@ -32,28 +32,49 @@ impl Document {
     }
 }
 
-/// A document's place in the request and its score.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What a rerank request asks, in whatever words.
+#[derive(Debug)]
+pub(crate) struct Reranking {
+    /// What the body calls the documents.
+    pub(crate) place: &'static str,
+    pub(crate) query: String,
+    pub(crate) documents: Vec<String>,
+    pub(crate) model: Option<String>,
+    pub(crate) text: TextOptions,
+    /// What scores pass through, unless the URL says otherwise.
+    pub(crate) activation: Activation,
+    /// How many of the best are wanted; all where it isn't said.
+    pub(crate) top: Option<usize>,
+}
+
+/// A document, its place in the request and its score.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RankedDocument {
     pub(crate) index: usize,
     pub(crate) score: f64,
+    pub(crate) text: String,
 }
 
-/// One sample for each document.
-pub(crate) fn pairs(place: &str, query: &str, documents: &[String]) -> Result<Vec<Sample>, Problem> {
-    let documents = documents.iter().enumerate();
-    documents
-        .map(|(index, document)| sample(place, index, Sample::from_prompt(query.to_owned(), document.clone())))
-        .collect()
-}
-
-/// The best `top` documents, best first; ties keep the request's order.
-pub(crate) fn rank(report: &ScoreReport, activation: Activation, top: Option<usize>) -> Vec<RankedDocument> {
-    let mut order: Vec<(usize, Reward)> =
-        report.results.iter().enumerate().map(|(index, result)| (index, result.reward)).collect();
-    // Ranked before the activation, which may round different rewards to the same number.
-    order.sort_by(|(_, one), (_, other)| other.cmp(one));
-    order.truncate(top.unwrap_or(usize::MAX));
-    let ranked = order.into_iter();
-    ranked.map(|(index, reward)| RankedDocument { index, score: activation.apply(reward.get()) }).collect()
+impl Reranking {
+    /// The best documents, best first, and the report that says so; ties keep the request's order.
+    pub(crate) async fn rank(self, call: &Call<()>) -> Result<(ScoreReport, Vec<RankedDocument>), Problem> {
+        let documents = self.documents.iter().enumerate();
+        let samples = documents.map(|(index, document)| {
+            sample(self.place, index, Sample::from_prompt(self.query.clone(), document.clone()))
+        });
+        let samples = samples.collect::<Result<_, _>>()?;
+        let report = call.score(ModelField::named(self.model.as_deref()), samples, self.text).await?;
+        let activation = call.activation(self.activation);
+        let rewards = report.results.iter().map(|result| result.reward);
+        let mut order: Vec<_> = rewards.zip(self.documents).enumerate().collect();
+        // Ranked before the activation, which may round different rewards to the same number.
+        order.sort_by(|(_, (one, _)), (_, (other, _))| other.cmp(one));
+        order.truncate(self.top.unwrap_or(usize::MAX));
+        let ranked = order.into_iter().map(|(index, (reward, text))| RankedDocument {
+            index,
+            score: activation.apply(reward.get()),
+            text,
+        });
+        Ok((report, ranked.collect()))
+    }
 }

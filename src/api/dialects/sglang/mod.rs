@@ -10,10 +10,10 @@ use karat_engine::text::TextOptions;
 
 use super::{
     dialect::{Claim, Dialect, ErrorShape, Paths, Route},
-    parts::{Activation, Call, ModelField, Reply, without_422, worth_a_retry},
+    parts::{Activation, Call, ModelField, without_422, worth_a_retry},
     vllm,
 };
-use crate::api::problem::Problem;
+use crate::api::{problem::Problem, reply::Reply};
 use dto::{ClassifyBody, ClassifyReply, EmbeddingsBody, EmbeddingsReply};
 
 /// What vLLM's `/classify` doesn't take.

@@ -2,22 +2,25 @@
 
 mod dto;
 
+use std::time::Duration;
+
 use aide::{
     axum::routing::{get_with, post_with},
     transform::TransformOperation,
 };
 use axum::extract::{FromRequestParts, State};
-use http::{StatusCode, request::Parts};
+use http::{HeaderName, StatusCode, request::Parts};
 use karat_engine::engine::{Model, ScoreReport};
 use karat_runtime::ProviderKind;
 
 use super::{
     dialect::{Claim, Dialect, ErrorShape, Paths, Route},
-    parts::{Activation, Call, ModelField, Reply, invalid, pairs, path_model, rank},
+    parts::{Activation, Call, ModelField, Reranking, invalid, path_model},
 };
 use crate::api::{
     AppState, checks,
     problem::{Problem, ProblemType},
+    reply::Reply,
 };
 use dto::{ErrorBody, Info, PredictBody, PredictReply, RankResult, RerankBody};
 
@@ -74,17 +77,22 @@ fn describe_rerank(operation: TransformOperation<'_>) -> TransformOperation<'_> 
 /// Answers `POST /rerank` with `texts`.
 async fn rerank(call: Call<RerankBody>) -> Result<Reply<Vec<RankResult>>, Problem> {
     let (call, body) = call.split();
-    let activation = call.activation(Activation::sigmoid_if(!body.raw_scores));
-    let samples = pairs("texts", &body.query, &body.texts)?;
-    let report = call.score(ModelField::Absent, samples, body.truncation.options()).await?;
-    let ranked = rank(&report, activation, None).into_iter();
-    let reply: Vec<RankResult> = ranked
-        .map(|ranked| RankResult {
-            index: ranked.index,
-            score: ranked.score,
-            text: body.return_text.then(|| body.texts[ranked.index].clone()),
-        })
-        .collect();
+    let asked = Reranking {
+        place: "texts",
+        query: body.query,
+        documents: body.texts,
+        model: None,
+        text: body.truncation.options(),
+        activation: Activation::sigmoid_if(!body.raw_scores),
+        top: None,
+    };
+    let (report, ranked) = asked.rank(&call).await?;
+    let results = ranked.into_iter().map(|ranked| RankResult {
+        index: ranked.index,
+        score: ranked.score,
+        text: body.return_text.then_some(ranked.text),
+    });
+    let reply = results.collect();
     Ok(timed(&call.state, &report, reply))
 }
 
@@ -92,13 +100,14 @@ async fn rerank(call: Call<RerankBody>) -> Result<Reply<Vec<RankResult>>, Proble
 fn timed<T>(state: &AppState, report: &ScoreReport, body: T) -> Reply<T> {
     let device = state.engine.model(&report.model).map_or("cpu", |model| device(&model));
     let timings = report.timings;
+    let ms = |time: Duration| time.as_millis().to_string();
     Reply::new(report, body)
-        .with_header("x-compute-type", device)
-        .with_header("x-compute-tokens", &report.usage.tokens.to_string())
-        .with_time("x-total-time", timings.total)
-        .with_time("x-tokenization-time", timings.tokenize)
-        .with_time("x-queue-time", timings.queue)
-        .with_time("x-inference-time", timings.infer)
+        .with_header(HeaderName::from_static("x-compute-type"), device)
+        .with_header(HeaderName::from_static("x-compute-tokens"), &report.usage.tokens.to_string())
+        .with_header(HeaderName::from_static("x-total-time"), &ms(timings.total))
+        .with_header(HeaderName::from_static("x-tokenization-time"), &ms(timings.tokenize))
+        .with_header(HeaderName::from_static("x-queue-time"), &ms(timings.queue))
+        .with_header(HeaderName::from_static("x-inference-time"), &ms(timings.infer))
 }
 
 fn device(model: &Model) -> &'static str {

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::input::{Common, Content, UsageBody};
 use crate::api::{
-    dialects::parts::{Call, ModelField, Reply, now},
+    dialects::parts::{Call, ModelField, now},
     problem::Problem,
+    reply::Reply,
 };
 
 /// The name of a model's only label, as Transformers writes it by default.

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::input::{Common, Content, UsageBody};
 use crate::api::{
-    dialects::parts::{Call, Encoding, ModelField, Reply, Vector, invalid, now},
+    dialects::parts::{Call, Encoding, ModelField, Vector, invalid, now},
     problem::Problem,
+    reply::Reply,
 };
 
 /// Texts to pool.

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::input::{Common, UsageBody};
 use crate::api::{
-    dialects::parts::{Call, Document, ModelField, Reply, pairs, rank},
+    dialects::parts::{Call, Document, Reranking},
     problem::Problem,
+    reply::Reply,
 };
 
 /// A query and the documents to rank.
@@ -62,23 +63,26 @@ pub(super) fn describe(version: &'static str) -> impl FnOnce(TransformOperation<
 
 pub(super) async fn rerank(call: Call<RerankBody>) -> Result<Reply<RerankReply>, Problem> {
     let (call, body) = call.split();
-    let activation = call.activation(body.common.activation());
-    let text = body.common.text()?;
-    let documents: Vec<String> = body.documents.into_iter().map(Document::into_text).collect();
-    let samples = pairs("documents", &body.query, &documents)?;
-    let report = call.score(ModelField::named(body.model.as_deref()), samples, text).await?;
-    let ranked = rank(&report, activation, body.top_n.filter(|top| *top > 0)).into_iter();
+    let asked = Reranking {
+        place: "documents",
+        query: body.query,
+        documents: body.documents.into_iter().map(Document::into_text).collect(),
+        model: body.model,
+        text: body.common.text()?,
+        activation: body.common.activation(),
+        top: body.top_n.filter(|top| *top > 0),
+    };
+    let (report, ranked) = asked.rank(&call).await?;
+    let results = ranked.into_iter().map(|ranked| RerankResult {
+        index: ranked.index,
+        document: DocumentText { text: ranked.text },
+        relevance_score: ranked.score,
+    });
     let reply = RerankReply {
         id: format!("rerank-{}", call.id),
         model: report.model.clone(),
         usage: UsageBody::new(report.usage),
-        results: ranked
-            .map(|ranked| RerankResult {
-                index: ranked.index,
-                document: DocumentText { text: documents[ranked.index].clone() },
-                relevance_score: ranked.score,
-            })
-            .collect(),
+        results: results.collect(),
     };
     Ok(Reply::new(&report, reply))
 }

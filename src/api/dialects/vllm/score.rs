@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::input::{Common, UsageBody};
 use crate::api::{
-    dialects::parts::{Call, Document, ModelField, Reply, invalid, now, sample},
+    dialects::parts::{Call, Document, ModelField, invalid, now, sample},
     problem::Problem,
+    reply::Reply,
 };
 
 /// Pairs to score: one with one, one with many, or as many with as many.
