@@ -33,9 +33,14 @@
 //! | | `manifest`, `schedule`, `generate` | `model.toml`, checked against the graph; what runs next; writing text |
 //! | | `engine` | the one call: a request to a report; the model repository and the cache |
 //! | `karat` | [`api`], [`server`] | HTTP: dialects as thin adapters; listening and draining |
-//! | | [`settings`], [`cli`] | flags and environment variables; commands |
+//! | | `settings`, [`cli`] | flags and environment variables; commands |
 //!
 //! Each crate has a `telemetry` of its own, for all of its folders.
+//!
+//! # Adding a dialect
+//!
+//! A dialect of another server is a folder under `api::dialects` with its `DIALECT`, its `mod` line and its row in the
+//! table of `api/dialects/mod.rs`. Routes, shared paths, the OpenAPI document and `--shed` follow from the table.
 //!
 //! # Adding a rule
 //!
@@ -45,5 +50,5 @@
 pub mod api;
 pub mod cli;
 pub mod server;
-pub mod settings;
+mod settings;
 pub mod telemetry;

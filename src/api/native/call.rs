@@ -142,3 +142,41 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for OwnFields<'_, 'de, A> {
         self.map.next_value_seed(seed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Own {
+        #[serde(default, rename = "inputs")]
+        _inputs: Vec<String>,
+    }
+
+    #[test]
+    fn one_pass_takes_what_each_half_takes_by_itself() {
+        for (body, fits) in [
+            (
+                r#"{"model":"m","inputs":["a"],"aggregate":{"uncertainty_weighted":{"lambda":0.5}},"references":[1,2.5]}"#,
+                true,
+            ),
+            (r#"{"inputs":["\u00e9"],"\u006dodel":"m","truncation":null,"priority":"high"}"#, true),
+            (r#"{"inputs":[]}"#, false),
+            (r#"{"model":"m","inputs":["a"],"inputs":["b"]}"#, false),
+            (r#"{"model":"m","model":"n"}"#, false),
+            (r#"{"model":"m","aggregate":{"mean":{},"mean":{}}}"#, false),
+            (r#"{"model":"m","agregate":"mean"}"#, false),
+            (r#"{"model":"m"} {}"#, false),
+            (r#"{"model":"m","timeout_ms":-1}"#, false),
+            (r#"[["a"]]"#, false),
+        ] {
+            assert_eq!(each::<Own>(body.as_bytes()).is_ok(), fits, "{body}");
+            assert_eq!(both::<Own>(body.as_bytes()).is_ok(), fits, "{body}");
+        }
+        for broken in [b"{\"model\":\"\xff\"}".as_slice(), b"", b"{"] {
+            assert!(each::<Own>(broken).is_err() && both::<Own>(broken).is_err(), "{broken:?}");
+        }
+    }
+}
