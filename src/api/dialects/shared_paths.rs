@@ -41,6 +41,8 @@ pub(in crate::api) struct SharedPath<H> {
 /// A route that claims bodies.
 struct Claimant {
     claim: Claim,
+    /// The names that claim, as JSON has them.
+    words: Vec<String>,
     dialect: &'static Dialect,
     route: &'static Route,
     /// Made for the first body: making it earlier would describe the route before the path's owner.
@@ -50,9 +52,7 @@ struct Claimant {
 impl<H> SharedPath<H> {
     pub(in crate::api) fn new(path: &str, own: H) -> Self {
         let routes = expected(TABLE.into_iter()).filter(|(_, route)| route.path == path);
-        let claimants = routes.filter_map(|(dialect, route)| {
-            Some(Claimant { claim: route.claim?, dialect, route, method: OnceLock::new() })
-        });
+        let claimants = routes.filter_map(|(dialect, route)| Claimant::new(dialect, route));
         Self { claimants: claimants.collect(), own }
     }
 }
@@ -89,7 +89,7 @@ impl<I: OperationInput, O: OperationOutput, H: OperationHandler<I, O>> Operation
 /// Who claims a body, and its fields.
 fn claim<'a>(claimants: &'a [Claimant], body: &Received) -> Option<(&'a Claimant, Fields)> {
     let text = body.text()?;
-    if !claimants.iter().any(|claimant| claimant.claim.may_hold(text)) {
+    if !claimants.iter().any(|claimant| claimant.may_claim(text)) {
         return None;
     }
     let fields = body.parse::<Fields>().ok()?;
@@ -98,20 +98,23 @@ fn claim<'a>(claimants: &'a [Claimant], body: &Received) -> Option<(&'a Claimant
 }
 
 impl Claimant {
+    fn new(dialect: &'static Dialect, route: &'static Route) -> Option<Self> {
+        let claim = route.claim?;
+        let words = claim.any_of.iter().map(|word| format!("\"{word}\"")).collect();
+        Some(Self { claim, words, dialect, route, method: OnceLock::new() })
+    }
+
+    /// Whether the text may be a body that is claimed: whether one of the words stands anywhere in it.
+    fn may_claim(&self, text: &str) -> bool {
+        self.words.iter().any(|word| text.contains(word))
+    }
+
     fn method(&self) -> MethodRouter<AppState> {
         self.method.get_or_init(|| speaking(self.dialect, self.route).into()).clone()
     }
 }
 
 impl Claim {
-    /// Whether one of the words stands somewhere in the text.
-    fn may_hold(self, text: &str) -> bool {
-        self.any_of.iter().any(|word| {
-            text.match_indices(word)
-                .any(|(at, _)| text[..at].ends_with('"') && text[at + word.len()..].starts_with('"'))
-        })
-    }
-
     fn holds(self, fields: &Fields) -> bool {
         self.any_of.iter().any(|name| fields.has(name)) && !self.none_of.iter().any(|name| fields.has(name))
     }
