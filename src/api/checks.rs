@@ -7,7 +7,7 @@ use karat_rules::domain::ModelName;
 
 use super::{
     ApiLimits,
-    problem::{Problem, ProblemType},
+    problem::{Problem, ProblemType, invalid},
 };
 
 /// Bounds how many inputs a request may hold.
@@ -27,7 +27,7 @@ pub(super) fn count(inputs: usize, limits: &ApiLimits) -> Result<(), Problem> {
 /// When to give up on a request that arrives now.
 pub(super) fn deadline(timeout_ms: Option<u64>) -> Result<Option<Instant>, Problem> {
     if timeout_ms == Some(0) {
-        return Err(Problem::new(ProblemType::InvalidRequest, "timeout_ms must be at least 1"));
+        return Err(invalid("timeout_ms must be at least 1"));
     }
     Ok(timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))))
 }

@@ -1,8 +1,7 @@
 //! HTTP: thin dialects over the one engine call.
 //!
-//! [`native`] has karat's own routes, [`dialects`] those of other servers, a folder each and one table. What they share
-//! stands here: the [`state`](AppState), [what every request is checked for](checks), [bodies](body),
-//! [problems](problem) and the [middleware].
+//! `native` has karat's own routes, `dialects` those of other servers, a folder each and one table. What they share stands
+//! here: the [state](AppState), `checks` that every request goes through, bodies, replies, problems and the middleware.
 
 mod body;
 mod checks;

@@ -1,6 +1,6 @@
 //! Errors of the native routes as RFC 9457 problem details.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use aide::{
     OperationOutput,
@@ -99,6 +99,11 @@ impl ProblemType {
 
 /// The most bytes of a detail: enough for every message, little enough that nobody is sent a body of his own back.
 const LONGEST_DETAIL: usize = 4096;
+
+/// A problem with what a request says.
+pub(crate) fn invalid(reason: impl fmt::Display) -> Problem {
+    Problem::new(ProblemType::InvalidRequest, reason.to_string())
+}
 
 /// A problem on its way to the client.
 #[derive(Debug, Clone)]

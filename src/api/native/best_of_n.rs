@@ -24,7 +24,7 @@ use crate::api::{
     AppState,
     body::optional_objects,
     checks,
-    problem::{Problem, ProblemType},
+    problem::{Problem, invalid},
     reply::Reply,
 };
 
@@ -129,10 +129,6 @@ fn best_of_n_rule() -> Choice {
 
 fn selection_schema(generator: &mut SchemaGenerator) -> Schema {
     select::CATALOGUE.schema(generator)
-}
-
-fn invalid(reason: impl std::fmt::Display) -> Problem {
-    Problem::new(ProblemType::InvalidRequest, reason.to_string())
 }
 
 async fn best_of_n(

@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use super::request::Options;
 use crate::api::{
     AppState, body, checks, middleware,
-    problem::{Problem, ProblemType},
+    problem::{Problem, invalid},
 };
 
 /// What a route's body holds beside the options.
@@ -78,7 +78,7 @@ fn each<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Options), Problem> {
     if let Some(unknown) = written.keys().find(|key| !known.contains(&key.as_str())) {
         let known = known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
         let detail = format!("unknown field `{unknown}`, expected one of {known}");
-        return Err(Problem::new(ProblemType::InvalidRequest, detail));
+        return Err(invalid(detail));
     }
     Ok((body::parse(bytes)?, body::parse(bytes)?))
 }

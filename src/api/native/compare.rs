@@ -25,7 +25,7 @@ use super::{
 use crate::api::{
     AppState,
     body::{objects, optional_objects},
-    problem::{Problem, ProblemType},
+    problem::{Problem, invalid},
     reply::Reply,
 };
 
@@ -125,10 +125,6 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
          the ensemble agrees with it. A model with a pairwise judge looks at both responses at once, in both orders: its \
          preference is the probability, and the margin is the preference's log-odds.",
     )
-}
-
-fn invalid(reason: impl std::fmt::Display) -> Problem {
-    Problem::new(ProblemType::InvalidRequest, reason.to_string())
 }
 
 async fn compare(

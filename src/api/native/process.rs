@@ -21,7 +21,7 @@ use super::{
 use crate::api::{
     AppState,
     body::{objects, optional_objects},
-    problem::{Problem, ProblemType},
+    problem::{Problem, invalid},
     reply::Reply,
 };
 
@@ -104,10 +104,6 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         "For models with a process head: the score of each step, every reduction of them, and the rewards that \
          transforms such as `delta` and `clip_then_delta` make of them.",
     )
-}
-
-fn invalid(reason: impl std::fmt::Display) -> Problem {
-    Problem::new(ProblemType::InvalidRequest, reason.to_string())
 }
 
 async fn process(

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::api::{
     body, checks,
-    problem::{Problem, ProblemType},
+    problem::{Problem, invalid},
 };
 
 /// What stands beside the samples on every scoring route.
@@ -57,14 +57,13 @@ pub(super) struct Options {
 impl Options {
     /// Makes a request of samples; `grouped` when they are candidates for one prompt.
     pub(super) fn into_request(self, samples: Vec<Sample>, grouped: bool) -> Result<ScoreRequest, Problem> {
-        let invalid = |detail: String| Problem::new(ProblemType::InvalidRequest, detail);
         let deadline = self.deadline()?;
         let model = self.model_name()?;
         let context = Context::default()
             .with_references(self.references)
             .and_then(|context| context.with_margins(self.margins))
             .and_then(|context| context.with_counts(&self.counts))
-            .map_err(|error| invalid(error.to_string()))?
+            .map_err(invalid)?
             .with_successes(self.successes);
         Ok(ScoreRequest::new(model, samples)?
             .with_aggregate(self.aggregate)
@@ -108,10 +107,10 @@ pub(super) fn samples<T>(
     inputs: Vec<T>,
     build: impl Fn(T) -> Result<Sample, String>,
 ) -> Result<Vec<Sample>, Problem> {
-    let built = inputs.into_iter().enumerate().map(|(index, input)| {
-        build(input)
-            .map_err(|reason| Problem::new(ProblemType::InvalidRequest, format!("{list}[{index}]: {reason}")).at(index))
-    });
+    let built = inputs
+        .into_iter()
+        .enumerate()
+        .map(|(index, input)| build(input).map_err(|reason| invalid(format!("{list}[{index}]: {reason}")).at(index)));
     built.collect()
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::api::{
     AppState,
     body::objects,
-    problem::{Problem, ProblemType},
+    problem::{Problem, invalid},
     reply::Reply,
 };
 
@@ -91,10 +91,7 @@ async fn tokens(
 
 fn result((index, sample): (usize, SampleReport)) -> Result<TokensResult, Problem> {
     let token_rewards = sample.detail.tokens.ok_or_else(|| {
-        Problem::new(
-            ProblemType::InvalidRequest,
-            "this model gives one score a response; choose a model with a token head, or use POST /v1/score",
-        )
+        invalid("this model gives one score a response; choose a model with a token head, or use POST /v1/score")
     })?;
     Ok(TokensResult {
         index,

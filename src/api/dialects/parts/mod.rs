@@ -21,21 +21,17 @@ pub(crate) use vector::{Encoding, Vector, narrow};
 
 use karat_rules::domain::{ConversationError, Sample};
 
-use crate::api::problem::{Problem, ProblemType};
+use crate::api::problem::Problem;
+pub(crate) use crate::api::problem::invalid;
 
 /// A sample, or the problem with the part of the body that it was made from.
 pub(crate) fn sample(place: &str, index: usize, made: Result<Sample, ConversationError>) -> Result<Sample, Problem> {
-    made.map_err(|error| Problem::new(ProblemType::InvalidRequest, format!("{place}[{index}]: {error}")).at(index))
+    made.map_err(|error| invalid(format!("{place}[{index}]: {error}")).at(index))
 }
 
 /// Samples of rendered texts.
 pub(crate) fn texts(place: &str, texts: Vec<String>) -> Result<Vec<Sample>, Problem> {
     texts.into_iter().enumerate().map(|(index, text)| sample(place, index, Sample::from_text(text))).collect()
-}
-
-/// A problem with what a body says.
-pub(crate) fn invalid(detail: impl Into<String>) -> Problem {
-    Problem::new(ProblemType::InvalidRequest, detail)
 }
 
 /// The time in whole seconds since 1970, as OpenAI-style replies carry it.

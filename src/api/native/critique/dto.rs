@@ -18,7 +18,7 @@ use super::super::{
 };
 use crate::api::{
     body::optional_objects,
-    problem::{Problem, ProblemType},
+    problem::{Problem, invalid},
 };
 
 /// A response to criticise.
@@ -232,8 +232,4 @@ impl CritiqueResult {
             rating: rates.then_some(critique.rating),
         }
     }
-}
-
-fn invalid(reason: impl std::fmt::Display) -> Problem {
-    Problem::new(ProblemType::InvalidRequest, reason.to_string())
 }
