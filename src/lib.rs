@@ -35,9 +35,14 @@
 //! | | `repository` | a model's life: loading, versions, statuses, the end of its threads |
 //! | | `engine` | a request's life: the one call, from a request to a report; the cache |
 //! | `karat` | [`api`], [`server`] | HTTP: dialects as thin adapters; listening and draining |
-//! | | [`settings`], [`cli`] | flags and environment variables; commands |
+//! | | `settings`, [`cli`] | flags and environment variables; commands |
 //!
 //! Each crate has a `telemetry` of its own, for all of its folders.
+//!
+//! # Adding a dialect
+//!
+//! A dialect of another server is a folder under `api::dialects` with its `DIALECT`, its `mod` line and its row in the
+//! table of `api/dialects/mod.rs`. Routes, shared paths, the OpenAPI document and `--shed` follow from the table.
 //!
 //! # Adding a rule
 //!
@@ -47,5 +52,5 @@
 pub mod api;
 pub mod cli;
 pub mod server;
-pub mod settings;
+mod settings;
 pub mod telemetry;

@@ -3,21 +3,24 @@
 //! The body is bounded, checked for UTF-8, and parsed with the path to what is wrong in the message. The
 //! `Content-Type` is not looked at: trainers and `curl -d` send JSON under other names.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData};
 
 use aide::{OperationInput, generate::GenContext, openapi::Operation};
 use axum::{
-    body::{Body, to_bytes},
+    body::to_bytes,
     extract::{FromRequest, Request},
 };
+use bytes::Bytes;
 use http::header;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{
+        DeserializeOwned, MapAccess, Visitor,
+        value::{MapAccessDeserializer, MapDeserializer},
+    },
 };
-
-use serde_aux::serde_introspection::serde_introspect;
+use serde_json::value::RawValue;
 
 use super::{
     AppState,
@@ -32,13 +35,24 @@ pub(crate) struct JsonBody<T>(pub(crate) T);
 impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        let bytes = read(request, state.limits.body_bytes).await?;
-        parse(&bytes).map(Self)
+    async fn from_request(mut request: Request, state: &AppState) -> Result<Self, Problem> {
+        receive(&mut request, state.limits.body_bytes).await?.parse().map(Self)
     }
 }
 
-pub(crate) async fn read(request: Request, limit: usize) -> Result<bytes::Bytes, Problem> {
+/// A body that came whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    bytes: Bytes,
+    /// Its fields, where somebody had to look at them to know whose body it is.
+    fields: Option<Fields>,
+}
+
+/// Takes a request's body: the one that was left for its handler, or else the one that arrives.
+pub(crate) async fn receive(request: &mut Request, limit: usize) -> Result<Received, Problem> {
+    if let Some(received) = request.extensions_mut().remove::<Result<Received, Problem>>() {
+        return received;
+    }
     let too_large = || {
         Problem::new(
             ProblemType::BodyTooLarge,
@@ -50,8 +64,8 @@ pub(crate) async fn read(request: Request, limit: usize) -> Result<bytes::Bytes,
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
-    let body: Body = request.into_body();
-    to_bytes(body, limit).await.map_err(|error| {
+    let body = std::mem::take(request.body_mut());
+    let bytes = to_bytes(body, limit).await.map_err(|error| {
         // A body that breaks off has no one left to answer; one that is too long still listens.
         if std::error::Error::source(&error)
             .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
@@ -60,9 +74,78 @@ pub(crate) async fn read(request: Request, limit: usize) -> Result<bytes::Bytes,
         } else if let Some(slow) = TooSlow::among(&error) {
             Problem::new(ProblemType::BodyTooSlow, slow.to_string())
         } else {
-            Problem::new(ProblemType::MalformedJson, "the body broke off before its end; send it whole")
+            Problem::new(ProblemType::BodyIncomplete, "the body broke off before its end; send it whole")
         }
-    })
+    })?;
+    Ok(Received { bytes, fields: None })
+}
+
+impl Received {
+    /// The body as text, if it is text.
+    pub(crate) fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.bytes).ok()
+    }
+
+    /// Leaves the body for a handler further in.
+    pub(crate) fn leave(received: Result<Self, Problem>, request: &mut Request) {
+        request.extensions_mut().insert(received);
+    }
+
+    /// The same body, to be read from its fields.
+    pub(crate) fn in_fields(self, fields: Fields) -> Self {
+        Self { fields: Some(fields), ..self }
+    }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        match &self.fields {
+            // Only the whole body tells the place of what is wrong.
+            Some(fields) => fields.read().or_else(|_| parse(&self.bytes)),
+            None => parse(&self.bytes),
+        }
+    }
+}
+
+/// The fields of a body as they were written.
+#[derive(Debug, Clone)]
+pub(crate) struct Fields(Vec<(String, Box<RawValue>)>);
+
+impl Fields {
+    /// Whether there is that field with a value.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, value)| key == name && value.get() != "null")
+    }
+
+    fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(MapDeserializer::new(self.0.iter().map(|(key, value)| (key.as_str(), &**value))))
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(Fields(fields))
+    }
 }
 
 /// Parses a JSON object; the message names the path to what is wrong.
@@ -91,52 +174,6 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 impl<T: JsonSchema> OperationInput for JsonBody<T> {
     fn operation_input(context: &mut GenContext, operation: &mut Operation) {
         axum::Json::<T>::operation_input(context, operation);
-    }
-}
-
-/// A JSON body that holds what is a route's own (`T`) and what all routes of its kind share (`S`), side by side.
-///
-/// Flattening one into the other would do, but Serde then neither refuses unknown fields nor tells where an error is.
-#[derive(Debug)]
-pub(crate) struct SharedBody<T, S> {
-    pub(crate) own: T,
-    pub(crate) shared: S,
-}
-
-impl<T: DeserializeOwned, S: DeserializeOwned> FromRequest<AppState> for SharedBody<T, S> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        let bytes = read(request, state.limits.body_bytes).await?;
-        let written: BTreeMap<String, IgnoredAny> = parse(&bytes)?;
-        let known: Vec<&str> = [serde_introspect::<T>(), serde_introspect::<S>()].concat();
-        if let Some(unknown) = written.keys().find(|key| !known.contains(&key.as_str())) {
-            let known = known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-            return Err(Problem::new(
-                ProblemType::InvalidRequest,
-                format!("unknown field `{unknown}`, expected one of {known}"),
-            ));
-        }
-        Ok(Self { own: parse(&bytes)?, shared: parse(&bytes)? })
-    }
-}
-
-impl<T: JsonSchema, S: JsonSchema> OperationInput for SharedBody<T, S> {
-    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
-        axum::Json::<AllOf<T, S>>::operation_input(context, operation);
-    }
-}
-
-/// The schema of an object with the fields of both.
-struct AllOf<T, S>(PhantomData<(T, S)>);
-
-impl<T: JsonSchema, S: JsonSchema> JsonSchema for AllOf<T, S> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("{}With{}", T::schema_name(), S::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "allOf": [generator.subschema_for::<T>(), generator.subschema_for::<S>()] })
     }
 }
 

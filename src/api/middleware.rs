@@ -68,7 +68,7 @@ pub(super) fn request_id<B>(request: &http::Request<B>) -> String {
 }
 
 /// A request's id as text; empty when the caller's id isn't text.
-pub(super) fn id_text(id: &RequestId) -> String {
+fn id_text(id: &RequestId) -> String {
     id.header_value().to_str().unwrap_or_default().to_owned()
 }
 

@@ -1,39 +1,25 @@
 //! HTTP: thin dialects over the one engine call.
 //!
-//! Each dialect is a folder with its routes, its request and response types, and its own shape for errors. What they
-//! share stands here: the [`state`](AppState), the [body extractor](body), [problems](problem), the
-//! [middleware](middleware), and for foreign dialects [`dialect`]. A new dialect is a new folder and a line or two in
-//! [`foreign`].
+//! `native` has karat's own routes, `dialects` those of other servers, a folder each and one table. What they share stands
+//! here: the [state](AppState), `checks` that every request goes through, bodies, replies, problems and the middleware.
 
 mod body;
-mod cohere;
-mod contested;
-mod dialect;
-mod foreign;
+mod checks;
+mod dialects;
 mod intake;
-mod jina;
-mod kserve;
-mod llama_factory;
 mod middleware;
 mod native;
-mod nemo_gym;
 mod openapi;
-mod openrlhf;
 mod problem;
-mod sglang;
-mod slime;
+mod reply;
 mod state;
-mod tei;
-mod timing;
-mod vector;
-mod vllm;
 
 use aide::axum::ApiRouter;
-use axum::{Router, middleware::from_fn_with_state, response::IntoResponse};
+use axum::{Router, response::IntoResponse};
 
-pub use dialect::DialectSettings;
-pub use foreign::DIALECTS;
-pub use openapi::document as openapi_document;
+pub use dialects::DialectSettings;
+pub(crate) use dialects::names as dialect_names;
+pub(crate) use openapi::document as openapi_document;
 pub use state::{ApiLimits, AppState};
 
 /// Every route of the server.
@@ -41,9 +27,8 @@ pub fn router(state: AppState) -> Router {
     let document = openapi::serve();
     let (routes, _) = openapi::describe(documented_routes());
     let routes = routes
-        .merge(foreign::other_routes())
-        .merge(kserve::grpc_routes(&state))
-        .layer(from_fn_with_state(state.clone(), contested::score))
+        .merge(dialects::undocumented())
+        .merge(dialects::grpc_routes(&state))
         .merge(document)
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method);
@@ -52,7 +37,7 @@ pub fn router(state: AppState) -> Router {
 
 /// The routes that the OpenAPI document describes.
 fn documented_routes() -> ApiRouter<AppState> {
-    ApiRouter::new().merge(native::router()).merge(foreign::documented_routes())
+    ApiRouter::new().merge(native::router()).merge(dialects::documented())
 }
 
 async fn unknown_route(uri: http::Uri) -> impl IntoResponse {

@@ -7,8 +7,7 @@ use http::header;
 use super::AppState;
 
 /// The OpenAPI document as JSON, pretty-printed and ending in a line break: the file in `openapi/`.
-#[must_use]
-pub fn document() -> String {
+pub(crate) fn document() -> String {
     let (_, api) = describe(super::documented_routes());
     // The document is made of maps with string keys and plain values, which always have a JSON form.
     let mut json = serde_json::to_string_pretty(&api).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Errors of the native routes as RFC 9457 problem details.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use aide::{
     OperationOutput,
@@ -20,6 +20,8 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ProblemType {
     MalformedJson,
+    /// A body that broke off, which clients are told as one that isn't JSON.
+    BodyIncomplete,
     InvalidRequest,
     /// An invalid request that dialects tell from others: it holds nothing.
     NoInputs,
@@ -40,7 +42,7 @@ pub(crate) enum ProblemType {
 impl ProblemType {
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::MalformedJson => StatusCode::BAD_REQUEST,
+            Self::MalformedJson | Self::BodyIncomplete => StatusCode::BAD_REQUEST,
             Self::InvalidRequest | Self::NoInputs | Self::TooLong | Self::TooManyInputs => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
@@ -58,7 +60,7 @@ impl ProblemType {
     /// The last part of the problem's `type`.
     fn slug(self) -> &'static str {
         match self {
-            Self::MalformedJson => "malformed-json",
+            Self::MalformedJson | Self::BodyIncomplete => "malformed-json",
             Self::InvalidRequest | Self::NoInputs => "invalid-request",
             Self::TooLong => "too-long",
             Self::TooManyInputs => "too-many-inputs",
@@ -77,7 +79,7 @@ impl ProblemType {
 
     fn title(self) -> &'static str {
         match self {
-            Self::MalformedJson => "The body is not JSON",
+            Self::MalformedJson | Self::BodyIncomplete => "The body is not JSON",
             Self::InvalidRequest | Self::NoInputs => "The request can't be scored",
             Self::TooLong => "A sample is longer than the model takes",
             Self::TooManyInputs => "Too many inputs in one request",
@@ -97,6 +99,11 @@ impl ProblemType {
 
 /// The most bytes of a detail: enough for every message, little enough that nobody is sent a body of his own back.
 const LONGEST_DETAIL: usize = 4096;
+
+/// A problem with what a request says.
+pub(crate) fn invalid(reason: impl fmt::Display) -> Problem {
+    Problem::new(ProblemType::InvalidRequest, reason.to_string())
+}
 
 /// A problem on its way to the client.
 #[derive(Debug, Clone)]
@@ -224,9 +231,11 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, retry_after) = (self.kind.status(), self.retry_after);
-        let mut response = (status, Json(self.into_body())).into_response();
+        let mut response = (status, Json(self.clone().into_body())).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         set_retry_after(retry_after, response.headers_mut());
+        // For the dialect of the route, which tells problems in its own shape.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -100,12 +100,12 @@ fn collect_objects<'a>(value: &'a Value, found: &mut Vec<&'a Map<String, Value>>
     }
 }
 
-/// The string after each `.route(` and `.api_route(` below `src/api`.
+/// The string after each `.route(` and `.api_route(` below `src/api`, and after each constructor of a dialect's route.
 fn routes_in_the_code() -> BTreeSet<String> {
     let mut routes = BTreeSet::new();
     for file in rust_files(&root().join("src/api")) {
         let source = fs::read_to_string(file).unwrap();
-        for call in [".route(", ".api_route("] {
+        for call in [".route(", ".api_route(", "Route::new(", "Route::sharing("] {
             let written = source.split(call).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
             routes.extend(written.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
         }

@@ -26,7 +26,7 @@ const LAYERS: [(&str, &[&[&str]]); 3] = [
 const DOORS: [(&str, &str, &[&str]); 3] = [
     ("crates/karat-engine/src", "tokenizers", &["text"]),
     ("src", "axum", &["api", "server"]),
-    ("src", "tonic", &["api/kserve/grpc"]),
+    ("src", "tonic", &["api/dialects/kserve/grpc"]),
 ];
 
 #[test]

@@ -6,7 +6,6 @@ use aide::{
     axum::{ApiRouter, routing::post_with},
     transform::TransformOperation,
 };
-use axum::{Extension, extract::State};
 use karat_engine::engine::{Embeddings, ScoreReport};
 use karat_rules::{
     domain::{Cut, Message, ModelName, ModelVersion, Reward, catalogue::Choice},
@@ -14,18 +13,19 @@ use karat_rules::{
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use tower_http::request_id::RequestId;
 
 use super::{
-    request::{Options, answer, check_count, samples, turns, unknown_model},
+    call::{Call, OwnBody},
+    envelope::{Envelope, each},
+    request::{answer, samples, turns},
     result::{Include, SampleResult, UsageBody},
 };
 use crate::api::{
     AppState,
-    body::{SharedBody, optional_objects},
-    middleware::id_text,
-    problem::{Problem, ProblemType},
-    timing::Timed,
+    body::optional_objects,
+    checks,
+    problem::{Problem, invalid},
+    reply::Reply,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -66,15 +66,15 @@ struct BestOfNBody {
     curve: bool,
 }
 
+impl OwnBody for BestOfNBody {
+    fn inputs(&self) -> usize {
+        self.candidates.len()
+    }
+}
+
 /// Which candidates to keep, and why.
 #[derive(Debug, Serialize, JsonSchema)]
 struct BestOfNResponse {
-    /// The request's id, as in the `X-Request-Id` header.
-    id: String,
-    /// The model that scored.
-    model: ModelName,
-    /// Exactly which one: a digest over its manifest, graphs and tokenizer.
-    model_version: ModelVersion,
     /// The index of the first candidate that the rule picks; null when none is good enough.
     best: Option<usize>,
     /// What the rule picks.
@@ -92,8 +92,6 @@ struct BestOfNResponse {
     embedding: Option<EmbeddingBody>,
     /// One result for each candidate, in their order.
     results: Vec<SampleResult>,
-    /// What it cost.
-    usage: UsageBody,
 }
 
 /// What embedded the candidates.
@@ -133,22 +131,15 @@ fn selection_schema(generator: &mut SchemaGenerator) -> Schema {
     select::CATALOGUE.schema(generator)
 }
 
-fn invalid(reason: impl std::fmt::Display) -> Problem {
-    Problem::new(ProblemType::InvalidRequest, reason.to_string())
-}
-
 async fn best_of_n(
-    State(state): State<AppState>,
-    Extension(id): Extension<RequestId>,
-    SharedBody { own: body, shared: options }: SharedBody<BestOfNBody, Options>,
-) -> Result<Timed<BestOfNResponse>, Problem> {
-    check_count(body.candidates.len(), &state.limits)?;
+    Call { state, id, body, options }: Call<BestOfNBody>,
+) -> Result<Reply<Envelope<BestOfNResponse>>, Problem> {
     let rule = select::CATALOGUE.build(&body.select).map_err(invalid)?;
     let mut details =
         CandidateDetails { texts: body.candidates.clone(), answers: body.answers, embeddings: body.embeddings };
     let turns = turns(body.prompt, body.messages).map_err(invalid)?;
     let samples = samples("candidates", body.candidates, |candidate| answer(&turns, candidate))?;
-    let request = options.into_request(samples, true, &state.limits)?;
+    let request = options.into_request(samples, true)?;
     let objectives = state.engine.has_objectives(&request)?;
     let available = details.available(objectives);
     let embed = match body.embedding_model {
@@ -158,7 +149,7 @@ async fn best_of_n(
         }
         Some(name) => {
             check_embedding_is_used(&*rule, &available)?;
-            let model = name.parse().map_err(|_| unknown_model(&name)).map_err(about_embedding)?;
+            let model = checks::model(&name).map_err(about_embedding)?;
             state.engine.check_embeds(&model).map_err(about_embedding)?;
             Some(request.to_embed(model))
         }
@@ -177,21 +168,17 @@ async fn best_of_n(
         details.embeddings = Some(mem::take(&mut embeddings.vectors));
     }
     let ranked = Ranked::by(&*rule, details, &report, body.curve)?;
-    let results = report.results.into_iter().enumerate();
-    let response = BestOfNResponse {
-        id: id_text(&id),
-        model: report.model,
-        model_version: report.version,
-        best: ranked.selected.indices.first().copied(),
-        selected: ranked.selected,
-        ranking: ranked.ranking,
-        pareto_front: ranked.pareto_front,
-        curve: ranked.curve,
-        embedding: embedded.map(EmbeddingBody::new),
-        results: results.map(|(index, sample)| SampleResult::new(index, sample, &body.include)).collect(),
-        usage: report.usage.into(),
-    };
-    Ok(Timed { timings: report.timings, body: response })
+    Envelope::reply(id, report, |reports| {
+        Ok(BestOfNResponse {
+            best: ranked.selected.indices.first().copied(),
+            selected: ranked.selected,
+            ranking: ranked.ranking,
+            pareto_front: ranked.pareto_front,
+            curve: ranked.curve,
+            embedding: embedded.map(EmbeddingBody::new),
+            results: each(reports, |(index, sample)| Ok(SampleResult::new(index, sample, &body.include)))?,
+        })
+    })
 }
 
 /// A problem of the model that embeds.

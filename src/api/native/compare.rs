@@ -6,28 +6,27 @@ use aide::{
     axum::{ApiRouter, routing::post_with},
     transform::TransformOperation,
 };
-use axum::{Extension, extract::State};
 use karat_engine::engine::SampleReport;
 use karat_rules::{
-    domain::{self, Message, ModelName, ModelVersion, Sample, catalogue::Choice},
+    domain::{self, Message, Sample, catalogue::Choice},
     metrics::{self, Strength},
     numeric::{logit, sigmoid},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tower_http::request_id::RequestId;
 
 use super::{
-    request::{Options, answer, check_count, samples, turns},
-    result::{Include, SampleResult, UsageBody},
+    call::{Call, OwnBody},
+    envelope::Envelope,
+    request::{answer, samples, turns},
+    result::{Include, SampleResult},
 };
 use crate::api::{
     AppState,
-    body::{SharedBody, objects, optional_objects},
-    middleware::id_text,
-    problem::{Problem, ProblemType},
-    timing::Timed,
+    body::{objects, optional_objects},
+    problem::{Problem, invalid},
+    reply::Reply,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -54,6 +53,12 @@ struct CompareBody {
     include: BTreeSet<Include>,
 }
 
+impl OwnBody for CompareBody {
+    fn inputs(&self) -> usize {
+        self.pairs.len().saturating_mul(2)
+    }
+}
+
 /// Two responses to one prompt.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -73,18 +78,10 @@ struct Pair {
 /// The pairs' margins.
 #[derive(Debug, Serialize, JsonSchema)]
 struct CompareResponse {
-    /// The request's id, as in the `X-Request-Id` header.
-    id: String,
-    /// The model that scored.
-    model: ModelName,
-    /// Exactly which one: a digest over its manifest, graphs and tokenizer.
-    model_version: ModelVersion,
     /// The share of pairs whose chosen response scores strictly higher.
     accuracy: f64,
     /// One result for each pair.
     results: Vec<PairResult>,
-    /// What it cost.
-    usage: UsageBody,
 }
 
 /// One pair's margin.
@@ -130,27 +127,30 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     )
 }
 
-fn invalid(reason: impl std::fmt::Display) -> Problem {
-    Problem::new(ProblemType::InvalidRequest, reason.to_string())
-}
-
 async fn compare(
-    State(state): State<AppState>,
-    Extension(id): Extension<RequestId>,
-    SharedBody { own: body, shared: options }: SharedBody<CompareBody, Options>,
-) -> Result<Timed<CompareResponse>, Problem> {
-    check_count(body.pairs.len().saturating_mul(2), &state.limits)?;
+    Call { state, id, body, options }: Call<CompareBody>,
+) -> Result<Reply<Envelope<CompareResponse>>, Problem> {
     if body.beta.is_some_and(|beta| !(beta.is_finite() && beta > 0.0)) {
         return Err(invalid("beta must be a finite number above 0"));
     }
     let judged = state.engine.model(&options.model_name()?)?.judges_pairs();
     let samples = if judged { together(body.pairs)? } else { apart(body.pairs)? };
-    let request = options.into_request(samples, false, &state.limits)?;
+    let request = options.into_request(samples, false)?;
     let scored = state.engine.score(request).await.map_err(Problem::from);
     let report = scored.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
+    Envelope::reply(id, report, |reports| outcome(reports, judged, body.cuts.as_ref(), body.beta, &body.include))
+}
 
+/// The margins of the pairs, whose sides were judged together or scored in turn.
+fn outcome(
+    reports: Vec<SampleReport>,
+    judged: bool,
+    cuts: Option<&Map<String, Value>>,
+    beta: Option<f64>,
+    include: &BTreeSet<Include>,
+) -> Result<CompareResponse, Problem> {
     let mut comparisons = Vec::new();
-    let mut reports = report.results.into_iter();
+    let mut reports = reports.into_iter();
     while let Some(report) = reports.next() {
         comparisons.push(match (judged, reports.len()) {
             (true, _) => Comparison::of_judge(report),
@@ -162,24 +162,16 @@ async fn compare(
             },
         });
     }
-    let suggestions = body.cuts.map(|cuts| suggest(&comparisons, &cuts)).transpose()?;
+    let suggestions = cuts.map(|cuts| suggest(&comparisons, cuts)).transpose()?;
     let right = comparisons.iter().filter(|comparison| comparison.margin > 0.0).count();
     #[expect(clippy::cast_precision_loss, reason = "a share of a request's pairs")]
     let accuracy = right as f64 / comparisons.len().max(1) as f64;
     let results = comparisons.into_iter().enumerate().map(|(index, comparison)| {
-        let mut result = comparison.into_result(index, body.beta, &body.include)?;
+        let mut result = comparison.into_result(index, beta, include)?;
         result.suggestion = suggestions.as_ref().map(|suggestions| suggestions[index].clone());
         Ok(result)
     });
-    let response = CompareResponse {
-        id: id_text(&id),
-        model: report.model,
-        model_version: report.version,
-        accuracy,
-        results: results.collect::<Result<_, Problem>>()?,
-        usage: report.usage.into(),
-    };
-    Ok(Timed { timings: report.timings, body: response })
+    Ok(CompareResponse { accuracy, results: results.collect::<Result<_, Problem>>()? })
 }
 
 /// One sample for each response, chosen and rejected in turn.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::api::{
     AppState,
     body::JsonBody,
-    problem::{Problem, ProblemType},
+    problem::{Problem, ProblemType, invalid},
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -57,6 +57,6 @@ async fn compute(
     let computed = tokio::task::spawn_blocking(move || built.compute())
         .await
         .map_err(|_| Problem::new(ProblemType::Internal, "an internal task failed; the server's log has the cause"))?;
-    let result = computed.map_err(|error| Problem::new(ProblemType::InvalidRequest, error.to_string()))?;
+    let result = computed.map_err(invalid)?;
     Ok(Json(MetricResponse { metric, result }))
 }

@@ -1,9 +1,11 @@
 //! karat's own routes, one file each.
 
 mod best_of_n;
+mod call;
 mod catalogue;
 mod compare;
 mod critique;
+mod envelope;
 mod health;
 mod metrics;
 mod models;

@@ -17,8 +17,8 @@ use karat_runtime::{ProviderKind, SkippedProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{health::status_word, request::unknown_model};
-use crate::api::{AppState, problem::Problem};
+use super::health::status_word;
+use crate::api::{AppState, checks, problem::Problem};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -126,7 +126,7 @@ async fn show(
         let status = state.engine.repository().models().remove(&name)?;
         Some(card(name, &status))
     });
-    found.map(Json).ok_or_else(|| unknown_model(&name))
+    found.map(Json).ok_or_else(|| checks::unknown_model(&name))
 }
 
 fn card(id: ModelName, status: &ModelStatus) -> ModelCard {

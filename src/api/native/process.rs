@@ -4,27 +4,25 @@ use aide::{
     axum::{ApiRouter, routing::post_with},
     transform::TransformOperation,
 };
-use axum::{Extension, extract::State};
 use indexmap::IndexMap;
 use karat_engine::engine::SampleReport;
 use karat_rules::{
-    domain::{Cut, Message, ModelName, ModelVersion, Reward},
+    domain::{Cut, Message, Reward},
     numeric::Reduction,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower_http::request_id::RequestId;
 
 use super::{
-    request::{Options, answer, check_count, samples, turns},
-    result::UsageBody,
+    call::{Call, OwnBody},
+    envelope::{Envelope, each},
+    request::{answer, samples, turns},
 };
 use crate::api::{
     AppState,
-    body::{SharedBody, objects, optional_objects},
-    middleware::id_text,
-    problem::{Problem, ProblemType},
-    timing::Timed,
+    body::{objects, optional_objects},
+    problem::{Problem, invalid},
+    reply::Reply,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -38,6 +36,12 @@ struct ProcessBody {
     #[serde(deserialize_with = "objects")]
     #[schemars(length(min = 1))]
     inputs: Vec<Solution>,
+}
+
+impl OwnBody for ProcessBody {
+    fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
 }
 
 /// One solution: a list of steps, or a text and what separates its steps.
@@ -65,16 +69,8 @@ struct Solution {
 /// The steps' rewards.
 #[derive(Debug, Serialize, JsonSchema)]
 struct ProcessResponse {
-    /// The request's id, as in the `X-Request-Id` header.
-    id: String,
-    /// The model that scored.
-    model: ModelName,
-    /// Exactly which one: a digest over its manifest, graphs and tokenizer.
-    model_version: ModelVersion,
     /// One result for each solution.
     results: Vec<ProcessResult>,
-    /// What it cost.
-    usage: UsageBody,
 }
 
 /// One solution's steps.
@@ -110,16 +106,9 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     )
 }
 
-fn invalid(reason: impl std::fmt::Display) -> Problem {
-    Problem::new(ProblemType::InvalidRequest, reason.to_string())
-}
-
 async fn process(
-    State(state): State<AppState>,
-    Extension(id): Extension<RequestId>,
-    SharedBody { own: body, shared: options }: SharedBody<ProcessBody, Options>,
-) -> Result<Timed<ProcessResponse>, Problem> {
-    check_count(body.inputs.len(), &state.limits)?;
+    Call { state, id, body, options }: Call<ProcessBody>,
+) -> Result<Reply<Envelope<ProcessResponse>>, Problem> {
     let name = options.model().to_owned();
     let join = |steps: &[String]| {
         let model = name.parse().ok().and_then(|name| state.engine.model(&name).ok());
@@ -148,20 +137,12 @@ async fn process(
         })?;
         answer(&turns(solution.prompt, solution.messages)?, response)
     })?;
-    let request = options.into_request(samples, false, &state.limits)?;
+    let request = options.into_request(samples, false)?;
     let report = state.engine.score(request).await?;
-    let results = report.results.into_iter().enumerate().map(|(index, sample)| result(index, sample));
-    let response = ProcessResponse {
-        id: id_text(&id),
-        model: report.model,
-        model_version: report.version,
-        results: results.collect::<Result<_, _>>()?,
-        usage: report.usage.into(),
-    };
-    Ok(Timed { timings: report.timings, body: response })
+    Envelope::reply(id, report, |reports| Ok(ProcessResponse { results: each(reports, result)? }))
 }
 
-fn result(index: usize, sample: SampleReport) -> Result<ProcessResult, Problem> {
+fn result((index, sample): (usize, SampleReport)) -> Result<ProcessResult, Problem> {
     let scores = sample.detail.steps.ok_or_else(|| {
         invalid("this model gives one score a response; choose a model with a process head, or use POST /v1/score")
     })?;

@@ -1,9 +1,6 @@
 //! What every scoring route takes: samples in their shapes, and the options that stand beside them.
 
-use std::{
-    borrow::Cow,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, time::Instant};
 
 use karat_engine::{engine::ScoreRequest, schedule::Priority, text::Truncation};
 use karat_rules::{
@@ -15,8 +12,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use crate::api::{
-    ApiLimits, body,
-    problem::{Problem, ProblemType},
+    body, checks,
+    problem::{Problem, invalid},
 };
 
 /// What stands beside the samples on every scoring route.
@@ -59,21 +56,14 @@ pub(super) struct Options {
 
 impl Options {
     /// Makes a request of samples; `grouped` when they are candidates for one prompt.
-    pub(super) fn into_request(
-        self,
-        samples: Vec<Sample>,
-        grouped: bool,
-        limits: &ApiLimits,
-    ) -> Result<ScoreRequest, Problem> {
-        let invalid = |detail: String| Problem::new(ProblemType::InvalidRequest, detail);
-        check_count(samples.len(), limits)?;
+    pub(super) fn into_request(self, samples: Vec<Sample>, grouped: bool) -> Result<ScoreRequest, Problem> {
         let deadline = self.deadline()?;
         let model = self.model_name()?;
         let context = Context::default()
             .with_references(self.references)
             .and_then(|context| context.with_margins(self.margins))
             .and_then(|context| context.with_counts(&self.counts))
-            .map_err(|error| invalid(error.to_string()))?
+            .map_err(invalid)?
             .with_successes(self.successes);
         Ok(ScoreRequest::new(model, samples)?
             .with_aggregate(self.aggregate)
@@ -87,15 +77,12 @@ impl Options {
 
     /// When to give up, if a request that arrives now says so.
     pub(super) fn deadline(&self) -> Result<Option<Instant>, Problem> {
-        if self.timeout_ms == Some(0) {
-            return Err(Problem::new(ProblemType::InvalidRequest, "timeout_ms must be at least 1"));
-        }
-        Ok(self.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))))
+        checks::deadline(self.timeout_ms)
     }
 
     /// The model's name, if it can be one.
     pub(super) fn model_name(&self) -> Result<ModelName, Problem> {
-        self.model.parse().map_err(|_| unknown_model(&self.model))
+        checks::model(&self.model)
     }
 
     /// What happens to samples that are too long, if the request says so.
@@ -114,35 +101,16 @@ impl Options {
     }
 }
 
-/// Bounds how many samples a request may hold; asked before they are built.
-pub(super) fn check_count(samples: usize, limits: &ApiLimits) -> Result<(), Problem> {
-    if samples <= limits.inputs {
-        return Ok(());
-    }
-    Err(Problem::new(
-        ProblemType::TooManyInputs,
-        format!(
-            "the request has {samples} inputs and the server takes at most {} at once; split it, or raise --max-inputs",
-            limits.inputs
-        ),
-    ))
-}
-
-/// The problem of a model that isn't there.
-pub(super) fn unknown_model(name: &str) -> Problem {
-    Problem::new(ProblemType::UnknownModel, format!("there is no model {name:?}; GET /v1/models lists them"))
-}
-
 /// Builds one sample a list entry; a problem names the list and the index.
 pub(super) fn samples<T>(
     list: &str,
     inputs: Vec<T>,
     build: impl Fn(T) -> Result<Sample, String>,
 ) -> Result<Vec<Sample>, Problem> {
-    let built = inputs.into_iter().enumerate().map(|(index, input)| {
-        build(input)
-            .map_err(|reason| Problem::new(ProblemType::InvalidRequest, format!("{list}[{index}]: {reason}")).at(index))
-    });
+    let built = inputs
+        .into_iter()
+        .enumerate()
+        .map(|(index, input)| build(input).map_err(|reason| invalid(format!("{list}[{index}]: {reason}")).at(index)));
     built.collect()
 }
 

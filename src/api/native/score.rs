@@ -6,26 +6,19 @@ use aide::{
     axum::{ApiRouter, routing::post_with},
     transform::TransformOperation,
 };
-use axum::{Extension, extract::State};
-use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower_http::request_id::RequestId;
 
 use super::{
-    request::{Input, Options, check_count, samples},
-    result::{Include, SampleResult, UsageBody},
+    call::{Call, OwnBody},
+    envelope::{Envelope, each},
+    request::{Input, samples},
+    result::{Include, SampleResult},
 };
-use crate::api::{
-    AppState,
-    body::{SharedBody, objects},
-    middleware::id_text,
-    problem::Problem,
-    timing::Timed,
-};
+use crate::api::{AppState, body::objects, dialects::SharedPath, problem::Problem, reply::Reply};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
-    ApiRouter::new().api_route("/v1/score", post_with(score, describe))
+    ApiRouter::new().api_route("/v1/score", post_with(SharedPath::new("/v1/score", score), describe))
 }
 
 /// Samples to score with one model.
@@ -43,19 +36,17 @@ struct ScoreBody {
     include: BTreeSet<Include>,
 }
 
+impl OwnBody for ScoreBody {
+    fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+}
+
 /// The rewards, in the order of the inputs.
 #[derive(Debug, Serialize, JsonSchema)]
 struct ScoreResponse {
-    /// The request's id, as in the `X-Request-Id` header.
-    id: String,
-    /// The model that scored.
-    model: ModelName,
-    /// Exactly which one: a digest over its manifest, graphs and tokenizer.
-    model_version: ModelVersion,
     /// One result for each input.
     results: Vec<SampleResult>,
-    /// What it cost.
-    usage: UsageBody,
 }
 
 fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
@@ -65,22 +56,12 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     )
 }
 
-async fn score(
-    State(state): State<AppState>,
-    Extension(id): Extension<RequestId>,
-    SharedBody { own: body, shared: options }: SharedBody<ScoreBody, Options>,
-) -> Result<Timed<ScoreResponse>, Problem> {
-    check_count(body.inputs.len(), &state.limits)?;
+async fn score(Call { state, id, body, options }: Call<ScoreBody>) -> Result<Reply<Envelope<ScoreResponse>>, Problem> {
     let samples = samples("inputs", body.inputs, Input::into_sample)?;
-    let request = options.into_request(samples, body.group, &state.limits)?;
+    let request = options.into_request(samples, body.group)?;
     let report = state.engine.score(request).await?;
-    let results = report.results.into_iter().enumerate();
-    let response = ScoreResponse {
-        id: id_text(&id),
-        model: report.model,
-        model_version: report.version,
-        results: results.map(|(index, sample)| SampleResult::new(index, sample, &body.include)).collect(),
-        usage: report.usage.into(),
-    };
-    Ok(Timed { timings: report.timings, body: response })
+    Envelope::reply(id, report, |reports| {
+        let results = each(reports, |(index, sample)| Ok(SampleResult::new(index, sample, &body.include)))?;
+        Ok(ScoreResponse { results })
+    })
 }

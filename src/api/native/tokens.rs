@@ -6,25 +6,24 @@ use aide::{
     axum::{ApiRouter, routing::post_with},
     transform::TransformOperation,
 };
-use axum::{Extension, extract::State};
+use karat_engine::engine::SampleReport;
 use karat_rules::{
-    domain::{Cut, ModelName, ModelVersion, Reward},
+    domain::{Cut, Reward},
     head::TokenReward,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower_http::request_id::RequestId;
 
 use super::{
-    request::{Input, Options, check_count, samples},
-    result::UsageBody,
+    call::{Call, OwnBody},
+    envelope::{Envelope, each},
+    request::{Input, samples},
 };
 use crate::api::{
     AppState,
-    body::{SharedBody, objects},
-    middleware::id_text,
-    problem::{Problem, ProblemType},
-    timing::Timed,
+    body::objects,
+    problem::{Problem, invalid},
+    reply::Reply,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -40,19 +39,17 @@ struct TokensBody {
     inputs: Vec<Input>,
 }
 
+impl OwnBody for TokensBody {
+    fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+}
+
 /// The tokens' rewards.
 #[derive(Debug, Serialize, JsonSchema)]
 struct TokensResponse {
-    /// The request's id, as in the `X-Request-Id` header.
-    id: String,
-    /// The model that scored.
-    model: ModelName,
-    /// Exactly which one: a digest over its manifest, graphs and tokenizer.
-    model_version: ModelVersion,
     /// One result for each input.
     results: Vec<TokensResult>,
-    /// What it cost.
-    usage: UsageBody,
 }
 
 /// One response's tokens.
@@ -84,37 +81,25 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 }
 
 async fn tokens(
-    State(state): State<AppState>,
-    Extension(id): Extension<RequestId>,
-    SharedBody { own: body, shared: options }: SharedBody<TokensBody, Options>,
-) -> Result<Timed<TokensResponse>, Problem> {
-    check_count(body.inputs.len(), &state.limits)?;
+    Call { state, id, body, options }: Call<TokensBody>,
+) -> Result<Reply<Envelope<TokensResponse>>, Problem> {
     let samples = samples("inputs", body.inputs, Input::into_sample)?;
-    let request = options.into_request(samples, false, &state.limits)?;
+    let request = options.into_request(samples, false)?;
     let report = state.engine.score(request).await?;
-    let results = report.results.into_iter().enumerate().map(|(index, sample)| {
-        let token_rewards = sample.detail.tokens.ok_or_else(|| {
-            Problem::new(
-                ProblemType::InvalidRequest,
-                "this model gives one score a response; choose a model with a token head, or use POST /v1/score",
-            )
-        })?;
-        Ok(TokensResult {
-            index,
-            token_rewards,
-            reward: sample.reward,
-            raw: sample.raw,
-            tokens: sample.tokens,
-            truncated: sample.cut.is_cut(),
-            cut: sample.cut.is_cut().then_some(sample.cut),
-        })
-    });
-    let response = TokensResponse {
-        id: id_text(&id),
-        model: report.model,
-        model_version: report.version,
-        results: results.collect::<Result<_, Problem>>()?,
-        usage: report.usage.into(),
-    };
-    Ok(Timed { timings: report.timings, body: response })
+    Envelope::reply(id, report, |reports| Ok(TokensResponse { results: each(reports, result)? }))
+}
+
+fn result((index, sample): (usize, SampleReport)) -> Result<TokensResult, Problem> {
+    let token_rewards = sample.detail.tokens.ok_or_else(|| {
+        invalid("this model gives one score a response; choose a model with a token head, or use POST /v1/score")
+    })?;
+    Ok(TokensResult {
+        index,
+        token_rewards,
+        reward: sample.reward,
+        raw: sample.raw,
+        tokens: sample.tokens,
+        truncated: sample.cut.is_cut(),
+        cut: sample.cut.is_cut().then_some(sample.cut),
+    })
 }

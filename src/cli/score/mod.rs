@@ -65,7 +65,7 @@ pub(super) struct ScoreArguments {
 }
 
 /// A row that waits for its scores.
-struct Waiting {
+struct WaitingRow {
     number: u64,
     place: String,
     check: String,
@@ -78,7 +78,7 @@ enum Parcel {
     /// Rows that an earlier run has done.
     Done(u64),
     /// Rows to score.
-    Rows(Vec<Waiting>),
+    Rows(Vec<WaitingRow>),
     /// The input or the earlier output can't be read on.
     Broken(CommandError),
 }
@@ -164,7 +164,7 @@ async fn score_parcel(backend: &Backend, parcel: Parcel) -> Result<Scores, Comma
         }
     }
     let mut outcomes = backend.score(&inputs).await?.into_iter();
-    let line = |row: Waiting| {
+    let line = |row: WaitingRow| {
         let outcome = row.input.and_then(|_| outcomes.next().unwrap_or_else(|| Err("got no score".to_owned())));
         let outcome = outcome.map_or_else(|error| Outcome::Skipped { error }, Outcome::Scored);
         (row.place, Line { row: row.number, kept: row.kept, outcome, check: row.check })
@@ -246,7 +246,7 @@ impl Reader {
     }
 
     /// The row if it still has to be scored.
-    fn take(&mut self, row: Row, sender: &mpsc::Sender<Parcel>) -> Result<Option<Waiting>, CommandError> {
+    fn take(&mut self, row: Row, sender: &mpsc::Sender<Parcel>) -> Result<Option<WaitingRow>, CommandError> {
         let check = row.check(&self.fingerprint);
         if let Some(earlier) = &mut self.earlier {
             match earlier.next()? {
@@ -264,7 +264,7 @@ impl Reader {
             Err(_) => Map::new(),
         };
         let input = row.fields.and_then(|fields| self.fields.input(&fields));
-        Ok(Some(Waiting { number: row.number, place: row.place, check, kept, input }))
+        Ok(Some(WaitingRow { number: row.number, place: row.place, check, kept, input }))
     }
 }
 

@@ -101,6 +101,29 @@ async fn bodies_tell_dialects_apart_where_paths_do_not() {
 }
 
 #[tokio::test]
+async fn a_shared_path_tells_what_is_wrong_as_the_dialects_own_path_does() {
+    let server = server().await;
+    for (shared, own, body) in [
+        ("/classify", "/sglang/classify", r#"{"text": 3}"#),
+        (
+            "/classify",
+            "/vllm/classify",
+            r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}]}"#,
+        ),
+        ("/rerank", "/tei/rerank", r#"{"query": ["10"], "texts": ["20"]}"#),
+        ("/rerank", "/vllm/rerank", r#"{"query": "10", "texts": ["20"], "documents": 3}"#),
+        ("/v1/score", "/vllm/v1/score", r#"{"queries": "10", "documents": 3}"#),
+        ("/v1/score", "/vllm/v1/score", r#"{"queries": "10", "queries": "11", "documents": "20"}"#),
+        ("/v1/score", "/vllm/v1/score", r#"{"text_1": "10", "documents": {"text": "20", "text": "30"}}"#),
+    ] {
+        let send = |path| Reply::of(server.client.post(server.url(path)).body(body));
+        let (shared, own) = (send(shared).await, send(own).await);
+        assert_eq!((shared.status, &shared.text), (own.status, &own.text), "{body}");
+        assert!([400, 422].contains(&own.status), "{body}: {}", own.text);
+    }
+}
+
+#[tokio::test]
 async fn rendered_text_is_taken_out_of_the_policys_template() {
     let manifest = format!("{}retemplate = \"chatml\"\n", super::PAIR);
     let repository = Repository::empty();

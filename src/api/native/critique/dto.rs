@@ -12,12 +12,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::{
+    call::OwnBody,
     request::{Options, turns},
     result::{Include, SampleResult, UsageBody},
 };
 use crate::api::{
     body::optional_objects,
-    problem::{Problem, ProblemType},
+    problem::{Problem, invalid},
 };
 
 /// A response to criticise.
@@ -70,6 +71,12 @@ pub(super) struct CritiqueBody {
     pub(super) include: BTreeSet<Include>,
 }
 
+impl OwnBody for CritiqueBody {
+    fn inputs(&self) -> usize {
+        self.critiques
+    }
+}
+
 fn one() -> usize {
     1
 }
@@ -88,7 +95,7 @@ pub(super) struct CritiqueResponse {
     /// The critiques, in their order.
     pub(super) critiques: Vec<CritiqueResult>,
     #[serde(flatten)]
-    pub(super) verdict: Verdict,
+    pub(super) score: CritiqueScore,
     #[serde(flatten)]
     pub(super) summary: Summary,
 }
@@ -121,7 +128,7 @@ pub(super) enum FinishWord {
 
 /// What the critiques come to; the data of the event `score`.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub(super) struct Verdict {
+pub(super) struct CritiqueScore {
     /// The mean of the critiques' rewards: of the response, scored with each critique in view. Null when all critiques
     /// are empty; left out when no score was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,8 +232,4 @@ impl CritiqueResult {
             rating: rates.then_some(critique.rating),
         }
     }
-}
-
-fn invalid(reason: impl std::fmt::Display) -> Problem {
-    Problem::new(ProblemType::InvalidRequest, reason.to_string())
 }

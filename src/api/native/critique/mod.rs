@@ -12,8 +12,7 @@ use aide::{
     transform::TransformOperation,
 };
 use axum::{
-    Extension, Json,
-    extract::State,
+    Json,
     response::{
         IntoResponse, Response,
         sse::{self, KeepAlive, Sse},
@@ -26,14 +25,14 @@ use karat_engine::{
 };
 use karat_rules::domain::Sample;
 use serde::Serialize;
-use tower_http::request_id::RequestId;
 
 use super::{
-    request::{Options, check_count, samples},
+    call::Call,
+    request::{Options, samples},
     result::{Include, SampleResult},
 };
-use crate::api::{AppState, body::SharedBody, middleware::id_text, problem::Problem};
-use dto::{CritiqueBody, CritiqueResponse, CritiqueResult, Summary, TokenEvent, Verdict};
+use crate::api::{AppState, problem::Problem};
+use dto::{CritiqueBody, CritiqueResponse, CritiqueResult, CritiqueScore, Summary, TokenEvent};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route("/v1/critique", post_with(critique, describe))
@@ -48,12 +47,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     )
 }
 
-async fn critique(
-    State(state): State<AppState>,
-    Extension(id): Extension<RequestId>,
-    SharedBody { own: body, shared: options }: SharedBody<CritiqueBody, Options>,
-) -> Result<Reply, Problem> {
-    check_count(body.critiques, &state.limits)?;
+async fn critique(Call { state, id, body, options }: Call<CritiqueBody>) -> Result<Reply, Problem> {
     let stream = body.stream;
     let deadline = options.deadline()?;
     let scorer = body.scorer.clone();
@@ -67,7 +61,7 @@ async fn critique(
         }
     };
     let critiques = state.engine.critique(request).await?;
-    let session = Session { state, id: id_text(&id), critiques, written: Vec::new(), scorer, include, deadline };
+    let session = Session { state, id, critiques, written: Vec::new(), scorer, include, deadline };
     if stream {
         return Ok(Reply::Stream(Box::new(session)));
     }
@@ -79,7 +73,7 @@ fn scoring(options: Options, critiques: usize, state: &AppState) -> Result<Score
     let stand_in = |()| Sample::from_prompt("question".to_owned(), "critique".to_owned()).map_err(|e| e.to_string());
     let samples = samples("critiques", vec![(); critiques], stand_in)?;
     // A critique stands for nothing without the whole of what it is about.
-    let request = options.into_request(samples, false, &state.limits)?.with_truncation(Some(Truncation::Refuse));
+    let request = options.into_request(samples, false)?.with_truncation(Some(Truncation::Refuse));
     state.engine.check_scores(&request)?;
     Ok(request)
 }
@@ -103,9 +97,9 @@ impl Session {
                 self.written.push(critique);
             }
         }
-        let verdict = self.score().await?;
+        let score = self.score().await?;
         Ok(CritiqueResponse {
-            verdict,
+            score,
             summary: self.summary(),
             critiques: self
                 .written
@@ -116,32 +110,32 @@ impl Session {
     }
 
     /// Scores what was written.
-    async fn score(&mut self) -> Result<Verdict, Problem> {
+    async fn score(&mut self) -> Result<CritiqueScore, Problem> {
         self.written.sort_by_key(|critique| critique.index);
-        let mut verdict = Verdict::default();
+        let mut score = CritiqueScore::default();
         if self.critiques.rates() {
             let ratings: Vec<f64> = self.written.iter().filter_map(|critique| critique.rating).collect();
-            verdict.rating = Some(mean(&ratings));
+            score.rating = Some(mean(&ratings));
         }
-        let Some(request) = self.scorer.take() else { return Ok(verdict) };
+        let Some(request) = self.scorer.take() else { return Ok(score) };
         let samples =
             self.written.iter().filter_map(|critique| Some((critique.index, self.critiques.sample(critique)?)));
         let (indices, samples): (Vec<usize>, Vec<_>) = samples.unzip();
-        verdict.reward = Some(None);
+        score.reward = Some(None);
         if samples.is_empty() {
-            return Ok(verdict);
+            return Ok(score);
         }
         let request = request.with_samples(samples)?.with_deadline(self.deadline);
         let ScoreReport { model, version, results, usage, .. } = self.state.engine.score(request).await?;
         let rewards: Vec<f64> = results.iter().map(|sample| sample.reward.get()).collect();
         let scores = indices.into_iter().zip(results);
-        Ok(Verdict {
+        Ok(CritiqueScore {
             reward: Some(mean(&rewards)),
             scores: scores.map(|(index, sample)| SampleResult::new(index, sample, &self.include)).collect(),
             scorer: Some(model),
             scorer_version: Some(version),
             scoring: Some(usage.into()),
-            ..verdict
+            ..score
         })
     }
 
@@ -170,7 +164,7 @@ impl Session {
                 }
                 Some(Err(error)) => (failure(error), Stage::Over),
                 None => match self.score().await {
-                    Ok(verdict) => (named("score", &verdict), Stage::Scored),
+                    Ok(score) => (named("score", &score), Stage::Scored),
                     Err(problem) => (named("error", &problem.into_body()), Stage::Over),
                 },
             },

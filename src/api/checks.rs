@@ -1,0 +1,48 @@
+//! What every request is checked for, in whatever dialect it comes: how much it holds, how long it may take, and whether
+//! it names a model.
+
+use std::time::{Duration, Instant};
+
+use karat_rules::domain::ModelName;
+
+use super::{
+    ApiLimits,
+    problem::{Problem, ProblemType, invalid},
+};
+
+/// Bounds how many inputs a request may hold.
+pub(super) fn count(inputs: usize, limits: &ApiLimits) -> Result<(), Problem> {
+    if inputs <= limits.inputs {
+        return Ok(());
+    }
+    Err(Problem::new(
+        ProblemType::TooManyInputs,
+        format!(
+            "the request has {inputs} inputs and the server takes at most {} at once; split it, or raise --max-inputs",
+            limits.inputs
+        ),
+    ))
+}
+
+/// When to give up on a request that arrives now.
+pub(super) fn deadline(timeout_ms: Option<u64>) -> Result<Option<Instant>, Problem> {
+    if timeout_ms == Some(0) {
+        return Err(invalid("timeout_ms must be at least 1"));
+    }
+    Ok(timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))))
+}
+
+/// The name of a model, if it can be one.
+pub(super) fn model(name: &str) -> Result<ModelName, Problem> {
+    name.parse().map_err(|_| unknown_model(name))
+}
+
+/// The problem of a model that isn't there.
+pub(super) fn unknown_model(name: &str) -> Problem {
+    unknown(&format!("there is no model {name:?}"), "")
+}
+
+/// The problem of a model that isn't there, or not as the request wants it, with what else helps.
+pub(super) fn unknown(what: &str, advice: &str) -> Problem {
+    Problem::new(ProblemType::UnknownModel, format!("{what}; GET /v1/models lists them{advice}"))
+}

@@ -1,0 +1,143 @@
+//! KServe's V2 protocol over gRPC, with gRPC's own health protocol, on the same port as HTTP.
+
+mod convert;
+mod health;
+
+use axum::Router;
+use tonic::{Request, Response, Status, service::Routes};
+use tonic_health::pb::health_server::HealthServer;
+
+use super::{DIALECT, dto, find, inference, repository};
+use crate::api::{
+    AppState,
+    dialects::parts::Call,
+    problem::{Problem, ProblemType},
+};
+use protocol::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
+
+/// The protocol's messages.
+#[allow(warnings, reason = "generated from proto/inference.proto")]
+mod protocol {
+    tonic::include_proto!("inference");
+}
+
+/// The services as routes.
+pub(in crate::api) fn routes(state: &AppState) -> Router<AppState> {
+    let limit = state.limits.body_bytes;
+    let inference = GrpcInferenceServiceServer::new(Service { state: state.clone() }).max_decoding_message_size(limit);
+    let health = HealthServer::new(health::Health { state: state.clone() });
+    Routes::new(inference).add_service(health).into_axum_router().with_state(())
+}
+
+/// The inference service.
+#[derive(Debug)]
+struct Service {
+    state: AppState,
+}
+
+/// A problem in gRPC's words.
+fn status(problem: &Problem) -> Status {
+    let detail = problem.detail();
+    match problem.kind() {
+        ProblemType::UnknownModel | ProblemType::UnknownRoute => Status::not_found(detail),
+        ProblemType::ModelUnavailable => Status::unavailable(detail),
+        ProblemType::Overloaded => Status::resource_exhausted(detail),
+        ProblemType::DeadlinePassed => Status::deadline_exceeded(detail),
+        ProblemType::ModelFailed | ProblemType::Internal => Status::internal(detail),
+        _ => Status::invalid_argument(detail),
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Service {
+    async fn server_live(&self, _: Request<protocol::ServerLiveRequest>) -> Answer<protocol::ServerLiveResponse> {
+        Ok(Response::new(protocol::ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<protocol::ServerReadyRequest>) -> Answer<protocol::ServerReadyResponse> {
+        Ok(Response::new(protocol::ServerReadyResponse { ready: self.state.engine.repository().is_ready() }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<protocol::ServerMetadataRequest>,
+    ) -> Answer<protocol::ServerMetadataResponse> {
+        let dto::ServerMetadata { name, version, extensions } = dto::ServerMetadata::current();
+        Ok(Response::new(protocol::ServerMetadataResponse {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            extensions: extensions.map(str::to_owned).to_vec(),
+        }))
+    }
+
+    async fn model_ready(&self, request: Request<protocol::ModelReadyRequest>) -> Answer<protocol::ModelReadyResponse> {
+        let protocol::ModelReadyRequest { name, version } = request.into_inner();
+        let ready = match find(&self.state, &name, Some(&version)) {
+            Ok(_) => true,
+            Err(problem) if problem.kind() == ProblemType::ModelUnavailable => false,
+            Err(problem) => return Err(status(&problem)),
+        };
+        Ok(Response::new(protocol::ModelReadyResponse { ready }))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<protocol::ModelMetadataRequest>,
+    ) -> Answer<protocol::ModelMetadataResponse> {
+        let protocol::ModelMetadataRequest { name, version } = request.into_inner();
+        let model = find(&self.state, &name, Some(&version)).map_err(|problem| status(&problem))?;
+        Ok(Response::new(convert::metadata(&model)))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<protocol::ModelConfigRequest>,
+    ) -> Answer<protocol::ModelConfigResponse> {
+        let protocol::ModelConfigRequest { name, version } = request.into_inner();
+        let model = find(&self.state, &name, Some(&version)).map_err(|problem| status(&problem))?;
+        Ok(Response::new(convert::config(&model, self.state.limits.inputs)))
+    }
+
+    async fn model_infer(&self, request: Request<protocol::ModelInferRequest>) -> Answer<protocol::ModelInferResponse> {
+        let request = request.into_inner();
+        find(&self.state, &request.model_name, Some(&request.model_version)).map_err(|problem| status(&problem))?;
+        let packed = !request.raw_input_contents.is_empty();
+        let model = request.model_name.clone();
+        let (request, url) = convert::request(request).map_err(|problem| status(&problem))?;
+        let call = Call::of_model(self.state.clone(), &DIALECT, model, url);
+        let inferred = inference::run(call, request).await.map_err(|problem| status(&problem))?;
+        Ok(Response::new(convert::reply(inferred, packed)))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<protocol::RepositoryIndexRequest>,
+    ) -> Answer<protocol::RepositoryIndexResponse> {
+        let entries = repository::entries(&self.state, request.into_inner().ready).into_iter();
+        let models = entries.map(|entry| protocol::repository_index_response::ModelIndex {
+            name: entry.name.to_string(),
+            version: entry.version.map(|version| version.to_string()).unwrap_or_default(),
+            state: entry.state.to_owned(),
+            reason: entry.reason,
+        });
+        Ok(Response::new(protocol::RepositoryIndexResponse { models: models.collect() }))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<protocol::RepositoryModelLoadRequest>,
+    ) -> Answer<protocol::RepositoryModelLoadResponse> {
+        find(&self.state, &request.into_inner().model_name, None).map_err(|problem| status(&problem))?;
+        Ok(Response::new(protocol::RepositoryModelLoadResponse {}))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<protocol::RepositoryModelUnloadRequest>,
+    ) -> Answer<protocol::RepositoryModelUnloadResponse> {
+        find(&self.state, &request.into_inner().model_name, None).map_err(|problem| status(&problem))?;
+        Err(Status::unimplemented(repository::STAYS_LOADED))
+    }
+}

@@ -1,0 +1,209 @@
+//! A request of a dialect: what its URL and its body say, and which model it means.
+
+use aide::{OperationInput, generate::GenContext, openapi::Operation};
+use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use bytes::Bytes;
+use http::{HeaderMap, request::Parts};
+use karat_engine::{
+    engine::{ScoreError, ScoreReport, ScoreRequest},
+    schedule::Admission,
+    text::TextOptions,
+};
+use karat_rules::domain::{ModelName, Sample};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use super::{Activation, UrlChoices, invalid};
+use crate::api::{
+    AppState,
+    body::{self, Received},
+    checks,
+    dialects::dialect::Dialect,
+    middleware,
+    problem::Problem,
+};
+
+/// A request with a body of the type `T`.
+#[derive(Debug)]
+pub(crate) struct Call<T> {
+    pub(crate) state: AppState,
+    pub(crate) headers: HeaderMap,
+    /// The request's id.
+    pub(crate) id: String,
+    /// Whether it is refused while too much waits.
+    sheds: bool,
+    path_model: Option<String>,
+    pub(crate) url: UrlChoices,
+    pub(crate) body: T,
+}
+
+/// A request whose body isn't JSON alone.
+#[derive(Debug)]
+pub(crate) struct RawCall(pub(crate) Call<Bytes>);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for Call<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        let (call, received) = receive(request, state).await?.split();
+        let body = received.parse()?;
+        Ok(call.with_body(body))
+    }
+}
+
+impl<T: JsonSchema> OperationInput for Call<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        Query::<UrlChoices>::operation_input(context, operation);
+        axum::Json::<T>::operation_input(context, operation);
+    }
+}
+
+impl FromRequest<AppState> for RawCall {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        let (call, received) = receive(request, state).await?.split();
+        Ok(Self(call.with_body(received.into_bytes())))
+    }
+}
+
+impl OperationInput for RawCall {}
+
+async fn receive(mut request: Request, state: &AppState) -> Result<Call<Received>, Problem> {
+    let body = body::receive(&mut request, state.limits.body_bytes).await?;
+    let id = middleware::request_id(&request);
+    let dialect = request.extensions().get::<&'static Dialect>();
+    let sheds = dialect.is_some_and(|dialect| state.dialects.sheds(dialect));
+    let (mut parts, _) = request.into_parts();
+    let path_model = path_model(&mut parts, state).await;
+    let url = Query::try_from_uri(&parts.uri).map(|Query(url)| url);
+    let url = url.map_err(|error| invalid(format!("the query of the URL: {error}")))?;
+    Ok(Call { state: state.clone(), headers: parts.headers, id, sheds, path_model, url, body })
+}
+
+/// The model that the path names, if it names one.
+pub(crate) async fn path_model(parts: &mut Parts, state: &AppState) -> Option<String> {
+    let parameters = RawPathParams::from_request_parts(parts, state).await.ok()?;
+    parameters.iter().find(|(name, _)| *name == "model").map(|(_, value)| value.to_owned())
+}
+
+impl Call<()> {
+    /// A call that came without HTTP, for the model of that name.
+    pub(crate) fn of_model(state: AppState, dialect: &Dialect, model: String, url: UrlChoices) -> Self {
+        let id = uuid::Uuid::now_v7().to_string();
+        let sheds = state.dialects.sheds(dialect);
+        Self { state, headers: HeaderMap::new(), id, sheds, path_model: Some(model), url, body: () }
+    }
+}
+
+/// What a body's own field says about the model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ModelField<'a> {
+    /// The dialect has no such field.
+    Absent,
+    /// The client names the model that it wants. Trainers write the path of a checkpoint there, so its last part counts
+    /// too; what isn't known becomes the default model if there is one.
+    Named(&'a str),
+    /// The client writes the same word whatever the server; it counts only if it is a model's name.
+    Habitual(&'a str),
+}
+
+impl<'a> ModelField<'a> {
+    /// The model that the client names, if it does.
+    pub(crate) fn named(field: Option<&'a str>) -> Self {
+        field.filter(|name| !name.is_empty()).map_or(Self::Absent, Self::Named)
+    }
+}
+
+impl<T> Call<T> {
+    /// The same call with another body.
+    fn with_body<U>(self, body: U) -> Call<U> {
+        let Self { state, headers, id, sheds, path_model, url, body: _ } = self;
+        Call { state, headers, id, sheds, path_model, url, body }
+    }
+
+    /// Takes the body out.
+    pub(crate) fn split(self) -> (Call<()>, T) {
+        let Self { state, headers, id, sheds, path_model, url, body } = self;
+        (Call { state, headers, id, sheds, path_model, url, body: () }, body)
+    }
+
+    /// What the URL says about the activation, or else what the dialect says.
+    pub(crate) fn activation(&self, dialect: Activation) -> Activation {
+        self.url.activation.unwrap_or(dialect)
+    }
+
+    /// The model: of the path, or else the query, the body's field, the default, the only one there is.
+    fn model(&self, field: ModelField<'_>) -> Result<ModelName, Problem> {
+        if let Some(name) = self.path_model.as_deref().or(self.url.model.as_deref()) {
+            return self.known(name).ok_or_else(|| checks::unknown_model(name));
+        }
+        let default = self.state.dialects.default_model.clone();
+        match field {
+            ModelField::Absent => {}
+            ModelField::Named(name) => {
+                let last = name.trim_end_matches('/').rsplit('/').next().unwrap_or(name);
+                let found = self.known(name).or_else(|| self.known(last)).or(default);
+                return found.ok_or_else(|| {
+                    let what = format!("there is no model {name:?}");
+                    checks::unknown(&what, ", and --default-model stands in for unknown ones")
+                });
+            }
+            ModelField::Habitual(name) => {
+                if let Some(found) = self.known(name) {
+                    return Ok(found);
+                }
+            }
+        }
+        default.or_else(|| self.state.engine.only_model()).ok_or_else(|| {
+            invalid(
+                "the request names no model and the server has several; write it into the URL as /m/{model}/… or \
+                 ?model=…, or start the server with --default-model",
+            )
+        })
+    }
+
+    /// The name, if a model of the repository has it, loaded or not.
+    fn known(&self, name: &str) -> Option<ModelName> {
+        let name: ModelName = name.parse().ok()?;
+        match self.state.engine.model(&name) {
+            Err(ScoreError::UnknownModel { .. }) => None,
+            _ => Some(name),
+        }
+    }
+
+    /// Scores samples by what URL, body and settings say.
+    pub(crate) async fn score(
+        &self,
+        field: ModelField<'_>,
+        samples: Vec<Sample>,
+        text: TextOptions,
+    ) -> Result<ScoreReport, Problem> {
+        let request = self.request(field, samples, text)?;
+        Ok(self.state.engine.score(request).await?)
+    }
+
+    /// What to ask of the engine.
+    pub(crate) fn request(
+        &self,
+        field: ModelField<'_>,
+        samples: Vec<Sample>,
+        text: TextOptions,
+    ) -> Result<ScoreRequest, Problem> {
+        checks::count(samples.len(), &self.state.limits)?;
+        let model = self.model(field)?;
+        let text = TextOptions {
+            truncation: self.url.truncation.or(text.truncation),
+            ending: self.url.ending.unwrap_or(text.ending),
+            ..text
+        };
+        let deadline = checks::deadline(self.url.timeout_ms)?;
+        Ok(ScoreRequest::new(model, samples)?
+            .with_aggregate(self.url.aggregate.clone())
+            .with_transforms(self.url.transforms.clone())
+            .with_text(text)
+            .with_priority(self.url.priority.unwrap_or_default())
+            .with_deadline(deadline)
+            .with_admission(if self.sheds { Admission::Bounded } else { Admission::Always }))
+    }
+}

@@ -1,0 +1,121 @@
+//! Paths that several dialects want, or a dialect and karat itself.
+//!
+//! Under a dialect's prefix a path is that dialect's. Without a prefix the body's own words decide: each dialect
+//! [claims](Claim) bodies by their fields, and whoever has the path answers the others. `/v1/rerank` and `/v2/rerank`
+//! have bodies of one shape in three dialects: without a prefix they are vLLM's, whose answer holds what clients of the
+//! two others read.
+//!
+//! Nearly all bodies hold none of the words of a claim, and are parsed once, by whoever has the path. One that holds some
+//! is parsed into its fields, from which it is claimed and read.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
+
+use aide::{OperationInput, OperationOutput, operation::OperationHandler};
+use axum::{
+    extract::Request,
+    handler::Handler,
+    response::Response,
+    routing::{MethodRouter, post},
+};
+
+use super::{
+    TABLE,
+    dialect::{Claim, Dialect, Route},
+    routes::{expected, speaking},
+};
+use crate::api::{
+    AppState,
+    body::{self, Fields, Received},
+};
+
+/// The handler of a path, with the dialects that claim some of the bodies which are sent there.
+#[derive(Clone)]
+pub(in crate::api) struct SharedPath<H> {
+    claimants: Arc<[Claimant]>,
+    own: H,
+}
+
+/// A route that claims bodies.
+struct Claimant {
+    claim: Claim,
+    /// The names that claim, as JSON has them.
+    words: Vec<String>,
+    dialect: &'static Dialect,
+    route: &'static Route,
+    /// Made for the first body: making it earlier would describe the route before the path's owner.
+    method: OnceLock<MethodRouter<AppState>>,
+}
+
+impl<H> SharedPath<H> {
+    pub(in crate::api) fn new(path: &str, own: H) -> Self {
+        let routes = expected(TABLE.into_iter()).filter(|(_, route)| route.path == path);
+        let claimants = routes.filter_map(|(dialect, route)| Claimant::new(dialect, route));
+        Self { claimants: claimants.collect(), own }
+    }
+}
+
+/// What a path's owner answers, unless a dialect claims the body.
+pub(super) fn share(path: &str, own: MethodRouter<AppState>) -> MethodRouter<AppState> {
+    let shared = SharedPath::new(path, own);
+    if shared.claimants.is_empty() { shared.own } else { post(shared) }
+}
+
+impl<T, H: Handler<T, AppState>> Handler<T, AppState> for SharedPath<H> {
+    type Future = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+    fn call(self, mut request: Request, state: AppState) -> Self::Future {
+        Box::pin(async move {
+            let received = body::receive(&mut request, state.limits.body_bytes).await;
+            let claimed = received.as_ref().ok().and_then(|body| claim(&self.claimants, body));
+            match claimed {
+                Some((claimant, fields)) => {
+                    Received::leave(received.map(|body| body.in_fields(fields)), &mut request);
+                    claimant.method().call(request, state).await
+                }
+                None => {
+                    Received::leave(received, &mut request);
+                    self.own.call(request, state).await
+                }
+            }
+        })
+    }
+}
+
+impl<I: OperationInput, O: OperationOutput, H: OperationHandler<I, O>> OperationHandler<I, O> for SharedPath<H> {}
+
+/// Who claims a body, and its fields.
+fn claim<'a>(claimants: &'a [Claimant], body: &Received) -> Option<(&'a Claimant, Fields)> {
+    let text = body.text()?;
+    if !claimants.iter().any(|claimant| claimant.may_claim(text)) {
+        return None;
+    }
+    let fields = body.parse::<Fields>().ok()?;
+    let claimant = claimants.iter().find(|claimant| claimant.claim.holds(&fields))?;
+    Some((claimant, fields))
+}
+
+impl Claimant {
+    fn new(dialect: &'static Dialect, route: &'static Route) -> Option<Self> {
+        let claim = route.claim?;
+        let words = claim.any_of.iter().map(|word| format!("\"{word}\"")).collect();
+        Some(Self { claim, words, dialect, route, method: OnceLock::new() })
+    }
+
+    /// Whether the text may be a body that is claimed: whether one of the words stands anywhere in it.
+    fn may_claim(&self, text: &str) -> bool {
+        self.words.iter().any(|word| text.contains(word))
+    }
+
+    fn method(&self) -> MethodRouter<AppState> {
+        self.method.get_or_init(|| speaking(self.dialect, self.route).into()).clone()
+    }
+}
+
+impl Claim {
+    fn holds(self, fields: &Fields) -> bool {
+        self.any_of.iter().any(|name| fields.has(name)) && !self.none_of.iter().any(|name| fields.has(name))
+    }
+}

@@ -1,0 +1,182 @@
+//! A scoring request of karat's own: in its body stand, side by side, what is the route's own and the options that all
+//! scoring routes share.
+//!
+//! Flattening one into the other would do, but Serde then neither refuses unknown fields nor tells where an error is.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData};
+
+use aide::{OperationInput, generate::GenContext, openapi::Operation};
+use axum::extract::{FromRequest, Request};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserializer,
+    de::{
+        DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, IntoDeserializer, MapAccess, Visitor,
+        value::{MapAccessDeserializer, MapDeserializer},
+    },
+};
+use serde_aux::serde_introspection::serde_introspect;
+use serde_json::value::RawValue;
+
+use super::request::Options;
+use crate::api::{
+    AppState, body, checks, middleware,
+    problem::{Problem, invalid},
+};
+
+/// What a route's body holds beside the options.
+pub(super) trait OwnBody: DeserializeOwned {
+    /// How many inputs that makes, which is bounded before they are built.
+    fn inputs(&self) -> usize;
+}
+
+/// A request whose body is whole and holds no more than it may.
+#[derive(Debug)]
+pub(super) struct Call<T> {
+    pub(super) state: AppState,
+    /// The request's id.
+    pub(super) id: String,
+    pub(super) body: T,
+    pub(super) options: Options,
+}
+
+impl<T: OwnBody> FromRequest<AppState> for Call<T> {
+    type Rejection = Problem;
+
+    async fn from_request(mut request: Request, state: &AppState) -> Result<Self, Problem> {
+        let received = body::receive(&mut request, state.limits.body_bytes).await?.into_bytes();
+        // What is wrong is found where each half is parsed by itself: unknown fields first, and then the wrong value.
+        let (body, options) = both(&received).map_or_else(|_| each(&received), Ok)?;
+        checks::count(T::inputs(&body), &state.limits)?;
+        Ok(Self { state: state.clone(), id: middleware::request_id(&request), body, options })
+    }
+}
+
+impl<T: JsonSchema> OperationInput for Call<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        axum::Json::<WithOptions<T>>::operation_input(context, operation);
+    }
+}
+
+/// The schema of an object with the fields of both.
+struct WithOptions<T>(PhantomData<T>);
+
+impl<T: JsonSchema> JsonSchema for WithOptions<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}With{}", T::schema_name(), Options::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "allOf": [generator.subschema_for::<T>(), generator.subschema_for::<Options>()] })
+    }
+}
+
+/// Parses a route's own fields and then the options, with a message that tells the path to what is wrong.
+fn each<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Options), Problem> {
+    let written: BTreeMap<String, IgnoredAny> = body::parse(bytes)?;
+    let known: Vec<&str> = [serde_introspect::<T>(), serde_introspect::<Options>()].concat();
+    if let Some(unknown) = written.keys().find(|key| !known.contains(&key.as_str())) {
+        let known = known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+        let detail = format!("unknown field `{unknown}`, expected one of {known}");
+        return Err(invalid(detail));
+    }
+    Ok((body::parse(bytes)?, body::parse(bytes)?))
+}
+
+/// Parses both at once.
+fn both<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Options), serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let (own, options) = deserializer.deserialize_map(Both(PhantomData))?;
+    deserializer.end()?;
+    let options = options.iter().map(|(name, value)| (name.as_str(), *value));
+    Ok((own, serde::Deserialize::deserialize(MapDeserializer::new(options))?))
+}
+
+/// Reads a route's own fields as they come, and keeps the options as they are written.
+struct Both<T>(PhantomData<T>);
+
+type Written<'de> = Vec<(String, &'de RawValue)>;
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for Both<T> {
+    type Value = (T, Written<'de>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        let mut options = Vec::new();
+        let own = T::deserialize(MapAccessDeserializer::new(OwnFields {
+            map,
+            own: serde_introspect::<T>(),
+            options: &mut options,
+        }))?;
+        Ok((own, options))
+    }
+}
+
+/// The fields of an object that are a route's own; the others are put aside.
+struct OwnFields<'a, 'de, A> {
+    map: A,
+    own: &'static [&'static str],
+    options: &'a mut Written<'de>,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for OwnFields<'_, 'de, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(name) = self.map.next_key::<String>()? {
+            if self.own.contains(&name.as_str()) {
+                return seed.deserialize(name.into_deserializer()).map(Some);
+            }
+            if !serde_introspect::<Options>().contains(&name.as_str()) {
+                return Err(A::Error::custom("unknown field"));
+            }
+            self.options.push((name, self.map.next_value()?));
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Own {
+        #[serde(default, rename = "inputs")]
+        _inputs: Vec<String>,
+    }
+
+    #[test]
+    fn one_pass_takes_what_each_half_takes_by_itself() {
+        for (body, fits) in [
+            (
+                r#"{"model":"m","inputs":["a"],"aggregate":{"uncertainty_weighted":{"lambda":0.5}},"references":[1,2.5]}"#,
+                true,
+            ),
+            (r#"{"inputs":["\u00e9"],"\u006dodel":"m","truncation":null,"priority":"high"}"#, true),
+            (r#"{"inputs":[]}"#, false),
+            (r#"{"model":"m","inputs":["a"],"inputs":["b"]}"#, false),
+            (r#"{"model":"m","model":"n"}"#, false),
+            (r#"{"model":"m","aggregate":{"mean":{},"mean":{}}}"#, false),
+            (r#"{"model":"m","agregate":"mean"}"#, false),
+            (r#"{"model":"m"} {}"#, false),
+            (r#"{"model":"m","timeout_ms":-1}"#, false),
+            (r#"[["a"]]"#, false),
+        ] {
+            assert_eq!(each::<Own>(body.as_bytes()).is_ok(), fits, "{body}");
+            assert_eq!(both::<Own>(body.as_bytes()).is_ok(), fits, "{body}");
+        }
+        for broken in [b"{\"model\":\"\xff\"}".as_slice(), b"", b"{"] {
+            assert!(each::<Own>(broken).is_err() && both::<Own>(broken).is_err(), "{broken:?}");
+        }
+    }
+}
