@@ -17,9 +17,9 @@ use crate::{
 /// The sessions of one model.
 pub struct Executors {
     /// Sessions that run side by side, as a rule one thread each; at least one.
-    pub crowd: Vec<Box<dyn Executor>>,
-    /// A session on all cores, for when too few jobs wait to keep the crowd busy.
-    pub lone: Option<Box<dyn Executor>>,
+    pub parallel: Vec<Box<dyn Executor>>,
+    /// A session on all cores, for when too few jobs wait to keep the parallel ones busy.
+    pub single: Option<Box<dyn Executor>>,
 }
 
 /// Why a scheduler can't start.
@@ -53,19 +53,19 @@ impl Scheduler {
         limits: QueueLimits,
         metrics: ModelMetrics,
     ) -> Result<Self, StartError> {
-        let Executors { crowd, lone } = executors;
-        if crowd.is_empty() {
+        let Executors { parallel, single } = executors;
+        if parallel.is_empty() {
             return Err(StartError::NoExecutor);
         }
-        let sessions = Sessions { crowd: crowd.len(), lone: lone.is_some() };
+        let sessions = Sessions { parallel: parallel.len(), single: single.is_some() };
         // Made before the threads, so that they are stopped if one of them can't start.
         let workers = Workers::new(Dispatch::new(sessions, policy, limits, metrics));
-        let crowd = crowd
+        let parallel = parallel
             .into_iter()
             .enumerate()
-            .map(|(index, executor)| (format!("karat-run-{index}"), executor, Role::Crowd));
-        let lone = lone.map(|executor| ("karat-run-lone".to_owned(), executor, Role::Lone));
-        for (name, executor, role) in crowd.chain(lone) {
+            .map(|(index, executor)| (format!("karat-run-{index}"), executor, Role::Parallel));
+        let single = single.map(|executor| ("karat-run-single".to_owned(), executor, Role::Single));
+        for (name, executor, role) in parallel.chain(single) {
             workers.spawn(&name, move |dispatch| worker::work(dispatch, executor, role))?;
         }
         Ok(Self { workers })
