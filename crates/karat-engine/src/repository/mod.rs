@@ -100,7 +100,7 @@ impl Repository {
             model.enlist(&self.roster);
         }
         let replaced = self.models.write().unwrap_or_else(PoisonError::into_inner).insert(name, status);
-        // Let go of without the lock: where no request holds it, its threads are stopped here.
+        // Dropped without the lock: where no request holds it, its threads are stopped here.
         drop(replaced);
     }
 

@@ -176,7 +176,7 @@ impl Model {
 
     /// What an aggregation gets, when `candidates` samples are aggregated together.
     #[must_use]
-    pub fn members_shape(&self, candidates: usize) -> MembersShape {
+    pub(crate) fn members_shape(&self, candidates: usize) -> MembersShape {
         match &self.body {
             ModelBody::Graph(graph) => {
                 let graphs_a_score = graph.head.probing().map_or(1, Probing::graphs);
@@ -215,7 +215,7 @@ impl Model {
 
     /// Whether the model gives vectors that tell responses apart.
     #[must_use]
-    pub fn gives_embeddings(&self) -> bool {
+    pub(crate) fn gives_embeddings(&self) -> bool {
         matches!(&self.body, ModelBody::Graph(graph) if graph.head.gives_embedding())
     }
 

@@ -62,7 +62,7 @@ impl Policy {
     /// moves, so that no stream of short ones keeps it waiting for ever. A job that is wanted within `remaining` is
     /// overtaken for half of that time at most.
     #[must_use]
-    pub fn due_after(&self, tokens: usize, priority: Priority, remaining: Option<Duration>) -> Duration {
+    pub(crate) fn due_after(&self, tokens: usize, priority: Priority, remaining: Option<Duration>) -> Duration {
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         let steps = match priority {
             Priority::High => 0,

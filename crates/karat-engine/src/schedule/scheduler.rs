@@ -36,7 +36,7 @@ pub enum StartError {
 /// Runs the jobs of one model.
 ///
 /// Dropping it stops it at once: what waits fails with [`super::JobError::Stopped`], what runs is cancelled.
-/// [`Self::drain`] finishes everything first.
+/// Draining the roster finishes everything first.
 #[derive(Debug)]
 pub struct Scheduler {
     workers: Workers<Dispatch>,
@@ -83,11 +83,6 @@ impl Scheduler {
     #[must_use]
     pub fn waiting(&self) -> (usize, usize) {
         self.workers.work().waiting()
-    }
-
-    /// Takes no more jobs, finishes all that wait and run, and ends the threads. Blocks until then.
-    pub fn drain(&self) {
-        self.workers.drain();
     }
 
     /// Lets a roster end the threads with those of other queues.

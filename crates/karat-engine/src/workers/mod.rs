@@ -73,12 +73,6 @@ impl<W: Work> Workers<W> {
     pub(crate) fn enlist(&self, roster: &Roster) {
         roster.enlist(&(Arc::clone(&self.team) as Arc<dyn Ends>));
     }
-
-    /// Takes nothing more, finishes what was admitted, and returns once the threads have ended.
-    pub(crate) fn drain(&self) {
-        self.team.close();
-        self.team.join();
-    }
 }
 
 impl<W: Work> Drop for Workers<W> {

@@ -285,7 +285,9 @@ async fn a_sample_that_never_fits_fails_alone() {
 async fn draining_finishes_what_was_admitted() {
     let harness = harness(2, true, Policy { max_batch: 1, ..Policy::default() }, QueueLimits::default());
     let tickets = harness.scheduler.submit(jobs(50)).unwrap();
-    harness.scheduler.drain();
+    let roster = Roster::default();
+    harness.scheduler.enlist(&roster);
+    roster.drain();
     assert!(matches!(harness.scheduler.submit(jobs(1)), Err(QueueRefusal::Stopped)));
     for ticket in tickets {
         assert!(ticket.await.is_ok());
