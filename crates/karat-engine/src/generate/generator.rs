@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     telemetry::ModelMetrics,
-    workers::{Roster, Workers},
+    workers::{Roster, Stage, Workers},
 };
 
 /// Writes texts with one model.
@@ -48,7 +48,7 @@ impl Generator {
     }
 
     /// Lets a roster end the thread with those of other queues.
-    pub(crate) fn enlist(&self, roster: &Roster) {
-        self.workers.enlist(roster);
+    pub(crate) fn enlist(&self, roster: &Roster, stage: Stage) {
+        self.workers.enlist(roster, stage);
     }
 }

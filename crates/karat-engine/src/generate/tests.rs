@@ -13,7 +13,10 @@ use karat_runtime::{
 use proptest::prelude::*;
 
 use super::{sampling::Sampler, *};
-use crate::{telemetry::testing::Recorded, workers::Roster};
+use crate::{
+    telemetry::testing::Recorded,
+    workers::{Roster, Stage},
+};
 
 const VOCABULARY: u32 = 23;
 /// Ends a text.
@@ -165,7 +168,7 @@ impl Rig {
         let model = metrics.model.clone();
         let generator = Generator::start(Box::new(Model(Arc::clone(&gate))), limits, model).unwrap();
         let roster = Roster::default();
-        generator.enlist(&roster);
+        generator.enlist(&roster, Stage::Serving);
         Self { generator, roster, gate, metrics }
     }
 

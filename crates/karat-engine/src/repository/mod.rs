@@ -104,8 +104,8 @@ impl Repository {
         drop(replaced);
     }
 
-    /// Takes no more requests, finishes what was admitted, and ends every thread of every model, also of those that
-    /// are still being loaded. Blocks until then.
+    /// Takes no more requests, finishes what was admitted, and ends every thread of every model; loading breaks off.
+    /// Blocks until then.
     pub fn drain(&self) {
         self.roster.drain();
     }

@@ -19,7 +19,7 @@ use crate::{
     schedule::{Scheduler, calibrate::Calibration},
     telemetry::ModelMetrics,
     text::TextPipeline,
-    workers::Roster,
+    workers::{Roster, Stage},
 };
 
 /// A model that is ready to score: graphs of its own, or a composite of other models.
@@ -238,8 +238,8 @@ impl Model {
     pub(super) fn enlist(&self, roster: &Roster) {
         // The models of a composite were enlisted on their own.
         if let ModelBody::Graph(graph) = &self.body {
-            graph.units.iter().for_each(|unit| unit.scheduler.enlist(roster));
-            graph.critic.iter().for_each(|critic| critic.generator.enlist(roster));
+            graph.units.iter().for_each(|unit| unit.scheduler.enlist(roster, Stage::Serving));
+            graph.critic.iter().for_each(|critic| critic.generator.enlist(roster, Stage::Serving));
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     telemetry::ModelMetrics,
-    workers::{Roster, Workers},
+    workers::{Roster, Stage, Workers},
 };
 
 /// The sessions of one model.
@@ -86,8 +86,8 @@ impl Scheduler {
     }
 
     /// Lets a roster end the threads with those of other queues.
-    pub(crate) fn enlist(&self, roster: &Roster) {
-        self.workers.enlist(roster);
+    pub(crate) fn enlist(&self, roster: &Roster, stage: Stage) {
+        self.workers.enlist(roster, stage);
     }
 }
 

@@ -286,7 +286,7 @@ async fn draining_finishes_what_was_admitted() {
     let harness = harness(2, true, Policy { max_batch: 1, ..Policy::default() }, QueueLimits::default());
     let tickets = harness.scheduler.submit(jobs(50)).unwrap();
     let roster = Roster::default();
-    harness.scheduler.enlist(&roster);
+    harness.scheduler.enlist(&roster, Stage::Serving);
     roster.drain();
     assert!(matches!(harness.scheduler.submit(jobs(1)), Err(QueueRefusal::Stopped)));
     for ticket in tickets {
