@@ -95,7 +95,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let tokens: usize = samples.iter().map(|sample| sample.len()).sum();
     println!("{} samples, {tokens} tokens, {cores} cores, {}", samples.len(), arguments.model.display());
 
-    let mut crowd: Vec<Box<dyn Executor>> =
+    let mut parallel: Vec<Box<dyn Executor>> =
         (0..cores.get()).map(|_| graph.executor(&binding, NonZeroUsize::MIN)).collect::<Result<_, _>>()?;
     let mut all_cores = vec![graph.executor(&binding, cores)?];
     let conditions = Conditions {
@@ -119,7 +119,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     for _ in 0..arguments.rounds {
         for &budget in &arguments.budgets {
             let name = format!("static, {cores} × 1 thread, budget {budget}");
-            record(&mut table, name, tokens, || run_static(&mut crowd, &groups(&samples, budget)))?;
+            record(&mut table, name, tokens, || run_static(&mut parallel, &groups(&samples, budget)))?;
         }
         record(&mut table, format!("static, 1 × {cores} threads, budget 1"), tokens, || {
             run_static(&mut all_cores, &groups(&samples, 1))

@@ -91,7 +91,7 @@ fn pipeline() -> TextPipeline {
 
 fn model(metrics: &Metrics) -> Model {
     let metrics = metrics.engine().model(&name());
-    let executors = Executors { crowd: vec![FakeControl::new().executor()], lone: None };
+    let executors = Executors { parallel: vec![FakeControl::new().executor()], single: None };
     let scheduler = Scheduler::start(executors, Policy::default(), QueueLimits::default(), metrics.clone()).unwrap();
     let logits = TensorSpec {
         name: "logits".to_owned(),

@@ -50,7 +50,7 @@ impl FakeModel {
         let control = FakeControl::new();
         let name: ModelName = "fake".parse().unwrap();
         let metrics = unserved.metrics.engine().model(&name);
-        let executors = Executors { crowd: vec![control.executor()], lone: None };
+        let executors = Executors { parallel: vec![control.executor()], single: None };
         let unit = GraphUnit {
             id: GraphId::unique(),
             signature: GraphSignature { inputs: Vec::new(), outputs: vec![logits()] },

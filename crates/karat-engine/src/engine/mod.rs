@@ -1,19 +1,20 @@
 //! From a [`ScoreRequest`] to a [`ScoreReport`]: the one call that every API dialect makes.
 //!
 //! ```text
-//! request ─ resolve the model and its rules ─ tokenise ─ cache ─ schedule ─ head ─ aggregate ─ transform ─ report
+//! request ─ resolve the model and its rules ─ tokenise ─ cache ─ schedule ─ runtime ─ head ─ aggregate ─ transform ─ report
 //! ```
 //!
 //! The cache holds what a head read, before aggregation: changing an aggregation or a transform never costs a forward
 //! pass. Everything about one request is admitted or refused together.
 
-mod cache;
+mod compute;
 mod critique;
 mod embed;
 mod error;
-mod evaluate;
 mod report;
 mod request;
+mod reward;
+mod single_flight;
 mod tokenize;
 
 use std::{sync::Arc, time::Instant};
@@ -23,19 +24,18 @@ pub use error::{ErrorKind, ScoreError};
 pub use report::{Detail, Embeddings, EnsembleReport, SampleReport, ScoreReport, StepRewards, Timings, Usage};
 pub use request::ScoreRequest;
 
-use cache::ScoreCache;
-use evaluate::{Leaves, Rules};
+use compute::Outputs;
 use karat_rules::domain::ModelName;
-use request::Limits;
-use tokenize::{Inputs, TokenCache};
+use reward::RequestRules;
+use tokenize::TokenCache;
 
-use crate::repository::{GraphModel, Model, Repository};
+use crate::repository::{Model, Repository};
 
 /// Scores samples with the models of one repository.
 #[derive(Debug)]
 pub struct Engine {
     repository: Repository,
-    cache: ScoreCache,
+    outputs: Outputs,
     tokens: TokenCache,
 }
 
@@ -46,7 +46,7 @@ impl Engine {
         let tokens = cache_bytes / 2;
         Self {
             repository: Repository::default(),
-            cache: ScoreCache::new(cache_bytes - tokens),
+            outputs: Outputs::new(cache_bytes - tokens),
             tokens: TokenCache::new(tokens),
         }
     }
@@ -54,7 +54,7 @@ impl Engine {
     /// The memory that known scores and tokens take.
     #[must_use]
     pub fn cache_bytes(&self) -> u64 {
-        self.cache.bytes() + self.tokens.bytes()
+        self.outputs.bytes() + self.tokens.bytes()
     }
 
     /// The models.
@@ -88,7 +88,7 @@ impl Engine {
         if model.gives_embeddings() {
             return Err(ScoreError::ScoresNothing { model: request.model.clone() });
         }
-        Rules::resolve(&model, request.overrides.clone(), request.samples.len())?;
+        RequestRules::resolve(&model, request.overrides.clone(), request.samples.len())?;
         for leaf in model.leaves() {
             let Some(probing) = leaf.head.probing() else { continue };
             for (index, sample) in request.samples.iter().enumerate() {
@@ -105,46 +105,26 @@ impl Engine {
     /// # Errors
     /// One error for the whole request: see [`ScoreError`].
     pub async fn score(&self, request: ScoreRequest) -> Result<ScoreReport, ScoreError> {
-        let ScoreRequest { model, samples, overrides, text, limits } = request;
+        let ScoreRequest { model, samples, overrides, text, urgency } = request;
         let model = self.model(&model)?;
-        let rules = Rules::resolve(&model, overrides, samples.len())?;
+        let rules = RequestRules::resolve(&model, overrides, samples.len())?;
 
         let started = Instant::now();
         let leaves = model.leaves();
         let scored = async {
             let inputs = self.tokens.tokenize(&leaves, samples, text).await?;
             let tokenized = started.elapsed();
-            Ok::<_, ScoreError>((tokenized, self.run(&leaves, inputs, limits).await?))
+            Ok::<_, ScoreError>((tokenized, self.outputs.compute(&leaves, inputs, urgency).await?))
         };
-        let (tokenized, scored) = match limits.deadline {
+        let (tokenized, scored) = match urgency.deadline {
             None => scored.await?,
             Some(deadline) => {
                 tokio::time::timeout_at(deadline.into(), scored).await.map_err(|_| ScoreError::Expired)??
             }
         };
-        let mut report = evaluate::report(&model, &rules, &scored)?;
+        let mut report = reward::report(&model, &rules, &scored)?;
         report.timings.tokenize = tokenized;
         report.timings.total = started.elapsed();
         Ok(report)
-    }
-
-    /// Gets the head's output of every input from the cache, from a pass that runs already, or from a new pass.
-    async fn run(
-        &self,
-        leaves: &[Arc<GraphModel>],
-        inputs: Vec<Arc<Inputs>>,
-        limits: Limits,
-    ) -> Result<Leaves, ScoreError> {
-        let mut pending = Vec::with_capacity(leaves.len());
-        for (leaf, inputs) in leaves.iter().zip(&inputs) {
-            // Everything is queued before anything is awaited: a refusal drops, and so abandons, what was admitted.
-            let units = leaf.units.iter().map(|unit| self.cache.begin(leaf, unit, inputs.all(), limits));
-            pending.push((Arc::clone(leaf), Arc::clone(inputs), units.collect::<Result<Vec<_>, _>>()?));
-        }
-        let mut scored = Leaves::default();
-        for (leaf, inputs, units) in pending {
-            scored.collect(leaf, inputs, units).await?;
-        }
-        Ok(scored)
     }
 }

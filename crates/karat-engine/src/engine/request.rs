@@ -22,7 +22,7 @@ pub struct ScoreRequest {
     pub(super) samples: Vec<Sample>,
     pub(super) overrides: Overrides,
     pub(super) text: TextOptions,
-    pub(super) limits: Limits,
+    pub(super) urgency: Urgency,
 }
 
 /// What a request wants done otherwise than the model's manifest says, and what its rules may use.
@@ -34,9 +34,9 @@ pub(super) struct Overrides {
     pub(super) grouped: bool,
 }
 
-/// How urgent a request is.
+/// How urgent a request is, and whether it may be refused while too much waits.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Limits {
+pub(super) struct Urgency {
     pub(super) priority: Priority,
     pub(super) deadline: Option<Instant>,
     pub(super) admission: Admission,
@@ -56,7 +56,7 @@ impl ScoreRequest {
             samples,
             overrides: Overrides::default(),
             text: TextOptions::default(),
-            limits: Limits::default(),
+            urgency: Urgency::default(),
         })
     }
 
@@ -75,7 +75,7 @@ impl ScoreRequest {
     #[must_use]
     pub fn to_embed(&self, model: ModelName) -> Self {
         let overrides = Overrides { transforms: Some(Vec::new()), ..Overrides::default() };
-        Self { model, samples: self.samples.clone(), overrides, text: self.text, limits: self.limits }
+        Self { model, samples: self.samples.clone(), overrides, text: self.text, urgency: self.urgency }
     }
 
     /// Aggregates the members by another rule than the manifest's.
@@ -123,21 +123,21 @@ impl ScoreRequest {
     /// Lets the request be refused while too much waits, as usual, or wait however long it takes.
     #[must_use]
     pub fn with_admission(mut self, admission: Admission) -> Self {
-        self.limits.admission = admission;
+        self.urgency.admission = admission;
         self
     }
 
     /// Lets the request go before or after others.
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
-        self.limits.priority = priority;
+        self.urgency.priority = priority;
         self
     }
 
     /// Gives up at that time.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Option<Instant>) -> Self {
-        self.limits.deadline = deadline;
+        self.urgency.deadline = deadline;
         self
     }
 }

@@ -12,13 +12,13 @@ use super::{
 };
 use crate::{
     telemetry::ModelMetrics,
-    workers::{Roster, Workers},
+    workers::{Roster, Stage, Workers},
 };
 
 /// Writes texts with one model.
 ///
 /// Dropping it stops it at once: what waits and what is being written breaks off with
-/// [`super::GenerateError::Stopped`]. [`Self::drain`] finishes everything first.
+/// [`super::GenerateError::Stopped`]. Draining the roster finishes everything first.
 #[derive(Debug)]
 pub struct Generator {
     workers: Workers<Orders>,
@@ -43,17 +43,12 @@ impl Generator {
     ///
     /// # Errors
     /// When too many wait, it is too large, or the generator is stopping.
-    pub fn submit(&self, order: Order) -> Result<Vec<Stream>, GenerationRefusal> {
+    pub(crate) fn submit(&self, order: Order) -> Result<Vec<Stream>, GenerationRefusal> {
         self.workers.work().submit(order)
     }
 
-    /// Takes no more orders, finishes all that wait and run, and ends the thread. Blocks until then.
-    pub fn drain(&self) {
-        self.workers.drain();
-    }
-
     /// Lets a roster end the thread with those of other queues.
-    pub(crate) fn enlist(&self, roster: &Roster) {
-        self.workers.enlist(roster);
+    pub(crate) fn enlist(&self, roster: &Roster, stage: Stage) {
+        self.workers.enlist(roster, stage);
     }
 }

@@ -21,9 +21,11 @@ mod stream;
 mod worker;
 
 pub use generator::Generator;
-pub use order::{GenerationLimits, GenerationRefusal, Order};
-pub use sampling::{Picked, Sampler, Sampling, SamplingError};
-pub use stream::{Event, Finish, GenerateError, Stream};
+pub(crate) use order::Order;
+pub use order::{GenerationLimits, GenerationRefusal};
+pub use sampling::{Sampling, SamplingError};
+pub use stream::GenerateError;
+pub(crate) use stream::{Event, Finish, Stream};
 
 #[cfg(test)]
 mod tests;

@@ -26,7 +26,7 @@ impl Default for GenerationLimits {
 
 /// One or several texts to write after the same prompt.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub(crate) struct Order {
     /// The prompt's tokens, at least one.
     pub prompt: Arc<[u32]>,
     /// How each text's tokens are chosen; at least one text.

@@ -55,7 +55,7 @@ impl Sampling {
 
 /// The state of one text's draws.
 #[derive(Debug, Clone)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     sampling: Sampling,
     random: ChaCha8Rng,
 }
@@ -63,13 +63,13 @@ pub struct Sampler {
 impl Sampler {
     /// Starts anew.
     #[must_use]
-    pub fn new(sampling: Sampling) -> Self {
+    pub(super) fn new(sampling: Sampling) -> Self {
         Self { sampling, random: ChaCha8Rng::seed_from_u64(sampling.seed) }
     }
 
     /// The next token's id, and its log-probability under the model itself, before temperature and `top_p`; `None` when
     /// the logits are none or not finite.
-    pub fn pick(&mut self, logits: &[f32]) -> Option<Picked> {
+    pub(super) fn pick(&mut self, logits: &[f32]) -> Option<Picked> {
         let largest = largest(logits)?;
         let peak = f64::from(logits[largest]);
         let log_total = logits.iter().map(|logit| (f64::from(*logit) - peak).exp()).sum::<f64>().ln() + peak;
@@ -118,7 +118,7 @@ impl Sampler {
 
 /// A token that was chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Picked {
+pub(crate) struct Picked {
     /// Its id.
     pub token: u32,
     /// The natural logarithm of its probability.

@@ -32,7 +32,7 @@ pub enum GenerateError {
 
 /// What happens to a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Event {
+pub(crate) enum Event {
     /// It has one more token.
     Token(Picked),
     /// It is complete.
@@ -41,7 +41,7 @@ pub enum Event {
 
 /// Why a text is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
+pub(crate) enum Finish {
     /// The model ended it.
     End,
     /// It has as many tokens as it may have.
@@ -50,24 +50,24 @@ pub enum Finish {
 
 /// The tokens of one text as they come. Dropping it ends the text.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     events: mpsc::UnboundedReceiver<Result<Event, GenerateError>>,
     has_enough: Arc<AtomicBool>,
 }
 
 impl Stream {
     /// What comes next; `None` after the end or an error.
-    pub async fn next(&mut self) -> Option<Result<Event, GenerateError>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<Event, GenerateError>> {
         self.events.recv().await
     }
 
     /// What comes next, for those who wait for several texts at once.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Event, GenerateError>>> {
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Event, GenerateError>>> {
         self.events.poll_recv(context)
     }
 
     /// Ends the text where its reader has enough of it. Unlike one that is dropped, it doesn't count as given up.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.has_enough.store(true, Ordering::Release);
         self.events.close();
     }

@@ -12,8 +12,11 @@ use karat_runtime::{
 };
 use proptest::prelude::*;
 
-use super::*;
-use crate::telemetry::testing::Recorded;
+use super::{sampling::Sampler, *};
+use crate::{
+    telemetry::testing::Recorded,
+    workers::{Roster, Stage},
+};
 
 const VOCABULARY: u32 = 23;
 /// Ends a text.
@@ -153,6 +156,7 @@ fn expected(prompt: &[u32], sampling: Sampling, max_tokens: usize) -> (Vec<u32>,
 
 struct Rig {
     generator: Generator,
+    roster: Roster,
     gate: Arc<Gate>,
     metrics: Recorded,
 }
@@ -163,7 +167,9 @@ impl Rig {
         let metrics = Recorded::new();
         let model = metrics.model.clone();
         let generator = Generator::start(Box::new(Model(Arc::clone(&gate))), limits, model).unwrap();
-        Self { generator, gate, metrics }
+        let roster = Roster::default();
+        generator.enlist(&roster, Stage::Serving);
+        Self { generator, roster, gate, metrics }
     }
 
     fn has(&self, line: &str) -> bool {
@@ -223,7 +229,7 @@ proptest! {
                 }
             }
         }
-        rig.generator.drain();
+        rig.roster.drain();
         let idle = rig.has("karat_generating_texts{model=\"m\"} 0");
         prop_assert!(idle);
     }
@@ -241,7 +247,7 @@ fn texts_are_written_side_by_side_and_a_shared_prompt_is_read_once() {
         assert_eq!(read(stream).unwrap(), expected(&prompt, Sampling::GREEDY, 5));
     }
     assert_eq!(read(other.into_iter().next().unwrap()).unwrap(), expected(&[9], Sampling::GREEDY, 5));
-    rig.generator.drain();
+    rig.roster.drain();
     // The first order may have begun alone; then all four texts share their rows.
     let rows = rig.gate.rows.lock().unwrap().clone();
     assert!(rows.len() <= 7 && rows.contains(&4), "{rows:?}");
@@ -288,7 +294,7 @@ fn a_client_that_leaves_makes_room() {
     for stream in next {
         assert_eq!(read(stream).unwrap(), expected(&[3], Sampling::GREEDY, 4));
     }
-    rig.generator.drain();
+    rig.roster.drain();
     assert!(rig.has("karat_generations_cancelled_total{model=\"m\"} 1"), "{}", rig.metrics.text());
 }
 
@@ -300,7 +306,7 @@ fn a_text_whose_reader_has_enough_is_not_given_up() {
     rig.gate.wait_for_held();
     running[0].end();
     rig.gate.set(false);
-    rig.generator.drain();
+    rig.roster.drain();
     assert!(rig.has("karat_generations_cancelled_total{model=\"m\"} 0"), "{}", rig.metrics.text());
 }
 
@@ -326,7 +332,7 @@ fn what_does_not_fit_is_refused_and_what_waits_is_bounded() {
     for (first, stream) in [1, 4].into_iter().zip(running.into_iter().chain(next)) {
         assert_eq!(read(stream).unwrap(), expected(&[first], Sampling::GREEDY, 30));
     }
-    rig.generator.drain();
+    rig.roster.drain();
     assert_eq!(rig.generator.submit(order(&[1], &greedy(1), 1)).unwrap_err(), GenerationRefusal::Stopped);
 }
 

@@ -10,7 +10,7 @@ use super::{GraphDefinition, ManifestError};
 /// # Errors
 /// When an input that the manifest names is missing, the graph has an input that karat can't fill, a type or shape
 /// doesn't fit, or the head can't read the outputs.
-pub fn bind_graph(
+pub(crate) fn bind_graph(
     definition: &GraphDefinition,
     signature: &GraphSignature,
     pad_id: u32,
@@ -61,7 +61,7 @@ pub fn bind_graph(
 /// # Errors
 /// When an output is missing or doesn't fit the head, names are given to inputs that the contract fixes, or samples may
 /// be longer than the graph takes.
-pub fn bind_decoder(
+pub(crate) fn bind_decoder(
     definition: &GraphDefinition,
     outputs: &[TensorSpec],
     context: usize,

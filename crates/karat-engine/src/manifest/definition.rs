@@ -20,7 +20,7 @@ use crate::text::{RatingParser, StopStrings, TextConfig};
 
 /// What a manifest defines.
 #[derive(Debug)]
-pub enum Definition {
+pub(crate) enum Definition {
     /// A model with graphs of its own.
     Graph(Box<GraphDefinition>),
     /// A composite of other models.
@@ -29,7 +29,7 @@ pub enum Definition {
 
 /// A model with graphs of its own.
 #[derive(Debug)]
-pub struct GraphDefinition {
+pub(crate) struct GraphDefinition {
     /// The manifest's path, for messages.
     pub manifest: PathBuf,
     /// The ONNX files as full paths, at least one.
@@ -104,7 +104,7 @@ impl CritiqueDefinition {
 
 /// A composite of other models.
 #[derive(Debug)]
-pub struct CompositeDefinition {
+pub(crate) struct CompositeDefinition {
     /// The models, at least one, in the manifest's order.
     pub members: Vec<MemberDefinition>,
     /// How their rewards become one.
@@ -115,7 +115,7 @@ pub struct CompositeDefinition {
 
 /// One model of a composite.
 #[derive(Debug, Clone)]
-pub struct MemberDefinition {
+pub(crate) struct MemberDefinition {
     /// The model's name.
     pub model: ModelName,
     /// How its members become one, if not as its manifest says.
@@ -129,7 +129,7 @@ impl Definition {
     ///
     /// # Errors
     /// When keys contradict each other, a rule's parameters are wrong, or a graph file is missing.
-    pub fn new(manifest: Manifest, folder: &Path) -> Result<Self, ManifestError> {
+    pub(crate) fn new(manifest: Manifest, folder: &Path) -> Result<Self, ManifestError> {
         let path = folder.join(FILE_NAME);
         let refuse = |key: &str, found: String, wanted: &str| ManifestError::Key {
             path: path.clone(),

@@ -17,7 +17,7 @@ use crate::text::TextConfig;
 /// repository (`[[ensemble]]`). The model's name is that of its folder.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// What the score means, in a sentence or two; listed by `GET /v1/models`.
     #[serde(default)]
     pub description: Option<String>,
@@ -60,7 +60,7 @@ pub struct Manifest {
 /// The graph of a model.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct GraphSection {
+pub(crate) struct GraphSection {
     /// The ONNX file, or a list of them: an ensemble of graphs that share tokenizer and template, whose scores become
     /// the members in this order.
     pub file: FileList,
@@ -75,7 +75,7 @@ pub struct GraphSection {
 /// One file or several, relative to the model's folder.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum FileList {
+pub(crate) enum FileList {
     /// One graph.
     One(PathBuf),
     /// An ensemble of graphs.
@@ -85,7 +85,7 @@ pub enum FileList {
 /// One output or several, by name.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum OutputList {
+pub(crate) enum OutputList {
     /// One output.
     One(String),
     /// Several, in the order in which the head reads them.
@@ -95,7 +95,7 @@ pub enum OutputList {
 /// The names of a graph's inputs. An input that the graph doesn't have is not fed.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct GraphInputs {
+pub(crate) struct GraphInputs {
     /// The token ids; `input_ids` by default. Every graph has it.
     #[serde(default)]
     pub input_ids: Option<String>,
@@ -113,7 +113,7 @@ pub struct GraphInputs {
 /// How a model writes critiques.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CritiqueSection {
+pub(crate) struct CritiqueSection {
     /// What the model is asked, as the user's turn: `{prompt}` stands for what was said before the response, `{response}`
     /// for the response. What is scored afterwards is this turn with the critique as the assistant's.
     #[serde(default = "default_request")]
@@ -142,7 +142,7 @@ pub struct CritiqueSection {
 /// One model of a composite.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct MemberSection {
+pub(crate) struct MemberSection {
     /// The name of a model in this repository.
     pub model: ModelName,
     /// How that model's members become one; by default as its own manifest says.
@@ -158,7 +158,7 @@ pub struct MemberSection {
 /// How a model uses the machine.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SchedulingSection {
+pub(crate) struct SchedulingSection {
     /// How many sessions run at once.
     #[serde(default)]
     pub sessions: Option<NonZeroUsize>,

@@ -1,7 +1,7 @@
 //! `model.toml`: what a model is, checked first against itself and then against its real graph.
 //!
-//! A [`Manifest`] is the file as written. [`Definition::new`] builds its head, aggregation and transform chain and
-//! refuses what could never work. [`bind_graph`] holds it against the graph's true inputs and outputs. A mistake shows
+//! A `Manifest` is the file as written. `Definition::new` builds its head, aggregation and transform chain and
+//! refuses what could never work. `bind_graph` holds it against the graph's true inputs and outputs. A mistake shows
 //! when a model is loaded, with the file, the key, what was found and what to write, not on the thousandth request.
 
 mod bind;
@@ -14,11 +14,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use bind::{bind_decoder, bind_graph};
-pub use definition::{CompositeDefinition, CritiqueDefinition, Definition, GraphDefinition, MemberDefinition};
-pub use document::{
-    CritiqueSection, FileList, GraphInputs, GraphSection, Manifest, MemberSection, OutputList, SchedulingSection,
-};
+pub(crate) use bind::{bind_decoder, bind_graph};
+pub use definition::CritiqueDefinition;
+pub(crate) use definition::{CompositeDefinition, Definition, GraphDefinition};
+use document::{CritiqueSection, FileList, GraphInputs, OutputList};
+pub(crate) use document::{Manifest, SchedulingSection};
 pub use reference::{reference, schema};
 
 /// The name of a manifest in a model's folder.
@@ -62,7 +62,7 @@ impl Manifest {
     ///
     /// # Errors
     /// When the file can't be read or doesn't follow the format.
-    pub fn read(folder: &Path) -> Result<Self, ManifestError> {
+    pub(crate) fn read(folder: &Path) -> Result<Self, ManifestError> {
         let path = folder.join(FILE_NAME);
         let text =
             fs::read_to_string(&path).map_err(|source| ManifestError::Unreadable { path: path.clone(), source })?;

@@ -100,12 +100,12 @@ impl Repository {
             model.enlist(&self.roster);
         }
         let replaced = self.models.write().unwrap_or_else(PoisonError::into_inner).insert(name, status);
-        // Let go of without the lock: where no request holds it, its threads are stopped here.
+        // Dropped without the lock: where no request holds it, its threads are stopped here.
         drop(replaced);
     }
 
-    /// Takes no more requests, finishes what was admitted, and ends every thread of every model, also of those that
-    /// are still being loaded. Blocks until then.
+    /// Takes no more requests, finishes what was admitted, and ends every thread of every model; loading breaks off.
+    /// Blocks until then.
     pub fn drain(&self) {
         self.roster.drain();
     }

@@ -19,7 +19,7 @@ use crate::{
     schedule::{Scheduler, calibrate::Calibration},
     telemetry::ModelMetrics,
     text::TextPipeline,
-    workers::Roster,
+    workers::{Roster, Stage},
 };
 
 /// A model that is ready to score: graphs of its own, or a composite of other models.
@@ -176,7 +176,7 @@ impl Model {
 
     /// What an aggregation gets, when `candidates` samples are aggregated together.
     #[must_use]
-    pub fn members_shape(&self, candidates: usize) -> MembersShape {
+    pub(crate) fn members_shape(&self, candidates: usize) -> MembersShape {
         match &self.body {
             ModelBody::Graph(graph) => {
                 let graphs_a_score = graph.head.probing().map_or(1, Probing::graphs);
@@ -215,7 +215,7 @@ impl Model {
 
     /// Whether the model gives vectors that tell responses apart.
     #[must_use]
-    pub fn gives_embeddings(&self) -> bool {
+    pub(crate) fn gives_embeddings(&self) -> bool {
         matches!(&self.body, ModelBody::Graph(graph) if graph.head.gives_embedding())
     }
 
@@ -238,8 +238,8 @@ impl Model {
     pub(super) fn enlist(&self, roster: &Roster) {
         // The models of a composite were enlisted on their own.
         if let ModelBody::Graph(graph) = &self.body {
-            graph.units.iter().for_each(|unit| unit.scheduler.enlist(roster));
-            graph.critic.iter().for_each(|critic| critic.generator.enlist(roster));
+            graph.units.iter().for_each(|unit| unit.scheduler.enlist(roster, Stage::Serving));
+            graph.critic.iter().for_each(|critic| critic.generator.enlist(roster, Stage::Serving));
         }
     }
 }

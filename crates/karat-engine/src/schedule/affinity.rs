@@ -28,8 +28,8 @@ pub(super) fn sharing_prefix(texts: &[&[u32]], budget: usize, most: usize) -> Ve
         let shared =
             shared_with(place.checked_sub(1).and_then(|before| chosen.get(before))).max(shared_with(chosen.get(place)));
         let added = ids.len() - shared;
-        let kindred = shared.saturating_mul(4) >= added;
-        if joined + added <= budget && (kindred || first.len() + joined + added <= ROW) {
+        let shares_enough = shared.saturating_mul(4) >= added;
+        if joined + added <= budget && (shares_enough || first.len() + joined + added <= ROW) {
             chosen.insert(place, text);
             joined += added;
         }

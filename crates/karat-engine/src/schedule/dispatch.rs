@@ -22,8 +22,8 @@ use crate::{
 /// Which sessions a worker thread belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    Crowd,
-    Lone,
+    Parallel,
+    Single,
 }
 
 /// What belongs to a job while it waits and runs.
@@ -45,8 +45,8 @@ pub(super) struct Pass {
 #[derive(Debug)]
 pub(super) struct Dispatch {
     gate: Gate<Jobs>,
-    crowd_wanted: Condvar,
-    lone_wanted: Condvar,
+    parallel_wanted: Condvar,
+    single_wanted: Condvar,
     policy: Policy,
     limits: QueueLimits,
     sessions: Sessions,
@@ -57,9 +57,9 @@ pub(super) struct Dispatch {
 #[derive(Debug)]
 pub(super) struct Jobs {
     planner: Planner<Pending>,
-    crowd_running: usize,
-    crowd_idle: usize,
-    lone_running: bool,
+    parallel_running: usize,
+    parallel_idle: usize,
+    single_running: bool,
     running_tokens: usize,
     /// The running pass of each job whose ticket is still held.
     running: HashMap<JobId, Arc<Listeners>>,
@@ -77,8 +77,8 @@ pub(super) struct Listeners {
 /// How many sessions there are of each kind.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sessions {
-    pub(super) crowd: usize,
-    pub(super) lone: bool,
+    pub(super) parallel: usize,
+    pub(super) single: bool,
 }
 
 /// What was given up when the scheduler was stopped.
@@ -93,16 +93,16 @@ impl Dispatch {
         Self {
             gate: Gate::new(Jobs {
                 planner: Planner::new(policy).with_texts(|pending: &Pending| pending.input.ids()),
-                crowd_running: 0,
-                crowd_idle: 0,
-                lone_running: false,
+                parallel_running: 0,
+                parallel_idle: 0,
+                single_running: false,
                 running_tokens: 0,
                 running: HashMap::new(),
                 rate: Rate::assumed(limits.tokens_per_second),
                 memory: MemoryBound::new(policy.budget),
             }),
-            crowd_wanted: Condvar::new(),
-            lone_wanted: Condvar::new(),
+            parallel_wanted: Condvar::new(),
+            single_wanted: Condvar::new(),
             policy,
             limits,
             sessions,
@@ -155,21 +155,21 @@ impl Dispatch {
             if !state.is_open() {
                 self.wake_all();
             }
-        } else if state.lone_running {
+        } else if state.single_running {
             // Its end will call again.
-        } else if self.lone_is_better(state) {
-            self.lone_wanted.notify_one();
-        } else if state.planner.len() >= state.crowd_idle {
-            self.crowd_wanted.notify_all();
+        } else if self.single_is_better(state) {
+            self.single_wanted.notify_one();
+        } else if state.planner.len() >= state.parallel_idle {
+            self.parallel_wanted.notify_all();
         } else {
             for _ in 0..state.planner.len() {
-                self.crowd_wanted.notify_one();
+                self.parallel_wanted.notify_one();
             }
         }
     }
 
-    fn lone_is_better(&self, state: &Gated<Jobs>) -> bool {
-        self.sessions.lone && state.crowd_running == 0 && state.planner.len() <= self.policy.lone_jobs
+    fn single_is_better(&self, state: &Gated<Jobs>) -> bool {
+        self.sessions.single && state.parallel_running == 0 && state.planner.len() <= self.policy.single_jobs
     }
 
     /// Blocks until there is something to run; `None` when the worker should end.
@@ -181,11 +181,11 @@ impl Dispatch {
             if state.planner.is_empty() && !state.is_open() {
                 return None;
             }
-            let may_start = !state.lone_running && self.lone_is_better(&state) == (role == Role::Lone);
+            let may_start = !state.single_running && self.single_is_better(&state) == (role == Role::Single);
             if may_start {
                 let free = match role {
-                    Role::Crowd => self.sessions.crowd - state.crowd_running,
-                    Role::Lone => 1,
+                    Role::Parallel => self.sessions.parallel - state.parallel_running,
+                    Role::Single => 1,
                 };
                 if let Some(jobs) = state.planner.plan(now, free) {
                     return Some(self.begin(&mut state, jobs, role));
@@ -197,8 +197,8 @@ impl Dispatch {
 
     fn begin(&self, state: &mut Gated<Jobs>, jobs: Vec<Planned<Pending>>, role: Role) -> Pass {
         match role {
-            Role::Crowd => state.crowd_running += 1,
-            Role::Lone => state.lone_running = true,
+            Role::Parallel => state.parallel_running += 1,
+            Role::Single => state.single_running = true,
         }
         let cancellation = Cancellation::new();
         let listeners = Arc::new(Listeners { left: Mutex::new(jobs.len()), cancellation: cancellation.clone() });
@@ -217,11 +217,11 @@ impl Dispatch {
         now: Instant,
     ) -> MutexGuard<'a, Gated<Jobs>> {
         let wanted = match role {
-            Role::Crowd => {
-                state.crowd_idle += 1;
-                &self.crowd_wanted
+            Role::Parallel => {
+                state.parallel_idle += 1;
+                &self.parallel_wanted
             }
-            Role::Lone => &self.lone_wanted,
+            Role::Single => &self.single_wanted,
         };
         let mut state = match state.planner.next_wakeup() {
             None => wanted.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -230,8 +230,8 @@ impl Dispatch {
                 wanted.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        if role == Role::Crowd {
-            state.crowd_idle -= 1;
+        if role == Role::Parallel {
+            state.parallel_idle -= 1;
         }
         state
     }
@@ -252,12 +252,12 @@ impl Dispatch {
     pub(super) fn end(&self, role: Role, ids: &[JobId], tokens: usize, took: Option<Duration>) {
         let mut state = self.gate.lock();
         let workers = match role {
-            Role::Crowd => {
-                state.crowd_running -= 1;
-                self.sessions.crowd
+            Role::Parallel => {
+                state.parallel_running -= 1;
+                self.sessions.parallel
             }
-            Role::Lone => {
-                state.lone_running = false;
+            Role::Single => {
+                state.single_running = false;
                 1
             }
         };
@@ -319,8 +319,8 @@ impl Work for Dispatch {
     }
 
     fn wake_all(&self) {
-        self.crowd_wanted.notify_all();
-        self.lone_wanted.notify_all();
+        self.parallel_wanted.notify_all();
+        self.single_wanted.notify_all();
     }
 
     fn give_up(&self, jobs: &mut Jobs) -> Abandoned {

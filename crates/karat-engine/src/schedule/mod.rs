@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A batch is formed when a worker becomes free, never earlier: of what waits then, the job that is due first is
-//! joined by those of similar length, or by those that begin alike. [`Planner`] is that decision alone, without clock, lock or thread;
-//! [`Scheduler`] drives it. [`calibrate`] measures which [`Policy`] suits a model on a machine.
+//! joined by those of similar length, or by those that begin alike. [`Planner`] is that decision alone, without clock,
+//! lock or thread; [`Scheduler`] drives it. [`calibrate`] measures which [`Policy`] suits a model on a machine.
 
 mod admission;
 mod affinity;

@@ -83,7 +83,7 @@ impl<T> Planner<T> {
     }
 
     /// Changes how many positions a batch of several samples may have.
-    pub fn set_budget(&mut self, budget: usize) {
+    pub(crate) fn set_budget(&mut self, budget: usize) {
         self.policy.budget = budget;
     }
 
@@ -132,7 +132,7 @@ impl<T> Planner<T> {
     }
 
     /// Takes out every job whose deadline is not after `now`.
-    pub fn expire(&mut self, now: Instant) -> Vec<Planned<T>> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Planned<T>> {
         let mut expired = Vec::new();
         while let Some(&(deadline, id)) = self.deadlines.first() {
             if deadline > now {
@@ -144,7 +144,7 @@ impl<T> Planner<T> {
     }
 
     /// Takes out every job.
-    pub fn drain(&mut self) -> Vec<Planned<T>> {
+    pub(crate) fn drain(&mut self) -> Vec<Planned<T>> {
         self.order.clear();
         self.deadlines.clear();
         self.tokens = 0;
@@ -153,7 +153,7 @@ impl<T> Planner<T> {
 
     /// When [`Self::expire`] next has something to do.
     #[must_use]
-    pub fn next_wakeup(&self) -> Option<Instant> {
+    pub(crate) fn next_wakeup(&self) -> Option<Instant> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
 

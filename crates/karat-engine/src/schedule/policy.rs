@@ -35,7 +35,7 @@ pub struct Policy {
     pub priority_step: Duration,
     /// How many waiting jobs, while nothing runs, are faster one after another on all cores than side by side on
     /// one core each. Only matters where there is an executor for that.
-    pub lone_jobs: usize,
+    pub single_jobs: usize,
 }
 
 impl Default for Policy {
@@ -50,7 +50,7 @@ impl Default for Policy {
             patience: Duration::from_millis(20),
             age_bound: Duration::from_secs(10),
             priority_step: Duration::from_secs(30),
-            lone_jobs: 1,
+            single_jobs: 1,
         }
     }
 }
@@ -62,7 +62,7 @@ impl Policy {
     /// moves, so that no stream of short ones keeps it waiting for ever. A job that is wanted within `remaining` is
     /// overtaken for half of that time at most.
     #[must_use]
-    pub fn due_after(&self, tokens: usize, priority: Priority, remaining: Option<Duration>) -> Duration {
+    pub(crate) fn due_after(&self, tokens: usize, priority: Priority, remaining: Option<Duration>) -> Duration {
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         let steps = match priority {
             Priority::High => 0,

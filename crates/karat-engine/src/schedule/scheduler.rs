@@ -11,15 +11,15 @@ use super::{
 };
 use crate::{
     telemetry::ModelMetrics,
-    workers::{Roster, Workers},
+    workers::{Roster, Stage, Workers},
 };
 
 /// The sessions of one model.
 pub struct Executors {
     /// Sessions that run side by side, as a rule one thread each; at least one.
-    pub crowd: Vec<Box<dyn Executor>>,
-    /// A session on all cores, for when too few jobs wait to keep the crowd busy.
-    pub lone: Option<Box<dyn Executor>>,
+    pub parallel: Vec<Box<dyn Executor>>,
+    /// A session on all cores, for when too few jobs wait to keep the parallel ones busy.
+    pub single: Option<Box<dyn Executor>>,
 }
 
 /// Why a scheduler can't start.
@@ -36,7 +36,7 @@ pub enum StartError {
 /// Runs the jobs of one model.
 ///
 /// Dropping it stops it at once: what waits fails with [`super::JobError::Stopped`], what runs is cancelled.
-/// [`Self::drain`] finishes everything first.
+/// Draining the roster finishes everything first.
 #[derive(Debug)]
 pub struct Scheduler {
     workers: Workers<Dispatch>,
@@ -53,19 +53,19 @@ impl Scheduler {
         limits: QueueLimits,
         metrics: ModelMetrics,
     ) -> Result<Self, StartError> {
-        let Executors { crowd, lone } = executors;
-        if crowd.is_empty() {
+        let Executors { parallel, single } = executors;
+        if parallel.is_empty() {
             return Err(StartError::NoExecutor);
         }
-        let sessions = Sessions { crowd: crowd.len(), lone: lone.is_some() };
+        let sessions = Sessions { parallel: parallel.len(), single: single.is_some() };
         // Made before the threads, so that they are stopped if one of them can't start.
         let workers = Workers::new(Dispatch::new(sessions, policy, limits, metrics));
-        let crowd = crowd
+        let parallel = parallel
             .into_iter()
             .enumerate()
-            .map(|(index, executor)| (format!("karat-run-{index}"), executor, Role::Crowd));
-        let lone = lone.map(|executor| ("karat-run-lone".to_owned(), executor, Role::Lone));
-        for (name, executor, role) in crowd.chain(lone) {
+            .map(|(index, executor)| (format!("karat-run-{index}"), executor, Role::Parallel));
+        let single = single.map(|executor| ("karat-run-single".to_owned(), executor, Role::Single));
+        for (name, executor, role) in parallel.chain(single) {
             workers.spawn(&name, move |dispatch| worker::work(dispatch, executor, role))?;
         }
         Ok(Self { workers })
@@ -85,14 +85,9 @@ impl Scheduler {
         self.workers.work().waiting()
     }
 
-    /// Takes no more jobs, finishes all that wait and run, and ends the threads. Blocks until then.
-    pub fn drain(&self) {
-        self.workers.drain();
-    }
-
     /// Lets a roster end the threads with those of other queues.
-    pub(crate) fn enlist(&self, roster: &Roster) {
-        self.workers.enlist(roster);
+    pub(crate) fn enlist(&self, roster: &Roster, stage: Stage) {
+        self.workers.enlist(roster, stage);
     }
 }
 

@@ -8,7 +8,7 @@ use karat_rules::domain::ModelName;
 use karat_runtime::{metrics, telemetry::PrefixMetrics};
 use prometheus::{Error, IntGauge, Registry};
 
-pub use model::{ModelMetrics, PassGuard};
+pub use model::ModelMetrics;
 
 use model::ModelFamilies;
 

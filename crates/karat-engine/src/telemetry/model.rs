@@ -46,33 +46,33 @@ metrics! {
 
 impl ModelMetrics {
     /// States what waits now.
-    pub fn queue(&self, samples: usize, tokens: usize) {
+    pub(crate) fn queue(&self, samples: usize, tokens: usize) {
         self.queue_samples.set(gauge(samples));
         self.queue_tokens.set(gauge(tokens));
     }
 
     /// A sample's wait ended with the start of its forward pass.
-    pub fn waited(&self, wait: Duration) {
+    pub(crate) fn waited(&self, wait: Duration) {
         self.wait_seconds.observe(wait.as_secs_f64());
     }
 
     /// Samples were refused because too much waits.
-    pub fn refused(&self, samples: usize) {
+    pub(crate) fn refused(&self, samples: usize) {
         self.refused_samples.inc_by(samples as u64);
     }
 
     /// Samples were dropped because their deadline passed.
-    pub fn expired(&self, samples: usize) {
+    pub(crate) fn expired(&self, samples: usize) {
         self.expired_samples.inc_by(samples as u64);
     }
 
     /// Samples were dropped because their client left.
-    pub fn cancelled(&self, samples: usize) {
+    pub(crate) fn cancelled(&self, samples: usize) {
         self.cancelled_samples.inc_by(samples as u64);
     }
 
     /// A sample's score was in the cache.
-    pub fn cache_hit(&self) {
+    pub(crate) fn cache_hit(&self) {
         self.cache_hits.inc();
     }
 
@@ -82,34 +82,34 @@ impl ModelMetrics {
     }
 
     /// A sample came with a second beginning-of-sequence token, which was dropped.
-    pub fn doubled_beginning(&self) {
+    pub(crate) fn doubled_beginning(&self) {
         self.doubled_beginnings.inc();
     }
 
     /// Tokens of generated texts were drawn.
-    pub fn generated(&self, tokens: usize) {
+    pub(crate) fn generated(&self, tokens: usize) {
         self.generated_tokens.inc_by(tokens as u64);
     }
 
     /// States how many texts are being written now.
-    pub fn writing(&self, texts: usize) {
+    pub(crate) fn writing(&self, texts: usize) {
         self.texts.set(gauge(texts));
     }
 
     /// Texts were refused because too many wait.
-    pub fn generation_refused(&self) {
+    pub(crate) fn generation_refused(&self) {
         self.refused_generations.inc();
     }
 
     /// A text was given up because its client left or its time was over.
-    pub fn generation_cancelled(&self) {
+    pub(crate) fn generation_cancelled(&self) {
         self.cancelled_generations.inc();
     }
 
     /// A forward pass over `samples` of `tokens` tokens, padded to `padded_tokens`, starts now; it fails unless the
     /// guard says otherwise.
     #[must_use = "the pass ends when the guard is dropped"]
-    pub fn pass(&self, samples: usize, tokens: usize, padded_tokens: usize) -> PassGuard<'_> {
+    pub(crate) fn pass(&self, samples: usize, tokens: usize, padded_tokens: usize) -> PassGuard<'_> {
         let padding = padded_tokens.saturating_sub(tokens);
         #[expect(clippy::cast_precision_loss, reason = "a share of a batch needs no more than 52 bits")]
         {
@@ -123,7 +123,7 @@ impl ModelMetrics {
 
 /// A running forward pass, recorded when it ends, whichever path the code takes.
 #[derive(Debug)]
-pub struct PassGuard<'a> {
+pub(crate) struct PassGuard<'a> {
     metrics: &'a ModelMetrics,
     tokens: usize,
     padding: usize,
@@ -141,17 +141,17 @@ enum Outcome {
 
 impl PassGuard<'_> {
     /// The pass gave scores.
-    pub fn done(mut self) {
+    pub(crate) fn done(mut self) {
         self.outcome = Outcome::Done;
     }
 
     /// The pass was stopped because every client left.
-    pub fn cancelled(mut self) {
+    pub(crate) fn cancelled(mut self) {
         self.outcome = Outcome::Cancelled;
     }
 
     /// The device's memory didn't hold the pass.
-    pub fn out_of_memory(mut self) {
+    pub(crate) fn out_of_memory(mut self) {
         self.outcome = Outcome::OutOfMemory;
     }
 }

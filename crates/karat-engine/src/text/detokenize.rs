@@ -16,7 +16,7 @@ const CONTEXT: usize = 4;
 
 /// The state of one text.
 #[derive(Debug, Clone)]
-pub struct Detokenizer {
+pub(crate) struct Detokenizer {
     pipeline: Arc<TextPipeline>,
     /// Whether tokens such as `<0x0A>` are bytes. A run of them is one text or, where it isn't UTF-8, none: so it waits
     /// until it ends.
@@ -29,7 +29,7 @@ pub struct Detokenizer {
 impl TextPipeline {
     /// Starts a text.
     #[must_use]
-    pub fn detokenizer(self: &Arc<Self>) -> Detokenizer {
+    pub(crate) fn detokenizer(self: &Arc<Self>) -> Detokenizer {
         // Asked of the decoder itself, as decoders are often several in a row.
         let byte_fallback = self.written(&["<0x41>".to_owned()]).is_ok_and(|text| text == "A");
         Detokenizer { pipeline: Arc::clone(self), byte_fallback, tokens: Vec::new(), shown: 0 }
@@ -49,7 +49,7 @@ impl TextPipeline {
     ///
     /// # Errors
     /// When the tokenizer doesn't know one of them.
-    pub fn end_ids(&self, more: &[String]) -> Result<Vec<u32>, TextError> {
+    pub(crate) fn end_ids(&self, more: &[String]) -> Result<Vec<u32>, TextError> {
         let names = self.end.iter().filter(|end| !end.is_empty()).chain(more);
         let known = names.map(|name| {
             self.tokenizer.token_to_id(name).ok_or_else(|| TextError::Config {
@@ -67,7 +67,7 @@ impl Detokenizer {
     ///
     /// # Errors
     /// When the tokenizer can't decode it.
-    pub fn push(&mut self, id: u32) -> Result<String, TextError> {
+    pub(crate) fn push(&mut self, id: u32) -> Result<String, TextError> {
         let tokenizer = &self.pipeline.tokenizer;
         let special = |token: &String| tokenizer.get_added_vocabulary().is_special_token(token);
         let Some(token) = tokenizer.id_to_token(id).filter(|token| !special(token)) else { return Ok(String::new()) };
@@ -95,7 +95,7 @@ impl Detokenizer {
     ///
     /// # Errors
     /// When the tokenizer can't decode it.
-    pub fn finish(self) -> Result<String, TextError> {
+    pub(crate) fn finish(self) -> Result<String, TextError> {
         self.waiting()
     }
 

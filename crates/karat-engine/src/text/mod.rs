@@ -25,11 +25,12 @@ use karat_rules::domain::{RenderedText, Sample, TokenizedInput};
 use tokenizers::Tokenizer;
 
 pub use config::{Ending, Render, TextConfig, TextOptions, Truncation};
-pub use detokenize::Detokenizer;
+pub(crate) use detokenize::Detokenizer;
 pub use parse_template::{Markers, PolicyTemplate, TurnMarkers};
 pub use rating::RatingParser;
 use render::{Rendered, Renderer};
-pub use stop::{EmptyStop, Passed, StopMatcher, StopStrings};
+pub(crate) use stop::StopMatcher;
+pub use stop::{EmptyStop, StopStrings};
 pub use truncate::TooLong;
 
 /// Why text can't be turned into tokens.
@@ -189,7 +190,7 @@ impl TextPipeline {
 
     /// Notes, for every token of a response, the characters that it stands for; for heads that reward tokens.
     #[must_use]
-    pub fn with_token_offsets(mut self, wanted: bool) -> Self {
+    pub(crate) fn with_token_offsets(mut self, wanted: bool) -> Self {
         self.token_offsets = wanted;
         self
     }
@@ -197,7 +198,7 @@ impl TextPipeline {
     /// Refuses samples whose response can't be found among the tokens; for heads that read tokens or steps of it. A
     /// head that reads one score after the whole text needs no more than the text.
     #[must_use]
-    pub fn reading_response(mut self, wanted: bool) -> Self {
+    pub(crate) fn reading_response(mut self, wanted: bool) -> Self {
         self.reads_response = wanted;
         self
     }
@@ -217,7 +218,7 @@ impl TextPipeline {
 
     /// The token id that fills short rows of a batch.
     #[must_use]
-    pub fn padding_id(&self) -> u32 {
+    pub(crate) fn padding_id(&self) -> u32 {
         self.padding
     }
 
@@ -237,7 +238,7 @@ impl TextPipeline {
     /// As [`Self::tokenize`]; also when a token id is unknown, rendered text isn't in the template that the manifest
     /// names, or is to end with a token that the model doesn't have; or when the response must be found and the template
     /// changes it.
-    pub fn tokenize_with(&self, sample: &Sample, options: TextOptions) -> Result<Tokenized, TextError> {
+    pub(crate) fn tokenize_with(&self, sample: &Sample, options: TextOptions) -> Result<Tokenized, TextError> {
         let mut tokens = self.tokens(sample, options)?;
         if self.reads_response {
             tokens.need_response()?;

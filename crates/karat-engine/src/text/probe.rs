@@ -1,4 +1,4 @@
-//! Tokens of the texts that a language model's head asks about.
+//! Tokens of the texts that a decoder's head asks about.
 
 use karat_rules::domain::{Message, Probe, Reading};
 
@@ -10,7 +10,7 @@ impl TextPipeline {
     /// # Errors
     /// As [`Self::tokenize_with`]; also when the text whose likelihood is wanted can't be found among the tokens, nothing
     /// goes before it, a word is not one token, or the model has no template.
-    pub fn tokenize_probe(&self, probe: &Probe, options: TextOptions) -> Result<Tokenized, TextError> {
+    pub(crate) fn tokenize_probe(&self, probe: &Probe, options: TextOptions) -> Result<Tokenized, TextError> {
         match probe {
             Probe::Response(sample) => self.likelihood(self.tokens(sample, options)?, options),
             Probe::LastTurn { turns, kept } => {
@@ -30,7 +30,7 @@ impl TextPipeline {
     ///
     /// # Errors
     /// When the model has no template, or the template refuses the turns or writes nothing, or the text is too long.
-    pub fn tokenize_opening(
+    pub(crate) fn tokenize_opening(
         &self,
         turns: &[Message],
         kept: usize,

@@ -33,7 +33,7 @@ impl RatingParser {
     /// As [`Self::parse`], of a text that was broken off: a number that ends where the text does may be the beginning of
     /// another, and is none.
     #[must_use]
-    pub fn parse_broken_off(&self, text: &str) -> Option<f64> {
+    pub(crate) fn parse_broken_off(&self, text: &str) -> Option<f64> {
         let number = self.pattern.captures_iter(text).last()?.get(1)?;
         if number.end() == text.len() { None } else { self.parse(text) }
     }

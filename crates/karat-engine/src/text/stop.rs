@@ -30,7 +30,7 @@ impl StopStrings {
 
 /// Passes text on until a stop string appears.
 #[derive(Debug, Clone)]
-pub struct StopMatcher {
+pub(crate) struct StopMatcher {
     stops: StopStrings,
     /// What may be the beginning of a stop string, and so is not shown yet.
     held: String,
@@ -38,7 +38,7 @@ pub struct StopMatcher {
 
 /// What came of a piece of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Passed {
+pub(crate) struct Passed {
     /// What may be shown.
     pub text: String,
     /// Whether a stop string appeared right after it.
@@ -48,12 +48,12 @@ pub struct Passed {
 impl StopMatcher {
     /// Starts at the beginning of a text.
     #[must_use]
-    pub fn new(stops: StopStrings) -> Self {
+    pub(crate) fn new(stops: StopStrings) -> Self {
         Self { stops, held: String::new() }
     }
 
     /// Takes the text's next piece. After a stop nothing more should be sent.
-    pub fn push(&mut self, piece: &str) -> Passed {
+    pub(crate) fn push(&mut self, piece: &str) -> Passed {
         self.held.push_str(piece);
         let found = self.stops.0.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
         if let Some(start) = found {
@@ -67,7 +67,7 @@ impl StopMatcher {
 
     /// The text is at its end: what was held back is no stop string.
     #[must_use]
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.held
     }
 

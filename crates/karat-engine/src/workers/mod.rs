@@ -20,7 +20,7 @@ use std::{
 };
 
 pub(crate) use gate::{Gate, Gated};
-pub(crate) use roster::Roster;
+pub(crate) use roster::{Roster, Stage};
 
 /// What the threads of one queue share: the queue behind its gate, and how to reach those who work it off.
 pub(crate) trait Work: Send + Sync + 'static {
@@ -70,14 +70,8 @@ impl<W: Work> Workers<W> {
     }
 
     /// Lets a roster end these threads with all others of its own.
-    pub(crate) fn enlist(&self, roster: &Roster) {
-        roster.enlist(&(Arc::clone(&self.team) as Arc<dyn Ends>));
-    }
-
-    /// Takes nothing more, finishes what was admitted, and returns once the threads have ended.
-    pub(crate) fn drain(&self) {
-        self.team.close();
-        self.team.join();
+    pub(crate) fn enlist(&self, roster: &Roster, stage: Stage) {
+        roster.enlist(&(Arc::clone(&self.team) as Arc<dyn Ends>), stage);
     }
 }
 

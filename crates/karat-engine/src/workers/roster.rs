@@ -15,20 +15,27 @@ pub(crate) struct Roster {
 
 #[derive(Default)]
 struct Listed {
-    teams: Vec<Weak<dyn Ends>>,
+    teams: Vec<(Weak<dyn Ends>, Stage)>,
     closed: bool,
 }
 
+/// For whom threads work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// For nobody yet: their model is being loaded, and what they were given is given up whenever the end comes.
+    Loading,
+    /// For requests.
+    Serving,
+}
+
 impl Roster {
-    /// Adds threads, unless they are there already. Where the end has come, they are stopped at once.
-    pub(super) fn enlist(&self, team: &Arc<dyn Ends>) {
+    /// Adds threads, or tells for whom those of before work now. Where the end has come, they are stopped at once.
+    pub(super) fn enlist(&self, team: &Arc<dyn Ends>, stage: Stage) {
         let late = {
             let mut listed = self.lock();
             let new = Arc::downgrade(team);
-            listed.teams.retain(|known| known.strong_count() > 0);
-            if !listed.teams.iter().any(|known| known.ptr_eq(&new)) {
-                listed.teams.push(new);
-            }
+            listed.teams.retain(|(known, _)| known.strong_count() > 0 && !known.ptr_eq(&new));
+            listed.teams.push((new, stage));
             listed.closed
         };
         if late {
@@ -41,23 +48,28 @@ impl Roster {
         self.lock().closed
     }
 
-    /// Takes nothing more, finishes what was admitted, and returns once all threads have ended.
+    /// Takes nothing more, finishes what was admitted for requests, and returns once all threads have ended.
     pub(crate) fn drain(&self) {
         let teams = self.close();
         // All are closed before one is waited for, so that they drain side by side.
-        teams.iter().for_each(|team| team.close());
-        teams.iter().for_each(|team| team.join());
+        for (team, stage) in &teams {
+            match stage {
+                Stage::Loading => team.stop(),
+                Stage::Serving => team.close(),
+            }
+        }
+        teams.iter().for_each(|(team, _)| team.join());
     }
 
     /// Takes nothing more, fails what waits, and cancels what runs. Doesn't block.
     pub(crate) fn stop(&self) {
-        self.close().iter().for_each(|team| team.stop());
+        self.close().iter().for_each(|(team, _)| team.stop());
     }
 
-    fn close(&self) -> Vec<Arc<dyn Ends>> {
+    fn close(&self) -> Vec<(Arc<dyn Ends>, Stage)> {
         let mut listed = self.lock();
         listed.closed = true;
-        listed.teams.iter().filter_map(Weak::upgrade).collect()
+        listed.teams.iter().filter_map(|(team, stage)| Some((team.upgrade()?, *stage))).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Listed> {

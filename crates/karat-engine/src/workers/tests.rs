@@ -106,8 +106,9 @@ impl Work for Held {
 fn draining_finishes_what_was_admitted() {
     let roster = Roster::default();
     let (workers, begun) = Held::workers();
-    workers.enlist(&roster);
-    workers.enlist(&roster);
+    // As a model does that is loaded and then serves.
+    workers.enlist(&roster, Stage::Loading);
+    workers.enlist(&roster, Stage::Serving);
     let held = workers.work();
     let told = [held.submit().unwrap(), held.submit().unwrap()];
     begun.recv().unwrap();
@@ -127,7 +128,7 @@ fn draining_finishes_what_was_admitted() {
 fn stopping_fails_what_waits_and_cancels_what_runs_even_while_it_drains() {
     let roster = Roster::default();
     let (workers, begun) = Held::workers();
-    workers.enlist(&roster);
+    workers.enlist(&roster, Stage::Serving);
     let held = workers.work();
     let told = [held.submit().unwrap(), held.submit().unwrap()];
     begun.recv().unwrap();
@@ -143,11 +144,22 @@ fn stopping_fails_what_waits_and_cancels_what_runs_even_while_it_drains() {
 }
 
 #[test]
+fn draining_waits_for_nothing_that_was_only_given_to_load_a_model() {
+    let roster = Roster::default();
+    let (workers, begun) = Held::workers();
+    workers.enlist(&roster, Stage::Loading);
+    let told = workers.work().submit().unwrap();
+    begun.recv().unwrap();
+    roster.drain();
+    assert_eq!(told.recv().unwrap(), Told::Failed);
+}
+
+#[test]
 fn threads_that_start_when_the_end_has_come_are_stopped_at_once() {
     let roster = Roster::default();
     roster.stop();
     let (workers, _begun) = Held::workers();
-    workers.enlist(&roster);
+    workers.enlist(&roster, Stage::Serving);
     assert!(workers.work().submit().is_none());
     roster.drain();
 }

@@ -11,7 +11,7 @@ use crate::{
     repository::{Critic, LoadError},
     telemetry::ModelMetrics,
     text::TextPipeline,
-    workers::Roster,
+    workers::{Roster, Stage},
 };
 
 /// The memory that keys and values of texts may take, if the longest text takes no more: half a gibibyte.
@@ -47,7 +47,7 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Critic, LoadError> {
     };
     let generator = Generator::start(executor, limits, metrics.clone())
         .map_err(|source| LoadError::Workers { path: path.clone(), source: source.into() })?;
-    generator.enlist(roster);
+    generator.enlist(roster, Stage::Loading);
     if let Some(probe) = probe {
         warm_up(&generator, probe, path)?;
     }

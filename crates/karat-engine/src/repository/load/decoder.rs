@@ -68,8 +68,8 @@ impl Decoder<'_> {
         let calibration = Calibration {
             sessions,
             threads,
-            lone_threads: None,
-            lone_jobs: 1,
+            single_threads: None,
+            single_jobs: 1,
             batch_tokens: self.written.max_batch_tokens.map_or(cost.best(0).max(256) * ROWS, NonZeroUsize::get),
             batch_samples: if shares { self.written.max_batch.unwrap_or(SAMPLES).get() } else { 1 },
             overhead_tokens: 0,
@@ -80,7 +80,7 @@ impl Decoder<'_> {
         let shared = SharedModel::new(self.outputs, scores_at, shares, cost, self.cache.clone(), self.metrics);
         let shared = Arc::new(shared);
         let executor = |decoders| Box::new(PrefixExecutor::new(decoders, Arc::clone(&shared))) as _;
-        let executors = Executors { crowd: decoders.into_iter().map(executor).collect(), lone: None };
+        let executors = Executors { parallel: decoders.into_iter().map(executor).collect(), single: None };
         Ok(Running { executors, policy, calibration, prefixes: Some(shared) })
     }
 

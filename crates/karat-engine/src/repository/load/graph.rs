@@ -24,6 +24,7 @@ use crate::{
     schedule::{Job, QueueLimits, Scheduler},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextError, TextOptions, TextPipeline},
+    workers::Stage,
 };
 
 /// What is needed to load one model.
@@ -192,7 +193,7 @@ impl Loader<'_> {
         let scheduler = Scheduler::start(executors, policy, limits, parts.metrics.clone())
             .map_err(|source| LoadError::Workers { path: parts.definition.manifest.clone(), source })?;
         // From here on, so that warming up ends with the server too.
-        scheduler.enlist(&self.repository.roster);
+        scheduler.enlist(&self.repository.roster, Stage::Loading);
         Ok(GraphUnit {
             id: GraphId::unique(),
             signature: graph.signature().clone(),

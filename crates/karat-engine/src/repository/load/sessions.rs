@@ -146,7 +146,7 @@ impl Plan<'_> {
             };
             calibration.sessions = self.written.sessions.unwrap_or(fitting);
             // Who divides the machine by hand wants no session beside that.
-            calibration.lone_threads = None;
+            calibration.single_threads = None;
         }
         if let Some(samples) = self.written.max_batch {
             calibration.batch_samples = calibration.batch_samples.min(samples.get());

@@ -15,12 +15,12 @@ pub(super) struct Probe {
 /// Who runs the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Crew {
-    /// Every session of the crowd, at the same time, each its own copy of the batch.
-    Crowd,
-    /// One session of the crowd, while the others rest.
+    /// Every parallel session, at the same time, each its own copy of the batch.
+    Parallel,
+    /// One parallel session, while the others rest.
     One,
     /// The session on all cores.
-    Lone,
+    Single,
 }
 
 /// A length at which a pass's own cost shows.
@@ -49,15 +49,15 @@ pub(super) fn choose(
         measure(&probes).into_iter().map(|time| time.map(|time| time.as_secs_f64())).collect()
     };
 
-    let crews = [Crew::Crowd, Crew::One, Crew::Lone];
-    let crews = if chosen.lone_threads.is_some() { &crews[..] } else { &crews[..1] };
+    let crews = [Crew::Parallel, Crew::One, Crew::Single];
+    let crews = if chosen.single_threads.is_some() { &crews[..] } else { &crews[..1] };
     let usual: Vec<_> = crews.iter().map(|&crew| (crew, 1, USUAL)).collect();
     divide(&mut chosen, &seconds(&usual), USUAL.min(longest));
     if !conditions.batch_invariant {
         return chosen;
     }
     // Measured as it will be used: all sessions at once, for they share caches and memory.
-    let crew = if chosen.sessions == Calibration::assumed(conditions).sessions { Crew::Crowd } else { Crew::Lone };
+    let crew = if chosen.sessions == Calibration::assumed(conditions).sessions { Crew::Parallel } else { Crew::Single };
     if let [Some(single), Some(group)] = seconds(&[(crew, 1, SHORT), (crew, 8, SHORT)])[..] {
         let short = SHORT.min(longest);
         let per_token = (group - single) / float(7 * short);
@@ -73,28 +73,28 @@ pub(super) fn choose(
     chosen
 }
 
-/// Divides the machine among sessions, by how long one sample of `tokens` tokens takes the whole crowd, one of the
-/// crowd, and the session on all cores.
+/// Divides the machine among sessions, by how long one sample of `tokens` tokens takes all parallel sessions, one
+/// of them, and the session on all cores.
 fn divide(chosen: &mut Calibration, seconds: &[Option<f64>], tokens: usize) {
-    let Some(&Some(crowd)) = seconds.first() else { return };
+    let Some(&Some(parallel)) = seconds.first() else { return };
     let rate = |sessions: usize, seconds: f64| float(sessions * tokens) / seconds;
-    let crowd_rate = rate(chosen.sessions.get(), crowd);
-    chosen.tokens_per_second = Some(crowd_rate);
-    let (Some(threads), &[_, Some(one), Some(lone)]) = (chosen.lone_threads, seconds) else { return };
-    let lone_rate = rate(1, lone);
-    if lone_rate > crowd_rate * CLEARLY {
+    let parallel_rate = rate(chosen.sessions.get(), parallel);
+    chosen.tokens_per_second = Some(parallel_rate);
+    let (Some(threads), &[_, Some(one), Some(single)]) = (chosen.single_threads, seconds) else { return };
+    let single_rate = rate(1, single);
+    if single_rate > parallel_rate * CLEARLY {
         *chosen = Calibration {
             sessions: NonZeroUsize::MIN,
             threads,
-            lone_threads: None,
-            tokens_per_second: Some(lone_rate),
+            single_threads: None,
+            tokens_per_second: Some(single_rate),
             ..*chosen
         };
-    } else if lone > one * FAR {
-        chosen.lone_threads = None;
+    } else if single > one * FAR {
+        chosen.single_threads = None;
     } else {
-        // One after another they take `lone` each, side by side `one` all together.
-        chosen.lone_jobs = whole(one / lone).max(1);
+        // One after another they take `single` each, side by side `one` all together.
+        chosen.single_jobs = whole(one / single).max(1);
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
         let time = move |probe: &Probe| {
             let tokens = probe.samples * probe.tokens;
             let cost = float(overhead + tokens + tokens.saturating_sub(cache));
-            let speed = if probe.crew == Crew::Lone { speedup } else { 1.0 };
+            let speed = if probe.crew == Crew::Single { speedup } else { 1.0 };
             Some(Duration::from_secs_f64(cost / 1000.0 / speed))
         };
         move |probes| probes.iter().map(time).collect()
@@ -166,7 +166,7 @@ mod tests {
     fn small_groups_suit_a_small_cache() {
         let chosen = choose(&conditions(2), &mut machine(20, 512, 1.8));
         assert_eq!((chosen.sessions.get(), chosen.threads.get()), (2, 1));
-        assert_eq!((chosen.lone_threads, chosen.lone_jobs), (Some(positive(2)), 1));
+        assert_eq!((chosen.single_threads, chosen.single_jobs), (Some(positive(2)), 1));
         assert_eq!(chosen.batch_tokens, 512);
         assert!((19..=21).contains(&chosen.overhead_tokens), "{chosen:?}");
     }
@@ -179,19 +179,19 @@ mod tests {
     #[test]
     fn many_cores_take_several_jobs_one_after_another() {
         let chosen = choose(&conditions(16), &mut machine(20, 512, 6.5));
-        assert_eq!((chosen.sessions.get(), chosen.lone_jobs), (16, 6));
+        assert_eq!((chosen.sessions.get(), chosen.single_jobs), (16, 6));
     }
 
     #[test]
     fn one_session_on_all_cores_is_taken_when_it_is_faster() {
         let chosen = choose(&conditions(4), &mut machine(20, 512, 5.0));
-        assert_eq!((chosen.sessions.get(), chosen.threads.get(), chosen.lone_threads), (1, 4, None));
+        assert_eq!((chosen.sessions.get(), chosen.threads.get(), chosen.single_threads), (1, 4, None));
     }
 
     #[test]
     fn a_session_on_all_cores_that_is_far_slower_is_left_out() {
         let chosen = choose(&conditions(2), &mut machine(20, 512, 0.7));
-        assert_eq!((chosen.sessions.get(), chosen.lone_threads), (2, None));
+        assert_eq!((chosen.sessions.get(), chosen.single_threads), (2, None));
     }
 
     #[test]

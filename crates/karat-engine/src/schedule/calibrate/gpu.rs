@@ -31,8 +31,8 @@ pub(super) fn assumed(conditions: &Conditions, devices: NonZeroUsize, sessions_e
     Calibration {
         sessions: devices.saturating_mul(sessions_each),
         threads: NonZeroUsize::MIN,
-        lone_threads: None,
-        lone_jobs: 1,
+        single_threads: None,
+        single_jobs: 1,
         batch_tokens: budget,
         batch_samples: most_samples(conditions, budget),
         overhead_tokens: OVERHEAD,
@@ -50,7 +50,7 @@ pub(super) fn calibrate(
     let end = Instant::now() + conditions.time;
     let mut failure = None;
     let calibration = choose(conditions, &mut |sessions, samples, tokens| {
-        let crew = executors.crowd.get_mut(..sessions.get())?;
+        let crew = executors.parallel.get_mut(..sessions.get())?;
         time(crew, samples, tokens, conditions, end).unwrap_or_else(|error| {
             // What doesn't fit is no choice; everything else fails the load.
             if !matches!(error, RuntimeError::OutOfMemory { .. }) {
@@ -63,7 +63,7 @@ pub(super) fn calibrate(
         return Err(error);
     }
     // Sessions take turns among the GPUs, so the first ones are one on each.
-    executors.crowd.truncate(calibration.sessions.get());
+    executors.parallel.truncate(calibration.sessions.get());
     Ok((calibration, executors))
 }
 
@@ -75,7 +75,7 @@ fn time(
     conditions: &Conditions,
     end: Instant,
 ) -> Result<Option<f64>, RuntimeError> {
-    let probe = Probe { crew: Crew::Crowd, samples, tokens };
+    let probe = Probe { crew: Crew::Parallel, samples, tokens };
     let Some(batch) = batch(&probe, conditions.token).filter(|_| Instant::now() < end) else { return Ok(None) };
     let mut shortest: Option<f64> = None;
     for run in 0..RUNS {

@@ -75,14 +75,14 @@ impl Stopwatch {
 
     fn run(&mut self, probe: &Probe, executors: &mut Executors) -> Result<Option<Duration>, RuntimeError> {
         let crew: &mut [Box<dyn Executor>] = match probe.crew {
-            Crew::Crowd => &mut executors.crowd,
-            Crew::One => executors.crowd.get_mut(..1).unwrap_or_default(),
-            Crew::Lone => executors.lone.as_mut_slice(),
+            Crew::Parallel => &mut executors.parallel,
+            Crew::One => executors.parallel.get_mut(..1).unwrap_or_default(),
+            Crew::Single => executors.single.as_mut_slice(),
         };
         let Some(batch) = batch(probe, self.token).filter(|_| !crew.is_empty()) else { return Ok(None) };
         let before = processor_time();
         let times = side_by_side(crew, &batch)?;
-        if let (Crew::Crowd | Crew::One, Some(before), Some(after)) = (probe.crew, before, processor_time()) {
+        if let (Crew::Parallel | Crew::One, Some(before), Some(after)) = (probe.crew, before, processor_time()) {
             self.expected += times.iter().sum::<Duration>();
             self.used += after.saturating_sub(before);
         }

@@ -63,9 +63,11 @@ pub struct Calibration {
     /// How many threads each of them computes on.
     pub threads: NonZeroUsize,
     /// How many threads the session for lone requests computes on; without it there is none.
-    pub lone_threads: Option<NonZeroUsize>,
+    #[serde(rename = "lone_threads")]
+    pub single_threads: Option<NonZeroUsize>,
     /// How many waiting requests go to that session, one after another.
-    pub lone_jobs: usize,
+    #[serde(rename = "lone_jobs")]
+    pub single_jobs: usize,
     /// The most positions, padding included, of a batch of several samples.
     pub batch_tokens: usize,
     /// The most samples of a batch.
@@ -87,15 +89,15 @@ impl Calibration {
     #[must_use]
     pub fn assumed(conditions: &Conditions) -> Self {
         let policy = Policy::default();
-        let (sessions, lone_threads) = match conditions.hardware {
+        let (sessions, single_threads) = match conditions.hardware {
             Hardware::Processor { cores } => (cores, Some(cores).filter(|cores| cores.get() > 1)),
             Hardware::Gpu { devices, sessions_each, .. } => return gpu::assumed(conditions, devices, sessions_each),
         };
         Self {
             sessions,
             threads: NonZeroUsize::MIN,
-            lone_threads,
-            lone_jobs: policy.lone_jobs,
+            single_threads,
+            single_jobs: policy.single_jobs,
             batch_tokens: policy.budget.min(conditions.max_batch_tokens.get()),
             batch_samples: if conditions.batch_invariant { policy.max_batch } else { 1 },
             overhead_tokens: policy.overhead,
@@ -117,7 +119,7 @@ impl Calibration {
             max_batch: self.batch_samples,
             overhead: self.overhead_tokens,
             padding_percent: self.padding_percent,
-            lone_jobs: self.lone_jobs,
+            single_jobs: self.single_jobs,
             // A window that a batch can be filled from several times over.
             window: Policy::default().window.max(self.batch_samples.saturating_mul(2)),
             ..Policy::default()
@@ -130,8 +132,8 @@ impl Calibration {
     /// When a session can't start.
     pub fn executors(&self, make: &mut MakeExecutor<'_>) -> Result<Executors, RuntimeError> {
         Ok(Executors {
-            crowd: (0..self.sessions.get()).map(|_| make(self.threads)).collect::<Result<_, _>>()?,
-            lone: self.lone_threads.map(make).transpose()?,
+            parallel: (0..self.sessions.get()).map(|_| make(self.threads)).collect::<Result<_, _>>()?,
+            single: self.single_threads.map(make).transpose()?,
         })
     }
 
@@ -202,11 +204,11 @@ pub fn calibrate(conditions: &Conditions, make: &mut MakeExecutor<'_>) -> Result
 fn settle(measured: Calibration, assumed: Calibration, mut executors: Executors, quiet: bool) -> Calibrated {
     let calibration =
         if quiet { measured } else { Calibration { tokens_per_second: measured.tokens_per_second, ..assumed } };
-    if calibration.lone_threads.is_none() {
-        let lone = executors.lone.take();
+    if calibration.single_threads.is_none() {
+        let single = executors.single.take();
         // One session on all cores was faster than one on each.
-        if let Some(lone) = lone.filter(|_| calibration.sessions.get() < executors.crowd.len()) {
-            executors.crowd = vec![lone];
+        if let Some(single) = single.filter(|_| calibration.sessions.get() < executors.parallel.len()) {
+            executors.parallel = vec![single];
         }
     }
     Calibrated { calibration, executors, quiet }
@@ -242,8 +244,8 @@ mod tests {
         })
         .unwrap();
         assert_eq!(made, [1, 1, 1, 3]);
-        assert_eq!(executors.crowd.len(), chosen.sessions.get());
-        assert_eq!(executors.lone.is_some(), chosen.lone_threads.is_some());
+        assert_eq!(executors.parallel.len(), chosen.sessions.get());
+        assert_eq!(executors.single.is_some(), chosen.single_threads.is_some());
         assert!(control.batches().iter().flatten().all(|ids| ids.iter().all(|&id| id == 1)));
     }
 
@@ -254,7 +256,7 @@ mod tests {
         let measured = Calibration {
             sessions: positive(1),
             threads: positive(3),
-            lone_threads: None,
+            single_threads: None,
             batch_tokens: 7,
             tokens_per_second: Some(1000.0),
             ..assumed
@@ -264,8 +266,8 @@ mod tests {
             let settled = settle(measured, assumed, executors, quiet);
             let usual = Calibration { tokens_per_second: Some(1000.0), ..assumed };
             assert_eq!(settled.calibration, if quiet { measured } else { usual });
-            assert_eq!(settled.executors.crowd.len(), if quiet { 1 } else { 3 });
-            assert_eq!((settled.executors.lone.is_some(), settled.quiet), (!quiet, quiet));
+            assert_eq!(settled.executors.parallel.len(), if quiet { 1 } else { 3 });
+            assert_eq!((settled.executors.single.is_some(), settled.quiet), (!quiet, quiet));
         }
     }
 

@@ -257,13 +257,13 @@ fn jobs_that_begin_alike_run_together_and_nobody_starves() {
         let job = WaitingJob { tokens: text.len(), priority: Priority::Normal, deadline: None, payload: text };
         planner.push(job, now + Duration::from_millis(after))
     };
-    let lone = push(1, 100, 0);
-    let crowd: Vec<JobId> = (0..40).map(|own| push(2, 200 + own, 1 + u64::from(own))).collect();
+    let single = push(1, 100, 0);
+    let parallel: Vec<JobId> = (0..40).map(|own| push(2, 200 + own, 1 + u64::from(own))).collect();
     let ids = |batch: Option<Vec<Planned<Vec<u32>>>>| -> Vec<JobId> {
         batch.unwrap().into_iter().map(|planned| planned.id).collect()
     };
-    assert_eq!(ids(planner.plan(now, 1)), [lone], "it is due first, and nobody shares its prompt");
-    assert_eq!(ids(planner.plan(now, 1)), crowd[..35], "34 times 20 tokens join the first");
-    assert_eq!(ids(planner.plan(now, 1)), crowd[35..]);
+    assert_eq!(ids(planner.plan(now, 1)), [single], "it is due first, and nobody shares its prompt");
+    assert_eq!(ids(planner.plan(now, 1)), parallel[..35], "34 times 20 tokens join the first");
+    assert_eq!(ids(planner.plan(now, 1)), parallel[35..]);
     assert!(planner.is_empty() && planner.tokens() == 0);
 }

@@ -16,21 +16,21 @@ use crate::telemetry::testing::Recorded;
 
 struct Harness {
     control: FakeControl,
-    lone: FakeControl,
+    single: FakeControl,
     metrics: Recorded,
     scheduler: Scheduler,
 }
 
-fn harness(crowd: usize, lone: bool, policy: Policy, limits: QueueLimits) -> Harness {
+fn harness(parallel: usize, single: bool, policy: Policy, limits: QueueLimits) -> Harness {
     let metrics = Recorded::new();
     let model = metrics.model.clone();
-    let (control, lone_control) = (FakeControl::new(), FakeControl::new());
+    let (control, single_control) = (FakeControl::new(), FakeControl::new());
     let executors = Executors {
-        crowd: (0..crowd).map(|_| control.executor()).collect(),
-        lone: lone.then(|| lone_control.executor()),
+        parallel: (0..parallel).map(|_| control.executor()).collect(),
+        single: single.then(|| single_control.executor()),
     };
     let scheduler = Scheduler::start(executors, policy, limits, model).unwrap();
-    Harness { control, lone: lone_control, metrics, scheduler }
+    Harness { control, single: single_control, metrics, scheduler }
 }
 
 fn one_worker() -> Harness {
@@ -96,10 +96,10 @@ async fn a_batch_is_formed_when_the_worker_becomes_free() {
 }
 
 #[tokio::test]
-async fn a_lone_job_runs_on_all_cores_and_a_crowd_side_by_side() {
-    let harness = harness(2, true, Policy { lone_jobs: 1, ..Policy::default() }, QueueLimits::default());
+async fn a_single_job_runs_on_all_cores_and_several_run_side_by_side() {
+    let harness = harness(2, true, Policy { single_jobs: 1, ..Policy::default() }, QueueLimits::default());
     assert_score(&harness.scheduler.submit(vec![job(&[1])]).unwrap().remove(0).await, &[1]);
-    assert_eq!((harness.lone.batches().len(), harness.control.batches().len()), (1, 0));
+    assert_eq!((harness.single.batches().len(), harness.control.batches().len()), (1, 0));
     harness.control.close();
     let tickets = harness.scheduler.submit(jobs(4)).unwrap();
     harness.control.wait_for_held(2);
@@ -107,20 +107,20 @@ async fn a_lone_job_runs_on_all_cores_and_a_crowd_side_by_side() {
     for ticket in tickets {
         assert_eq!(ticket.await.unwrap().batch_size, 2);
     }
-    assert_eq!(harness.lone.batches().len(), 1);
+    assert_eq!(harness.single.batches().len(), 1);
 }
 
 #[tokio::test]
-async fn the_crowd_waits_while_the_lone_session_uses_its_cores() {
+async fn parallel_sessions_wait_while_the_single_session_uses_its_cores() {
     let harness = harness(2, true, Policy::default(), QueueLimits::default());
-    harness.lone.close();
+    harness.single.close();
     let alone = harness.scheduler.submit(vec![job(&[1])]).unwrap().remove(0);
-    harness.lone.wait_for_held(1);
-    let crowd = harness.scheduler.submit(jobs(4)).unwrap();
+    harness.single.wait_for_held(1);
+    let parallel = harness.scheduler.submit(jobs(4)).unwrap();
     assert!(harness.control.batches().is_empty());
-    harness.lone.open();
+    harness.single.open();
     assert!(alone.await.is_ok());
-    for ticket in crowd {
+    for ticket in parallel {
         assert!(ticket.await.is_ok());
     }
 }
@@ -285,7 +285,9 @@ async fn a_sample_that_never_fits_fails_alone() {
 async fn draining_finishes_what_was_admitted() {
     let harness = harness(2, true, Policy { max_batch: 1, ..Policy::default() }, QueueLimits::default());
     let tickets = harness.scheduler.submit(jobs(50)).unwrap();
-    harness.scheduler.drain();
+    let roster = Roster::default();
+    harness.scheduler.enlist(&roster, Stage::Serving);
+    roster.drain();
     assert!(matches!(harness.scheduler.submit(jobs(1)), Err(QueueRefusal::Stopped)));
     for ticket in tickets {
         assert!(ticket.await.is_ok());
@@ -305,7 +307,7 @@ async fn dropping_the_scheduler_answers_everyone() {
 #[test]
 fn a_scheduler_needs_an_executor() {
     let metrics = Recorded::new().model;
-    let none = Executors { crowd: Vec::new(), lone: Some(FakeControl::new().executor()) };
+    let none = Executors { parallel: Vec::new(), single: Some(FakeControl::new().executor()) };
     let started = Scheduler::start(none, Policy::default(), QueueLimits::default(), metrics);
     assert!(matches!(started, Err(StartError::NoExecutor)));
 }

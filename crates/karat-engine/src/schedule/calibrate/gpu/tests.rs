@@ -94,8 +94,8 @@ fn running_out_of_memory_while_measuring_is_no_failure() {
     let super::super::Calibrated { calibration: chosen, executors, .. } =
         super::super::calibrate(&conditions(1, 2), &mut |_| Ok(control.executor())).unwrap();
     assert!(chosen.batch_tokens <= 5000, "{chosen:?}");
-    assert_eq!(executors.crowd.len(), chosen.sessions.get());
-    assert!(executors.lone.is_none());
+    assert_eq!(executors.parallel.len(), chosen.sessions.get());
+    assert!(executors.single.is_none());
 }
 
 /// Closed-loop clients with lengths as the load test draws them; gives the share of padding among all positions.

@@ -1,0 +1,250 @@
+//! From tokens to what heads make of them: known, shared with others, or by a forward pass of its own.
+//!
+//! ```text
+//! inputs ─ cache ─▶ schedule ─▶ runtime ─▶ head ─▶ outputs
+//!            └──────── what is known or in flight ───▲
+//! ```
+
+use std::{borrow::Cow, mem::size_of, ops::Range, sync::Arc, time::Duration};
+
+use karat_rules::{
+    domain::{ModelName, TokenizedInput},
+    head::{HeadError, HeadOutput},
+};
+
+use super::{
+    ScoreError, Timings, Usage,
+    request::Urgency,
+    single_flight::{Pending, SingleFlight, Source},
+    tokenize::Inputs,
+};
+use crate::{
+    repository::{GraphId, GraphModel, GraphUnit},
+    schedule::{Job, JobError},
+};
+
+/// What an output is kept under: the graph and the exact token ids, so that neither a hash collision nor a model that
+/// is loaded again can return another input's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    graph: GraphId,
+    input: Arc<TokenizedInput>,
+}
+
+/// What a head made of one input, and what it took.
+#[derive(Debug, Clone)]
+struct Computed {
+    output: Arc<HeadOutput>,
+    queued: Duration,
+    running: Duration,
+}
+
+/// Why an output that was in flight did not arrive; shared by all who wait for it.
+#[derive(Debug, Clone)]
+enum ComputeError {
+    Job(JobError),
+    Head(HeadError),
+}
+
+impl ComputeError {
+    fn of(self, model: &ModelName) -> ScoreError {
+        match self {
+            Self::Head(source) => ScoreError::Head { model: model.clone(), source },
+            Self::Job(JobError::Expired) => ScoreError::Expired,
+            Self::Job(JobError::Stopped) => ScoreError::Stopped,
+            Self::Job(JobError::Runtime(source)) => ScoreError::Runtime { model: model.clone(), source },
+            Self::Job(JobError::Panicked) => ScoreError::Panicked,
+        }
+    }
+}
+
+/// The outputs of all graphs, bounded in bytes.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    cache: SingleFlight<Key, Computed, ComputeError>,
+}
+
+impl Outputs {
+    /// Keeps at most `bytes`; 0 keeps nothing but still shares what is in flight.
+    pub(super) fn new(bytes: u64) -> Self {
+        Self {
+            cache: SingleFlight::new(bytes, |key: &Key, computed: &Computed| {
+                key.input.bytes() + size_of::<Key>() + computed.output.bytes() + 2 * size_of::<Duration>()
+            }),
+        }
+    }
+
+    /// The memory that known outputs take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+
+    /// Gets the output of every input of every graph.
+    ///
+    /// # Errors
+    /// When a queue refuses what has to be computed, or a pass or a head fails.
+    pub(super) async fn compute(
+        &self,
+        leaves: &[Arc<GraphModel>],
+        inputs: Vec<Arc<Inputs>>,
+        urgency: Urgency,
+    ) -> Result<Leaves, ScoreError> {
+        let mut pending = Vec::with_capacity(leaves.len());
+        for (model, inputs) in leaves.iter().zip(&inputs) {
+            // Everything is queued before anything is awaited: a refusal drops, and so abandons, what was admitted.
+            let units = model.units.iter().map(|unit| self.begin(model, unit, inputs.all(), urgency));
+            pending.push(units.collect::<Result<Vec<_>, _>>()?);
+        }
+        let mut computed = Leaves::default();
+        for ((model, inputs), pending) in leaves.iter().zip(inputs).zip(pending) {
+            let mut units = Vec::with_capacity(pending.len());
+            for unit in pending {
+                let mut scored = Vec::with_capacity(unit.len());
+                for pending in unit {
+                    scored.push(Scored::wait(pending).await.map_err(|error| error.of(&model.name))?);
+                }
+                units.push(scored);
+            }
+            computed.leaves.push(Leaf { model: Arc::clone(model), inputs, units });
+        }
+        Ok(computed)
+    }
+
+    /// Finds or starts the outputs of one graph; what must be computed is admitted together or not at all.
+    fn begin(
+        &self,
+        model: &Arc<GraphModel>,
+        unit: &GraphUnit,
+        inputs: &[Arc<TokenizedInput>],
+        urgency: Urgency,
+    ) -> Result<Vec<Pending<Computed, ComputeError>>, ScoreError> {
+        let keys = inputs.iter().map(|input| Key { graph: unit.id, input: Arc::clone(input) });
+        let pending = self.cache.begin(keys, urgency, |missing| start(model, unit, missing, urgency))?;
+        for pending in &pending {
+            match pending.source() {
+                Source::Started => model.metrics.cache_miss(),
+                Source::Known | Source::Shared => model.metrics.cache_hit(),
+            }
+        }
+        Ok(pending)
+    }
+}
+
+/// Queues inputs of one graph and reads what its passes give.
+fn start(
+    model: &Arc<GraphModel>,
+    unit: &GraphUnit,
+    missing: &[Key],
+    urgency: Urgency,
+) -> Result<Vec<impl Future<Output = Result<Computed, ComputeError>> + Send + use<>>, ScoreError> {
+    let jobs = missing.iter().map(|key| Job {
+        input: Arc::clone(&key.input),
+        priority: urgency.priority,
+        deadline: urgency.deadline,
+        admission: urgency.admission,
+    });
+    let tickets = unit.scheduler.submit(jobs.collect())?;
+    let computed = missing.iter().zip(tickets).map(|(key, ticket)| {
+        let (model, input) = (Arc::clone(model), Arc::clone(&key.input));
+        async move {
+            let completed = ticket.await.map_err(ComputeError::Job)?;
+            let output = model.head.read(&input, &completed.rows).map_err(ComputeError::Head)?;
+            Ok(Computed { output: Arc::new(output), queued: completed.queued, running: completed.running })
+        }
+    });
+    Ok(computed.collect())
+}
+
+/// An input's output, and what it cost this request.
+#[derive(Debug, Clone)]
+struct Scored {
+    output: Arc<HeadOutput>,
+    /// Whether it needed no forward pass of its own.
+    cached: bool,
+    queued: Duration,
+    running: Duration,
+}
+
+impl Scored {
+    async fn wait(pending: Pending<Computed, ComputeError>) -> Result<Self, ComputeError> {
+        let source = pending.source();
+        let Computed { output, queued, running } = pending.wait().await?;
+        Ok(match source {
+            // What was known was waited for by somebody else.
+            Source::Known => Self { output, cached: true, queued: Duration::ZERO, running: Duration::ZERO },
+            Source::Shared => Self { output, cached: true, queued, running },
+            Source::Started => Self { output, cached: false, queued, running },
+        })
+    }
+}
+
+/// What the graphs below a model said about every sample.
+#[derive(Debug, Default)]
+pub(super) struct Leaves {
+    leaves: Vec<Leaf>,
+}
+
+/// What the graphs of one graph model said about every sample.
+#[derive(Debug)]
+pub(super) struct Leaf {
+    model: Arc<GraphModel>,
+    pub(super) inputs: Arc<Inputs>,
+    /// For each graph of the model, its output for each input.
+    units: Vec<Vec<Scored>>,
+}
+
+impl Leaf {
+    /// What the model's head makes of one sample: an output for each graph, or for as many graphs as it compares.
+    ///
+    /// # Errors
+    /// When the head can't combine what it asked.
+    pub(super) fn outputs(&self, inputs: Range<usize>) -> Result<Vec<Cow<'_, HeadOutput>>, ScoreError> {
+        let readings = self.units.iter().map(|unit| &unit[inputs.clone()]);
+        match self.model.head.probing() {
+            // A head that doesn't probe has one input a sample.
+            None => Ok(readings.flat_map(|unit| unit.iter().map(|scored| Cow::Borrowed(&*scored.output))).collect()),
+            Some(probing) => {
+                let readings: Vec<Vec<&HeadOutput>> =
+                    readings.map(|unit| unit.iter().map(|scored| &*scored.output).collect()).collect();
+                let combined = readings.chunks(probing.graphs()).map(|graphs| {
+                    let failed = |source| ScoreError::Head { model: self.model.name.clone(), source };
+                    probing.combine(graphs).map(Cow::Owned).map_err(failed)
+                });
+                combined.collect()
+            }
+        }
+    }
+}
+
+impl Leaves {
+    /// What one graph model said.
+    pub(super) fn of(&self, model: &Arc<GraphModel>) -> Option<&Leaf> {
+        self.leaves.iter().find(|leaf| Arc::ptr_eq(&leaf.model, model))
+    }
+
+    /// What it cost, in tokens.
+    pub(super) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for leaf in &self.leaves {
+            for unit in &leaf.units {
+                for (scored, input) in unit.iter().zip(leaf.inputs.all()) {
+                    usage.tokens += input.len();
+                    usage.cached_tokens += if scored.cached { input.len() } else { 0 };
+                }
+            }
+        }
+        usage
+    }
+
+    /// How long queues and passes took.
+    pub(super) fn timings(&self) -> Timings {
+        let longest = |time: fn(&Scored) -> Duration| {
+            self.leaves.iter().flat_map(|leaf| leaf.units.iter().flatten()).map(time).max().unwrap_or_default()
+        };
+        Timings {
+            queue: longest(|scored| scored.queued),
+            infer: longest(|scored| scored.running),
+            ..Timings::default()
+        }
+    }
+}
