@@ -130,7 +130,7 @@ fn graph_members(leaf: &Leaf, inputs: Range<usize>) -> Result<MemberScores, Scor
     let members = match first.objectives() {
         Some(names) => {
             let scores: Vec<&[Reward]> = outputs.iter().map(|output| output.members()).collect();
-            Members::of_ballots(Arc::clone(names), &scores)
+            Members::of_models(Arc::clone(names), &scores)
         }
         None => {
             let scores: Vec<Reward> = outputs.iter().flat_map(|output| output.members()).copied().collect();

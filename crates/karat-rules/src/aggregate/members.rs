@@ -47,15 +47,15 @@ impl Members {
         sound.then_some(self)
     }
 
-    /// Arranges the ballots of several models that each score the same objectives, one score an objective; `None`
-    /// unless there is at least one ballot and every one has a score for each name.
+    /// Arranges the scores of several models that each score the same objectives, one score an objective; `None`
+    /// unless there is at least one model and every one has a score for each name.
     #[must_use]
-    pub fn of_ballots(names: Arc<[String]>, ballots: &[&[Reward]]) -> Option<Self> {
-        if ballots.iter().any(|ballot| ballot.len() != names.len()) {
+    pub fn of_models(names: Arc<[String]>, models: &[&[Reward]]) -> Option<Self> {
+        if models.iter().any(|scores| scores.len() != names.len()) {
             return None;
         }
         let by_objective =
-            (0..names.len()).flat_map(|objective| ballots.iter().map(move |ballot| ballot[objective].get()));
+            (0..names.len()).flat_map(|objective| models.iter().map(move |scores| scores[objective].get()));
         Self::from_values(by_objective.collect())?.with_objectives(names)
     }
 
@@ -206,13 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn ballots_are_arranged_by_objective() {
+    fn scores_of_models_are_arranged_by_objective() {
         let names: Arc<[String]> = Arc::from(["a".to_owned(), "b".to_owned()]);
         let (first, second) = (rewards(&[1.0, 2.0]), rewards(&[3.0, 4.0]));
-        let members = Members::of_ballots(names.clone(), &[&first, &second]).unwrap();
+        let members = Members::of_models(names.clone(), &[&first, &second]).unwrap();
         assert_eq!(members.of_objective(0).unwrap().values(), [1.0, 3.0]);
-        assert_eq!(Members::of_ballots(names.clone(), &[]), None);
-        assert_eq!(Members::of_ballots(names, &[&first[..1]]), None);
+        assert_eq!(Members::of_models(names.clone(), &[]), None);
+        assert_eq!(Members::of_models(names, &[&first[..1]]), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, request::Parts};
 use karat_engine::{
     engine::{ScoreError, ScoreReport, ScoreRequest},
+    repository::NoModel,
     schedule::Admission,
     text::TextOptions,
 };
@@ -155,7 +156,7 @@ impl<T> Call<T> {
                 }
             }
         }
-        default.or_else(|| self.state.engine.only_model()).ok_or_else(|| {
+        default.or_else(|| self.state.engine.repository().only_model()).ok_or_else(|| {
             invalid(
                 "the request names no model and the server has several; write it into the URL as /m/{model}/… or \
                  ?model=…, or start the server with --default-model",
@@ -167,7 +168,7 @@ impl<T> Call<T> {
     fn known(&self, name: &str) -> Option<ModelName> {
         let name: ModelName = name.parse().ok()?;
         match self.state.engine.model(&name) {
-            Err(ScoreError::UnknownModel { .. }) => None,
+            Err(ScoreError::NoModel(NoModel::Unknown { .. })) => None,
             _ => Some(name),
         }
     }

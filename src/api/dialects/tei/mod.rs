@@ -10,7 +10,7 @@ use aide::{
 };
 use axum::extract::{FromRequestParts, State};
 use http::{HeaderName, StatusCode, request::Parts};
-use karat_engine::engine::{Model, ScoreReport};
+use karat_engine::{engine::ScoreReport, repository::Model};
 use karat_runtime::ProviderKind;
 
 use super::{
@@ -112,7 +112,7 @@ fn timed<T>(state: &AppState, report: &ScoreReport, body: T) -> Reply<T> {
 
 fn device(model: &Model) -> &'static str {
     let on_cpu =
-        |leaf: &karat_engine::engine::GraphModel| leaf.units.iter().all(|unit| unit.provider == ProviderKind::Cpu);
+        |leaf: &karat_engine::repository::GraphModel| leaf.units.iter().all(|unit| unit.provider == ProviderKind::Cpu);
     if model.leaves().iter().all(|leaf| on_cpu(leaf)) { "cpu" } else { "gpu" }
 }
 
@@ -123,9 +123,9 @@ fn describe_info(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 async fn info(State(state): State<AppState>, Target(model): Target) -> Result<Reply<Info>, Problem> {
     let name = match model {
         Some(name) => checks::model(&name)?,
-        None => state.dialects.default_model.clone().or_else(|| state.engine.only_model()).ok_or_else(|| {
-            invalid("the server has several models; ask for /m/{model}/info, or start it with --default-model")
-        })?,
+        None => state.dialects.default_model.clone().or_else(|| state.engine.repository().only_model()).ok_or_else(
+            || invalid("the server has several models; ask for /m/{model}/info, or start it with --default-model"),
+        )?,
     };
     let model = state.engine.model(&name)?;
     Ok(Reply::unscored(Info::new(&model, device(&model), state.limits)))
@@ -153,5 +153,5 @@ fn describe_health(operation: TransformOperation<'_>) -> TransformOperation<'_> 
 }
 
 async fn health(State(state): State<AppState>) -> StatusCode {
-    if state.engine.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if state.engine.repository().is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
