@@ -6,15 +6,14 @@
 //! the GPU alone and are shared by all graphs of a folder.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
+use karat_onnx::ModelProto;
 use sha2::{Digest, Sha256};
 
-use super::proto;
 use crate::{
     TensorrtOptions,
     libraries::{Survey, graphics},
@@ -36,25 +35,17 @@ pub(super) struct WeightFile {
 
 impl WeightFile {
     /// The files that the model keeps weights in, each once; `path` is the graph's own.
-    pub(super) fn all(model: &proto::Model, path: &Path) -> Vec<Self> {
+    pub(super) fn all(model: &ModelProto, path: &Path) -> Vec<Self> {
         let folder = path.parent().unwrap_or(Path::new("."));
-        let tensors = model.graph.iter().flat_map(|graph| &graph.initializers);
-        let names: BTreeSet<&str> = tensors
-            .flat_map(|tensor| &tensor.external)
-            .filter(|entry| entry.key == "location")
-            .map(|entry| entry.value.as_str())
-            .collect();
         let file = |name: &str| {
             let metadata = fs::metadata(folder.join(name)).ok()?;
             Some(Self { name: name.to_owned(), bytes: metadata.len(), modified: metadata.modified().ok() })
         };
-        names.into_iter().filter_map(file).collect()
+        model.external_files().into_iter().filter_map(file).collect()
     }
-}
 
-impl WeightFile {
     /// How many bytes the graph's file and these take together.
-    pub(super) fn total(model: &proto::Model, path: &Path) -> u64 {
+    pub(super) fn total(model: &ModelProto, path: &Path) -> u64 {
         let graph = fs::metadata(path).map_or(0, |metadata| metadata.len());
         graph + Self::all(model, path).iter().map(|file| file.bytes).sum::<u64>()
     }

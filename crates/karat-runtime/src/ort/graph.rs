@@ -14,6 +14,7 @@ use ::ort::{
     session::{Session, builder::GraphOptimizationLevel},
     value::{Outlet, TensorElementType, ValueType},
 };
+use karat_onnx::ModelProto;
 use karat_rules::domain::{Dimension, ElementType, GraphSignature, TensorSpec};
 
 use super::{
@@ -25,7 +26,7 @@ use super::{
     executor::OrtExecutor,
     inspect::{self, Inspection},
     preload::preload,
-    proto, provider,
+    provider,
     weights::SharedWeights,
 };
 use crate::{
@@ -282,7 +283,7 @@ impl Library {
     }
 }
 
-fn engines(library: &Library, provider: &Provider, model: &proto::Model, path: &Path) -> Option<Engines> {
+fn engines(library: &Library, provider: &Provider, model: &ModelProto, path: &Path) -> Option<Engines> {
     let Provider::Tensorrt(options) = provider else { return None };
     let survey = Survey::take(&Places::of_this_machine(Some(library.path())));
     let platform = Platform::here(&survey, library.build_info());
@@ -374,15 +375,15 @@ fn specification(outlet: &Outlet) -> TensorSpec {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::testing::{FLOAT, GraphWriter, INT64, library},
+        super::testing::{DataType, GraphWriter, library},
         *,
     };
 
     fn graph() -> GraphWriter {
         GraphWriter::default()
-            .input("input_ids", INT64, &["batch", "tokens"])
-            .node("Cast", &["input_ids"], "scores", &[("to", i64::from(FLOAT))])
-            .output("scores", FLOAT, &["batch", "tokens"])
+            .input("input_ids", DataType::Int64, &["batch", "tokens"])
+            .cast("input_ids", "scores", DataType::Float)
+            .output("scores", DataType::Float, &["batch", "tokens"])
     }
 
     fn open(providers: &[Provider]) -> Result<Graph, RuntimeError> {

@@ -13,7 +13,6 @@ mod graph;
 mod inspect;
 mod library;
 mod preload;
-mod proto;
 mod provider;
 #[cfg(test)]
 mod testing;
