@@ -53,7 +53,7 @@ impl Cancellation {
     ///
     /// For executors: a runtime that doesn't poll [`Self::is_cancelled`] hangs its own way of stopping in here.
     #[must_use = "the hook is removed when the registration is dropped"]
-    pub fn on_cancel(&self, hook: impl Fn() + Send + 'static) -> Registration<'_> {
+    pub(crate) fn on_cancel(&self, hook: impl Fn() + Send + 'static) -> Registration<'_> {
         let mut slot = self.state.hook();
         // Checked under the lock: a cancellation that came before found no hook, one that comes after will.
         if self.is_cancelled() {
@@ -71,7 +71,7 @@ impl fmt::Debug for Cancellation {
 }
 
 /// Keeps a hook of [`Cancellation::on_cancel`] in place. Once dropped, the hook doesn't run any more.
-pub struct Registration<'a> {
+pub(crate) struct Registration<'a> {
     cancellation: &'a Cancellation,
 }
 

@@ -52,7 +52,7 @@ pub struct DecoderShape {
 impl DecoderShape {
     /// How many numbers the keys and values of one token are, over all layers.
     #[must_use]
-    pub fn numbers_per_token(&self) -> usize {
+    pub(crate) fn numbers_per_token(&self) -> usize {
         2 * self.layers * self.kv_heads * self.head_dim
     }
 
@@ -83,13 +83,13 @@ pub struct DecoderRow {
 impl DecoderRow {
     /// How many new tokens there are.
     #[must_use]
-    pub fn new_tokens(&self) -> usize {
+    pub(crate) fn new_tokens(&self) -> usize {
         self.spans.iter().map(|span| span.tokens.len()).sum()
     }
 
     /// How many tokens went before, seen or not.
     #[must_use]
-    pub fn past_tokens(&self) -> usize {
+    pub(crate) fn past_tokens(&self) -> usize {
         self.past.iter().map(|past| past.range.len()).sum()
     }
 
@@ -157,7 +157,7 @@ impl Past {
 
     /// Whether both are the same tokens of the same computation.
     #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.values, &other.values) && self.range == other.range
     }
 }
@@ -243,7 +243,7 @@ impl KeyValues {
 
     /// Strings consecutive tokens together; `None` unless all are of one model.
     #[must_use]
-    pub fn join(shape: &DecoderShape, parts: &[Past]) -> Option<Self> {
+    pub(crate) fn join(shape: &DecoderShape, parts: &[Past]) -> Option<Self> {
         let tokens = parts.iter().map(|part| part.range.len()).sum();
         let fitting = parts.iter().all(|part| part.values.fits(shape) && part.range.end <= part.values.tokens);
         let numbers = fitting.then(|| match shape.element {
@@ -286,7 +286,7 @@ impl KeyValues {
 
     /// The memory that they take.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match &self.numbers {
             Numbers::Float32(numbers) => size_of_val::<[f32]>(numbers),
             Numbers::Float16(numbers) => size_of_val::<[f16]>(numbers),

@@ -14,7 +14,7 @@ pub fn score(ids: &[u32]) -> f32 {
     hash as f32 / 1000.0
 }
 
-/// Controls [`FakeExecutor`]s and sees what they ran. Clones share one state.
+/// Controls fake executors and sees what they ran. Clones share one state.
 #[derive(Debug, Clone, Default)]
 pub struct FakeControl {
     state: Arc<State>,
@@ -109,7 +109,7 @@ impl FakeControl {
 
 /// Scores each sample by [`score`], one output of shape `[1]`.
 #[derive(Debug)]
-pub struct FakeExecutor {
+struct FakeExecutor {
     control: FakeControl,
 }
 

@@ -21,14 +21,16 @@ pub mod telemetry;
 use karat_rules::domain::RowTensor;
 
 pub use batch::TokenBatch;
-pub use cancellation::{Cancellation, Registration};
+pub use cancellation::Cancellation;
+pub(crate) use cancellation::Registration;
 pub use decoder::{
     DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, Past, Read, ReadAt, Span,
 };
-pub use devices::Devices;
+pub(crate) use devices::Devices;
 pub use error::RuntimeError;
 pub use profile::{BatchLimits, Shape, ShapeProfile};
-pub use provider::{Arena, CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};
+pub(crate) use provider::Arena;
+pub use provider::{CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};
 
 /// Something that runs a graph: one session, owned by one thread.
 pub trait Executor: Send {

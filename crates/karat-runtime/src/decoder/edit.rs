@@ -43,7 +43,7 @@ impl KeyValues {
 
     /// Whether every number is finite.
     #[must_use]
-    pub fn is_finite(&self) -> bool {
+    pub(crate) fn is_finite(&self) -> bool {
         match &self.numbers {
             Numbers::Float32(numbers) => numbers.iter().all(|number| number.is_finite()),
             Numbers::Float16(numbers) => numbers.iter().all(|number| number.is_finite()),

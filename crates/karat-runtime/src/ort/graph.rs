@@ -166,15 +166,8 @@ impl Graph {
         &self.skipped
     }
 
-    /// The operators that quantise activations over the whole batch; empty for most graphs.
-    ///
-    /// With any of them a sample's score depends on what it is batched with, unless it runs alone and unpadded.
-    #[must_use]
-    pub fn dynamic_quantisation(&self) -> &[String] {
-        &self.inspection.dynamic_quantisation
-    }
-
-    /// Whether a score is the same whatever it is batched with.
+    /// Whether a score is the same whatever it is batched with. It isn't where an operator quantises activations over
+    /// the whole batch, unless a sample runs alone and unpadded.
     #[must_use]
     pub fn is_batch_invariant(&self) -> bool {
         self.inspection.dynamic_quantisation.is_empty()

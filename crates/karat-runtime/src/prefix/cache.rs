@@ -125,7 +125,7 @@ impl PrefixCache {
 
     /// The memory that blocks take.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.lock().bytes
     }
 

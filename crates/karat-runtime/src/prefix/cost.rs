@@ -69,7 +69,7 @@ impl RowCost {
 
     /// What a row of `new` tokens with a past of `past` costs.
     #[must_use]
-    pub fn of(&self, new: usize, past: usize) -> f64 {
+    pub(crate) fn of(&self, new: usize, past: usize) -> f64 {
         let new = float(new);
         let cost = |point: &Point| point.seconds + point.past * float(past);
         let after = self.points.partition_point(|point| point.new < new).clamp(1, self.points.len() - 1);

@@ -34,18 +34,18 @@ pub struct SharedModel {
     /// of them; log-probabilities from `logits` and states from `hidden`, unless there is only one.
     pub outputs: Vec<String>,
     /// Where scores are read.
-    pub scores_at: ScoresAt,
+    pub(crate) scores_at: ScoresAt,
     /// Whether rows may hold several texts, and texts be cut: false for a graph whose numbers depend on what else is
     /// in the row.
     pub shares: bool,
     /// What rows cost.
-    pub cost: RowCost,
+    pub(crate) cost: RowCost,
     /// What was computed before.
-    pub cache: PrefixCache,
+    pub(crate) cache: PrefixCache,
     /// Tells the model's keys and values from those of others.
     root: u64,
     /// What is counted.
-    pub metrics: SharingMetrics,
+    pub(crate) metrics: SharingMetrics,
 }
 
 impl SharedModel {
