@@ -34,7 +34,7 @@
 //! | | `manifest`, `schedule`, `generate` | `model.toml`, checked against the graph; what runs next; writing text |
 //! | | `engine` | the one call: a request to a report; the model repository and the cache |
 //! | `karat` | [`api`], [`server`] | HTTP: dialects as thin adapters; listening and draining |
-//! | | [`settings`], [`cli`] | flags and environment variables; commands |
+//! | | `settings`, [`cli`] | flags and environment variables; commands |
 //!
 //! Each crate has a `telemetry` of its own, for all of its folders.
 //!
@@ -46,5 +46,5 @@
 pub mod api;
 pub mod cli;
 pub mod server;
-pub mod settings;
+mod settings;
 pub mod telemetry;

@@ -85,7 +85,7 @@ fn builder(receive: Duration) -> auto::Builder<TokioExecutor> {
 
 /// Watches for what tells the process to stop: SIGTERM and Ctrl-C.
 #[derive(Debug)]
-pub struct StopSignals {
+pub(crate) struct StopSignals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -97,7 +97,7 @@ impl StopSignals {
     ///
     /// # Errors
     /// When the system doesn't let the process watch.
-    pub fn watch() -> io::Result<Self> {
+    pub(crate) fn watch() -> io::Result<Self> {
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal};
@@ -108,7 +108,7 @@ impl StopSignals {
     }
 
     /// Ready when one of the signals has come.
-    pub async fn received(mut self) {
+    pub(crate) async fn received(mut self) {
         #[cfg(unix)]
         let name = tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

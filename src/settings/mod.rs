@@ -20,97 +20,97 @@ use crate::{
 /// Flags of `karat serve`.
 #[derive(Debug, Clone, Args)]
 #[expect(clippy::doc_markdown, reason = "the comments are the flags' help, where backticks would stand as they are")]
-pub struct ServeSettings {
+pub(crate) struct ServeSettings {
     /// The model repository: a folder with one folder for each model.
     #[arg(long, env = "KARAT_MODELS", default_value = "models", value_name = "FOLDER")]
-    pub models: PathBuf,
+    pub(crate) models: PathBuf,
 
     /// Where to listen. Loopback by default: whoever reaches the port can score.
     #[arg(long, env = "KARAT_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
 
     /// Stop when a model can't be loaded, instead of serving the others.
     #[arg(long, env = "KARAT_STRICT", value_parser = BoolishValueParser::new())]
-    pub strict: bool,
+    pub(crate) strict: bool,
 
     /// The ONNX Runtime library. By default the file that ORT_DYLIB_PATH names, or the one beside the executable, or the
     /// one that `make setup` installed.
     #[arg(long, env = "KARAT_ONNXRUNTIME", value_name = "FILE")]
-    pub onnxruntime: Option<PathBuf>,
+    pub(crate) onnxruntime: Option<PathBuf>,
 
     /// Memory for scores and tokens that are known already, in MiB; 0 keeps none.
     #[arg(long, env = "KARAT_CACHE_MB", default_value_t = 256, value_name = "MIB")]
-    pub cache_mb: u64,
+    pub(crate) cache_mb: u64,
 
     /// Memory for what decoders computed of prompts, in MiB; 0 shares a prompt within a batch only.
     #[arg(long, env = "KARAT_PREFIX_CACHE_MB", default_value_t = 256, value_name = "MIB")]
-    pub prefix_cache_mb: u64,
+    pub(crate) prefix_cache_mb: u64,
 
     /// The most tokens that may wait for one model before requests are refused with 429.
     #[arg(long, env = "KARAT_QUEUE_TOKENS", default_value_t = 1 << 20, value_name = "TOKENS")]
-    pub queue_tokens: usize,
+    pub(crate) queue_tokens: usize,
 
     /// How long to measure a model that is loaded for the first time, in seconds, to choose batch sizes and sessions; 0
     /// takes what suits most models. The choice is kept beside the graph.
     #[arg(long, env = "KARAT_CALIBRATION_SECONDS", default_value_t = 2.0, value_name = "SECONDS")]
-    pub calibration_seconds: f64,
+    pub(crate) calibration_seconds: f64,
 
     /// The largest request body in bytes.
     #[arg(long, env = "KARAT_MAX_BODY_BYTES", default_value_t = 32 << 20, value_name = "BYTES")]
-    pub max_body_bytes: usize,
+    pub(crate) max_body_bytes: usize,
 
     /// How long the head of a request may take to arrive, and its body after that, in seconds. Silent connections are
     /// closed after that time.
     #[arg(long, env = "KARAT_RECEIVE_SECONDS", default_value_t = 60.0, value_parser = seconds, value_name = "SECONDS")]
-    pub receive_seconds: f64,
+    pub(crate) receive_seconds: f64,
 
     /// Memory for the bodies of all requests that aren't answered yet, in MiB. Requests beyond it wait unread.
     #[arg(long, env = "KARAT_BUFFERED_MB", default_value_t = 1024, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20), value_name = "MIB")]
-    pub buffered_mb: usize,
+    pub(crate) buffered_mb: usize,
 
     /// The most inputs in one request.
     #[arg(long, env = "KARAT_MAX_INPUTS", default_value_t = 4096, value_name = "COUNT")]
-    pub max_inputs: usize,
+    pub(crate) max_inputs: usize,
 
     /// How long to wait for requests in flight when told to stop, in seconds.
     #[arg(long, env = "KARAT_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
-    pub drain_seconds: u64,
+    pub(crate) drain_seconds: u64,
 
     /// What to log: a level, or levels for modules, such as "info,karat_engine::schedule=debug,ort=warn".
     #[arg(long, env = "KARAT_LOG", default_value = "info,ort=warn", value_name = "FILTER")]
-    pub log: String,
+    pub(crate) log: String,
 
     /// The model of requests in other servers' dialects that name none, or one that isn't in the repository.
     #[arg(long, env = "KARAT_DEFAULT_MODEL", value_name = "MODEL")]
-    pub default_model: Option<ModelName>,
+    pub(crate) default_model: Option<ModelName>,
 
     /// The dialects whose requests are refused while too much waits, separated by commas. The others wait, since most
     /// trainers lose what is refused. karat's own routes always refuse, with 429.
     #[arg(long, env = "KARAT_SHED", value_delimiter = ',', value_parser = PossibleValuesParser::new(api::DIALECTS),
           value_name = "DIALECT")]
-    pub shed: Vec<String>,
+    pub(crate) shed: Vec<String>,
 
     /// How to write log lines: "text" or "json".
     #[arg(long, env = "KARAT_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
 }
 
 impl ServeSettings {
     /// How long to measure a model that is loaded for the first time; nothing for what is no time.
     #[must_use]
-    pub fn calibration(&self) -> Duration {
+    pub(crate) fn calibration(&self) -> Duration {
         Duration::try_from_secs_f64(self.calibration_seconds).unwrap_or_default()
     }
 
     /// How long the server waits for its clients.
     #[must_use]
-    pub fn patience(&self) -> Patience {
+    pub(crate) fn patience(&self) -> Patience {
         Patience { receive: self.receive(), drain: Duration::from_secs(self.drain_seconds) }
     }
 
     /// Bounds on what a request may send.
     #[must_use]
-    pub fn limits(&self) -> ApiLimits {
+    pub(crate) fn limits(&self) -> ApiLimits {
         ApiLimits {
             body_bytes: self.max_body_bytes,
             inputs: self.max_inputs,
@@ -126,13 +126,13 @@ impl ServeSettings {
 
     /// Whether the repository has a manifest for that model.
     #[must_use]
-    pub fn has_model(&self, model: &ModelName) -> bool {
+    pub(crate) fn has_model(&self, model: &ModelName) -> bool {
         self.models.join(model.as_str()).join(manifest::FILE_NAME).is_file()
     }
 
     /// What holds for all dialects.
     #[must_use]
-    pub fn dialects(&self) -> DialectSettings {
+    pub(crate) fn dialects(&self) -> DialectSettings {
         DialectSettings { default_model: self.default_model.clone(), shedding: self.shed.iter().cloned().collect() }
     }
 }

@@ -5,14 +5,14 @@ use serde::Serialize;
 
 /// The version of this karat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Build {
+pub(crate) struct Build {
     /// The name of the package.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The version, as in the changelog.
-    pub version: &'static str,
+    pub(crate) version: &'static str,
 }
 
 impl Build {
     /// The build that this code belongs to.
-    pub const CURRENT: Self = Self { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") };
+    pub(crate) const CURRENT: Self = Self { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") };
 }

@@ -25,7 +25,7 @@ const LEFT: &str = "left";
 
 /// One request, counted when it is finished or dropped, whichever path the code takes.
 #[derive(Debug)]
-pub struct RequestGuard {
+pub(crate) struct RequestGuard {
     route: String,
     requests: IntCounterVec,
     seconds: Histogram,
@@ -48,7 +48,7 @@ impl RequestGuard {
     }
 
     /// Ends the request with the status that was sent.
-    pub fn finish(mut self, status: u16) {
+    pub(crate) fn finish(mut self, status: u16) {
         self.class = match status {
             100..200 => "1xx",
             200..300 => "2xx",
@@ -69,7 +69,7 @@ impl Drop for RequestGuard {
 
 /// One request that waits for something; until it is dropped.
 #[derive(Debug)]
-pub struct WaitGuard(IntGauge);
+pub(crate) struct WaitGuard(IntGauge);
 
 impl WaitGuard {
     pub(super) fn new(metrics: &HttpMetrics) -> Self {

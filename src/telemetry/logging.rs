@@ -12,7 +12,7 @@ use tracing_subscriber::{EnvFilter, filter::ParseError, util::TryInitError};
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people at a terminal.
     #[default]
     Text,
@@ -22,7 +22,7 @@ pub enum LogFormat {
 
 /// Why logging can't start.
 #[derive(Debug, thiserror::Error)]
-pub enum LoggingError {
+pub(crate) enum LoggingError {
     /// The filter can't be read.
     #[error(
         "the log filter can't be read: {0}; write a level such as \"info\", or \"info,karat_engine::schedule=debug\""
@@ -51,7 +51,7 @@ impl FromStr for LogFormat {
 ///
 /// # Errors
 /// When the filter can't be read, or logging was started before.
-pub fn start_logging(filter: &str, format: LogFormat) -> Result<(), LoggingError> {
+pub(crate) fn start_logging(filter: &str, format: LogFormat) -> Result<(), LoggingError> {
     use tracing_subscriber::util::SubscriberInitExt;
 
     let subscriber = tracing_subscriber::fmt()

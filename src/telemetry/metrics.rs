@@ -46,13 +46,13 @@ impl Metrics {
     /// `route` must be the route's pattern, such as `/v1/models/{name}`: a path as the client wrote it would give
     /// the label no end of values.
     #[must_use = "the request ends when the guard is dropped"]
-    pub fn request(&self, route: &str) -> RequestGuard {
+    pub(crate) fn request(&self, route: &str) -> RequestGuard {
         RequestGuard::new(&self.http, route)
     }
 
     /// Counts a request whose body waits for memory, until the guard is dropped.
     #[must_use = "the wait ends when the guard is dropped"]
-    pub fn body_waits(&self) -> WaitGuard {
+    pub(crate) fn body_waits(&self) -> WaitGuard {
         WaitGuard::new(&self.http)
     }
 

@@ -5,7 +5,7 @@ mod http;
 mod logging;
 mod metrics;
 
-pub use build::Build;
-pub use http::{RequestGuard, WaitGuard};
-pub use logging::{LogFormat, LoggingError, start_logging};
+pub(crate) use build::Build;
+pub(crate) use http::{RequestGuard, WaitGuard};
+pub(crate) use logging::{LogFormat, start_logging};
 pub use metrics::Metrics;
