@@ -96,6 +96,7 @@ micro-bench: setup ## Measure the parts that cost time beside the forward pass
 lint: $(PYTHON_CLIENT_VENV) ## Check formatting, lints and that generated files are up to date
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --no-default-features -- -D warnings
 	cargo run --quiet -- generate --check
 	$(PYTHON) -m models.study.report --check
 	cd $(PYTHON_CLIENT) && $(abspath $(PYTHON_CLIENT_BIN))/ruff format --no-cache --check . ../../tests/clients
