@@ -1,4 +1,4 @@
-//! A causal language model, one row at a time: what prefix sharing, language heads and generation are built on.
+//! A decoder, one row at a time: what prefix sharing, generation and the heads that ask a decoder are built on.
 //!
 //! A decoder's keys and values of a token depend only on the tokens before it. So they can be computed once and
 //! lent to whatever follows: [`DecoderExecutor::forward`] takes a row of new tokens together with the [`KeyValues`] of
@@ -157,7 +157,7 @@ impl Past {
 
     /// Whether both are the same tokens of the same computation.
     #[must_use]
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.values, &other.values) && self.range == other.range
     }
 }
@@ -192,7 +192,7 @@ pub enum Read {
     /// The numbers as they are: scores, a state, or logits of the whole vocabulary. Shape `[width]`.
     Numbers,
     /// Natural logarithms of the probabilities, by a softmax over the whole output, of these columns: of the tokens
-    /// that may come next, where the output is a language model's. Shape `[columns]`.
+    /// that may come next, where the output is logits. Shape `[columns]`.
     LogProbabilities(Arc<[u32]>),
 }
 
@@ -247,15 +247,15 @@ impl KeyValues {
         let tokens = parts.iter().map(|part| part.range.len()).sum();
         let fitting = parts.iter().all(|part| part.values.fits(shape) && part.range.end <= part.values.tokens);
         let numbers = fitting.then(|| match shape.element {
-            ElementType::Float16 => Numbers::Float16(strung(shape, parts, |numbers| match numbers {
+            ElementType::Float16 => Numbers::Float16(joined_numbers(shape, parts, |numbers| match numbers {
                 Numbers::Float16(numbers) => numbers,
                 _ => &[],
             })),
-            ElementType::Bfloat16 => Numbers::Bfloat16(strung(shape, parts, |numbers| match numbers {
+            ElementType::Bfloat16 => Numbers::Bfloat16(joined_numbers(shape, parts, |numbers| match numbers {
                 Numbers::Bfloat16(numbers) => numbers,
                 _ => &[],
             })),
-            _ => Numbers::Float32(strung(shape, parts, |numbers| match numbers {
+            _ => Numbers::Float32(joined_numbers(shape, parts, |numbers| match numbers {
                 Numbers::Float32(numbers) => numbers,
                 _ => &[],
             })),
@@ -296,7 +296,7 @@ impl KeyValues {
 }
 
 /// The numbers of all parts, head by head; every part is known to have as many as `shape` says.
-fn strung<T: Copy>(shape: &DecoderShape, parts: &[Past], of: impl Fn(&Numbers) -> &[T]) -> Box<[T]> {
+fn joined_numbers<T: Copy>(shape: &DecoderShape, parts: &[Past], of: impl Fn(&Numbers) -> &[T]) -> Box<[T]> {
     let mut numbers = Vec::new();
     for head in 0..2 * shape.layers * shape.kv_heads {
         for part in parts {

@@ -45,9 +45,9 @@ struct IntegerBuffers {
 
 /// Buffers in the number format of the graph.
 enum FloatBuffers {
-    Single(Buffers<f32>),
-    Half(Buffers<f16>),
-    Brain(Buffers<bf16>),
+    Float32(Buffers<f32>),
+    Float16(Buffers<f16>),
+    Bfloat16(Buffers<bf16>),
 }
 
 struct Buffers<T> {
@@ -117,15 +117,15 @@ impl OrtDecoder {
             let names: Vec<&str> = contract.outputs.iter().map(|output| output.name.as_str()).collect();
             return Err(RuntimeError::Binding {
                 found: format!("the graph reads no {unknown:?} at a token"),
-                wanted: format!("name one of: {}", names.join(", ")),
+                advice: format!("name one of: {}", names.join(", ")),
             });
         }
         let options =
             |names: &[String]| Options::new(names, &[]).map_err(|error| RuntimeError::Pass { cause: error.into() });
         let floats = match contract.shape.element {
-            ElementType::Float16 => FloatBuffers::Half(Buffers::new(&contract)),
-            ElementType::Bfloat16 => FloatBuffers::Brain(Buffers::new(&contract)),
-            _ => FloatBuffers::Single(Buffers::new(&contract)),
+            ElementType::Float16 => FloatBuffers::Float16(Buffers::new(&contract)),
+            ElementType::Bfloat16 => FloatBuffers::Bfloat16(Buffers::new(&contract)),
+            _ => FloatBuffers::Float32(Buffers::new(&contract)),
         };
         Ok(Self {
             reading: options(outputs)?,
@@ -147,9 +147,9 @@ impl DecoderExecutor for OrtDecoder {
         let Self { session, contract, outputs, integers, floats, .. } = self;
         let pass = Pass { contract, outputs, integers, options, row, read, cancel };
         match floats {
-            FloatBuffers::Single(buffers) => pass.run(session, buffers),
-            FloatBuffers::Half(buffers) => pass.run(session, buffers),
-            FloatBuffers::Brain(buffers) => pass.run(session, buffers),
+            FloatBuffers::Float32(buffers) => pass.run(session, buffers),
+            FloatBuffers::Float16(buffers) => pass.run(session, buffers),
+            FloatBuffers::Bfloat16(buffers) => pass.run(session, buffers),
         }
     }
 
@@ -207,7 +207,7 @@ impl<T: Number> Buffers<T> {
 
     /// Puts the past together as the graph takes it: one tensor `[KV, P, HD]` after another.
     fn assemble(&mut self, past: &[Past], shape: &DecoderShape) {
-        let same = self.assembled.len() == past.len() && self.assembled.iter().zip(past).all(|(a, b)| a.is(b));
+        let same = self.assembled.len() == past.len() && self.assembled.iter().zip(past).all(|(a, b)| a.is_same(b));
         if same {
             return;
         }
@@ -294,9 +294,9 @@ impl Pass<'_> {
     fn read(&self, results: &SessionOutputs<'_>) -> Result<Vec<RowTensor>, RuntimeError> {
         let mut tables: Vec<Option<Table<'_>>> = self.outputs.iter().map(|_| None).collect();
         let mut reads = Vec::with_capacity(self.row.reads.len());
-        for (wish, line) in self.row.reads.iter().zip(&self.read) {
-            let (Some(name), Some(table)) = (self.outputs.get(wish.output), tables.get_mut(wish.output)) else {
-                let reason = format!("output {} of {} is wanted", wish.output, self.outputs.len());
+        for (read, line) in self.row.reads.iter().zip(&self.read) {
+            let (Some(name), Some(table)) = (self.outputs.get(read.output), tables.get_mut(read.output)) else {
+                let reason = format!("output {} of {} is wanted", read.output, self.outputs.len());
                 return Err(RuntimeError::Row { reason });
             };
             let table = match table {
@@ -305,7 +305,7 @@ impl Pass<'_> {
             };
             let line = &table.numbers[line * table.width..(line + 1) * table.width];
             let mismatch = || self.mismatch(name, &table.shape);
-            let values = match &wish.what {
+            let values = match &read.what {
                 Read::Numbers => line.to_vec(),
                 Read::LogProbabilities(columns) => log_probabilities(line, columns).ok_or_else(mismatch)?,
             };

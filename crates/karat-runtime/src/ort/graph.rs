@@ -225,7 +225,7 @@ impl Graph {
     ) -> Result<Box<dyn DecoderExecutor>, RuntimeError> {
         let contract = self.contract.clone().ok_or_else(|| RuntimeError::Binding {
             found: "the graph doesn't say that it follows the contract rm-prefix/1".to_owned(),
-            wanted: "export it with karat's exporter, or use a head that needs no causal model".to_owned(),
+            advice: "export it with karat's exporter, or use a head that needs no causal model".to_owned(),
         })?;
         if threads != OPENING_THREADS {
             // Nobody will take it over, and it holds all weights.

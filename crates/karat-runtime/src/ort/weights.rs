@@ -24,7 +24,7 @@ use karat_onnx::{GraphProto, ModelProto, TensorProto, tensor_proto::DataType};
 use crate::{RuntimeError, error::Cause};
 
 /// Below this many bytes a tensor isn't worth lending: biases, scales, shapes.
-const WORTH_SHARING: usize = 4096;
+const MIN_SHARED_BYTES: usize = 4096;
 
 /// The large weights of one graph, and what ONNX Runtime packed of them.
 pub(super) struct SharedWeights {
@@ -53,7 +53,7 @@ impl SharedWeights {
                 Some(bytes) => bytes.clone(),
                 None => continue,
             };
-            if bytes.len() < WORTH_SHARING {
+            if bytes.len() < MIN_SHARED_BYTES {
                 continue;
             }
             let value = match DataType::try_from(tensor.data_type()) {
@@ -123,13 +123,13 @@ fn read_external(tensor: &TensorProto, folder: &Path) -> Result<Bytes, Cause> {
     let mut file = File::open(&path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
     let offset = tensor.external("offset").map_or(Ok(0), str::parse)?;
-    let wanted = tensor.external("length").map_or(Ok(length.saturating_sub(offset)), str::parse)?;
-    if offset.saturating_add(wanted) > length {
+    let count = tensor.external("length").map_or(Ok(length.saturating_sub(offset)), str::parse)?;
+    if offset.saturating_add(count) > length {
         return Err(format!("weight {:?} reaches beyond the end of {}", tensor.name(), path.display()).into());
     }
     file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    file.take(wanted).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(count).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(bytes.into())
 }
 
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_damaged_or_foreign_weight_is_an_error() {
         for (graph, part) in [
-            (graph().raw("matrix", &[64, 65], &[0; WORTH_SHARING]), "shape"),
+            (graph().raw("matrix", &[64, 65], &[0; MIN_SHARED_BYTES]), "shape"),
             (graph().external("matrix", &[64, 64], "../weights.bin", 0), "outside"),
             (graph().external("matrix", &[64, 64], "/etc/hostname", 0), "outside"),
             (graph().external("matrix", &[64, 64], "missing.bin", 0), "missing.bin"),

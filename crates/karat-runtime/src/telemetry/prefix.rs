@@ -46,7 +46,7 @@ metrics! {
 metrics! {
     /// What one model saves by computing once what samples begin with.
     pub struct SharingMetrics of SharingFamilies by "model" {
-        wanted: IntCounter = "karat_prefix_tokens_total",
+        tokens: IntCounter = "karat_prefix_tokens_total",
             "Tokens of samples of models that share prefixes, as if each were computed alone";
         computed: IntCounter = "karat_prefix_computed_tokens_total", "Tokens of them that were computed";
         cached: IntCounter =
@@ -59,7 +59,7 @@ metrics! {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct PrefixCounts {
     /// The samples' tokens.
-    pub(crate) wanted: usize,
+    pub(crate) tokens: usize,
     /// Those that were computed.
     pub(crate) computed: usize,
     /// Those that the cache of prefixes held.
@@ -71,7 +71,7 @@ pub(crate) struct PrefixCounts {
 impl SharingMetrics {
     /// A batch was computed that shares what its samples begin with.
     pub(crate) fn shared(&self, counts: PrefixCounts) {
-        self.wanted.inc_by(counts.wanted as u64);
+        self.tokens.inc_by(counts.tokens as u64);
         self.computed.inc_by(counts.computed as u64);
         self.cached.inc_by(counts.cached as u64);
         self.hits.inc_by(counts.hits as u64);

@@ -82,8 +82,8 @@ fn each_sample_gets_its_own_rows_with_and_without_captures() {
             for _ in 0..2 {
                 for samples in samples {
                     let rows = executor.run(&batch(samples), &Cancellation::new()).unwrap();
-                    let wanted: Vec<_> = samples.iter().map(|ids| expected(ids)).collect();
-                    assert_eq!(rows, wanted, "{captures:?}");
+                    let expected: Vec<_> = samples.iter().map(|ids| expected(ids)).collect();
+                    assert_eq!(rows, expected, "{captures:?}");
                 }
             }
             let captured = executor.captures.as_ref().map_or(0, |captures| captures.passes.len());
