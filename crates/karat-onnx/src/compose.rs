@@ -58,7 +58,8 @@ impl AttributeProto {
 }
 
 impl ValueInfoProto {
-    /// A tensor that goes into a graph or comes out; an axis is a size, or the name of one that differs from run to run.
+    /// A tensor that goes into a graph or comes out; an axis is a size, or the name of one that differs from run to
+    /// run.
     #[must_use]
     pub fn tensor(name: &str, element: DataType, axes: &[&str]) -> Self {
         let axis = |axis: &&str| {

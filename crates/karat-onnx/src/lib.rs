@@ -4,8 +4,8 @@
 //! `proto/` as ONNX publishes it. A file is one [`ModelProto`]: [`prost::Message`] reads and writes it. Decoded from
 //! [`bytes::Bytes`], weights aren't copied: they are slices of the file, and keep all of it in memory while they live.
 //!
-//! Names are ONNX's own. A field that a file leaves out is `None`; its getter, a method of the same name, then gives the
-//! default.
+//! Names are ONNX's own. A field that a file leaves out is `None`; its getter, a method of the same name, then gives
+//! the default.
 
 mod compose;
 mod external;

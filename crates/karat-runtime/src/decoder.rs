@@ -13,6 +13,7 @@
 //! ```
 
 mod edit;
+mod number;
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -20,6 +21,7 @@ use half::{bf16, f16};
 use karat_rules::domain::{ElementType, RowTensor};
 
 use super::{Cancellation, RuntimeError};
+pub(crate) use number::Number;
 
 /// Something that runs a decoder: one session, owned by one thread.
 pub trait DecoderExecutor: Send {
@@ -247,18 +249,9 @@ impl KeyValues {
         let tokens = parts.iter().map(|part| part.range.len()).sum();
         let fitting = parts.iter().all(|part| part.values.fits(shape) && part.range.end <= part.values.tokens);
         let numbers = fitting.then(|| match shape.element {
-            ElementType::Float16 => Numbers::Float16(joined_numbers(shape, parts, |numbers| match numbers {
-                Numbers::Float16(numbers) => numbers,
-                _ => &[],
-            })),
-            ElementType::Bfloat16 => Numbers::Bfloat16(joined_numbers(shape, parts, |numbers| match numbers {
-                Numbers::Bfloat16(numbers) => numbers,
-                _ => &[],
-            })),
-            _ => Numbers::Float32(joined_numbers(shape, parts, |numbers| match numbers {
-                Numbers::Float32(numbers) => numbers,
-                _ => &[],
-            })),
+            ElementType::Float16 => joined_numbers::<f16>(shape, parts),
+            ElementType::Bfloat16 => joined_numbers::<bf16>(shape, parts),
+            _ => joined_numbers::<f32>(shape, parts),
         });
         Self::new(shape, tokens, numbers?)
     }
@@ -296,15 +289,16 @@ impl KeyValues {
 }
 
 /// The numbers of all parts, head by head; every part is known to have as many as `shape` says.
-fn joined_numbers<T: Copy>(shape: &DecoderShape, parts: &[Past], of: impl Fn(&Numbers) -> &[T]) -> Box<[T]> {
+fn joined_numbers<T: Number>(shape: &DecoderShape, parts: &[Past]) -> Numbers {
     let mut numbers = Vec::new();
     for head in 0..2 * shape.layers * shape.kv_heads {
         for part in parts {
             let at = |token: usize| (head * part.values.tokens + token) * shape.head_dim;
-            numbers.extend_from_slice(&of(&part.values.numbers)[at(part.range.start)..at(part.range.end)]);
+            let own = T::of(&part.values.numbers).unwrap_or_default();
+            numbers.extend_from_slice(&own[at(part.range.start)..at(part.range.end)]);
         }
     }
-    numbers.into()
+    T::wrap(numbers)
 }
 
 impl fmt::Debug for KeyValues {

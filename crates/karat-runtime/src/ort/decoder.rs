@@ -18,8 +18,8 @@ use super::{
     failure,
 };
 use crate::{
-    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, Past, Read,
-    RuntimeError,
+    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Past, Read, RuntimeError,
+    decoder::Number,
 };
 
 /// Runs one session; its buffers are kept from row to row.
@@ -58,55 +58,23 @@ struct Buffers<T> {
     assembled: Vec<Past>,
 }
 
-/// A number that keys and values are made of.
-trait Number: PrimitiveTensorElementType + Copy + std::fmt::Debug + 'static {
+/// A number as ONNX Runtime takes it.
+trait TensorNumber: Number + PrimitiveTensorElementType + std::fmt::Debug {
     /// Added to the attention between a token and one that it doesn't see: so low that its weight is exactly 0, and
     /// far enough from the format's end that adding to it doesn't overflow.
     const UNSEEN: Self;
-    const SEEN: Self;
-
-    fn of(numbers: &Numbers) -> Option<&[Self]>;
-
-    fn wrap(numbers: Vec<Self>) -> Numbers;
 }
 
-impl Number for f32 {
+impl TensorNumber for f32 {
     const UNSEEN: Self = -1e9;
-    const SEEN: Self = 0.0;
-
-    fn of(numbers: &Numbers) -> Option<&[Self]> {
-        if let Numbers::Float32(numbers) = numbers { Some(numbers) } else { None }
-    }
-
-    fn wrap(numbers: Vec<Self>) -> Numbers {
-        Numbers::Float32(numbers.into())
-    }
 }
 
-impl Number for f16 {
+impl TensorNumber for f16 {
     const UNSEEN: Self = Self::from_f32_const(-3e4);
-    const SEEN: Self = Self::ZERO;
-
-    fn of(numbers: &Numbers) -> Option<&[Self]> {
-        if let Numbers::Float16(numbers) = numbers { Some(numbers) } else { None }
-    }
-
-    fn wrap(numbers: Vec<Self>) -> Numbers {
-        Numbers::Float16(numbers.into())
-    }
 }
 
-impl Number for bf16 {
+impl TensorNumber for bf16 {
     const UNSEEN: Self = Self::from_f32_const(-1e9);
-    const SEEN: Self = Self::ZERO;
-
-    fn of(numbers: &Numbers) -> Option<&[Self]> {
-        if let Numbers::Bfloat16(numbers) = numbers { Some(numbers) } else { None }
-    }
-
-    fn wrap(numbers: Vec<Self>) -> Numbers {
-        Numbers::Bfloat16(numbers.into())
-    }
 }
 
 impl OrtDecoder {
@@ -182,7 +150,7 @@ impl IntegerBuffers {
     }
 }
 
-impl<T: Number> Buffers<T> {
+impl<T: TensorNumber> Buffers<T> {
     fn new(contract: &Contract) -> Self {
         Self { bias: Vec::new(), past: vec![Vec::new(); contract.past.len()], assembled: Vec::new() }
     }
@@ -197,9 +165,9 @@ impl<T: Number> Buffers<T> {
             for at in start..start + span.tokens.len() {
                 let line = &mut self.bias[at * width..(at + 1) * width];
                 let (seen_past, seen_new) = line.split_at_mut(past);
-                span.sees_past.iter().for_each(|range| seen_past[range.clone()].fill(T::SEEN));
-                span.sees_new.iter().for_each(|range| seen_new[range.clone()].fill(T::SEEN));
-                seen_new[start..=at].fill(T::SEEN);
+                span.sees_past.iter().for_each(|range| seen_past[range.clone()].fill(T::ZERO));
+                span.sees_new.iter().for_each(|range| seen_new[range.clone()].fill(T::ZERO));
+                seen_new[start..=at].fill(T::ZERO);
             }
             start += span.tokens.len();
         }
@@ -257,7 +225,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    fn run<T: Number>(
+    fn run<T: TensorNumber>(
         &self,
         session: &mut Session,
         buffers: &mut Buffers<T>,
@@ -326,7 +294,7 @@ impl Pass<'_> {
     }
 
     /// Takes the wanted keys and values out of what the graph computed.
-    fn kept<T: Number>(&self, results: &SessionOutputs<'_>) -> Result<Vec<Arc<KeyValues>>, RuntimeError> {
+    fn kept<T: TensorNumber>(&self, results: &SessionOutputs<'_>) -> Result<Vec<Arc<KeyValues>>, RuntimeError> {
         let ranges = &self.row.keep;
         let shape = &self.contract.shape;
         let new = self.row.new_tokens();

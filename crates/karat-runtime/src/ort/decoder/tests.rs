@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    Provider, ReadAt, Span,
+    Numbers, Provider, ReadAt, Span,
     ort::{
         Graph, GraphFile,
         testing::{DataType, GraphWriter, library},
