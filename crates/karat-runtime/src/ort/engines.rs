@@ -14,9 +14,10 @@ use std::{
 use karat_onnx::ModelProto;
 use sha2::{Digest, Sha256};
 
+use super::{GraphFile, Library, inspect};
 use crate::{
-    TensorrtOptions,
-    libraries::{Survey, graphics},
+    Provider, ProviderKind, RuntimeError, TensorrtOptions,
+    libraries::{Places, Survey, graphics},
 };
 
 /// The file that says what the engines beside it were built for.
@@ -61,18 +62,18 @@ pub(super) struct Engines {
 
 /// What engines depend on beside the options.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Platform {
+struct Platform {
     /// The products, in the driver's order.
-    pub(super) gpus: Vec<String>,
+    gpus: Vec<String>,
     /// The version of TensorRT.
-    pub(super) tensorrt: String,
+    tensorrt: String,
     /// What ONNX Runtime says of its own build.
-    pub(super) onnxruntime: String,
+    onnxruntime: String,
 }
 
 impl Platform {
     /// This machine's.
-    pub(super) fn here(survey: &Survey, onnxruntime: &str) -> Self {
+    fn here(survey: &Survey, onnxruntime: &str) -> Self {
         let tensorrt = survey.of("libnvinfer.so.10").and_then(|finding| finding.found.as_ref());
         Self {
             gpus: graphics().gpus,
@@ -83,8 +84,16 @@ impl Platform {
 }
 
 impl Engines {
+    /// The place for a graph that was read from `path`; `None` unless `provider` is TensorRT.
+    pub(super) fn of_graph(library: &Library, provider: &Provider, model: &ModelProto, path: &Path) -> Option<Self> {
+        let Provider::Tensorrt(options) = provider else { return None };
+        let survey = Survey::take(&Places::of_this_machine(Some(library.path())));
+        let platform = Platform::here(&survey, library.build_info());
+        Some(Self::of(path, &WeightFile::all(model, path), options, &platform))
+    }
+
     /// The place for a graph, some of whose weights may lie in files of their own.
-    pub(super) fn of(graph: &Path, weights: &[WeightFile], options: &TensorrtOptions, platform: &Platform) -> Self {
+    fn of(graph: &Path, weights: &[WeightFile], options: &TensorrtOptions, platform: &Platform) -> Self {
         let beside = graph.parent().unwrap_or(Path::new("."));
         let root = beside.join(options.engine_cache.as_deref().unwrap_or(Path::new(DEFAULT_FOLDER)));
         let Platform { gpus, tensorrt, onnxruntime } = platform;
@@ -122,6 +131,24 @@ impl Engines {
         if let Err(error) = fs::write(self.folder.join(KEY_FILE), &self.key) {
             tracing::warn!(folder = %self.folder.display(), %error, "engines are not kept: each start builds anew");
         }
+    }
+}
+
+impl Library {
+    /// Whether loading the graph will first build engines, which takes minutes.
+    ///
+    /// # Errors
+    /// When the file is no graph.
+    pub fn must_build(&self, file: &GraphFile<'_>) -> Result<bool, RuntimeError> {
+        let Some(provider) = file.providers.iter().find(|provider| provider.kind() == ProviderKind::Tensorrt) else {
+            return Ok(false);
+        };
+        let survey = Survey::take(&Places::of_this_machine(Some(self.path())));
+        if survey.missing(ProviderKind::Tensorrt).next().is_some() {
+            return Ok(false);
+        }
+        let model = inspect::read(file.path)?;
+        Ok(Engines::of_graph(self, provider, &model, file.path).is_some_and(|engines| !engines.are_built()))
     }
 }
 

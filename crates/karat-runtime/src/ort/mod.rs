@@ -14,6 +14,7 @@ mod inspect;
 mod library;
 mod preload;
 mod provider;
+mod session;
 #[cfg(test)]
 mod testing;
 mod trial;

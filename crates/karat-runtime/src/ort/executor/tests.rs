@@ -38,6 +38,11 @@ fn binding(outputs: &[&str]) -> GraphBinding {
     }
 }
 
+/// For graphs that take nothing but the tokens.
+fn ids_only(outputs: &[&str]) -> GraphBinding {
+    GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(outputs) }
+}
+
 /// A graph whose outputs show what each input was fed, in every shape that heads read.
 fn mirror(integers: DataType) -> GraphWriter {
     let axes = &["batch", "tokens"];
@@ -131,7 +136,7 @@ fn shorter_samples_are_filled_up_with_the_padding_token() {
         .cast("input_ids", "ids", DataType::Float)
         .output("ids", DataType::Float, &["batch", "labels"])
         .write();
-    let only_ids = GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["ids"]) };
+    let only_ids = ids_only(&["ids"]);
     let mut executor = open(&path).executor(&only_ids, NonZeroUsize::MIN).unwrap();
     let rows = executor.run(&batch(&[&[1, 2, 3], &[4]]), &Cancellation::new()).unwrap();
     assert_eq!(rows[1], [row(&[3], &[4.0, 77.0, 77.0])]);
@@ -161,8 +166,7 @@ fn a_cancelled_pass_leaves_the_session_usable() {
 #[test]
 fn a_running_pass_can_be_stopped_from_another_thread() {
     let (_folder, path) = endless().write();
-    let only_ids =
-        GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["scores"]) };
+    let only_ids = ids_only(&["scores"]);
     let mut executor = open(&path).executor(&only_ids, NonZeroUsize::MIN).unwrap();
     let cancellation = Cancellation::new();
     std::thread::scope(|scope| {
@@ -187,8 +191,7 @@ fn greedy() -> GraphWriter {
 #[test]
 fn a_pass_that_memory_does_not_hold_is_told_from_a_failed_one() {
     let (_folder, path) = greedy().write();
-    let only_ids =
-        GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["scores"]) };
+    let only_ids = ids_only(&["scores"]);
     let mut executor = open(&path).executor(&only_ids, NonZeroUsize::MIN).unwrap();
     for _ in 0..2 {
         let error = executor.run(&batch(&[&[1, 2, 3], &[4]]), &Cancellation::new()).unwrap_err();
@@ -218,7 +221,7 @@ fn a_graph_of_fixed_shape_is_refused() {
         .cast("input_ids", "ids", DataType::Float)
         .output("ids", DataType::Float, &["1", "128"])
         .write();
-    let only_ids = GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["ids"]) };
+    let only_ids = ids_only(&["ids"]);
     let error = open(&path).executor(&only_ids, NonZeroUsize::MIN).err().unwrap().to_string();
     assert!(error.contains("dynamic axes"), "{error}");
 }
