@@ -100,6 +100,7 @@ micro-bench: setup ## Measure the parts that cost time beside the forward pass
 lint: $(VENV) ## Check formatting, lints, types and that generated files are up to date
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --no-default-features -- -D warnings
 	cargo run --quiet -- generate --check
 	$(VENV_PYTHON) -m study.report --check
 	$(RUFF) format --config python/pyproject.toml --check $(PYTHON_CODE)

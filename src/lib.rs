@@ -28,6 +28,7 @@
 //! | [`karat_rules`] | `domain`, `numeric` | the vocabulary: conversations, rewards, tokens, tensors, catalogues of rules; statistics |
 //! | | `head`, `aggregate`, `transform`, `select`, `metrics` | the scoring rules: one file each, listed in the folder's `mod.rs` |
 //! | | `catalogue` | every rule as data and as a page |
+//! | `karat_onnx` | | ONNX files as types, generated from ONNX's schema |
 //! | [`karat_runtime`] | | what a graph computes: executors, ONNX Runtime, devices, shared prefixes |
 //! | [`karat_engine`] | `text` | from samples to tokens |
 //! | | `workers` | what owns threads: how they drain and stop |

@@ -1,10 +1,14 @@
 //! The commands of the `karat` program, one file each.
 
+#[cfg(feature = "offline")]
 mod backend;
 mod doctor;
+#[cfg(feature = "offline")]
 mod eval;
 mod generate;
+#[cfg(feature = "offline")]
 mod rows;
+#[cfg(feature = "offline")]
 mod score;
 mod serve;
 
@@ -26,8 +30,10 @@ enum Command {
     Serve(Box<crate::settings::ServeSettings>),
     /// Show what this machine has for running graphs: libraries, GPUs, and which providers start.
     Doctor(doctor::DoctorArguments),
+    #[cfg(feature = "offline")]
     /// Score a file of samples, and go on where an earlier run was stopped.
     Score(Box<score::ScoreArguments>),
+    #[cfg(feature = "offline")]
     /// Tell how good a model is, from a file of preferences or of stored scores.
     Eval(Box<eval::EvalArguments>),
     /// Write (or check) the files that are generated from the code.
@@ -39,7 +45,9 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(settings) => serve::serve(*settings),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
+        #[cfg(feature = "offline")]
         Command::Score(arguments) => score::score(&arguments),
+        #[cfg(feature = "offline")]
         Command::Eval(arguments) => eval::eval(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
     };

@@ -15,6 +15,7 @@ mod language_models;
 mod layers;
 mod loading;
 mod metrics;
+#[cfg(feature = "offline")]
 mod offline;
 mod process;
 mod quantised;

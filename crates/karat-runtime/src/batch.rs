@@ -27,7 +27,7 @@ impl TokenBatch {
 
     /// The samples, in the order of the results.
     #[must_use]
-    pub fn inputs(&self) -> &[Arc<TokenizedInput>] {
+    pub(crate) fn inputs(&self) -> &[Arc<TokenizedInput>] {
         &self.inputs
     }
 

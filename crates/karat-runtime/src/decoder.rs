@@ -1,4 +1,4 @@
-//! A causal language model, one row at a time: what prefix sharing, language heads and generation are built on.
+//! A decoder, one row at a time: what prefix sharing, generation and the heads that ask a decoder are built on.
 //!
 //! A decoder's keys and values of a token depend only on the tokens before it. So they can be computed once and
 //! lent to whatever follows: [`DecoderExecutor::forward`] takes a row of new tokens together with the [`KeyValues`] of
@@ -13,6 +13,7 @@
 //! ```
 
 mod edit;
+mod number;
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -20,6 +21,7 @@ use half::{bf16, f16};
 use karat_rules::domain::{ElementType, RowTensor};
 
 use super::{Cancellation, RuntimeError};
+pub(crate) use number::Number;
 
 /// Something that runs a decoder: one session, owned by one thread.
 pub trait DecoderExecutor: Send {
@@ -52,7 +54,7 @@ pub struct DecoderShape {
 impl DecoderShape {
     /// How many numbers the keys and values of one token are, over all layers.
     #[must_use]
-    pub fn numbers_per_token(&self) -> usize {
+    pub(crate) fn numbers_per_token(&self) -> usize {
         2 * self.layers * self.kv_heads * self.head_dim
     }
 
@@ -83,13 +85,13 @@ pub struct DecoderRow {
 impl DecoderRow {
     /// How many new tokens there are.
     #[must_use]
-    pub fn new_tokens(&self) -> usize {
+    pub(crate) fn new_tokens(&self) -> usize {
         self.spans.iter().map(|span| span.tokens.len()).sum()
     }
 
     /// How many tokens went before, seen or not.
     #[must_use]
-    pub fn past_tokens(&self) -> usize {
+    pub(crate) fn past_tokens(&self) -> usize {
         self.past.iter().map(|past| past.range.len()).sum()
     }
 
@@ -157,7 +159,7 @@ impl Past {
 
     /// Whether both are the same tokens of the same computation.
     #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.values, &other.values) && self.range == other.range
     }
 }
@@ -192,7 +194,7 @@ pub enum Read {
     /// The numbers as they are: scores, a state, or logits of the whole vocabulary. Shape `[width]`.
     Numbers,
     /// Natural logarithms of the probabilities, by a softmax over the whole output, of these columns: of the tokens
-    /// that may come next, where the output is a language model's. Shape `[columns]`.
+    /// that may come next, where the output is logits. Shape `[columns]`.
     LogProbabilities(Arc<[u32]>),
 }
 
@@ -243,22 +245,13 @@ impl KeyValues {
 
     /// Strings consecutive tokens together; `None` unless all are of one model.
     #[must_use]
-    pub fn join(shape: &DecoderShape, parts: &[Past]) -> Option<Self> {
+    pub(crate) fn join(shape: &DecoderShape, parts: &[Past]) -> Option<Self> {
         let tokens = parts.iter().map(|part| part.range.len()).sum();
         let fitting = parts.iter().all(|part| part.values.fits(shape) && part.range.end <= part.values.tokens);
         let numbers = fitting.then(|| match shape.element {
-            ElementType::Float16 => Numbers::Float16(strung(shape, parts, |numbers| match numbers {
-                Numbers::Float16(numbers) => numbers,
-                _ => &[],
-            })),
-            ElementType::Bfloat16 => Numbers::Bfloat16(strung(shape, parts, |numbers| match numbers {
-                Numbers::Bfloat16(numbers) => numbers,
-                _ => &[],
-            })),
-            _ => Numbers::Float32(strung(shape, parts, |numbers| match numbers {
-                Numbers::Float32(numbers) => numbers,
-                _ => &[],
-            })),
+            ElementType::Float16 => joined_numbers::<f16>(shape, parts),
+            ElementType::Bfloat16 => joined_numbers::<bf16>(shape, parts),
+            _ => joined_numbers::<f32>(shape, parts),
         });
         Self::new(shape, tokens, numbers?)
     }
@@ -286,7 +279,7 @@ impl KeyValues {
 
     /// The memory that they take.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match &self.numbers {
             Numbers::Float32(numbers) => size_of_val::<[f32]>(numbers),
             Numbers::Float16(numbers) => size_of_val::<[f16]>(numbers),
@@ -296,15 +289,16 @@ impl KeyValues {
 }
 
 /// The numbers of all parts, head by head; every part is known to have as many as `shape` says.
-fn strung<T: Copy>(shape: &DecoderShape, parts: &[Past], of: impl Fn(&Numbers) -> &[T]) -> Box<[T]> {
+fn joined_numbers<T: Number>(shape: &DecoderShape, parts: &[Past]) -> Numbers {
     let mut numbers = Vec::new();
     for head in 0..2 * shape.layers * shape.kv_heads {
         for part in parts {
             let at = |token: usize| (head * part.values.tokens + token) * shape.head_dim;
-            numbers.extend_from_slice(&of(&part.values.numbers)[at(part.range.start)..at(part.range.end)]);
+            let own = T::of(&part.values.numbers).unwrap_or_default();
+            numbers.extend_from_slice(&own[at(part.range.start)..at(part.range.end)]);
         }
     }
-    numbers.into()
+    T::wrap(numbers)
 }
 
 impl fmt::Debug for KeyValues {

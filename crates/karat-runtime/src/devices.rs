@@ -9,25 +9,25 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 ///
 /// Invariant: at least one, none twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Devices(Vec<u32>);
+pub(crate) struct Devices(Vec<u32>);
 
 impl Devices {
     /// Those GPUs; `None` when there are none or one is named twice.
     #[must_use]
-    pub fn new(numbers: Vec<u32>) -> Option<Self> {
+    pub(crate) fn new(numbers: Vec<u32>) -> Option<Self> {
         let different: BTreeSet<u32> = numbers.iter().copied().collect();
         (!numbers.is_empty() && different.len() == numbers.len()).then_some(Self(numbers))
     }
 
     /// How many there are.
     #[must_use]
-    pub fn count(&self) -> NonZeroUsize {
+    pub(crate) fn count(&self) -> NonZeroUsize {
         NonZeroUsize::new(self.0.len()).unwrap_or(NonZeroUsize::MIN)
     }
 
     /// The GPU of a graph's session number `session`: they take turns.
     #[must_use]
-    pub fn of_session(&self, session: usize) -> u32 {
+    pub(crate) fn of_session(&self, session: usize) -> u32 {
         self.0.get(session % self.count()).copied().unwrap_or_default()
     }
 }

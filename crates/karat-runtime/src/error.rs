@@ -62,12 +62,12 @@ pub enum RuntimeError {
     #[error("the list of providers is empty; write [\"cpu\"]")]
     NoProvider,
     /// A binding doesn't fit the graph.
-    #[error("{found}; {wanted}")]
+    #[error("{found}; {advice}")]
     Binding {
         /// What the graph has.
         found: String,
         /// What to write or export instead.
-        wanted: String,
+        advice: String,
     },
     /// An output came out in another shape than its signature allows.
     #[error("output {name:?} has the shape {found:?} for a batch of {samples} samples padded to {tokens} tokens")]

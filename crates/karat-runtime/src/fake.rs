@@ -14,7 +14,7 @@ pub fn score(ids: &[u32]) -> f32 {
     hash as f32 / 1000.0
 }
 
-/// Controls [`FakeExecutor`]s and sees what they ran. Clones share one state.
+/// Controls fake executors and sees what they ran. Clones share one state.
 #[derive(Debug, Clone, Default)]
 pub struct FakeControl {
     state: Arc<State>,
@@ -33,10 +33,10 @@ struct Inner {
     waiting: usize,
     cancelled: usize,
     batches: Vec<Vec<Vec<u32>>>,
-    poison: Option<u32>,
-    explosive: Option<u32>,
+    fails_on: Option<u32>,
+    panics_on: Option<u32>,
     /// The positions that fit into memory.
-    memory: Option<usize>,
+    memory_positions: Option<usize>,
 }
 
 impl State {
@@ -87,17 +87,17 @@ impl FakeControl {
 
     /// Makes every pass fail whose batch holds this token id.
     pub fn fail_on(&self, id: u32) {
-        self.state.lock().poison = Some(id);
+        self.state.lock().fails_on = Some(id);
     }
 
     /// Makes every pass panic whose batch holds this token id.
     pub fn panic_on(&self, id: u32) {
-        self.state.lock().explosive = Some(id);
+        self.state.lock().panics_on = Some(id);
     }
 
     /// Makes every pass run out of memory that has more than so many positions, padding included.
     pub fn run_out_of_memory_above(&self, positions: usize) {
-        self.state.lock().memory = Some(positions);
+        self.state.lock().memory_positions = Some(positions);
     }
 
     /// The token ids of every batch that was started, in order.
@@ -109,7 +109,7 @@ impl FakeControl {
 
 /// Scores each sample by [`score`], one output of shape `[1]`.
 #[derive(Debug)]
-pub struct FakeExecutor {
+struct FakeExecutor {
     control: FakeControl,
 }
 
@@ -138,8 +138,8 @@ impl Executor for FakeExecutor {
             return Err(RuntimeError::Cancelled);
         }
         let holds = |id: Option<u32>| id.is_some_and(|id| batch.inputs().iter().any(|input| input.ids().contains(&id)));
-        let (poisoned, explosive) = (holds(inner.poison), holds(inner.explosive));
-        let fits = inner.memory.is_none_or(|positions| batch.padded_tokens() <= positions);
+        let (fails, panics) = (holds(inner.fails_on), holds(inner.panics_on));
+        let fits = inner.memory_positions.is_none_or(|positions| batch.padded_tokens() <= positions);
         drop(inner);
         if !fits {
             return Err(RuntimeError::OutOfMemory {
@@ -148,8 +148,8 @@ impl Executor for FakeExecutor {
                 cause: "told to run out".into(),
             });
         }
-        assert!(!explosive, "told to panic");
-        if poisoned {
+        assert!(!panics, "told to panic");
+        if fails {
             return Err(RuntimeError::Pass { cause: "told to fail".into() });
         }
         Ok(batch

@@ -25,10 +25,11 @@ pub use cancellation::{Cancellation, Registration};
 pub use decoder::{
     DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, Past, Read, ReadAt, Span,
 };
-pub use devices::Devices;
+pub(crate) use devices::Devices;
 pub use error::RuntimeError;
 pub use profile::{BatchLimits, Shape, ShapeProfile};
-pub use provider::{Arena, CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};
+pub(crate) use provider::Arena;
+pub use provider::{CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};
 
 /// Something that runs a graph: one session, owned by one thread.
 pub trait Executor: Send {

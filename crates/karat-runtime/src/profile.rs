@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct ShapeProfile {
     /// The smallest batch that will come.
-    pub min: Shape,
+    pub(crate) min: Shape,
     /// The batch to be fastest at.
-    pub best: Shape,
+    pub(crate) best: Shape,
     /// The largest batch that will come.
     pub max: Shape,
 }

@@ -65,17 +65,17 @@ impl fmt::Display for ProviderKind {
 pub struct CudaOptions {
     /// The GPU, or a list of GPUs that each get a replica of the graph and share its queue; also written `device`.
     #[serde(alias = "device")]
-    pub devices: Devices,
+    pub(crate) devices: Devices,
     /// How much memory of each GPU the arena of a session may take, in MiB; without it, all there is.
-    pub memory_limit_mb: Option<NonZeroUsize>,
+    pub(crate) memory_limit_mb: Option<NonZeroUsize>,
     /// How the arena grows.
-    pub arena: Arena,
+    pub(crate) arena: Arena,
     /// Whether matrix products may use TF32, which is faster and keeps about three decimal digits.
-    pub tf32: bool,
+    pub(crate) tf32: bool,
     /// Whether small passes are captured once for each shape and replayed, which saves the time to start kernels one
     /// by one. Shapes are rounded up to a few; large passes run as they are. Only for graphs whose operators all run
     /// on the GPU, without control flow.
-    pub cuda_graph: bool,
+    pub(crate) cuda_graph: bool,
     /// The longest sample that comes, beyond which no shape is rounded; taken from `text.max_tokens`.
     #[serde(skip)]
     #[schemars(skip)]
@@ -85,7 +85,7 @@ pub struct CudaOptions {
 /// How the memory arena of a GPU grows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Arena {
+pub(crate) enum Arena {
     /// By what is asked for: less memory, more allocations.
     #[default]
     SameAsRequested,
@@ -101,37 +101,37 @@ pub enum Arena {
 pub struct TensorrtOptions {
     /// The GPU, or a list of GPUs that each get a replica of the graph and share its queue; also written `device`.
     #[serde(alias = "device")]
-    pub devices: Devices,
+    pub(crate) devices: Devices,
     /// Whether layers may run in half precision; norms stay in single precision.
-    pub fp16: bool,
+    pub(crate) fp16: bool,
     /// Whether layers may run in bfloat16.
-    pub bf16: bool,
+    pub(crate) bf16: bool,
     /// Whether layers may run in 8-bit integers, where the graph quantises and dequantises them.
-    pub int8: bool,
+    pub(crate) int8: bool,
     /// The folder that keeps built engines and timings of kernels, relative to the graph's folder; `tensorrt` by
     /// default. Each graph, precision, profile, GPU and library gets a folder of its own below it.
     #[serde(deserialize_with = "folder")]
-    pub engine_cache: Option<PathBuf>,
+    pub(crate) engine_cache: Option<PathBuf>,
     /// How much GPU memory a layer may use while it computes, in MiB.
-    pub workspace_mb: Option<NonZeroUsize>,
+    pub(crate) workspace_mb: Option<NonZeroUsize>,
     /// The shapes that an engine is built for. By default from one token to `text.max_tokens`, with as many samples as
     /// `scheduling` allows at that length.
-    pub profile: Option<ShapeProfile>,
+    pub(crate) profile: Option<ShapeProfile>,
 }
 
 /// A provider that was preferred but can't start, so that the next in the list was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SkippedProvider {
     /// What was asked for.
-    pub provider: ProviderKind,
+    pub(crate) provider: ProviderKind,
     /// Why it can't start.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 impl Provider {
     /// Its name.
     #[must_use]
-    pub fn kind(&self) -> ProviderKind {
+    pub(crate) fn kind(&self) -> ProviderKind {
         match self {
             Self::Cpu => ProviderKind::Cpu,
             Self::Cuda(_) => ProviderKind::Cuda,
@@ -156,7 +156,7 @@ impl Provider {
 
     /// How many GPUs it runs on; 1 for the processor.
     #[must_use]
-    pub fn devices(&self) -> NonZeroUsize {
+    pub(crate) fn devices(&self) -> NonZeroUsize {
         match self {
             Self::Cpu => NonZeroUsize::MIN,
             Self::Cuda(CudaOptions { devices, .. }) | Self::Tensorrt(TensorrtOptions { devices, .. }) => {
@@ -167,7 +167,7 @@ impl Provider {
 
     /// The shapes that it was built for, if it takes no others.
     #[must_use]
-    pub fn profile(&self) -> Option<&ShapeProfile> {
+    pub(crate) fn profile(&self) -> Option<&ShapeProfile> {
         match self {
             Self::Tensorrt(options) => options.profile.as_ref(),
             Self::Cpu | Self::Cuda(_) => None,

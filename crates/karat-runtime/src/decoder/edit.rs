@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use karat_rules::domain::ElementType;
 
-use super::{DecoderShape, KeyValues, Numbers};
+use super::{DecoderShape, KeyValues, Number, Numbers};
 
 /// Where the numbers of a token stand: `lines` lines of `tokens` tokens of `width` numbers each.
 #[derive(Clone, Copy)]
@@ -18,9 +18,9 @@ impl KeyValues {
     pub fn zeros(shape: &DecoderShape, tokens: usize) -> Self {
         let count = shape.numbers_per_token() * tokens;
         let numbers = match shape.element {
-            ElementType::Float16 => Numbers::Float16(vec![f16::ZERO; count].into()),
-            ElementType::Bfloat16 => Numbers::Bfloat16(vec![bf16::ZERO; count].into()),
-            _ => Numbers::Float32(vec![0.0; count].into()),
+            ElementType::Float16 => zeros::<f16>(count),
+            ElementType::Bfloat16 => zeros::<bf16>(count),
+            _ => zeros::<f32>(count),
         };
         Self { tokens, numbers }
     }
@@ -43,7 +43,7 @@ impl KeyValues {
 
     /// Whether every number is finite.
     #[must_use]
-    pub fn is_finite(&self) -> bool {
+    pub(crate) fn is_finite(&self) -> bool {
         match &self.numbers {
             Numbers::Float32(numbers) => numbers.iter().all(|number| number.is_finite()),
             Numbers::Float16(numbers) => numbers.iter().all(|number| number.is_finite()),
@@ -77,6 +77,10 @@ impl Lines {
             }
         }
     }
+}
+
+fn zeros<T: Number>(count: usize) -> Numbers {
+    T::wrap(vec![T::ZERO; count])
 }
 
 #[cfg(test)]

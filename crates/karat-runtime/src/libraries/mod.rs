@@ -18,26 +18,27 @@ use serde::Serialize;
 use super::ProviderKind;
 
 pub use graphics::{Graphics, graphics};
-pub use places::{Folder, Place, Places};
+pub use places::Places;
+pub(crate) use places::{Folder, Place};
 
 /// A library that a provider loads, at exactly one major version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Library {
+pub(crate) struct Library {
     /// The file's name up to its version, such as `libcudart.so`.
-    pub stem: &'static str,
+    stem: &'static str,
     /// The version that ONNX Runtime was built for.
-    pub major: u32,
+    major: u32,
     /// What it is a part of.
-    pub part_of: Component,
+    part_of: Component,
     /// The package of Python's index that carries it.
-    pub package: Option<&'static str>,
+    package: Option<&'static str>,
     /// The providers that can't start without it; others load it when an operator asks for it.
-    pub needed_by: &'static [ProviderKind],
+    needed_by: &'static [ProviderKind],
 }
 
 /// What is installed as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Component {
+enum Component {
     /// The NVIDIA driver.
     Driver,
     /// The CUDA toolkit's libraries.
@@ -54,7 +55,7 @@ const TENSORRT: &[ProviderKind] = &[ProviderKind::Tensorrt];
 const ON_DEMAND: &[ProviderKind] = &[];
 
 /// Every library, each behind those that it needs itself.
-pub const LIBRARIES: [Library; 10] = [
+const LIBRARIES: [Library; 10] = [
     library("libcuda.so", 1, Component::Driver, None, BOTH),
     library("libcudart.so", 13, Component::Cuda, Some("nvidia-cuda-runtime"), BOTH),
     library("libcublasLt.so", 13, Component::Cuda, Some("nvidia-cublas"), BOTH),
@@ -91,7 +92,7 @@ const CUDNN_PARTS: [&str; 7] = [
 impl Library {
     /// The file's name with the version, such as `libcudart.so.13`.
     #[must_use]
-    pub fn file_name(&self) -> String {
+    fn file_name(&self) -> String {
         format!("{}.{}", self.stem, self.major)
     }
 
@@ -106,7 +107,7 @@ impl Library {
 
     /// What brings it.
     #[must_use]
-    pub fn install(&self) -> String {
+    pub(crate) fn install(&self) -> String {
         let product = match self.part_of {
             Component::Driver => return "the NVIDIA driver".to_owned(),
             Component::Cuda => "CUDA 13",
@@ -128,7 +129,7 @@ pub struct Found {
     /// Its version as far as its name, or the package it came with, tells.
     pub version: String,
     /// The way it came here.
-    pub place: Place,
+    place: Place,
     #[serde(skip)]
     major: u32,
 }
@@ -140,11 +141,11 @@ pub struct Finding {
     pub name: String,
     /// The library.
     #[serde(skip)]
-    pub library: Library,
+    library: Library,
     /// The providers that can't start without it.
     pub needed_by: &'static [ProviderKind],
     /// What brings it.
-    pub install: String,
+    pub(crate) install: String,
     /// The first file of the right version, by the order of the places.
     pub found: Option<Found>,
     /// Files of other versions, which can't be used.
@@ -154,7 +155,7 @@ pub struct Finding {
 /// What was found of every library.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Survey {
-    /// One finding for each of [`LIBRARIES`], in their order.
+    /// One finding for each library that is known, each behind those that it needs itself.
     pub libraries: Vec<Finding>,
     #[serde(skip)]
     parts: Vec<PathBuf>,
@@ -177,7 +178,7 @@ impl Survey {
     ///
     /// The driver is left out: it belongs to the kernel, and the system's loader knows it.
     #[must_use]
-    pub fn to_preload(&self, provider: ProviderKind) -> Vec<&Path> {
+    pub(crate) fn to_preload(&self, provider: ProviderKind) -> Vec<&Path> {
         let needed =
             |finding: &&Finding| finding.library.is_used_by(provider) && finding.library.part_of != Component::Driver;
         let mut files = Vec::new();
@@ -192,7 +193,7 @@ impl Survey {
 
     /// The finding for a file name as the loader tells it, such as `libnvinfer.so.10`.
     #[must_use]
-    pub fn of(&self, file_name: &str) -> Option<&Finding> {
+    pub(crate) fn of(&self, file_name: &str) -> Option<&Finding> {
         self.libraries.iter().find(|finding| finding.name == file_name)
     }
 
@@ -207,7 +208,7 @@ impl Survey {
 impl Finding {
     /// Why it can't be used, in a clause; `None` when it can.
     #[must_use]
-    pub fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         if self.found.is_some() {
             return None;
         }

@@ -10,7 +10,7 @@ use serde::Serialize;
 /// The way a library came to the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Place {
+pub(crate) enum Place {
     /// A folder of `LD_LIBRARY_PATH`, which the loader takes before any other.
     Environment,
     /// Beside the program or beside ONNX Runtime's library.
@@ -23,11 +23,11 @@ pub enum Place {
 
 /// A folder to look into.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folder {
+pub(crate) struct Folder {
     /// The folder.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// What it is.
-    pub place: Place,
+    pub(crate) place: Place,
 }
 
 /// Folders to look into, each once, the preferred first.
@@ -39,7 +39,7 @@ pub struct Places {
 impl Places {
     /// These folders, in this order.
     #[must_use]
-    pub fn new(folders: Vec<Folder>) -> Self {
+    pub(crate) fn new(folders: Vec<Folder>) -> Self {
         let mut known: Vec<Folder> = Vec::new();
         for folder in folders {
             if folder.path.is_dir() && !known.iter().any(|known| known.path == folder.path) {
@@ -71,7 +71,7 @@ impl Places {
 
     /// The folders, the preferred first.
     #[must_use]
-    pub fn folders(&self) -> &[Folder] {
+    pub(crate) fn folders(&self) -> &[Folder] {
         &self.folders
     }
 }

@@ -17,9 +17,9 @@ use karat_rules::domain::{ElementType, GraphSignature, TensorSpec};
 use crate::{DecoderShape, RuntimeError};
 
 /// The metadata that names the contract.
-const CONTRACT: &str = "karat.contract";
+const CONTRACT_KEY: &str = "karat.contract";
 /// The only contract that is known.
-const NAME: &str = "rm-prefix/1";
+const CONTRACT_NAME: &str = "rm-prefix/1";
 
 pub(super) const INPUT_IDS: &str = "input_ids";
 pub(super) const POSITION_IDS: &str = "position_ids";
@@ -42,7 +42,7 @@ pub(super) struct Contract {
 impl Contract {
     /// Whether a graph with such metadata says that it follows a contract for sharing prefixes.
     pub(super) fn is_claimed(metadata: &BTreeMap<String, String>) -> bool {
-        metadata.contains_key(CONTRACT)
+        metadata.contains_key(CONTRACT_KEY)
     }
 
     /// Reads the contract; `None` when the graph claims none.
@@ -50,9 +50,9 @@ impl Contract {
         metadata: &BTreeMap<String, String>,
         signature: &GraphSignature,
     ) -> Result<Option<Self>, RuntimeError> {
-        let Some(name) = metadata.get(CONTRACT) else { return Ok(None) };
-        let refuse = |found: String, wanted: &str| RuntimeError::Binding { found, wanted: wanted.to_owned() };
-        if name != NAME {
+        let Some(name) = metadata.get(CONTRACT_KEY) else { return Ok(None) };
+        let refuse = |found: String, advice: &str| RuntimeError::Binding { found, advice: advice.to_owned() };
+        if name != CONTRACT_NAME {
             return Err(refuse(
                 format!("the graph follows the contract {name:?}, which this karat doesn't know"),
                 "export it for \"rm-prefix/1\", or use a newer karat",
@@ -96,7 +96,7 @@ impl Contract {
             context: number("karat.context")?,
             element,
         };
-        for (name, wanted, rank) in [
+        for (name, element, rank) in [
             (INPUT_IDS, ElementType::Int64, 2),
             (POSITION_IDS, ElementType::Int64, 2),
             (ATTN_BIAS, element, 4),
@@ -105,7 +105,7 @@ impl Contract {
         .into_iter()
         .chain(past.iter().map(|name| (name.as_str(), element, 4)))
         {
-            expect(find(&signature.inputs, name)?, wanted, rank)?;
+            expect(find(&signature.inputs, name)?, element, rank)?;
         }
         if !element.is_float() {
             return Err(refuse(format!("input \"{ATTN_BIAS}\" holds {element}"), "export it as float"));
@@ -130,7 +130,7 @@ impl Contract {
 fn find<'a>(tensors: &'a [TensorSpec], name: &str) -> Result<&'a TensorSpec, RuntimeError> {
     tensors.iter().find(|tensor| tensor.name == name).ok_or_else(|| RuntimeError::Binding {
         found: format!("the graph has no {name:?}"),
-        wanted: "export it as the contract rm-prefix/1 says, or without naming the contract in its metadata".to_owned(),
+        advice: "export it as the contract rm-prefix/1 says, or without naming the contract in its metadata".to_owned(),
     })
 }
 
@@ -140,7 +140,7 @@ fn expect(tensor: &TensorSpec, element: ElementType, rank: usize) -> Result<(), 
     }
     Err(RuntimeError::Binding {
         found: format!("{tensor} doesn't fit the contract rm-prefix/1"),
-        wanted: format!("export it as {element} with {rank} axes"),
+        advice: format!("export it as {element} with {rank} axes"),
     })
 }
 
@@ -202,7 +202,7 @@ mod tests {
     fn a_broken_promise_is_named() {
         type Mistake = fn(&mut BTreeMap<String, String>, &mut GraphSignature);
         let mistakes: [(&str, Mistake); 9] = [
-            ("rm-prefix/2", |metadata, _| drop(metadata.insert(CONTRACT.to_owned(), "rm-prefix/2".to_owned()))),
+            ("rm-prefix/2", |metadata, _| drop(metadata.insert(CONTRACT_KEY.to_owned(), "rm-prefix/2".to_owned()))),
             ("hold the past", |metadata, _| drop(metadata.insert("karat.present".to_owned(), "all".to_owned()))),
             ("karat.context is missing", |metadata, _| drop(metadata.remove("karat.context"))),
             ("karat.head_dim is 0", |metadata, _| drop(metadata.insert("karat.head_dim".to_owned(), "0".to_owned()))),

@@ -18,8 +18,8 @@ use super::{
     failure,
 };
 use crate::{
-    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, Past, Read,
-    RuntimeError,
+    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Past, Read, RuntimeError,
+    decoder::Number,
 };
 
 /// Runs one session; its buffers are kept from row to row.
@@ -45,9 +45,9 @@ struct IntegerBuffers {
 
 /// Buffers in the number format of the graph.
 enum FloatBuffers {
-    Single(Buffers<f32>),
-    Half(Buffers<f16>),
-    Brain(Buffers<bf16>),
+    Float32(Buffers<f32>),
+    Float16(Buffers<f16>),
+    Bfloat16(Buffers<bf16>),
 }
 
 struct Buffers<T> {
@@ -58,55 +58,23 @@ struct Buffers<T> {
     assembled: Vec<Past>,
 }
 
-/// A number that keys and values are made of.
-trait Number: PrimitiveTensorElementType + Copy + std::fmt::Debug + 'static {
+/// A number as ONNX Runtime takes it.
+trait TensorNumber: Number + PrimitiveTensorElementType + std::fmt::Debug {
     /// Added to the attention between a token and one that it doesn't see: so low that its weight is exactly 0, and
     /// far enough from the format's end that adding to it doesn't overflow.
     const UNSEEN: Self;
-    const SEEN: Self;
-
-    fn of(numbers: &Numbers) -> Option<&[Self]>;
-
-    fn wrap(numbers: Vec<Self>) -> Numbers;
 }
 
-impl Number for f32 {
+impl TensorNumber for f32 {
     const UNSEEN: Self = -1e9;
-    const SEEN: Self = 0.0;
-
-    fn of(numbers: &Numbers) -> Option<&[Self]> {
-        if let Numbers::Float32(numbers) = numbers { Some(numbers) } else { None }
-    }
-
-    fn wrap(numbers: Vec<Self>) -> Numbers {
-        Numbers::Float32(numbers.into())
-    }
 }
 
-impl Number for f16 {
+impl TensorNumber for f16 {
     const UNSEEN: Self = Self::from_f32_const(-3e4);
-    const SEEN: Self = Self::ZERO;
-
-    fn of(numbers: &Numbers) -> Option<&[Self]> {
-        if let Numbers::Float16(numbers) = numbers { Some(numbers) } else { None }
-    }
-
-    fn wrap(numbers: Vec<Self>) -> Numbers {
-        Numbers::Float16(numbers.into())
-    }
 }
 
-impl Number for bf16 {
+impl TensorNumber for bf16 {
     const UNSEEN: Self = Self::from_f32_const(-1e9);
-    const SEEN: Self = Self::ZERO;
-
-    fn of(numbers: &Numbers) -> Option<&[Self]> {
-        if let Numbers::Bfloat16(numbers) = numbers { Some(numbers) } else { None }
-    }
-
-    fn wrap(numbers: Vec<Self>) -> Numbers {
-        Numbers::Bfloat16(numbers.into())
-    }
 }
 
 impl OrtDecoder {
@@ -117,15 +85,15 @@ impl OrtDecoder {
             let names: Vec<&str> = contract.outputs.iter().map(|output| output.name.as_str()).collect();
             return Err(RuntimeError::Binding {
                 found: format!("the graph reads no {unknown:?} at a token"),
-                wanted: format!("name one of: {}", names.join(", ")),
+                advice: format!("name one of: {}", names.join(", ")),
             });
         }
         let options =
             |names: &[String]| Options::new(names, &[]).map_err(|error| RuntimeError::Pass { cause: error.into() });
         let floats = match contract.shape.element {
-            ElementType::Float16 => FloatBuffers::Half(Buffers::new(&contract)),
-            ElementType::Bfloat16 => FloatBuffers::Brain(Buffers::new(&contract)),
-            _ => FloatBuffers::Single(Buffers::new(&contract)),
+            ElementType::Float16 => FloatBuffers::Float16(Buffers::new(&contract)),
+            ElementType::Bfloat16 => FloatBuffers::Bfloat16(Buffers::new(&contract)),
+            _ => FloatBuffers::Float32(Buffers::new(&contract)),
         };
         Ok(Self {
             reading: options(outputs)?,
@@ -147,9 +115,9 @@ impl DecoderExecutor for OrtDecoder {
         let Self { session, contract, outputs, integers, floats, .. } = self;
         let pass = Pass { contract, outputs, integers, options, row, read, cancel };
         match floats {
-            FloatBuffers::Single(buffers) => pass.run(session, buffers),
-            FloatBuffers::Half(buffers) => pass.run(session, buffers),
-            FloatBuffers::Brain(buffers) => pass.run(session, buffers),
+            FloatBuffers::Float32(buffers) => pass.run(session, buffers),
+            FloatBuffers::Float16(buffers) => pass.run(session, buffers),
+            FloatBuffers::Bfloat16(buffers) => pass.run(session, buffers),
         }
     }
 
@@ -182,7 +150,7 @@ impl IntegerBuffers {
     }
 }
 
-impl<T: Number> Buffers<T> {
+impl<T: TensorNumber> Buffers<T> {
     fn new(contract: &Contract) -> Self {
         Self { bias: Vec::new(), past: vec![Vec::new(); contract.past.len()], assembled: Vec::new() }
     }
@@ -197,9 +165,9 @@ impl<T: Number> Buffers<T> {
             for at in start..start + span.tokens.len() {
                 let line = &mut self.bias[at * width..(at + 1) * width];
                 let (seen_past, seen_new) = line.split_at_mut(past);
-                span.sees_past.iter().for_each(|range| seen_past[range.clone()].fill(T::SEEN));
-                span.sees_new.iter().for_each(|range| seen_new[range.clone()].fill(T::SEEN));
-                seen_new[start..=at].fill(T::SEEN);
+                span.sees_past.iter().for_each(|range| seen_past[range.clone()].fill(T::ZERO));
+                span.sees_new.iter().for_each(|range| seen_new[range.clone()].fill(T::ZERO));
+                seen_new[start..=at].fill(T::ZERO);
             }
             start += span.tokens.len();
         }
@@ -207,7 +175,7 @@ impl<T: Number> Buffers<T> {
 
     /// Puts the past together as the graph takes it: one tensor `[KV, P, HD]` after another.
     fn assemble(&mut self, past: &[Past], shape: &DecoderShape) {
-        let same = self.assembled.len() == past.len() && self.assembled.iter().zip(past).all(|(a, b)| a.is(b));
+        let same = self.assembled.len() == past.len() && self.assembled.iter().zip(past).all(|(a, b)| a.is_same(b));
         if same {
             return;
         }
@@ -257,7 +225,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    fn run<T: Number>(
+    fn run<T: TensorNumber>(
         &self,
         session: &mut Session,
         buffers: &mut Buffers<T>,
@@ -294,9 +262,9 @@ impl Pass<'_> {
     fn read(&self, results: &SessionOutputs<'_>) -> Result<Vec<RowTensor>, RuntimeError> {
         let mut tables: Vec<Option<Table<'_>>> = self.outputs.iter().map(|_| None).collect();
         let mut reads = Vec::with_capacity(self.row.reads.len());
-        for (wish, line) in self.row.reads.iter().zip(&self.read) {
-            let (Some(name), Some(table)) = (self.outputs.get(wish.output), tables.get_mut(wish.output)) else {
-                let reason = format!("output {} of {} is wanted", wish.output, self.outputs.len());
+        for (read, line) in self.row.reads.iter().zip(&self.read) {
+            let (Some(name), Some(table)) = (self.outputs.get(read.output), tables.get_mut(read.output)) else {
+                let reason = format!("output {} of {} is wanted", read.output, self.outputs.len());
                 return Err(RuntimeError::Row { reason });
             };
             let table = match table {
@@ -305,7 +273,7 @@ impl Pass<'_> {
             };
             let line = &table.numbers[line * table.width..(line + 1) * table.width];
             let mismatch = || self.mismatch(name, &table.shape);
-            let values = match &wish.what {
+            let values = match &read.what {
                 Read::Numbers => line.to_vec(),
                 Read::LogProbabilities(columns) => log_probabilities(line, columns).ok_or_else(mismatch)?,
             };
@@ -326,7 +294,7 @@ impl Pass<'_> {
     }
 
     /// Takes the wanted keys and values out of what the graph computed.
-    fn kept<T: Number>(&self, results: &SessionOutputs<'_>) -> Result<Vec<Arc<KeyValues>>, RuntimeError> {
+    fn kept<T: TensorNumber>(&self, results: &SessionOutputs<'_>) -> Result<Vec<Arc<KeyValues>>, RuntimeError> {
         let ranges = &self.row.keep;
         let shape = &self.contract.shape;
         let new = self.row.new_tokens();

@@ -65,11 +65,11 @@ struct Capture {
     binding: IoBinding,
     options: Arc<RunOptions>,
     inputs: Vec<DynTensor>,
-    outputs: Vec<Fetched>,
+    outputs: Vec<CapturedOutput>,
 }
 
 /// An output on the GPU, and its copy on the host.
-struct Fetched {
+struct CapturedOutput {
     device: DynTensor,
     host: DynTensor,
 }
@@ -77,7 +77,7 @@ struct Fetched {
 /// The run option that names a capture; without a capture it is -1.
 const CAPTURE: &str = "gpu_graph_id";
 /// The numbers of samples that passes are rounded up to; larger ones are not captured.
-const SAMPLES: [usize; 6] = [1, 2, 3, 4, 6, 8];
+const CAPTURED_SAMPLES: [usize; 6] = [1, 2, 3, 4, 6, 8];
 /// Beyond so many positions a pass computes for so long that starting its kernels doesn't count.
 const CAPTURED_POSITIONS: usize = 4096;
 /// Each capture holds memory of the GPU.
@@ -143,10 +143,18 @@ impl DeviceExecutor {
         let capture = match captures.passes.entry(run) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let input = |input: &'_ Input| (input.name.clone(), element_of(input), run.to_vec());
+                let input = |input: &Input| NewTensor {
+                    name: input.name.clone(),
+                    element: input_element(input),
+                    shape: run.to_vec(),
+                };
                 let output = |(output, axes): (&Output, &Vec<Option<usize>>)| {
                     let axes = axes.iter().map(|axis| axis.unwrap_or(run[1]));
-                    (output.name.clone(), number_of(output), [run[0]].into_iter().chain(axes).collect())
+                    NewTensor {
+                        name: output.name.clone(),
+                        element: output_element(output),
+                        shape: [run[0]].into_iter().chain(axes).collect(),
+                    }
                 };
                 let inputs = self.inputs.iter().map(input).collect();
                 let outputs = self.outputs.iter().zip(&captures.axes).map(output).collect();
@@ -161,9 +169,9 @@ impl DeviceExecutor {
         self.session.run_binding_with_options(&capture.binding, &capture.options)?;
         drop(stop);
         let mut rows = empty_rows(batch, &self.outputs);
-        for (output, fetched) in self.outputs.iter().zip(&mut capture.outputs) {
-            fetched.device.copy_into(&mut fetched.host)?;
-            output.split(&fetched.host, run, batch, &mut rows)?;
+        for (output, captured) in self.outputs.iter().zip(&mut capture.outputs) {
+            captured.device.copy_into(&mut captured.host)?;
+            output.split(&captured.host, run, batch, &mut rows)?;
         }
         Ok(rows)
     }
@@ -227,12 +235,12 @@ fn stop_on<'c>(cancel: &'c Cancellation, options: &Arc<RunOptions>) -> Registrat
 /// What `input` is told of the batch, in a tensor of its own.
 fn staged(input: &Input, staging: &Allocator, run: Run, batch: &TokenBatch, pad_id: u32) -> ::ort::Result<DynTensor> {
     Ok(match &input.buffer {
-        Integers::Long(_) => {
+        Integers::Int64(_) => {
             let mut tensor = Tensor::<i64>::new(staging, run)?;
             fill(tensor.extract_tensor_mut().1, run, input.role, batch, pad_id);
             tensor.upcast()
         }
-        Integers::Short(_) => {
+        Integers::Int32(_) => {
             let mut tensor = Tensor::<i32>::new(staging, run)?;
             fill(tensor.extract_tensor_mut().1, run, input.role, batch, pad_id);
             tensor.upcast()
@@ -240,14 +248,14 @@ fn staged(input: &Input, staging: &Allocator, run: Run, batch: &TokenBatch, pad_
     })
 }
 
-fn element_of(input: &Input) -> TensorElementType {
+fn input_element(input: &Input) -> TensorElementType {
     match &input.buffer {
-        Integers::Long(_) => TensorElementType::Int64,
-        Integers::Short(_) => TensorElementType::Int32,
+        Integers::Int64(_) => TensorElementType::Int64,
+        Integers::Int32(_) => TensorElementType::Int32,
     }
 }
 
-fn number_of(output: &Output) -> TensorElementType {
+fn output_element(output: &Output) -> TensorElementType {
     match output.element {
         ElementType::Float16 => TensorElementType::Float16,
         ElementType::Bfloat16 => TensorElementType::Bfloat16,
@@ -298,7 +306,7 @@ impl Captures {
             };
             inner.iter().enumerate().map(axis).collect::<Option<Vec<_>>>().ok_or_else(|| RuntimeError::Binding {
                 found: format!("output {:?} has axes whose sizes aren't known beforehand", output.name),
-                wanted: "set cuda_graph = false, or export the graph with fixed sizes".to_owned(),
+                advice: "set cuda_graph = false, or export the graph with fixed sizes".to_owned(),
             })
         };
         let axes = outputs.iter().map(axes).collect::<Result<_, _>>()?;
@@ -314,7 +322,7 @@ impl Captures {
 
 /// The next larger of a few shapes: lengths grow by an eighth, at least by 8 tokens.
 fn rounded([samples, tokens]: Run, longest: Option<NonZeroUsize>) -> Option<Run> {
-    let rows = SAMPLES.into_iter().find(|&rows| rows >= samples)?;
+    let rows = CAPTURED_SAMPLES.into_iter().find(|&rows| rows >= samples)?;
     let step = (tokens.next_power_of_two() / 16).max(8);
     let length = tokens.next_multiple_of(step);
     // Beyond the longest sample a graph may have no embedding for a position.
@@ -322,16 +330,21 @@ fn rounded([samples, tokens]: Run, longest: Option<NonZeroUsize>) -> Option<Run>
     (rows * length <= CAPTURED_POSITIONS).then_some([rows, length])
 }
 
-/// A tensor to be made: the name it is bound to, its numbers, its shape.
-type Wanted = (String, TensorElementType, Vec<usize>);
+/// A tensor to be made.
+struct NewTensor {
+    /// What it is bound to.
+    name: String,
+    element: TensorElementType,
+    shape: Vec<usize>,
+}
 
 impl Capture {
     fn new(
         number: usize,
         session: &Session,
         memory: Memory,
-        inputs: Vec<Wanted>,
-        outputs: Vec<Wanted>,
+        inputs: Vec<NewTensor>,
+        outputs: Vec<NewTensor>,
     ) -> ::ort::Result<Self> {
         let mut options = RunOptions::new()?;
         if memory != Memory::Host {
@@ -344,16 +357,16 @@ impl Capture {
             inputs: Vec::with_capacity(inputs.len()),
             outputs: Vec::with_capacity(outputs.len()),
         };
-        for (name, element, shape) in inputs {
+        for NewTensor { name, element, shape } in inputs {
             let tensor = DynTensor::new(&device, element, shape)?;
             capture.binding.bind_input(name, &tensor)?;
             capture.inputs.push(tensor);
         }
-        for (name, element, shape) in outputs {
+        for NewTensor { name, element, shape } in outputs {
             let host = DynTensor::new(&Allocator::default(), element, shape.clone())?;
             let mut tensor = DynTensor::new(&device, element, shape)?;
             capture.binding.bind_output(name, &mut tensor)?;
-            capture.outputs.push(Fetched { device: tensor, host });
+            capture.outputs.push(CapturedOutput { device: tensor, host });
         }
         Ok(capture)
     }

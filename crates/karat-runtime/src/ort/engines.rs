@@ -6,18 +6,18 @@
 //! the GPU alone and are shared by all graphs of a folder.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
+use karat_onnx::ModelProto;
 use sha2::{Digest, Sha256};
 
-use super::proto;
+use super::{GraphFile, Library, inspect};
 use crate::{
-    TensorrtOptions,
-    libraries::{Survey, graphics},
+    Provider, ProviderKind, RuntimeError, TensorrtOptions,
+    libraries::{Places, Survey, graphics},
 };
 
 /// The file that says what the engines beside it were built for.
@@ -36,25 +36,17 @@ pub(super) struct WeightFile {
 
 impl WeightFile {
     /// The files that the model keeps weights in, each once; `path` is the graph's own.
-    pub(super) fn all(model: &proto::Model, path: &Path) -> Vec<Self> {
+    pub(super) fn all(model: &ModelProto, path: &Path) -> Vec<Self> {
         let folder = path.parent().unwrap_or(Path::new("."));
-        let tensors = model.graph.iter().flat_map(|graph| &graph.initializers);
-        let names: BTreeSet<&str> = tensors
-            .flat_map(|tensor| &tensor.external)
-            .filter(|entry| entry.key == "location")
-            .map(|entry| entry.value.as_str())
-            .collect();
         let file = |name: &str| {
             let metadata = fs::metadata(folder.join(name)).ok()?;
             Some(Self { name: name.to_owned(), bytes: metadata.len(), modified: metadata.modified().ok() })
         };
-        names.into_iter().filter_map(file).collect()
+        model.external_files().into_iter().filter_map(file).collect()
     }
-}
 
-impl WeightFile {
     /// How many bytes the graph's file and these take together.
-    pub(super) fn total(model: &proto::Model, path: &Path) -> u64 {
+    pub(super) fn total(model: &ModelProto, path: &Path) -> u64 {
         let graph = fs::metadata(path).map_or(0, |metadata| metadata.len());
         graph + Self::all(model, path).iter().map(|file| file.bytes).sum::<u64>()
     }
@@ -70,18 +62,18 @@ pub(super) struct Engines {
 
 /// What engines depend on beside the options.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Platform {
+struct Platform {
     /// The products, in the driver's order.
-    pub(super) gpus: Vec<String>,
+    gpus: Vec<String>,
     /// The version of TensorRT.
-    pub(super) tensorrt: String,
+    tensorrt: String,
     /// What ONNX Runtime says of its own build.
-    pub(super) onnxruntime: String,
+    onnxruntime: String,
 }
 
 impl Platform {
     /// This machine's.
-    pub(super) fn here(survey: &Survey, onnxruntime: &str) -> Self {
+    fn here(survey: &Survey, onnxruntime: &str) -> Self {
         let tensorrt = survey.of("libnvinfer.so.10").and_then(|finding| finding.found.as_ref());
         Self {
             gpus: graphics().gpus,
@@ -92,8 +84,16 @@ impl Platform {
 }
 
 impl Engines {
+    /// The place for a graph that was read from `path`; `None` unless `provider` is TensorRT.
+    pub(super) fn of_graph(library: &Library, provider: &Provider, model: &ModelProto, path: &Path) -> Option<Self> {
+        let Provider::Tensorrt(options) = provider else { return None };
+        let survey = Survey::take(&Places::of_this_machine(Some(library.path())));
+        let platform = Platform::here(&survey, library.build_info());
+        Some(Self::of(path, &WeightFile::all(model, path), options, &platform))
+    }
+
     /// The place for a graph, some of whose weights may lie in files of their own.
-    pub(super) fn of(graph: &Path, weights: &[WeightFile], options: &TensorrtOptions, platform: &Platform) -> Self {
+    fn of(graph: &Path, weights: &[WeightFile], options: &TensorrtOptions, platform: &Platform) -> Self {
         let beside = graph.parent().unwrap_or(Path::new("."));
         let root = beside.join(options.engine_cache.as_deref().unwrap_or(Path::new(DEFAULT_FOLDER)));
         let Platform { gpus, tensorrt, onnxruntime } = platform;
@@ -131,6 +131,24 @@ impl Engines {
         if let Err(error) = fs::write(self.folder.join(KEY_FILE), &self.key) {
             tracing::warn!(folder = %self.folder.display(), %error, "engines are not kept: each start builds anew");
         }
+    }
+}
+
+impl Library {
+    /// Whether loading the graph will first build engines, which takes minutes.
+    ///
+    /// # Errors
+    /// When the file is no graph.
+    pub fn must_build(&self, file: &GraphFile<'_>) -> Result<bool, RuntimeError> {
+        let Some(provider) = file.providers.iter().find(|provider| provider.kind() == ProviderKind::Tensorrt) else {
+            return Ok(false);
+        };
+        let survey = Survey::take(&Places::of_this_machine(Some(self.path())));
+        if survey.missing(ProviderKind::Tensorrt).next().is_some() {
+            return Ok(false);
+        }
+        let model = inspect::read(file.path)?;
+        Ok(Engines::of_graph(self, provider, &model, file.path).is_some_and(|engines| !engines.are_built()))
     }
 }
 

@@ -22,8 +22,8 @@ pub(super) struct OrtExecutor {
     inputs: Vec<Input>,
     outputs: Vec<Output>,
     pad_id: u32,
-    usual: Arc<Options>,
-    after_large: Arc<Options>,
+    usual_options: Arc<Options>,
+    shrinking_options: Arc<Options>,
 }
 
 pub(super) struct Input {
@@ -43,8 +43,8 @@ pub(super) enum Role {
 
 /// A buffer in the number format that the graph wants.
 pub(super) enum Integers {
-    Long(Vec<i64>),
-    Short(Vec<i32>),
+    Int64(Vec<i64>),
+    Int32(Vec<i32>),
 }
 
 pub(super) struct Output {
@@ -134,8 +134,8 @@ impl OrtExecutor {
             inputs,
             outputs,
             pad_id: binding.pad_id,
-            usual: options(&[])?,
-            after_large: options(&[("memory.enable_memory_arena_shrinkage", "cpu:0")])?,
+            usual_options: options(&[])?,
+            shrinking_options: options(&[("memory.enable_memory_arena_shrinkage", "cpu:0")])?,
         })
     }
 }
@@ -144,18 +144,18 @@ impl Executor for OrtExecutor {
     fn run(&mut self, batch: &TokenBatch, cancel: &Cancellation) -> Result<Vec<Vec<RowTensor>>, RuntimeError> {
         let failed = |error: ::ort::Error| failure::explain(error, batch.len(), batch.longest(), cancel);
         let large = batch.padded_tokens().saturating_mul(batch.longest()) >= LARGE_PASS;
-        let options = if large { &self.after_large } else { &self.usual };
+        let options = if large { &self.shrinking_options } else { &self.usual_options };
 
         let shape = [batch.len(), batch.longest()];
         let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(self.inputs.len());
         for input in &mut self.inputs {
             let value = match &mut input.buffer {
-                Integers::Long(buffer) => {
+                Integers::Int64(buffer) => {
                     buffer.resize(batch.padded_tokens(), 0);
                     fill(buffer, shape, input.role, batch, self.pad_id);
                     TensorRef::from_array_view((shape, buffer.as_slice())).map(SessionInputValue::from)
                 }
-                Integers::Short(buffer) => {
+                Integers::Int32(buffer) => {
                     buffer.resize(batch.padded_tokens(), 0);
                     fill(buffer, shape, input.role, batch, self.pad_id);
                     TensorRef::from_array_view((shape, buffer.as_slice())).map(SessionInputValue::from)
@@ -284,12 +284,12 @@ pub(super) fn bind_inputs(signature: &GraphSignature, binding: &GraphBinding) ->
         let Some(name) = name else { continue };
         let specification = find(&signature.inputs, name, "input")?;
         let buffer = match specification.element {
-            ElementType::Int64 => Integers::Long(Vec::new()),
-            ElementType::Int32 => Integers::Short(Vec::new()),
+            ElementType::Int64 => Integers::Int64(Vec::new()),
+            ElementType::Int32 => Integers::Int32(Vec::new()),
             other => {
                 return Err(RuntimeError::Binding {
                     found: format!("input {specification} takes {other}"),
-                    wanted: "token inputs are int64 or int32; export the graph so".to_owned(),
+                    advice: "token inputs are int64 or int32; export the graph so".to_owned(),
                 });
             }
         };
@@ -297,7 +297,7 @@ pub(super) fn bind_inputs(signature: &GraphSignature, binding: &GraphBinding) ->
         if !dynamic {
             return Err(RuntimeError::Binding {
                 found: format!("input {specification} has a fixed shape"),
-                wanted: "export the graph with dynamic axes for batch and sequence".to_owned(),
+                advice: "export the graph with dynamic axes for batch and sequence".to_owned(),
             });
         }
         inputs.push(Input { name: name.clone(), role, buffer });
@@ -305,7 +305,7 @@ pub(super) fn bind_inputs(signature: &GraphSignature, binding: &GraphBinding) ->
     if let Some(unbound) = signature.inputs.iter().find(|input| !inputs.iter().any(|bound| bound.name == input.name)) {
         return Err(RuntimeError::Binding {
             found: format!("nothing feeds the input {unbound}"),
-            wanted: "name it in the manifest, or export the graph without it".to_owned(),
+            advice: "name it in the manifest, or export the graph without it".to_owned(),
         });
     }
     Ok(inputs)
@@ -315,7 +315,7 @@ pub(super) fn bind_outputs(signature: &GraphSignature, binding: &GraphBinding) -
     if binding.outputs.is_empty() {
         return Err(RuntimeError::Binding {
             found: "no output is named".to_owned(),
-            wanted: format!("name one of: {}", names(&signature.outputs)),
+            advice: format!("name one of: {}", names(&signature.outputs)),
         });
     }
     let tokens_axis = match find(&signature.inputs, &binding.input_ids, "input")?.shape.as_slice() {
@@ -327,7 +327,7 @@ pub(super) fn bind_outputs(signature: &GraphSignature, binding: &GraphBinding) -
         if !specification.element.is_float() {
             return Err(RuntimeError::Binding {
                 found: format!("output {specification} holds {}", specification.element),
-                wanted: "scores are float32, float16 or bfloat16; export the graph so".to_owned(),
+                advice: "scores are float32, float16 or bfloat16; export the graph so".to_owned(),
             });
         }
         Ok(Output {
@@ -352,7 +352,7 @@ fn runs_over_tokens(output: &TensorSpec, tokens_axis: &str) -> bool {
 fn find<'a>(tensors: &'a [TensorSpec], name: &str, what: &str) -> Result<&'a TensorSpec, RuntimeError> {
     tensors.iter().find(|tensor| tensor.name == name).ok_or_else(|| RuntimeError::Binding {
         found: format!("the graph has no {what} {name:?}"),
-        wanted: format!("name one of: {}", names(tensors)),
+        advice: format!("name one of: {}", names(tensors)),
     })
 }
 

@@ -2,36 +2,30 @@
 
 use std::{
     num::NonZeroUsize,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use ::ort::{
-    ErrorCode,
-    session::{Session, builder::GraphOptimizationLevel},
-    value::{Outlet, TensorElementType, ValueType},
-};
-use karat_rules::domain::{Dimension, ElementType, GraphSignature, TensorSpec};
+use ::ort::session::Session;
+use karat_rules::domain::{GraphSignature, TensorSpec};
 
 use super::{
     Library,
     contract::Contract,
     decoder::OrtDecoder,
     device::{DeviceExecutor, Memory},
-    engines::{Engines, Platform, WeightFile},
+    engines::{Engines, WeightFile},
     executor::OrtExecutor,
     inspect::{self, Inspection},
-    preload::preload,
-    proto, provider,
+    session::{self, SessionSource},
     weights::SharedWeights,
 };
 use crate::{
-    CudaOptions, DecoderExecutor, DecoderShape, Executor, GraphBinding, Provider, ProviderKind, RuntimeError,
-    ShapeProfile, SkippedProvider, TensorrtOptions,
-    libraries::{Places, Survey},
+    DecoderExecutor, DecoderShape, Executor, GraphBinding, Provider, ProviderKind, RuntimeError, ShapeProfile,
+    SkippedProvider,
 };
 
 /// Which graph to open, and on what.
@@ -46,7 +40,7 @@ pub struct GraphFile<'a> {
 /// A graph that can be run.
 #[derive(Debug)]
 pub struct Graph {
-    source: Source,
+    source: SessionSource,
     skipped: Vec<SkippedProvider>,
     inspection: Inspection,
     signature: GraphSignature,
@@ -57,21 +51,6 @@ pub struct Graph {
     opening: Mutex<Option<Session>>,
     /// How many sessions were given out.
     sessions: AtomicUsize,
-}
-
-/// What every session of a graph is made from.
-#[derive(Debug)]
-struct Source {
-    library: Library,
-    path: PathBuf,
-    provider: Provider,
-    inputs: Vec<String>,
-    /// The providers that the manifest names behind this one.
-    behind: Vec<Provider>,
-    /// Where TensorRT keeps what it builds.
-    engines: Option<Engines>,
-    /// Held once for all sessions, where they run on the processor.
-    weights: Option<SharedWeights>,
 }
 
 /// One thread a session is what a crowd of requests runs on, so the opening session is made to be reused there.
@@ -92,21 +71,18 @@ impl Graph {
                 }
                 Provider::Cpu | Provider::Cuda(_) | Provider::Tensorrt(_) => None,
             };
-            let source = Source {
+            let source = SessionSource {
                 library: library.clone(),
                 path: file.path.to_owned(),
                 provider: provider.clone(),
                 inputs: inspection.inputs.clone(),
                 behind: behind.to_vec(),
-                engines: engines(library, provider, &model, file.path),
+                engines: Engines::of_graph(library, provider, &model, file.path),
                 weights,
             };
             match source.start(OPENING_THREADS, 0) {
                 Ok(session) => {
-                    let signature = GraphSignature {
-                        inputs: session.inputs().iter().map(specification).collect(),
-                        outputs: session.outputs().iter().map(specification).collect(),
-                    };
+                    let signature = session::signature(&session);
                     let contract = Contract::read(&inspection.metadata, &signature)?;
                     return Ok(Self {
                         source,
@@ -165,15 +141,8 @@ impl Graph {
         &self.skipped
     }
 
-    /// The operators that quantise activations over the whole batch; empty for most graphs.
-    ///
-    /// With any of them a sample's score depends on what it is batched with, unless it runs alone and unpadded.
-    #[must_use]
-    pub fn dynamic_quantisation(&self) -> &[String] {
-        &self.inspection.dynamic_quantisation
-    }
-
-    /// Whether a score is the same whatever it is batched with.
+    /// Whether a score is the same whatever it is batched with. It isn't where an operator quantises activations over
+    /// the whole batch, unless a sample runs alone and unpadded.
     #[must_use]
     pub fn is_batch_invariant(&self) -> bool {
         self.inspection.dynamic_quantisation.is_empty()
@@ -231,7 +200,7 @@ impl Graph {
     ) -> Result<Box<dyn DecoderExecutor>, RuntimeError> {
         let contract = self.contract.clone().ok_or_else(|| RuntimeError::Binding {
             found: "the graph doesn't say that it follows the contract rm-prefix/1".to_owned(),
-            wanted: "export it with karat's exporter, or use a head that needs no causal model".to_owned(),
+            advice: "export it with karat's exporter, or use a head that needs no causal model".to_owned(),
         })?;
         if threads != OPENING_THREADS {
             // Nobody will take it over, and it holds all weights.
@@ -264,125 +233,19 @@ impl Graph {
     }
 }
 
-impl Library {
-    /// Whether loading the graph will first build engines, which takes minutes.
-    ///
-    /// # Errors
-    /// When the file is no graph.
-    pub fn must_build(&self, file: &GraphFile<'_>) -> Result<bool, RuntimeError> {
-        let Some(provider) = file.providers.iter().find(|provider| provider.kind() == ProviderKind::Tensorrt) else {
-            return Ok(false);
-        };
-        let survey = Survey::take(&Places::of_this_machine(Some(self.path())));
-        if survey.missing(ProviderKind::Tensorrt).next().is_some() {
-            return Ok(false);
-        }
-        let model = inspect::read(file.path)?;
-        Ok(engines(self, provider, &model, file.path).is_some_and(|engines| !engines.are_built()))
-    }
-}
-
-fn engines(library: &Library, provider: &Provider, model: &proto::Model, path: &Path) -> Option<Engines> {
-    let Provider::Tensorrt(options) = provider else { return None };
-    let survey = Survey::take(&Places::of_this_machine(Some(library.path())));
-    let platform = Platform::here(&survey, library.build_info());
-    Some(Engines::of(path, &WeightFile::all(model, path), options, &platform))
-}
-
-impl Source {
-    /// Starts session number `turn`.
-    fn start(&self, threads: NonZeroUsize, turn: usize) -> Result<Session, RuntimeError> {
-        let unavailable = |error| provider::explain(self.provider.kind(), error, self.library.path());
-        let unloadable = |error: ::ort::Error| RuntimeError::Graph { path: self.path.clone(), cause: error.into() };
-        let mut builder = Session::builder(&self.library.environment)
-            .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::All)?))
-            .and_then(|builder| Ok(builder.with_intra_threads(threads.get())?))
-            // Threads that spin from one operator to the next make a pass on two cores 1.1 times as fast. They must
-            // stop with the pass: those that spin on burn the cores that the server and other sessions need.
-            .and_then(|builder| Ok(builder.with_intra_op_spinning(threads.get() > 1)?))
-            .and_then(|builder| Ok(builder.with_config_entry("session.force_spinning_stop", "1")?))
-            .map_err(unloadable)?;
-        preload(self.provider.kind(), self.library.path());
-        let registration = provider::Registration {
-            device: self.device(turn),
-            inputs: &self.inputs,
-            engines: self.engines.as_ref().and_then(Engines::prepare),
-            behind: &self.behind,
-        };
-        let dispatches = provider::dispatch(&self.provider, &registration);
-        if !dispatches.is_empty() {
-            builder = builder.with_execution_providers(dispatches).map_err(|error| unavailable(error.into()))?;
-        }
-        if self.provider.kind() == ProviderKind::Tensorrt && !registration.allows_processor() {
-            builder = builder.with_disable_cpu_fallback().map_err(|error| unavailable(error.into()))?;
-        }
-        if let Some(weights) = &self.weights {
-            builder = weights.lend(builder).map_err(unloadable)?;
-        }
-        let session =
-            builder.commit_from_file(&self.path).map_err(|error| match (&self.provider, error.code()) {
-                (Provider::Cpu, _)
-                | (
-                    _,
-                    ErrorCode::InvalidGraph | ErrorCode::InvalidProtobuf | ErrorCode::NoModel | ErrorCode::NoSuchFile,
-                ) => unloadable(error),
-                // A GPU is first touched here: a driver or device that is missing shows now.
-                _ => unavailable(error),
-            })?;
-        if let Some(engines) = &self.engines {
-            engines.complete();
-        }
-        Ok(session)
-    }
-
-    fn device(&self, turn: usize) -> u32 {
-        match &self.provider {
-            Provider::Cpu => 0,
-            Provider::Cuda(CudaOptions { devices, .. }) | Provider::Tensorrt(TensorrtOptions { devices, .. }) => {
-                devices.of_session(turn)
-            }
-        }
-    }
-}
-
-fn specification(outlet: &Outlet) -> TensorSpec {
-    let (element, shape) = match outlet.dtype() {
-        ValueType::Tensor { ty, shape, dimension_symbols } => {
-            let element = match ty {
-                TensorElementType::Float32 => ElementType::Float32,
-                TensorElementType::Float16 => ElementType::Float16,
-                TensorElementType::Bfloat16 => ElementType::Bfloat16,
-                TensorElementType::Int64 => ElementType::Int64,
-                TensorElementType::Int32 => ElementType::Int32,
-                _ => ElementType::Other,
-            };
-            let shape = shape
-                .iter()
-                .zip(dimension_symbols.iter())
-                .map(|(&size, symbol)| match usize::try_from(size) {
-                    Ok(size) => Dimension::Fixed(size),
-                    Err(_) => Dimension::Dynamic(symbol.to_string()),
-                })
-                .collect();
-            (element, shape)
-        }
-        _ => (ElementType::Other, Vec::new()),
-    };
-    TensorSpec { name: outlet.name().to_owned(), element, shape }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{
-        super::testing::{FLOAT, GraphWriter, INT64, library},
+        super::testing::{DataType, GraphWriter, library},
         *,
     };
+    use crate::CudaOptions;
 
     fn graph() -> GraphWriter {
         GraphWriter::default()
-            .input("input_ids", INT64, &["batch", "tokens"])
-            .node("Cast", &["input_ids"], "scores", &[("to", i64::from(FLOAT))])
-            .output("scores", FLOAT, &["batch", "tokens"])
+            .input("input_ids", DataType::Int64, &["batch", "tokens"])
+            .cast("input_ids", "scores", DataType::Float)
+            .output("scores", DataType::Float, &["batch", "tokens"])
     }
 
     fn open(providers: &[Provider]) -> Result<Graph, RuntimeError> {

@@ -7,9 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use karat_onnx::{ModelProto, NodeProto};
 use prost::Message;
 
-use super::proto;
 use crate::RuntimeError;
 
 /// What was read.
@@ -24,10 +24,10 @@ pub(super) struct Inspection {
 }
 
 /// Reads the file, without the weights that it keeps in other files.
-pub(super) fn read(path: &Path) -> Result<proto::Model, RuntimeError> {
+pub(super) fn read(path: &Path) -> Result<ModelProto, RuntimeError> {
     let unreadable = |cause| RuntimeError::Graph { path: path.to_owned(), cause };
     let bytes = fs::read(path).map_err(|error| unreadable(error.into()))?;
-    let model = proto::Model::decode(Bytes::from(bytes))
+    let model = ModelProto::decode(Bytes::from(bytes))
         .map_err(|error| unreadable(format!("it is no ONNX file: {error}").into()))?;
     if model.graph.is_none() {
         return Err(unreadable("it is no ONNX file: it holds no graph".into()));
@@ -40,15 +40,13 @@ pub(super) fn read(path: &Path) -> Result<proto::Model, RuntimeError> {
 /// # Errors
 /// When the file can't be read as a graph.
 pub fn external_files(path: &Path) -> Result<BTreeSet<PathBuf>, RuntimeError> {
-    let model = read(path)?;
-    let entries = model.graph.iter().flat_map(|graph| &graph.initializers).flat_map(|tensor| &tensor.external);
-    Ok(entries.filter(|entry| entry.key == "location").map(|entry| PathBuf::from(&entry.value)).collect())
+    Ok(read(path)?.external_files().into_iter().map(PathBuf::from).collect())
 }
 
 /// Looks the model over.
-pub(super) fn inspect(model: &proto::Model) -> Inspection {
+pub(super) fn inspect(model: &ModelProto) -> Inspection {
     let nodes =
-        model.graph.iter().map(|graph| &graph.nodes).chain(model.functions.iter().map(|function| &function.nodes));
+        model.graph.iter().map(|graph| &graph.node).chain(model.functions.iter().map(|function| &function.node));
     let mut dynamic_quantisation = Vec::new();
     for nodes in nodes {
         collect(nodes, &mut dynamic_quantisation);
@@ -59,21 +57,22 @@ pub(super) fn inspect(model: &proto::Model) -> Inspection {
     let mut inputs = Vec::new();
     if let Some(graph) = &model.graph {
         // Old files list their weights among the inputs, as defaults that a caller could override.
-        let is_weight = |name: &str| graph.initializers.iter().any(|tensor| tensor.name == name);
-        inputs.extend(graph.inputs.iter().map(|input| input.name.clone()).filter(|name| !is_weight(name)));
+        let is_weight = |name: &str| graph.initializer.iter().any(|tensor| tensor.name() == name);
+        inputs.extend(graph.input.iter().map(|input| input.name().to_owned()).filter(|name| !is_weight(name)));
     }
-    let metadata = model.metadata.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
+    let metadata =
+        model.metadata_props.iter().map(|entry| (entry.key().to_owned(), entry.value().to_owned())).collect();
     Inspection { inputs, dynamic_quantisation, metadata }
 }
 
-fn collect(nodes: &[proto::Node], found: &mut Vec<String>) {
+fn collect(nodes: &[NodeProto], found: &mut Vec<String>) {
     for node in nodes {
         if quantises_activations(node) {
-            found.push(node.operator.clone());
+            found.push(node.op_type().to_owned());
         }
-        for attribute in &node.attributes {
-            for graph in attribute.graph.as_deref().into_iter().chain(&attribute.graphs) {
-                collect(&graph.nodes, found);
+        for attribute in &node.attribute {
+            for graph in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
+                collect(&graph.node, found);
             }
         }
     }
@@ -81,8 +80,8 @@ fn collect(nodes: &[proto::Node], found: &mut Vec<String>) {
 
 /// Whether the operator picks the scale of its activations from the values of the whole batch, so that a sample's
 /// score depends on its neighbours and its padding.
-fn quantises_activations(node: &proto::Node) -> bool {
-    match node.operator.as_str() {
+fn quantises_activations(node: &NodeProto) -> bool {
+    match node.op_type() {
         "DynamicQuantizeLinear"
         | "DynamicQuantizeMatMul"
         | "DynamicQuantizeLSTM"
@@ -91,7 +90,7 @@ fn quantises_activations(node: &proto::Node) -> bool {
         | "ConvInteger" => true,
         // Accuracy level 4 computes in 8-bit integers, whose scale again comes from the activations.
         "MatMulNBits" => {
-            node.attributes.iter().any(|attribute| attribute.name == "accuracy_level" && attribute.int == 4)
+            node.attribute.iter().any(|attribute| attribute.name() == "accuracy_level" && attribute.i() == 4)
         }
         _ => false,
     }
@@ -99,7 +98,10 @@ fn quantises_activations(node: &proto::Node) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::GraphWriter, *};
+    use super::{
+        super::testing::{DataType, GraphWriter},
+        *,
+    };
 
     fn found(writer: GraphWriter) -> Vec<String> {
         let (_folder, path) = writer.write();
@@ -129,8 +131,8 @@ mod tests {
     #[test]
     fn weights_are_no_inputs() {
         let (_folder, path) = GraphWriter::default()
-            .input("input_ids", 7, &["batch", "tokens"])
-            .input("weight", 1, &["1"])
+            .input("input_ids", DataType::Int64, &["batch", "tokens"])
+            .input("weight", DataType::Float, &["1"])
             .floats("weight", &[1], &[2.0])
             .write();
         assert_eq!(inspect(&read(&path).unwrap()).inputs, ["input_ids"]);

@@ -13,8 +13,8 @@ mod graph;
 mod inspect;
 mod library;
 mod preload;
-mod proto;
 mod provider;
+mod session;
 #[cfg(test)]
 mod testing;
 mod trial;

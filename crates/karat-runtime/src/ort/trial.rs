@@ -1,9 +1,10 @@
 //! Whether a provider starts, found out by starting it.
 
 use ::ort::session::Session;
+use karat_onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto, tensor_proto::DataType};
 use prost::Message;
 
-use super::{Library, preload::preload, proto, provider};
+use super::{Library, preload::preload, provider};
 use crate::{Provider, ProviderKind, RuntimeError};
 
 impl Library {
@@ -24,33 +25,15 @@ impl Library {
 }
 
 /// One number in, the same number out.
-fn identity() -> proto::Model {
-    const IR_VERSION: i64 = 8;
-    const OPERATORS_VERSION: i64 = 17;
-    let number = |name: &str| {
-        let shape = proto::Shape { axes: vec![proto::Axis { size: Some(1), name: None }] };
-        let tensor = proto::TensorType { element: proto::element::FLOAT, shape: Some(shape) };
-        proto::Value { name: name.to_owned(), r#type: Some(proto::Type { tensor: Some(tensor) }) }
-    };
-    let node = proto::Node {
-        inputs: vec!["in".to_owned()],
-        outputs: vec!["out".to_owned()],
-        operator: "Identity".to_owned(),
-        ..proto::Node::default()
-    };
-    let graph = proto::Graph {
-        name: "trial".to_owned(),
-        nodes: vec![node],
-        inputs: vec![number("in")],
-        outputs: vec![number("out")],
-        ..proto::Graph::default()
-    };
-    proto::Model {
-        ir_version: IR_VERSION,
-        graph: Some(graph),
-        opsets: vec![proto::OperatorSet { domain: String::new(), version: OPERATORS_VERSION }],
-        ..proto::Model::default()
-    }
+fn identity() -> ModelProto {
+    let number = |name| ValueInfoProto::tensor(name, DataType::Float, &["1"]);
+    ModelProto::of(GraphProto {
+        name: Some("trial".to_owned()),
+        node: vec![NodeProto::new("Identity", &["in"], "out", Vec::new())],
+        input: vec![number("in")],
+        output: vec![number("out")],
+        ..GraphProto::default()
+    })
 }
 
 #[cfg(test)]

@@ -19,12 +19,12 @@ use ::ort::{
 };
 use bytes::Bytes;
 use half::{bf16, f16};
+use karat_onnx::{GraphProto, ModelProto, TensorProto, tensor_proto::DataType};
 
-use super::proto::{self, element};
 use crate::{RuntimeError, error::Cause};
 
 /// Below this many bytes a tensor isn't worth lending: biases, scales, shapes.
-const WORTH_SHARING: usize = 4096;
+const MIN_SHARED_BYTES: usize = 4096;
 
 /// The large weights of one graph, and what ONNX Runtime packed of them.
 pub(super) struct SharedWeights {
@@ -34,33 +34,37 @@ pub(super) struct SharedWeights {
 
 impl SharedWeights {
     /// Takes the weights out of the model that was read from `path`, and out of the files beside it.
-    pub(super) fn read(model: &proto::Model, path: &Path) -> Result<Self, RuntimeError> {
+    pub(super) fn read(model: &ModelProto, path: &Path) -> Result<Self, RuntimeError> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let tensors = model.graph.iter().map(|graph| Self::tensors(graph, folder)).collect::<Result<Vec<_>, _>>();
         let tensors = tensors.map_err(|cause| RuntimeError::Graph { path: path.to_owned(), cause })?;
         Ok(Self { tensors: tensors.into_iter().flatten().collect(), packed: PrepackedWeights::new() })
     }
 
-    fn tensors(graph: &proto::Graph, folder: &Path) -> Result<Vec<(String, Arc<DynValue>)>, Cause> {
+    fn tensors(graph: &GraphProto, folder: &Path) -> Result<Vec<(String, Arc<DynValue>)>, Cause> {
         let mut tensors = Vec::new();
-        for tensor in &graph.initializers {
+        for tensor in &graph.initializer {
             // What is also an input can be overridden by a caller, so its value isn't fixed.
-            if graph.inputs.iter().any(|input| input.name == tensor.name) {
+            if graph.input.iter().any(|input| input.name() == tensor.name()) {
                 continue;
             }
-            let bytes = if tensor.external.is_empty() { tensor.raw.clone() } else { read_external(tensor, folder)? };
-            if bytes.len() < WORTH_SHARING {
+            let bytes = match &tensor.raw_data {
+                _ if !tensor.external_data.is_empty() => read_external(tensor, folder)?,
+                Some(bytes) => bytes.clone(),
+                None => continue,
+            };
+            if bytes.len() < MIN_SHARED_BYTES {
                 continue;
             }
-            let value = match tensor.element {
-                element::FLOAT => decode(tensor, &bytes, f32::from_le_bytes)?,
-                element::FLOAT16 => decode(tensor, &bytes, f16::from_le_bytes)?,
-                element::BFLOAT16 => decode(tensor, &bytes, bf16::from_le_bytes)?,
-                element::INT8 => decode(tensor, &bytes, i8::from_le_bytes)?,
-                element::UINT8 => decode(tensor, &bytes, u8::from_le_bytes)?,
+            let value = match DataType::try_from(tensor.data_type()) {
+                Ok(DataType::Float) => decode(tensor, &bytes, f32::from_le_bytes)?,
+                Ok(DataType::Float16) => decode(tensor, &bytes, f16::from_le_bytes)?,
+                Ok(DataType::Bfloat16) => decode(tensor, &bytes, bf16::from_le_bytes)?,
+                Ok(DataType::Int8) => decode(tensor, &bytes, i8::from_le_bytes)?,
+                Ok(DataType::Uint8) => decode(tensor, &bytes, u8::from_le_bytes)?,
                 _ => continue,
             };
-            tensors.push((tensor.name.clone(), Arc::new(value)));
+            tensors.push((tensor.name().to_owned(), Arc::new(value)));
         }
         Ok(tensors)
     }
@@ -83,7 +87,7 @@ impl fmt::Debug for SharedWeights {
 
 /// Copies the bytes into a tensor that is aligned as its numbers need.
 fn decode<T, const N: usize>(
-    tensor: &proto::Tensor,
+    tensor: &TensorProto,
     bytes: &[u8],
     number: impl Fn([u8; N]) -> T,
 ) -> Result<DynValue, Cause>
@@ -91,40 +95,41 @@ where
     T: PrimitiveTensorElementType + fmt::Debug + Clone + 'static,
 {
     let (chunks, rest) = bytes.as_chunks::<N>();
-    let expected: i64 = tensor.shape.iter().product();
+    let expected: i64 = tensor.dims.iter().product();
     if !rest.is_empty() || i64::try_from(chunks.len()) != Ok(expected) {
         return Err(format!(
             "weight {:?} has {} bytes, which its shape {:?} doesn't take",
-            tensor.name,
+            tensor.name(),
             bytes.len(),
-            tensor.shape
+            tensor.dims
         )
         .into());
     }
     let numbers: Vec<T> = chunks.iter().map(|&chunk| number(chunk)).collect();
-    Ok(Tensor::from_array((tensor.shape.clone(), numbers))?.into_dyn())
+    Ok(Tensor::from_array((tensor.dims.clone(), numbers))?.into_dyn())
 }
 
-fn read_external(tensor: &proto::Tensor, folder: &Path) -> Result<Bytes, Cause> {
-    let entry = |key: &str| tensor.external.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
-    let named = PathBuf::from(entry("location").unwrap_or_default());
+fn read_external(tensor: &TensorProto, folder: &Path) -> Result<Bytes, Cause> {
+    let named = PathBuf::from(tensor.external("location").unwrap_or_default());
     // A graph must not reach files outside its folder.
     if !named.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(format!("weight {:?} lies outside the graph's folder, in {}", tensor.name, named.display()).into());
+        return Err(
+            format!("weight {:?} lies outside the graph's folder, in {}", tensor.name(), named.display()).into()
+        );
     }
     let path = folder.join(named);
     let unreadable =
-        |error: std::io::Error| format!("weight {:?} can't be read from {}: {error}", tensor.name, path.display());
+        |error: std::io::Error| format!("weight {:?} can't be read from {}: {error}", tensor.name(), path.display());
     let mut file = File::open(&path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
-    let offset = entry("offset").map_or(Ok(0), str::parse)?;
-    let wanted = entry("length").map_or(Ok(length.saturating_sub(offset)), str::parse)?;
-    if offset.saturating_add(wanted) > length {
-        return Err(format!("weight {:?} reaches beyond the end of {}", tensor.name, path.display()).into());
+    let offset = tensor.external("offset").map_or(Ok(0), str::parse)?;
+    let count = tensor.external("length").map_or(Ok(length.saturating_sub(offset)), str::parse)?;
+    if offset.saturating_add(count) > length {
+        return Err(format!("weight {:?} reaches beyond the end of {}", tensor.name(), path.display()).into());
     }
     file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    file.take(wanted).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(count).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(bytes.into())
 }
 
@@ -135,7 +140,7 @@ mod tests {
     use super::{
         super::{
             GraphFile,
-            testing::{FLOAT, GraphWriter, INT64, library},
+            testing::{DataType, GraphWriter, library},
         },
         *,
     };
@@ -153,14 +158,14 @@ mod tests {
     /// Counts the tokens of a sample and multiplies a vector of that count with the matrix.
     fn graph() -> GraphWriter {
         GraphWriter::default()
-            .input("input_ids", INT64, &["batch", "tokens"])
+            .input("input_ids", DataType::Int64, &["batch", "tokens"])
             .integers("axis", &[1])
             .floats("ones", &[1, 64], &[1.0; SIZE])
-            .node("Cast", &["input_ids"], "ids", &[("to", i64::from(FLOAT))])
+            .cast("input_ids", "ids", DataType::Float)
             .node("ReduceSum", &["ids", "axis"], "sum", &[("keepdims", 1)])
             .node("MatMul", &["sum", "ones"], "vector", &[])
             .node("MatMul", &["vector", "matrix"], "scores", &[])
-            .output("scores", FLOAT, &["batch", "64"])
+            .output("scores", DataType::Float, &["batch", "64"])
     }
 
     fn scores(path: &Path) -> Vec<Vec<f32>> {
@@ -201,7 +206,7 @@ mod tests {
     #[test]
     fn a_damaged_or_foreign_weight_is_an_error() {
         for (graph, part) in [
-            (graph().raw("matrix", &[64, 65], &[0; WORTH_SHARING]), "shape"),
+            (graph().raw("matrix", &[64, 65], &[0; MIN_SHARED_BYTES]), "shape"),
             (graph().external("matrix", &[64, 64], "../weights.bin", 0), "outside"),
             (graph().external("matrix", &[64, 64], "/etc/hostname", 0), "outside"),
             (graph().external("matrix", &[64, 64], "missing.bin", 0), "missing.bin"),

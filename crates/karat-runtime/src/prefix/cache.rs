@@ -38,7 +38,7 @@ struct Shared {
     capacity: usize,
     state: Mutex<State>,
     /// Signalled when a claim ends.
-    landed: Condvar,
+    claim_ended: Condvar,
     metrics: PrefixCacheMetrics,
 }
 
@@ -46,16 +46,16 @@ struct Shared {
 struct State {
     blocks: HashMap<Key, Block>,
     /// Which blocks go first: the longest unused, and among those that were used together the last of the text.
-    order: BTreeMap<(u64, Reverse<usize>, u64), Key>,
-    /// Of every block, how deep it stands and when it was last used: what a block after it needs to know.
-    standings: HashMap<u64, Standing>,
+    eviction_order: BTreeMap<(u64, Reverse<usize>, u64), Key>,
+    /// The rank of every block: what a block after it needs to know.
+    ranks: HashMap<u64, Rank>,
     bytes: usize,
     /// Numbers roots, blocks and workers.
     last_number: u64,
     /// Counts uses.
     clock: u64,
-    /// Which blocks are being computed, by their [`Trail`], and by which worker.
-    claims: HashMap<Trail, u64>,
+    /// Which blocks are being computed, by their [`PrefixHash`], and by which worker.
+    claims: HashMap<PrefixHash, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -64,17 +64,19 @@ struct Key {
     tokens: Box<[u32]>,
 }
 
-/// Where a block stands in the order in which blocks go.
+/// How soon a block is evicted.
 #[derive(Clone, Copy)]
-struct Standing {
+struct Rank {
+    /// How many blocks of the text stand before it.
     depth: usize,
-    /// Never later than the block before was used, which must not go first: nobody could find this one any more.
+    /// When it was last used. Never later than the block before was used, which must not go first: nobody could find
+    /// this one any more.
     used: u64,
 }
 
-impl Standing {
-    /// When the block goes: what sorts lowest goes first.
-    fn turn(self, number: u64) -> (u64, Reverse<usize>, u64) {
+impl Rank {
+    /// What sorts lowest is evicted first.
+    fn eviction_key(self, number: u64) -> (u64, Reverse<usize>, u64) {
         (self.used, Reverse(self.depth), number)
     }
 }
@@ -88,15 +90,15 @@ struct Block {
 /// Names a block that isn't there yet, by a hash over everything up to its end. Two blocks that share one would only
 /// wait for each other without need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Trail(u64);
+pub(super) struct PrefixHash(u64);
 
-impl Trail {
+impl PrefixHash {
     pub(super) fn start(root: u64) -> Self {
         Self(root)
     }
 
-    /// The trail after another block.
-    pub(super) fn then(self, tokens: &[u32]) -> Self {
+    /// The hash after another block.
+    pub(super) fn extended(self, tokens: &[u32]) -> Self {
         let mut hasher = DefaultHasher::new();
         (self.0, tokens).hash(&mut hasher);
         Self(hasher.finish())
@@ -105,11 +107,11 @@ impl Trail {
 
 /// The blocks that a text begins with.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
+pub(super) struct CachedPrefix {
     pub(super) root: u64,
     pub(super) past: Vec<Past>,
     pub(super) place: Place,
-    pub(super) trail: Trail,
+    pub(super) hash: PrefixHash,
     /// How many tokens they are.
     pub(super) tokens: usize,
 }
@@ -119,13 +121,13 @@ impl PrefixCache {
     #[must_use]
     pub fn new(bytes: u64, metrics: PrefixCacheMetrics) -> Self {
         let capacity = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let shared = Shared { capacity, state: Mutex::default(), landed: Condvar::new(), metrics };
+        let shared = Shared { capacity, state: Mutex::default(), claim_ended: Condvar::new(), metrics };
         Self { shared: Arc::new(shared) }
     }
 
     /// The memory that blocks take.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.lock().bytes
     }
 
@@ -135,7 +137,7 @@ impl PrefixCache {
     }
 
     /// The blocks that `ids` begin with, over at most `at_most` tokens.
-    pub(super) fn find(&self, root: u64, ids: &[u32], at_most: usize) -> Found {
+    pub(super) fn find(&self, root: u64, ids: &[u32], at_most: usize) -> CachedPrefix {
         self.lock().find(root, &ids[..at_most.min(ids.len())])
     }
 
@@ -143,37 +145,37 @@ impl PrefixCache {
     pub(super) fn insert(&self, root: u64, place: Place, tokens: &[u32], values: Arc<KeyValues>) -> Option<Place> {
         let key = Key { place, tokens: tokens.into() };
         let mut state = self.lock();
-        let standing = match place {
-            Place::Root(_) => Standing { depth: 0, used: state.clock },
+        let rank = match place {
+            Place::Root(_) => Rank { depth: 0, used: state.clock },
             // Its turn to go may have come while this block was computed.
             Place::After(number) => {
-                let before = state.standings.get(&number)?;
-                Standing { depth: before.depth + 1, ..*before }
+                let before = state.ranks.get(&number)?;
+                Rank { depth: before.depth + 1, ..*before }
             }
         };
-        if let Some((number, _)) = state.touch(key.clone(), standing.used) {
+        if let Some((number, _)) = state.touch(key.clone(), rank.used) {
             return Some(Place::After(number));
         }
         let bytes = values.bytes() + OVERHEAD;
         let number = state.number();
         state.bytes += bytes;
-        state.standings.insert(number, standing);
-        state.order.insert(standing.turn(number), key.clone());
+        state.ranks.insert(number, rank);
+        state.eviction_order.insert(rank.eviction_key(number), key.clone());
         state.blocks.insert(key, Block { root, number, values });
         let evicted = state.shrink(self.shared.capacity);
         self.shared.metrics.changed(state.bytes, evicted);
-        state.standings.contains_key(&number).then_some(Place::After(number))
+        state.ranks.contains_key(&number).then_some(Place::After(number))
     }
 
     /// Drops every block of a graph.
     pub(super) fn forget(&self, root: u64) {
         let mut state = self.lock();
-        let State { blocks, order, standings, bytes, .. } = &mut *state;
+        let State { blocks, eviction_order, ranks, bytes, .. } = &mut *state;
         blocks.retain(|_, block| {
             let stays = block.root != root;
             if !stays {
-                if let Some(standing) = standings.remove(&block.number) {
-                    order.remove(&standing.turn(block.number));
+                if let Some(rank) = ranks.remove(&block.number) {
+                    eviction_order.remove(&rank.eviction_key(block.number));
                 }
                 *bytes -= block.values.bytes() + OVERHEAD;
             }
@@ -188,18 +190,18 @@ impl PrefixCache {
     }
 
     /// Blocks until nobody computes the block any more, or `cancel` is used.
-    pub(super) fn wait(&self, trail: Trail, cancel: &Cancellation) {
+    pub(super) fn wait(&self, hash: PrefixHash, cancel: &Cancellation) {
         let _registration = cancel.on_cancel({
             let cache = self.clone();
             move || {
                 // Taken so that the notice can't fall between the waiter's check and its sleep.
                 drop(cache.lock());
-                cache.shared.landed.notify_all();
+                cache.shared.claim_ended.notify_all();
             }
         });
         let mut state = self.lock();
-        while state.claims.contains_key(&trail) && !cancel.is_cancelled() {
-            state = self.shared.landed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        while state.claims.contains_key(&hash) && !cancel.is_cancelled() {
+            state = self.shared.claim_ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -221,9 +223,9 @@ impl State {
     }
 
     /// The blocks that `ids` begin with.
-    fn find(&mut self, root: u64, ids: &[u32]) -> Found {
+    fn find(&mut self, root: u64, ids: &[u32]) -> CachedPrefix {
         let mut found =
-            Found { root, past: Vec::new(), place: Place::Root(root), trail: Trail::start(root), tokens: 0 };
+            CachedPrefix { root, past: Vec::new(), place: Place::Root(root), hash: PrefixHash::start(root), tokens: 0 };
         self.clock += 1;
         let now = self.clock;
         let (blocks, _) = ids.as_chunks::<BLOCK>();
@@ -232,7 +234,7 @@ impl State {
             let Some((number, values)) = self.touch(key, now) else { break };
             found.past.push(Past::all(values));
             found.place = Place::After(number);
-            found.trail = found.trail.then(tokens);
+            found.hash = found.hash.extended(tokens);
             found.tokens += BLOCK;
         }
         found
@@ -242,10 +244,10 @@ impl State {
     fn touch(&mut self, key: Key, now: u64) -> Option<(u64, Arc<KeyValues>)> {
         let Block { number, values, .. } = self.blocks.get(&key)?;
         let (number, values) = (*number, Arc::clone(values));
-        let standing = self.standings.get_mut(&number)?;
-        self.order.remove(&standing.turn(number));
-        standing.used = now;
-        self.order.insert(standing.turn(number), key);
+        let rank = self.ranks.get_mut(&number)?;
+        self.eviction_order.remove(&rank.eviction_key(number));
+        rank.used = now;
+        self.eviction_order.insert(rank.eviction_key(number), key);
         Some((number, values))
     }
 
@@ -253,9 +255,9 @@ impl State {
     fn shrink(&mut self, capacity: usize) -> usize {
         let mut dropped = 0;
         while self.bytes > capacity {
-            let Some((_, key)) = self.order.pop_first() else { break };
+            let Some((_, key)) = self.eviction_order.pop_first() else { break };
             if let Some(block) = self.blocks.remove(&key) {
-                self.standings.remove(&block.number);
+                self.ranks.remove(&block.number);
                 self.bytes -= block.values.bytes() + OVERHEAD;
                 dropped += 1;
             }
@@ -277,35 +279,35 @@ impl Claimant {
     /// In one step: between a look and a claim another worker could finish the blocks that were missing.
     ///
     /// # Errors
-    /// The trail of the first missing block, when another worker computes it.
+    /// The hash of the first missing block, when another worker computes it.
     pub(super) fn find_or_claim(
         &self,
         root: u64,
         ids: &[u32],
         sharable: usize,
         lasting: usize,
-    ) -> Result<Found, Trail> {
+    ) -> Result<CachedPrefix, PrefixHash> {
         let mut state = self.cache.lock();
         let found = state.find(root, &ids[..sharable.min(ids.len())]);
         let end = lasting.min(sharable) / BLOCK * BLOCK;
         let missing = ids.get(found.tokens..end).unwrap_or_default();
-        let mut trail = found.trail;
+        let mut hash = found.hash;
         for (number, tokens) in missing.chunks_exact(BLOCK).enumerate() {
-            trail = trail.then(tokens);
-            let owner = *state.claims.entry(trail).or_insert(self.number);
+            hash = hash.extended(tokens);
+            let owner = *state.claims.entry(hash).or_insert(self.number);
             if number == 0 && owner != self.number {
-                return Err(trail);
+                return Err(hash);
             }
         }
         Ok(found)
     }
 
-    /// Lets a block go that has been computed.
-    pub(super) fn land(&self, trail: Trail) {
+    /// Ends the claim to a block that has been computed.
+    pub(super) fn release(&self, hash: PrefixHash) {
         let mut state = self.cache.lock();
-        if state.claims.get(&trail) == Some(&self.number) {
-            state.claims.remove(&trail);
-            self.cache.shared.landed.notify_all();
+        if state.claims.get(&hash) == Some(&self.number) {
+            state.claims.remove(&hash);
+            self.cache.shared.claim_ended.notify_all();
         }
     }
 }
@@ -313,7 +315,7 @@ impl Claimant {
 impl Drop for Claimant {
     fn drop(&mut self) {
         self.cache.lock().claims.retain(|_, owner| *owner != self.number);
-        self.cache.shared.landed.notify_all();
+        self.cache.shared.claim_ended.notify_all();
     }
 }
 

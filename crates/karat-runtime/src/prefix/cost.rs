@@ -28,12 +28,12 @@ struct Point {
 }
 
 /// The lengths that are measured, the most telling first, for when there isn't time for all.
-const LENGTHS: [usize; 6] = [256, 128, 32, 512, 384, 64];
+const MEASURED_LENGTHS: [usize; 6] = [256, 128, 32, 512, 384, 64];
 /// How long a past is measured with: as long as a prompt whose likenesses to a row of 256 tokens don't fit into the
 /// cache of a processor any more, which makes shorter rows the better ones.
-const PAST: usize = 1024;
+const MEASURED_PAST: usize = 1024;
 /// By how much longer rows must be better, for they are stopped later and waste more.
-const CLEARLY: f64 = 1.03;
+const GAIN_OF_LONGER_ROWS: f64 = 1.03;
 
 impl RowCost {
     /// What is true of most models on a processor, for when nothing is measured; its unit is no second.
@@ -52,8 +52,8 @@ impl RowCost {
         let end = Instant::now() + time;
         let mut points = Vec::new();
         // The first row of all allocates.
-        let past = keep(executor, token, PAST.min(context / 2).max(1))?;
-        for length in LENGTHS.into_iter().filter(|length| length + past.tokens() <= context) {
+        let past = keep(executor, token, MEASURED_PAST.min(context / 2).max(1))?;
+        for length in MEASURED_LENGTHS.into_iter().filter(|length| length + past.tokens() <= context) {
             if Instant::now() > end && points.len() >= 2 {
                 break;
             }
@@ -69,7 +69,7 @@ impl RowCost {
 
     /// What a row of `new` tokens with a past of `past` costs.
     #[must_use]
-    pub fn of(&self, new: usize, past: usize) -> f64 {
+    pub(crate) fn of(&self, new: usize, past: usize) -> f64 {
         let new = float(new);
         let cost = |point: &Point| point.seconds + point.past * float(past);
         let after = self.points.partition_point(|point| point.new < new).clamp(1, self.points.len() - 1);
@@ -82,10 +82,10 @@ impl RowCost {
     /// How many new tokens make the best use of a row with a past of `past`.
     #[must_use]
     pub fn best(&self, past: usize) -> usize {
-        let each = |point: &Point| (point.seconds + point.past * float(past)) / point.new;
+        let cost_per_token = |point: &Point| (point.seconds + point.past * float(past)) / point.new;
         let mut best = &self.points[0];
         for point in &self.points[1..] {
-            if each(best) > each(point) * CLEARLY {
+            if cost_per_token(best) > cost_per_token(point) * GAIN_OF_LONGER_ROWS {
                 best = point;
             }
         }
@@ -97,8 +97,8 @@ impl RowCost {
     /// How many tokens a second a long prompt is computed at, if that was measured.
     #[must_use]
     pub fn tokens_per_second(&self) -> Option<f64> {
-        let best = self.best(PAST);
-        (*self != Self::assumed()).then(|| float(best) / self.of(best, PAST))
+        let best = self.best(MEASURED_PAST);
+        (*self != Self::assumed()).then(|| float(best) / self.of(best, MEASURED_PAST))
     }
 }
 

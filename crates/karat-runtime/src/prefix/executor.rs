@@ -5,8 +5,8 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 use karat_rules::domain::{RowTensor, TokenizedInput};
 
 use super::{
-    cache::{Claimant, Found, Trail},
-    forest::{Forest, Text, Wanted},
+    cache::{CachedPrefix, Claimant, PrefixHash},
+    forest::{Forest, Text, TextRead},
     model::{Plan, SharedModel},
     path::{Path, Store, fragments},
     rows::{Piece, cut},
@@ -37,18 +37,18 @@ impl Executor for PrefixExecutor {
             batch.inputs().iter().map(|input| self.model.plan(input)).collect::<Result<_, RuntimeError>>()?;
         let texts: Vec<Text<'_>> = batch.inputs().iter().zip(&plans).map(|(input, plan)| text(input, plan)).collect();
         let mut results: Results =
-            texts.iter().map(|text| text.wanted.iter().map(|_| None).collect::<Vec<_>>()).collect();
+            texts.iter().map(|text| text.reads.iter().map(|_| None).collect::<Vec<_>>()).collect();
         // Of a text that nothing is read of there is nothing to compute.
-        let mut waiting: Vec<usize> = (0..texts.len()).filter(|text| !texts[*text].wanted.is_empty()).collect();
+        let mut waiting: Vec<usize> = (0..texts.len()).filter(|text| !texts[*text].reads.is_empty()).collect();
         while !waiting.is_empty() {
             let claimant = self.model.cache.claimant();
-            let (known, elsewhere) = self.look_up(&texts, &waiting, &claimant);
-            waiting = elsewhere.iter().map(|(text, _)| *text).collect();
+            let (known, in_flight) = self.look_up(&texts, &waiting, &claimant);
+            waiting = in_flight.iter().map(|(text, _)| *text).collect();
             if known.is_empty() {
                 // Nothing is claimed here, so that nobody can wait for us in turn.
                 drop(claimant);
-                if let Some((_, trail)) = elsewhere.first() {
-                    self.model.cache.wait(*trail, cancel);
+                if let Some((_, hash)) = in_flight.first() {
+                    self.model.cache.wait(*hash, cancel);
                 }
                 if cancel.is_cancelled() {
                     return Err(RuntimeError::Cancelled);
@@ -57,7 +57,7 @@ impl Executor for PrefixExecutor {
             }
             let mut counts = PrefixCounts::default();
             for (text, found) in &known {
-                counts.wanted += texts[*text].needed;
+                counts.tokens += texts[*text].needed;
                 counts.cached += found.tokens;
                 counts.hits += usize::from(found.tokens > 0);
             }
@@ -82,14 +82,14 @@ impl Executor for PrefixExecutor {
 type Results = Vec<Vec<Option<RowTensor>>>;
 
 /// What is known of texts that can be computed now.
-type Known = Vec<(usize, Found)>;
+type Known = Vec<(usize, CachedPrefix)>;
 
 impl PrefixExecutor {
     /// Finds what is known of the texts, and claims what is not. What another worker is computing comes second, each
     /// with the block that it waits for.
-    fn look_up(&self, texts: &[Text<'_>], waiting: &[usize], claimant: &Claimant) -> (Known, Vec<(usize, Trail)>) {
+    fn look_up(&self, texts: &[Text<'_>], waiting: &[usize], claimant: &Claimant) -> (Known, Vec<(usize, PrefixHash)>) {
         let (cache, root, shares) = (&self.model.cache, self.model.root(), self.model.shares);
-        let (mut known, mut elsewhere) = (Vec::new(), Vec::new());
+        let (mut known, mut in_flight) = (Vec::new(), Vec::new());
         for &index in waiting {
             let text = &texts[index];
             if !shares {
@@ -98,10 +98,10 @@ impl PrefixExecutor {
             }
             match claimant.find_or_claim(root, text.ids, text.sharable, text.lasting) {
                 Ok(found) => known.push((index, found)),
-                Err(trail) => elsewhere.push((index, trail)),
+                Err(hash) => in_flight.push((index, hash)),
             }
         }
-        (known, elsewhere)
+        (known, in_flight)
     }
 
     /// Which texts may share rows: all of them, or none.
@@ -111,13 +111,13 @@ impl PrefixExecutor {
 }
 
 fn text<'a>(input: &'a TokenizedInput, plan: &Plan) -> Text<'a> {
-    let wanted = plan.tensors.iter().flatten().cloned().collect();
+    let reads = plan.tensors.iter().flatten().cloned().collect();
     // Where prompt and response can't be told apart, anything may come again.
     let prompt = match input.response().start {
         0 => input.len(),
         start => start,
     };
-    Text::new(input.ids(), wanted, prompt)
+    Text::new(input.ids(), reads, prompt)
 }
 
 /// A forest on its way through a session.
@@ -131,8 +131,8 @@ struct Pass<'a> {
     paths: Vec<Option<Path>>,
 }
 
-/// A row in the making: what its tokens are, and where its parts stand.
-struct Laid {
+/// A row that is laid out: what its tokens are, and where its parts stand.
+struct RowLayout {
     row: DecoderRow,
     /// For each of the row's reads, the text and the read.
     reads: Vec<(usize, usize)>,
@@ -168,14 +168,14 @@ impl<'a> Pass<'a> {
             }
         }
         for (number, row) in rows.iter().enumerate() {
-            let laid = self.lay(row, |node| last[node] > number);
-            let output = self.decoder.forward(&laid.row, cancel)?;
+            let layout = self.lay_out(row, |node| last[node] > number);
+            let output = self.decoder.forward(&layout.row, cancel)?;
             // Whose number it is can't be told from the row; each sample alone tells it.
             if !output.is_finite() {
                 return Err(RuntimeError::NotFinite);
             }
-            self.take(row, laid, output, results);
-            // What later rows don't need is let go, unless the cache has it.
+            self.distribute(row, layout, output, results);
+            // What later rows don't need is dropped, unless the cache has it.
             for (path, last) in self.paths.iter_mut().zip(&last) {
                 if *last <= number {
                     *path = None;
@@ -192,8 +192,8 @@ impl<'a> Pass<'a> {
     }
 
     /// Lays the pieces of a row out; `is_needed` says of a node whether later rows build on it.
-    fn lay(&self, pieces: &[Piece], is_needed: impl Fn(usize) -> bool) -> Laid {
-        let mut laid = Laid { row: DecoderRow::default(), reads: Vec::new(), kept: Vec::new() };
+    fn lay_out(&self, pieces: &[Piece], is_needed: impl Fn(usize) -> bool) -> RowLayout {
+        let mut layout = RowLayout { row: DecoderRow::default(), reads: Vec::new(), kept: Vec::new() };
         let mut places: HashMap<(*const KeyValues, usize), usize> = HashMap::new();
         let (mut past_tokens, mut start) = (0, 0);
         let mut starts = Vec::with_capacity(pieces.len());
@@ -205,7 +205,7 @@ impl<'a> Pass<'a> {
                 let place = *places.entry((Arc::as_ptr(&past.values), past.range.start)).or_insert_with(|| {
                     let place = past_tokens;
                     past_tokens += past.range.len();
-                    laid.row.past.push(past.clone());
+                    layout.row.past.push(past.clone());
                     place
                 });
                 match sees_past.last_mut() {
@@ -216,7 +216,7 @@ impl<'a> Pass<'a> {
             let earlier =
                 pieces[..index].iter().zip(&starts).filter(|(other, _)| self.builds_on(piece.node, other.node));
             let sees_new = earlier.map(|(other, start)| *start..*start + other.range.len()).collect();
-            laid.row.spans.push(Span {
+            layout.row.spans.push(Span {
                 tokens: ids[piece.range.clone()].to_vec(),
                 position: piece.range.start,
                 sees_past,
@@ -224,11 +224,11 @@ impl<'a> Pass<'a> {
             });
 
             for &(text, read) in &node.reads {
-                let Wanted { at, output, what } = &self.texts[text].wanted[read];
+                let TextRead { at, output, what } = &self.texts[text].reads[read];
                 if piece.range.contains(at) {
                     let at = start + at - piece.range.start;
-                    laid.row.reads.push(ReadAt { at, output: *output, what: what.clone() });
-                    laid.reads.push((text, read));
+                    layout.row.reads.push(ReadAt { at, output: *output, what: what.clone() });
+                    layout.reads.push((text, read));
                 }
             }
             let end = if is_needed(piece.node) {
@@ -239,23 +239,24 @@ impl<'a> Pass<'a> {
                 piece.range.start
             };
             for fragment in fragments(piece.range.start..end) {
-                laid.kept.push((index, fragment.end));
-                laid.row
+                layout.kept.push((index, fragment.end));
+                layout
+                    .row
                     .keep
                     .push(start + fragment.start - piece.range.start..start + fragment.end - piece.range.start);
             }
             starts.push(start);
             start += piece.range.len();
         }
-        laid
+        layout
     }
 
-    /// Takes what a row gave to where it is wanted.
-    fn take(&mut self, pieces: &[Piece], laid: Laid, output: DecoderRowOutput, results: &mut Results) {
-        for ((text, index), read) in laid.reads.into_iter().zip(output.reads) {
+    /// Puts what a row gave where it belongs.
+    fn distribute(&mut self, pieces: &[Piece], layout: RowLayout, output: DecoderRowOutput, results: &mut Results) {
+        for ((text, index), read) in layout.reads.into_iter().zip(output.reads) {
             results[text][index] = Some(read);
         }
-        for ((piece, end), values) in laid.kept.into_iter().zip(output.kept) {
+        for ((piece, end), values) in layout.kept.into_iter().zip(output.kept) {
             let index = pieces[piece].node;
             let node = &self.forest.nodes[index];
             let own = self.paths[index].take();

@@ -5,14 +5,14 @@
 
 use std::{cmp::Ordering, collections::HashMap, ops::Range};
 
-use super::cache::{Found, Place};
+use super::cache::{CachedPrefix, Place};
 use crate::Read;
 
 /// A text, with what is read of it.
 #[derive(Debug, Clone)]
 pub(super) struct Text<'a> {
     pub(super) ids: &'a [u32],
-    pub(super) wanted: Vec<Wanted>,
+    pub(super) reads: Vec<TextRead>,
     /// How many of its first tokens later requests are likely to share.
     pub(super) lasting: usize,
     /// How many tokens have to be computed or known: none stands behind the last that is read.
@@ -21,19 +21,19 @@ pub(super) struct Text<'a> {
     pub(super) sharable: usize,
 }
 
-/// Something that is read at a token.
+/// Something that is read at a token of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct TextRead {
     pub(super) at: usize,
     pub(super) output: usize,
     pub(super) what: Read,
 }
 
 impl<'a> Text<'a> {
-    pub(super) fn new(ids: &'a [u32], wanted: Vec<Wanted>, lasting: usize) -> Self {
-        let needed = wanted.iter().map(|read| read.at + 1).max().unwrap_or(0);
-        let sharable = wanted.iter().map(|read| read.at).min().unwrap_or(0);
-        Self { ids, wanted, lasting: lasting.min(needed), needed, sharable }
+    pub(super) fn new(ids: &'a [u32], reads: Vec<TextRead>, lasting: usize) -> Self {
+        let needed = reads.iter().map(|read| read.at + 1).max().unwrap_or(0);
+        let sharable = reads.iter().map(|read| read.at).min().unwrap_or(0);
+        Self { ids, reads, lasting: lasting.min(needed), needed, sharable }
     }
 }
 
@@ -59,12 +59,12 @@ pub(super) struct Node {
 #[derive(Debug, Default)]
 pub(super) struct Forest {
     pub(super) nodes: Vec<Node>,
-    pub(super) roots: Vec<Found>,
+    pub(super) roots: Vec<CachedPrefix>,
 }
 
 impl Forest {
     /// The forest of those of `texts` that `known` holds a beginning for.
-    pub(super) fn grow(texts: &[Text<'_>], known: Vec<(usize, Found)>) -> Self {
+    pub(super) fn grow(texts: &[Text<'_>], known: Vec<(usize, CachedPrefix)>) -> Self {
         let mut forest = Self::default();
         let mut root_of: HashMap<(Place, usize), usize> = HashMap::new();
         let mut members: Vec<Vec<usize>> = Vec::new();
@@ -121,8 +121,8 @@ impl Forest {
 
     fn node(texts: &[Text<'_>], group: &[usize], range: Range<usize>, parent: Option<usize>, root: usize) -> Node {
         let reads = group.iter().flat_map(|text| {
-            let wanted = texts[*text].wanted.iter().enumerate();
-            wanted.filter(|(_, read)| range.contains(&read.at)).map(|(read, _)| (*text, read))
+            let reads = texts[*text].reads.iter().enumerate();
+            reads.filter(|(_, read)| range.contains(&read.at)).map(|(read, _)| (*text, read))
         });
         // What several texts of one batch share, later ones may share as well.
         let lasting = match group {
@@ -168,14 +168,14 @@ fn common(texts: &[Text<'_>], a: usize, b: usize, start: usize) -> usize {
 pub(super) mod tests {
     use proptest::{collection::vec, prelude::*};
 
-    use super::{super::cache::Trail, *};
+    use super::{super::cache::PrefixHash, *};
 
     pub(in crate::prefix) fn text(ids: &[u32]) -> Text<'_> {
-        Text::new(ids, vec![Wanted { at: ids.len() - 1, output: 0, what: Read::Numbers }], 0)
+        Text::new(ids, vec![TextRead { at: ids.len() - 1, output: 0, what: Read::Numbers }], 0)
     }
 
-    pub(in crate::prefix) fn nothing(root: u64) -> Found {
-        Found { root, past: Vec::new(), place: Place::Root(root), trail: Trail::start(root), tokens: 0 }
+    pub(in crate::prefix) fn nothing(root: u64) -> CachedPrefix {
+        CachedPrefix { root, past: Vec::new(), place: Place::Root(root), hash: PrefixHash::start(root), tokens: 0 }
     }
 
     fn grow(texts: &[Text<'_>]) -> Forest {
@@ -213,7 +213,7 @@ pub(super) mod tests {
 
     #[test]
     fn tokens_behind_the_last_that_is_read_are_left_out() {
-        let texts = [Text::new(&[1, 2, 3], vec![Wanted { at: 1, output: 0, what: Read::Numbers }], 3)];
+        let texts = [Text::new(&[1, 2, 3], vec![TextRead { at: 1, output: 0, what: Read::Numbers }], 3)];
         assert_eq!(shown(&texts, &grow(&texts)), [(vec![1, 2], None, vec![0])]);
         assert_eq!((texts[0].needed, texts[0].sharable, texts[0].lasting), (2, 1, 2));
     }
@@ -222,7 +222,7 @@ pub(super) mod tests {
     fn trees_grow_out_of_what_is_known() {
         let ids: Vec<u32> = (0..20).collect();
         let texts = [text(&ids[..18]), text(&ids), text(&ids[..3])];
-        let known = Found { tokens: 16, place: Place::After(7), ..nothing(0) };
+        let known = CachedPrefix { tokens: 16, place: Place::After(7), ..nothing(0) };
         let forest = Forest::grow(&texts, vec![(0, known.clone()), (1, known), (2, nothing(0))]);
         assert_eq!(
             shown(&texts, &forest),
@@ -250,7 +250,7 @@ pub(super) mod tests {
                         spelled.splice(0..0, texts[node.text].ids[node.range.clone()].iter().copied());
                         parent = node.parent;
                     }
-                    prop_assert_eq!(&spelled[..=texts[*text].wanted[*read].at], texts[*text].ids);
+                    prop_assert_eq!(&spelled[..=texts[*text].reads[*read].at], texts[*text].ids);
                 }
                 let token = texts[node.text].ids[node.range.start];
                 let twins = forest.nodes.iter().filter(|other| {

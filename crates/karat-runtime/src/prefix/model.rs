@@ -2,10 +2,10 @@
 
 use karat_rules::domain::{Reading, RowTensor, TokenizedInput};
 
-use super::{cache::PrefixCache, cost::RowCost, forest::Wanted};
+use super::{cache::PrefixCache, cost::RowCost, forest::TextRead};
 use crate::{Read, RuntimeError, telemetry::SharingMetrics};
 
-/// The output that language heads read their log-probabilities from.
+/// The output that heads read log-probabilities from.
 const LOGITS: &str = "logits";
 /// The output that holds the trunk's state.
 const HIDDEN: &str = "hidden";
@@ -34,18 +34,18 @@ pub struct SharedModel {
     /// of them; log-probabilities from `logits` and states from `hidden`, unless there is only one.
     pub outputs: Vec<String>,
     /// Where scores are read.
-    pub scores_at: ScoresAt,
+    pub(crate) scores_at: ScoresAt,
     /// Whether rows may hold several texts, and texts be cut: false for a graph whose numbers depend on what else is
     /// in the row.
     pub shares: bool,
     /// What rows cost.
-    pub cost: RowCost,
+    pub(crate) cost: RowCost,
     /// What was computed before.
-    pub cache: PrefixCache,
+    pub(crate) cache: PrefixCache,
     /// Tells the model's keys and values from those of others.
     root: u64,
     /// What is counted.
-    pub metrics: SharingMetrics,
+    pub(crate) metrics: SharingMetrics,
 }
 
 impl SharedModel {
@@ -82,7 +82,7 @@ impl SharedModel {
             }
             self.outputs.iter().position(|output| output == name).ok_or_else(|| RuntimeError::Binding {
                 found: format!("the output {name:?} is wanted, and only {} is read", self.outputs.join(", ")),
-                wanted: format!("export the graph with the output {name:?} and name it in graph.output"),
+                advice: format!("export the graph with the output {name:?} and name it in graph.output"),
             })
         };
         Ok(match input.reading() {
@@ -93,23 +93,23 @@ impl SharedModel {
                     ScoresAt::Response => input.response().collect(),
                 };
                 let tensors = (0..self.outputs.len()).map(|output| {
-                    let read = |at: &usize| Wanted { at: *at, output, what: Read::Numbers };
+                    let read = |at: &usize| TextRead { at: *at, output, what: Read::Numbers };
                     positions.iter().map(read).collect()
                 });
                 Plan { tensors: tensors.collect(), by_token: !matches!(self.scores_at, ScoresAt::End { .. }) }
             }
             Reading::LastState => {
-                let read = Wanted { at: last, output: output(HIDDEN)?, what: Read::Numbers };
+                let read = TextRead { at: last, output: output(HIDDEN)?, what: Read::Numbers };
                 Plan { tensors: vec![vec![read]], by_token: false }
             }
             Reading::NextToken(ids) => {
-                let read = Wanted { at: last, output: output(LOGITS)?, what: Read::LogProbabilities(ids[..].into()) };
+                let read = TextRead { at: last, output: output(LOGITS)?, what: Read::LogProbabilities(ids[..].into()) };
                 Plan { tensors: vec![vec![read]], by_token: false }
             }
             Reading::LogProbabilities(range) => {
                 let output = output(LOGITS)?;
                 let read =
-                    |at: usize| Wanted { at: at - 1, output, what: Read::LogProbabilities([input.ids()[at]].into()) };
+                    |at: usize| TextRead { at: at - 1, output, what: Read::LogProbabilities([input.ids()[at]].into()) };
                 Plan { tensors: vec![range.clone().map(read).collect()], by_token: false }
             }
         })
@@ -124,7 +124,7 @@ impl Drop for SharedModel {
 
 /// What is read for one input: for each tensor that the head gets, its values.
 pub(super) struct Plan {
-    pub(super) tensors: Vec<Vec<Wanted>>,
+    pub(super) tensors: Vec<Vec<TextRead>>,
     /// Whether tensors have an axis of tokens, `[read, width]`, rather than all numbers in a line.
     by_token: bool,
 }
@@ -132,11 +132,11 @@ pub(super) struct Plan {
 impl Plan {
     /// Puts the tensors together out of what was read, in the order of what is read.
     pub(super) fn gather(&self, mut read: impl Iterator<Item = Option<RowTensor>>) -> Option<Vec<RowTensor>> {
-        let tensor = |wanted: &Vec<Wanted>| {
-            let parts: Vec<RowTensor> = read.by_ref().take(wanted.len()).collect::<Option<_>>()?;
+        let tensor = |reads: &Vec<TextRead>| {
+            let parts: Vec<RowTensor> = read.by_ref().take(reads.len()).collect::<Option<_>>()?;
             let width = parts.first().map_or(0, |part| part.values().len());
             let values: Vec<f32> = parts.iter().flat_map(|part| part.values().iter().copied()).collect();
-            let shape = if self.by_token { vec![wanted.len(), width] } else { vec![values.len()] };
+            let shape = if self.by_token { vec![reads.len(), width] } else { vec![values.len()] };
             RowTensor::new(shape, values)
         };
         self.tensors.iter().map(tensor).collect()

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::cache::{BLOCK, Claimant, Found, Place, PrefixCache, Trail};
+use super::cache::{BLOCK, CachedPrefix, Claimant, Place, PrefixCache, PrefixHash};
 use crate::{DecoderShape, KeyValues, Past};
 
 /// What is computed of the texts that go through a node.
@@ -12,15 +12,15 @@ pub(super) struct Path {
     pub(super) past: Vec<Past>,
     /// Where the next block would stand in the cache; `None` once one found no room or wasn't worth it.
     place: Option<Place>,
-    trail: Trail,
+    hash: PrefixHash,
     root: u64,
     /// What was computed since the last whole block.
     loose: Vec<Past>,
 }
 
 impl Path {
-    pub(super) fn start(root: &Found) -> Self {
-        Self { past: root.past.clone(), place: Some(root.place), trail: root.trail, root: root.root, loose: Vec::new() }
+    pub(super) fn start(root: &CachedPrefix) -> Self {
+        Self { past: root.past.clone(), place: Some(root.place), hash: root.hash, root: root.root, loose: Vec::new() }
     }
 
     /// Whether what is computed next may go into the cache.
@@ -51,10 +51,10 @@ impl Path {
             several => KeyValues::join(store.shape, several).map(Arc::new),
         };
         self.loose.clear();
-        self.trail = self.trail.then(tokens);
+        self.hash = self.hash.extended(tokens);
         self.place =
             values.filter(|_| end <= lasting).and_then(|values| store.cache.insert(self.root, place, tokens, values));
-        store.claimant.land(self.trail);
+        store.claimant.release(self.hash);
     }
 }
 

@@ -8,4 +8,5 @@ mod declaration;
 mod prefix;
 
 pub use declaration::{Declaration, Figure, Kind};
-pub use prefix::{PrefixCacheMetrics, PrefixCounts, PrefixMetrics, SharingMetrics};
+pub(crate) use prefix::PrefixCounts;
+pub use prefix::{PrefixCacheMetrics, PrefixMetrics, SharingMetrics};

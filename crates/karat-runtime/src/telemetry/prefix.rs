@@ -46,7 +46,7 @@ metrics! {
 metrics! {
     /// What one model saves by computing once what samples begin with.
     pub struct SharingMetrics of SharingFamilies by "model" {
-        wanted: IntCounter = "karat_prefix_tokens_total",
+        tokens: IntCounter = "karat_prefix_tokens_total",
             "Tokens of samples of models that share prefixes, as if each were computed alone";
         computed: IntCounter = "karat_prefix_computed_tokens_total", "Tokens of them that were computed";
         cached: IntCounter =
@@ -57,21 +57,21 @@ metrics! {
 
 /// What was saved of a batch whose samples share what they begin with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PrefixCounts {
+pub(crate) struct PrefixCounts {
     /// The samples' tokens.
-    pub wanted: usize,
+    pub(crate) tokens: usize,
     /// Those that were computed.
-    pub computed: usize,
+    pub(crate) computed: usize,
     /// Those that the cache of prefixes held.
-    pub cached: usize,
+    pub(crate) cached: usize,
     /// The samples that it held a beginning of.
-    pub hits: usize,
+    pub(crate) hits: usize,
 }
 
 impl SharingMetrics {
     /// A batch was computed that shares what its samples begin with.
-    pub fn shared(&self, counts: PrefixCounts) {
-        self.wanted.inc_by(counts.wanted as u64);
+    pub(crate) fn shared(&self, counts: PrefixCounts) {
+        self.tokens.inc_by(counts.tokens as u64);
         self.computed.inc_by(counts.computed as u64);
         self.cached.inc_by(counts.cached as u64);
         self.hits.inc_by(counts.hits as u64);
@@ -80,7 +80,7 @@ impl SharingMetrics {
 
 impl PrefixCacheMetrics {
     /// The cache takes so many bytes now, after it dropped so many blocks.
-    pub fn changed(&self, bytes: usize, evicted: usize) {
+    pub(crate) fn changed(&self, bytes: usize, evicted: usize) {
         self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.evicted_blocks.inc_by(evicted as u64);
     }

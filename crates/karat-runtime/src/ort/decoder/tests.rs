@@ -6,29 +6,28 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    Provider, ReadAt, Span,
+    Numbers, Provider, ReadAt, Span,
     ort::{
         Graph, GraphFile,
-        testing::{FLOAT, GraphWriter, INT64, library},
+        testing::{DataType, GraphWriter, library},
     },
 };
 
 /// Two heads: the first one's keys and values are a token's id and its position, the second one's ten times that.
 fn mirror() -> (TempDir, PathBuf) {
     let past = &["1", "2", "past", "1"];
-    let to_float = [("to", i64::from(FLOAT))];
     let mut graph = GraphWriter::default()
         .metadata("karat.contract", "rm-prefix/1")
         .metadata("karat.layers", "1")
         .metadata("karat.kv_heads", "2")
         .metadata("karat.head_dim", "1")
         .metadata("karat.context", "100")
-        .input("input_ids", INT64, &["1", "new"])
-        .input("position_ids", INT64, &["1", "new"])
-        .input("attn_bias", FLOAT, &["1", "1", "new", "all"])
-        .input("score_positions", INT64, &["read"])
-        .input("past_key_values.0.key", FLOAT, past)
-        .input("past_key_values.0.value", FLOAT, past)
+        .input("input_ids", DataType::Int64, &["1", "new"])
+        .input("position_ids", DataType::Int64, &["1", "new"])
+        .input("attn_bias", DataType::Float, &["1", "1", "new", "all"])
+        .input("score_positions", DataType::Int64, &["read"])
+        .input("past_key_values.0.key", DataType::Float, past)
+        .input("past_key_values.0.value", DataType::Float, past)
         .floats("one_and_ten", &[1, 2, 1, 1], &[1.0, 10.0])
         .integers("axes", &[1, 3])
         .integers("outer", &[0])
@@ -36,12 +35,12 @@ fn mirror() -> (TempDir, PathBuf) {
     for (input, what) in [("input_ids", "key"), ("position_ids", "value")] {
         let present = format!("present.0.{what}");
         graph = graph
-            .node("Cast", &[input], &format!("{what}_float"), &to_float)
+            .cast(input, &format!("{what}_float"), DataType::Float)
             .node("Unsqueeze", &[&format!("{what}_float"), "axes"], &format!("{what}_one"), &[])
             .node("Mul", &[&format!("{what}_one"), "one_and_ten"], &present, &[])
             .node("Concat", &[&format!("past_key_values.0.{what}"), &present], &format!("{what}_all"), &[("axis", 2)])
             .node("MatMul", &["weights", &format!("{what}_all")], &format!("{what}_mean"), &[])
-            .output(&present, FLOAT, past);
+            .output(&present, DataType::Float, past);
     }
     graph
         .node("Concat", &["key_mean", "value_mean"], "means", &[("axis", 1)])
@@ -50,7 +49,7 @@ fn mirror() -> (TempDir, PathBuf) {
         .node("Squeeze", &["by_token_reversed", "outer"], "by_token", &[])
         .node("Reshape", &["by_token", "shape"], "rows", &[])
         .node("Gather", &["rows", "score_positions"], "scores", &[("axis", 0)])
-        .output("scores", FLOAT, &["read", "4"])
+        .output("scores", DataType::Float, &["read", "4"])
         .write()
 }
 
@@ -163,9 +162,9 @@ fn an_output_that_is_not_there_is_refused() {
     let error = graph.decoder_executor(&["logits".to_owned()], NonZeroUsize::MIN).err().unwrap().to_string();
     assert!(error.contains("scores"), "{error}");
     let (_folder, path) = GraphWriter::default()
-        .input("input_ids", INT64, &["batch", "tokens"])
+        .input("input_ids", DataType::Int64, &["batch", "tokens"])
         .node("Identity", &["input_ids"], "ids", &[])
-        .output("ids", INT64, &["batch", "tokens"])
+        .output("ids", DataType::Int64, &["batch", "tokens"])
         .write();
     assert!(open(&path).decoder_executor(&["ids".to_owned()], NonZeroUsize::MIN).is_err());
 }

@@ -9,7 +9,7 @@ use crate::{
     Provider,
     ort::{
         Graph, GraphFile,
-        testing::{FLOAT, FLOAT16, GraphWriter, INT32, INT64, library},
+        testing::{DataType, GraphWriter, library},
     },
 };
 
@@ -21,22 +21,21 @@ fn batch(samples: &[&[u32]]) -> TokenBatch {
 }
 
 /// Gives each sample's sum of its ids without padding, as one number and as two halves, and each token's id.
-fn sums(integers: i32) -> GraphWriter {
-    let to_float = [("to", i64::from(FLOAT))];
+fn sums(integers: DataType) -> GraphWriter {
     GraphWriter::default()
         .input("input_ids", integers, &["batch", "tokens"])
         .input("attention_mask", integers, &["batch", "tokens"])
         .integers("first", &[1])
-        .node("Cast", &["input_ids"], "ids", &to_float)
-        .node("Cast", &["attention_mask"], "mask", &to_float)
+        .cast("input_ids", "ids", DataType::Float)
+        .cast("attention_mask", "mask", DataType::Float)
         .node("Mul", &["ids", "mask"], "masked", &[])
         .node("ReduceSum", &["masked", "first"], "sum", &[("keepdims", 0)])
         .node("ReduceSum", &["masked", "first"], "column", &[("keepdims", 1)])
         .node("Concat", &["column", "column"], "pair", &[("axis", 1)])
-        .node("Cast", &["pair"], "halves", &[("to", i64::from(FLOAT16))])
-        .output("sum", FLOAT, &["batch"])
-        .output("halves", FLOAT16, &["batch", "2"])
-        .output("masked", FLOAT, &["batch", "tokens"])
+        .cast("pair", "halves", DataType::Float16)
+        .output("sum", DataType::Float, &["batch"])
+        .output("halves", DataType::Float16, &["batch", "2"])
+        .output("masked", DataType::Float, &["batch", "tokens"])
 }
 
 fn binding() -> GraphBinding {
@@ -75,7 +74,7 @@ fn expected(ids: &[u32]) -> Vec<RowTensor> {
 fn each_sample_gets_its_own_rows_with_and_without_captures() {
     let samples: [&[&[u32]]; 4] =
         [&[&[9], &[5, 6, 7]], &[&[4, 4, 4, 4, 4, 4, 4, 4, 4]], &[&[1], &[2, 2], &[3], &[4], &[5, 1]], &[&[9]]];
-    for integers in [INT64, INT32] {
+    for integers in [DataType::Int64, DataType::Int32] {
         let (_folder, graph) = open(sums(integers));
         for captures in [None, Some(None), Some(NonZeroUsize::new(10))] {
             let mut executor = executor(&graph, captures).unwrap();
@@ -83,8 +82,8 @@ fn each_sample_gets_its_own_rows_with_and_without_captures() {
             for _ in 0..2 {
                 for samples in samples {
                     let rows = executor.run(&batch(samples), &Cancellation::new()).unwrap();
-                    let wanted: Vec<_> = samples.iter().map(|ids| expected(ids)).collect();
-                    assert_eq!(rows, wanted, "{captures:?}");
+                    let expected: Vec<_> = samples.iter().map(|ids| expected(ids)).collect();
+                    assert_eq!(rows, expected, "{captures:?}");
                 }
             }
             let captured = executor.captures.as_ref().map_or(0, |captures| captures.passes.len());
@@ -116,7 +115,7 @@ fn few_shapes_are_captured_and_none_is_longer_than_the_longest_sample() {
 
 #[test]
 fn captures_beyond_the_most_run_as_they_are() {
-    let (_folder, graph) = open(sums(INT64));
+    let (_folder, graph) = open(sums(DataType::Int64));
     let mut executor = executor(&graph, Some(None)).unwrap();
     for tokens in (1..=200).step_by(8) {
         for rows in 1..=6 {
@@ -132,10 +131,10 @@ fn captures_beyond_the_most_run_as_they_are() {
 #[test]
 fn an_output_of_unknown_size_can_not_be_captured() {
     let graph = GraphWriter::default()
-        .input("input_ids", INT64, &["batch", "tokens"])
-        .input("attention_mask", INT64, &["batch", "tokens"])
-        .node("Cast", &["input_ids"], "masked", &[("to", i64::from(FLOAT))])
-        .output("masked", FLOAT, &["batch", "labels"]);
+        .input("input_ids", DataType::Int64, &["batch", "tokens"])
+        .input("attention_mask", DataType::Int64, &["batch", "tokens"])
+        .cast("input_ids", "masked", DataType::Float)
+        .output("masked", DataType::Float, &["batch", "labels"]);
     let (_folder, graph) = open(graph);
     let binding = GraphBinding { outputs: vec!["masked".to_owned()], ..binding() };
     let new = |captures| {
@@ -148,7 +147,7 @@ fn an_output_of_unknown_size_can_not_be_captured() {
 
 #[test]
 fn a_cancelled_pass_leaves_the_session_usable() {
-    let (_folder, graph) = open(sums(INT64));
+    let (_folder, graph) = open(sums(DataType::Int64));
     for captures in [None, Some(None)] {
         let mut executor = executor(&graph, captures).unwrap();
         let cancelled = Cancellation::new();

@@ -9,7 +9,7 @@ use crate::{
     Provider,
     ort::{
         Graph, GraphFile,
-        testing::{BOOL, FLOAT, FLOAT16, GraphWriter, INT32, INT64, library},
+        testing::{DataType, GraphWriter, library},
     },
 };
 
@@ -38,14 +38,18 @@ fn binding(outputs: &[&str]) -> GraphBinding {
     }
 }
 
+/// For graphs that take nothing but the tokens.
+fn ids_only(outputs: &[&str]) -> GraphBinding {
+    GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(outputs) }
+}
+
 /// A graph whose outputs show what each input was fed, in every shape that heads read.
-fn mirror(integers: i32) -> GraphWriter {
+fn mirror(integers: DataType) -> GraphWriter {
     let axes = &["batch", "tokens"];
-    let to_float = [("to", i64::from(FLOAT))];
     let mut graph =
         GraphWriter::default().integers("last", &[2]).integers("first", &[1]).floats("unused", &[1], &[0.0]);
     for name in ["input_ids", "attention_mask", "token_type_ids", "position_ids"] {
-        graph = graph.input(name, integers, axes).node("Cast", &[name], &format!("{name}_float"), &to_float).node(
+        graph = graph.input(name, integers, axes).cast(name, &format!("{name}_float"), DataType::Float).node(
             "Unsqueeze",
             &[&format!("{name}_float"), "last"],
             &format!("{name}_column"),
@@ -57,7 +61,7 @@ fn mirror(integers: i32) -> GraphWriter {
         .node("ReduceSum", &["masked", "first"], "sum", &[("keepdims", 0)])
         .node("ReduceSum", &["masked", "first"], "column", &[("keepdims", 1)])
         .node("Concat", &["column", "column"], "pair", &[("axis", 1)])
-        .node("Cast", &["pair"], "half", &[("to", i64::from(FLOAT16))])
+        .cast("pair", "half", DataType::Float16)
         .node(
             "Concat",
             &["input_ids_column", "attention_mask_column", "token_type_ids_column", "position_ids_column"],
@@ -65,29 +69,29 @@ fn mirror(integers: i32) -> GraphWriter {
             &[("axis", 2)],
         )
         .node("Identity", &["input_ids_float"], "ids", &[])
-        .output("sum", FLOAT, &["batch"])
-        .output("pair", FLOAT, &["batch", "2"])
-        .output("half", FLOAT16, &["batch", "2"])
-        .output("fed", FLOAT, &["batch", "tokens", "4"])
-        .output("ids", FLOAT, axes)
+        .output("sum", DataType::Float, &["batch"])
+        .output("pair", DataType::Float, &["batch", "2"])
+        .output("half", DataType::Float16, &["batch", "2"])
+        .output("fed", DataType::Float, &["batch", "tokens", "4"])
+        .output("ids", DataType::Float, axes)
 }
 
 /// A graph that would run for hours: a loop of 2^40 steps.
 fn endless() -> GraphWriter {
     let body = GraphWriter::default()
-        .input("step", INT64, &[])
-        .input("condition", BOOL, &[])
-        .input("carried", FLOAT, &["batch", "tokens"])
+        .input("step", DataType::Int64, &[])
+        .input("condition", DataType::Bool, &[])
+        .input("carried", DataType::Float, &["batch", "tokens"])
         .node("Identity", &["condition"], "go_on", &[])
         .node("Abs", &["carried"], "next", &[])
-        .output("go_on", BOOL, &[])
-        .output("next", FLOAT, &["batch", "tokens"]);
+        .output("go_on", DataType::Bool, &[])
+        .output("next", DataType::Float, &["batch", "tokens"]);
     GraphWriter::default()
-        .input("input_ids", INT64, &["batch", "tokens"])
+        .input("input_ids", DataType::Int64, &["batch", "tokens"])
         .integers("steps", &[1 << 40])
-        .node("Cast", &["input_ids"], "start", &[("to", i64::from(FLOAT))])
+        .cast("input_ids", "start", DataType::Float)
         .control("Loop", &["steps", "", "start"], "scores", &[("body", &body)])
-        .output("scores", FLOAT, &["batch", "tokens"])
+        .output("scores", DataType::Float, &["batch", "tokens"])
 }
 
 fn row(shape: &[usize], values: &[f32]) -> RowTensor {
@@ -96,7 +100,7 @@ fn row(shape: &[usize], values: &[f32]) -> RowTensor {
 
 #[test]
 fn each_sample_gets_its_own_rows_without_padding() {
-    for integers in [INT64, INT32] {
+    for integers in [DataType::Int64, DataType::Int32] {
         let (_folder, path) = mirror(integers).write();
         let mut executor =
             open(&path).executor(&binding(&["fed", "sum", "pair", "half", "ids"]), NonZeroUsize::MIN).unwrap();
@@ -128,11 +132,11 @@ fn each_sample_gets_its_own_rows_without_padding() {
 fn shorter_samples_are_filled_up_with_the_padding_token() {
     // One output whose token axis bears another name: taken as it is, padding included.
     let (_folder, path) = GraphWriter::default()
-        .input("input_ids", INT64, &["batch", "tokens"])
-        .node("Cast", &["input_ids"], "ids", &[("to", i64::from(FLOAT))])
-        .output("ids", FLOAT, &["batch", "labels"])
+        .input("input_ids", DataType::Int64, &["batch", "tokens"])
+        .cast("input_ids", "ids", DataType::Float)
+        .output("ids", DataType::Float, &["batch", "labels"])
         .write();
-    let only_ids = GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["ids"]) };
+    let only_ids = ids_only(&["ids"]);
     let mut executor = open(&path).executor(&only_ids, NonZeroUsize::MIN).unwrap();
     let rows = executor.run(&batch(&[&[1, 2, 3], &[4]]), &Cancellation::new()).unwrap();
     assert_eq!(rows[1], [row(&[3], &[4.0, 77.0, 77.0])]);
@@ -140,7 +144,7 @@ fn shorter_samples_are_filled_up_with_the_padding_token() {
 
 #[test]
 fn a_large_pass_gives_the_same_numbers() {
-    let (_folder, path) = mirror(INT64).write();
+    let (_folder, path) = mirror(DataType::Int64).write();
     let mut executor = open(&path).executor(&binding(&["sum"]), NonZeroUsize::MIN).unwrap();
     let ids = vec![1; LARGE_PASS.isqrt() + 1];
     let rows = executor.run(&batch(&[&ids]), &Cancellation::new()).unwrap();
@@ -151,7 +155,7 @@ fn a_large_pass_gives_the_same_numbers() {
 
 #[test]
 fn a_cancelled_pass_leaves_the_session_usable() {
-    let (_folder, path) = mirror(INT64).write();
+    let (_folder, path) = mirror(DataType::Int64).write();
     let mut executor = open(&path).executor(&binding(&["sum"]), NonZeroUsize::MIN).unwrap();
     let cancelled = Cancellation::new();
     cancelled.cancel();
@@ -162,8 +166,7 @@ fn a_cancelled_pass_leaves_the_session_usable() {
 #[test]
 fn a_running_pass_can_be_stopped_from_another_thread() {
     let (_folder, path) = endless().write();
-    let only_ids =
-        GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["scores"]) };
+    let only_ids = ids_only(&["scores"]);
     let mut executor = open(&path).executor(&only_ids, NonZeroUsize::MIN).unwrap();
     let cancellation = Cancellation::new();
     std::thread::scope(|scope| {
@@ -175,21 +178,20 @@ fn a_running_pass_can_be_stopped_from_another_thread() {
 /// A graph that needs 2^45 bytes for each token.
 fn greedy() -> GraphWriter {
     GraphWriter::default()
-        .input("input_ids", INT64, &["batch", "tokens"])
+        .input("input_ids", DataType::Int64, &["batch", "tokens"])
         .integers("sizes", &[1 << 20, 1 << 23, 1, 1])
         .integers("axes", &[0, 1])
-        .node("Cast", &["input_ids"], "ids", &[("to", i64::from(FLOAT))])
+        .cast("input_ids", "ids", DataType::Float)
         .node("Expand", &["ids", "sizes"], "many", &[])
         .node("ReduceMax", &["many"], "most", &[("keepdims", 0)])
         .node("Mul", &["ids", "most"], "scores", &[])
-        .output("scores", FLOAT, &["batch", "tokens"])
+        .output("scores", DataType::Float, &["batch", "tokens"])
 }
 
 #[test]
 fn a_pass_that_memory_does_not_hold_is_told_from_a_failed_one() {
     let (_folder, path) = greedy().write();
-    let only_ids =
-        GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["scores"]) };
+    let only_ids = ids_only(&["scores"]);
     let mut executor = open(&path).executor(&only_ids, NonZeroUsize::MIN).unwrap();
     for _ in 0..2 {
         let error = executor.run(&batch(&[&[1, 2, 3], &[4]]), &Cancellation::new()).unwrap_err();
@@ -199,7 +201,7 @@ fn a_pass_that_memory_does_not_hold_is_told_from_a_failed_one() {
 
 #[test]
 fn a_binding_that_does_not_fit_names_what_does() {
-    let (_folder, path) = mirror(INT64).write();
+    let (_folder, path) = mirror(DataType::Int64).write();
     let graph = open(&path);
     let message = |binding: &GraphBinding| graph.executor(binding, NonZeroUsize::MIN).err().unwrap().to_string();
     for (wrong, part) in [
@@ -215,11 +217,11 @@ fn a_binding_that_does_not_fit_names_what_does() {
 #[test]
 fn a_graph_of_fixed_shape_is_refused() {
     let (_folder, path) = GraphWriter::default()
-        .input("input_ids", INT64, &["1", "128"])
-        .node("Cast", &["input_ids"], "ids", &[("to", i64::from(FLOAT))])
-        .output("ids", FLOAT, &["1", "128"])
+        .input("input_ids", DataType::Int64, &["1", "128"])
+        .cast("input_ids", "ids", DataType::Float)
+        .output("ids", DataType::Float, &["1", "128"])
         .write();
-    let only_ids = GraphBinding { attention_mask: None, token_type_ids: None, position_ids: None, ..binding(&["ids"]) };
+    let only_ids = ids_only(&["ids"]);
     let error = open(&path).executor(&only_ids, NonZeroUsize::MIN).err().unwrap().to_string();
     assert!(error.contains("dynamic axes"), "{error}");
 }

@@ -105,8 +105,8 @@ fn a_block_after_one_that_went_is_not_kept() {
 fn a_worker_waits_for_what_another_computes() {
     let cache = cache(100);
     let root = cache.new_root();
-    let first = Trail::start(root).then(&text(&[1]));
-    let second = first.then(&text(&[2]));
+    let first = PrefixHash::start(root).extended(&text(&[1]));
+    let second = first.extended(&text(&[2]));
     let (ours, theirs) = (cache.claimant(), cache.claimant());
     let tokens = |claimant: &Claimant, letters: &[u32]| {
         let ids = text(letters);
@@ -119,7 +119,7 @@ fn a_worker_waits_for_what_another_computes() {
     thread::scope(|scope| {
         let waiter = scope.spawn(|| cache.wait(first, &Cancellation::new()));
         keep(&cache, root, &text(&[1]));
-        ours.land(first);
+        ours.release(first);
         waiter.join().unwrap();
     });
     assert_eq!(tokens(&theirs, &[1]), Ok(BLOCK), "what was computed meanwhile is found, not claimed");

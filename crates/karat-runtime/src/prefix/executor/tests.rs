@@ -22,7 +22,7 @@ use crate::{
 };
 
 const SCORES: &str = "tiny_decoder_scores";
-const LANGUAGE_MODEL: &str = "tiny_decoder_lm";
+const LOGITS: &str = "tiny_decoder_lm";
 /// How far a score may be from the reference's.
 const CLOSE: f32 = 1e-4;
 
@@ -155,9 +155,9 @@ fn steps_of_a_solution_are_read_in_one_pass() {
 }
 
 #[test]
-fn a_language_model_is_read_at_single_tokens() {
+fn a_decoder_is_read_at_single_tokens() {
     let cases = golden().tiny_decoder_lm;
-    let harness = Harness::new(LANGUAGE_MODEL, &["logits", "hidden"], ScoresAt::End { pad_id: None }, true, 1 << 20);
+    let harness = Harness::new(LOGITS, &["logits", "hidden"], ScoresAt::End { pad_id: None }, true, 1 << 20);
     let mut executor = harness.executor();
     for case in &cases {
         let choices: Box<[u32]> = [0, 17, 319].into();
@@ -176,7 +176,7 @@ fn a_language_model_is_read_at_single_tokens() {
         }
     }
     let scores = Harness::scores(true, 0);
-    let pairs = Harness::new(LANGUAGE_MODEL, &["hidden", "logits"], ScoresAt::End { pad_id: None }, true, 0);
+    let pairs = Harness::new(LOGITS, &["hidden", "logits"], ScoresAt::End { pad_id: None }, true, 0);
     let read = reading(&[1, 2], Reading::NextToken([7].into()));
     assert_eq!(run(&mut pairs.executor(), &[read]).len(), 1);
     // A column that the only output doesn't have.

@@ -1,0 +1,119 @@
+//! What the sessions of a graph have in common: workers want one each, and all start from the same choices.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use ::ort::{
+    ErrorCode,
+    session::{Session, builder::GraphOptimizationLevel},
+    value::{Outlet, TensorElementType, ValueType},
+};
+use karat_rules::domain::{Dimension, ElementType, GraphSignature, TensorSpec};
+
+use super::{Library, engines::Engines, preload::preload, provider, weights::SharedWeights};
+use crate::{CudaOptions, Provider, ProviderKind, RuntimeError, TensorrtOptions};
+
+/// What every session of a graph is made from.
+#[derive(Debug)]
+pub(super) struct SessionSource {
+    pub(super) library: Library,
+    pub(super) path: PathBuf,
+    pub(super) provider: Provider,
+    pub(super) inputs: Vec<String>,
+    /// The providers that the manifest names behind this one.
+    pub(super) behind: Vec<Provider>,
+    /// Where TensorRT keeps what it builds.
+    pub(super) engines: Option<Engines>,
+    /// Held once for all sessions, where they run on the processor.
+    pub(super) weights: Option<SharedWeights>,
+}
+
+impl SessionSource {
+    /// Starts session number `turn`.
+    pub(super) fn start(&self, threads: NonZeroUsize, turn: usize) -> Result<Session, RuntimeError> {
+        let unavailable = |error| provider::explain(self.provider.kind(), error, self.library.path());
+        let unloadable = |error: ::ort::Error| RuntimeError::Graph { path: self.path.clone(), cause: error.into() };
+        let mut builder = Session::builder(&self.library.environment)
+            .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::All)?))
+            .and_then(|builder| Ok(builder.with_intra_threads(threads.get())?))
+            // Threads that spin from one operator to the next make a pass on two cores 1.1 times as fast. They must
+            // stop with the pass: those that spin on burn the cores that the server and other sessions need.
+            .and_then(|builder| Ok(builder.with_intra_op_spinning(threads.get() > 1)?))
+            .and_then(|builder| Ok(builder.with_config_entry("session.force_spinning_stop", "1")?))
+            .map_err(unloadable)?;
+        preload(self.provider.kind(), self.library.path());
+        let registration = provider::Registration {
+            device: self.device(turn),
+            inputs: &self.inputs,
+            engines: self.engines.as_ref().and_then(Engines::prepare),
+            behind: &self.behind,
+        };
+        let dispatches = provider::dispatch(&self.provider, &registration);
+        if !dispatches.is_empty() {
+            builder = builder.with_execution_providers(dispatches).map_err(|error| unavailable(error.into()))?;
+        }
+        if self.provider.kind() == ProviderKind::Tensorrt && !registration.allows_processor() {
+            builder = builder.with_disable_cpu_fallback().map_err(|error| unavailable(error.into()))?;
+        }
+        if let Some(weights) = &self.weights {
+            builder = weights.lend(builder).map_err(unloadable)?;
+        }
+        let session =
+            builder.commit_from_file(&self.path).map_err(|error| match (&self.provider, error.code()) {
+                (Provider::Cpu, _)
+                | (
+                    _,
+                    ErrorCode::InvalidGraph | ErrorCode::InvalidProtobuf | ErrorCode::NoModel | ErrorCode::NoSuchFile,
+                ) => unloadable(error),
+                // A GPU is first touched here: a driver or device that is missing shows now.
+                _ => unavailable(error),
+            })?;
+        if let Some(engines) = &self.engines {
+            engines.complete();
+        }
+        Ok(session)
+    }
+
+    /// The number of the GPU that session number `turn` runs on.
+    pub(super) fn device(&self, turn: usize) -> u32 {
+        match &self.provider {
+            Provider::Cpu => 0,
+            Provider::Cuda(CudaOptions { devices, .. }) | Provider::Tensorrt(TensorrtOptions { devices, .. }) => {
+                devices.of_session(turn)
+            }
+        }
+    }
+}
+
+/// What a session's graph takes and gives.
+pub(super) fn signature(session: &Session) -> GraphSignature {
+    GraphSignature {
+        inputs: session.inputs().iter().map(specification).collect(),
+        outputs: session.outputs().iter().map(specification).collect(),
+    }
+}
+
+fn specification(outlet: &Outlet) -> TensorSpec {
+    let (element, shape) = match outlet.dtype() {
+        ValueType::Tensor { ty, shape, dimension_symbols } => {
+            let element = match ty {
+                TensorElementType::Float32 => ElementType::Float32,
+                TensorElementType::Float16 => ElementType::Float16,
+                TensorElementType::Bfloat16 => ElementType::Bfloat16,
+                TensorElementType::Int64 => ElementType::Int64,
+                TensorElementType::Int32 => ElementType::Int32,
+                _ => ElementType::Other,
+            };
+            let shape = shape
+                .iter()
+                .zip(dimension_symbols.iter())
+                .map(|(&size, symbol)| match usize::try_from(size) {
+                    Ok(size) => Dimension::Fixed(size),
+                    Err(_) => Dimension::Dynamic(symbol.to_string()),
+                })
+                .collect();
+            (element, shape)
+        }
+        _ => (ElementType::Other, Vec::new()),
+    };
+    TensorSpec { name: outlet.name().to_owned(), element, shape }
+}
