@@ -1,0 +1,194 @@
+//! `config.json`, read key by key.
+//!
+//! Every key that is read is noted. What is left over at the end and could change a score is refused by name: a key
+//! that nobody looked at is arithmetic that nobody built.
+
+use std::{cell::RefCell, collections::BTreeSet, fs, path::Path};
+
+use serde_json::{Map, Value};
+
+use crate::problems::Problems;
+
+/// What changes no score of a trained model: training, generation, and what the library keeps for itself.
+const HARMLESS: &str = "attention_dropout attention_probs_dropout_prob attn_implementation bad_words_ids \
+    begin_suppress_tokens bos_token_id cache_implementation classifier_dropout cls_token_id decoder_start_token_id \
+    diversity_penalty do_sample dtype early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token_id \
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing \
+    hidden_dropout hidden_dropout_prob initializer_range is_llama_config label2id length_penalty loss mask_token_id \
+    max_length min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions \
+    output_hidden_states output_scores prefix pretraining_tp problem_type remove_invalid_values repetition_penalty \
+    resid_pdrop return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature \
+    tf_legacy_loss tie_weights_ tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version \
+    typical_p unk_token_id unsloth_fixed unsloth_version unsloth_training_tokens use_bfloat16 use_cache";
+
+/// Keys that would change the arithmetic of every trunk here unless they hold one of these values.
+const NEUTRAL: &[(&str, &[&str])] = &[
+    ("chunk_size_feed_forward", &["0"]),
+    ("embedding_multiplier", &["1", "1.0"]),
+    ("is_causal", &["true"]),
+    ("logits_scaling", &["1", "1.0"]),
+    ("partial_rotary_factor", &["1", "1.0"]),
+    ("residual_multiplier", &["1", "1.0"]),
+];
+
+/// A configuration, and which of its keys were read.
+#[derive(Debug)]
+pub(crate) struct Config {
+    values: Map<String, Value>,
+    read: RefCell<BTreeSet<String>>,
+}
+
+impl Config {
+    /// Reads the folder's `config.json`.
+    pub(crate) fn read(folder: &Path) -> Result<Self, String> {
+        let path = folder.join("config.json");
+        let text = fs::read_to_string(&path)
+            .map_err(|error| format!("config.json can't be read ({error}): name the folder of a checkpoint"))?;
+        match serde_json::from_str(&text) {
+            Ok(Value::Object(values)) => Ok(Self { values, read: RefCell::default() }),
+            Ok(_) => Err("config.json is no JSON object; save the checkpoint anew".to_owned()),
+            Err(error) => Err(format!("config.json can't be read: {error}; save the checkpoint anew")),
+        }
+    }
+
+    /// A key's value; `None` where it is missing or null.
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.read.borrow_mut().insert(key.to_owned());
+        self.values.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Says that keys are known although their values decide nothing.
+    pub(crate) fn know(&self, keys: &[&str]) {
+        self.read.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
+    }
+
+    /// Whether a key is there, be it null.
+    pub(crate) fn holds(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
+    /// A whole number above 0 that has to be there.
+    pub(crate) fn count(&self, key: &str, problems: &mut Problems) -> Option<usize> {
+        match self.get(key) {
+            None => problems.add(format!("config.json lacks {key}; write a whole number above 0")),
+            Some(_) => self.count_or(key, 0, problems).filter(|count| *count > 0),
+        }
+    }
+
+    /// A whole number above 0, `default` where the key is missing or null.
+    pub(crate) fn count_or(&self, key: &str, default: usize, problems: &mut Problems) -> Option<usize> {
+        let Some(value) = self.get(key) else { return Some(default) };
+        match value.as_u64().and_then(|count| usize::try_from(count).ok()) {
+            Some(count) if count > 0 => Some(count),
+            _ => problems.add(format!("config.json: {key} is {value}; write a whole number above 0")),
+        }
+    }
+
+    /// A number above 0, `default` where the key is missing or null.
+    pub(crate) fn positive_or(&self, key: &str, default: f64, problems: &mut Problems) -> Option<f64> {
+        let Some(value) = self.get(key) else { return Some(default) };
+        positive(key, value, problems)
+    }
+
+    /// A number of any sign; `None` where the key is missing or null.
+    pub(crate) fn number(&self, key: &str) -> Option<f64> {
+        self.get(key).and_then(Value::as_f64)
+    }
+
+    /// Whether a switch is on; off where the key is missing or null.
+    pub(crate) fn is_on(&self, key: &str) -> bool {
+        self.get(key).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// A text; `None` where the key is missing or null.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Value::as_str)
+    }
+
+    /// A token's id; `None` where there is none, which some write as -1.
+    pub(crate) fn token(&self, key: &str) -> Option<u32> {
+        self.get(key).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok())
+    }
+
+    /// Refuses every key that nobody read and that could change a score.
+    pub(crate) fn refuse_leftovers(&self, problems: &mut Problems) {
+        let read = self.read.borrow();
+        for (key, value) in &self.values {
+            let known = read.contains(key) || HARMLESS.split_whitespace().any(|known| known == key);
+            if known || key.starts_with('_') || computes_nothing(value) {
+                continue;
+            }
+            match NEUTRAL.iter().find(|(neutral, _)| neutral == key) {
+                Some((_, values)) if values.contains(&value.to_string().as_str()) => {}
+                Some((_, values)) => {
+                    let wanted = values.first().unwrap_or(&"null");
+                    problems.add::<()>(format!(
+                        "config.json: {key} is {value}, and this architecture takes {wanted} alone"
+                    ));
+                }
+                None => {
+                    problems.add::<()>(format!(
+                        "config.json: {key} = {value} is not known; remove it if it changes nothing that the model computes"
+                    ));
+                }
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(values: Value) -> Self {
+        let Value::Object(values) = values else { panic!("{values} is no object") };
+        Self { values, read: RefCell::default() }
+    }
+}
+
+/// A number above 0 of an object in the configuration.
+pub(crate) fn positive(key: &str, value: &Value, problems: &mut Problems) -> Option<f64> {
+    match value.as_f64() {
+        Some(number) if number > 0.0 && number.is_finite() => Some(number),
+        _ => problems.add(format!("config.json: {key} is {value}; write a number above 0")),
+    }
+}
+
+/// What is switched off or empty computes nothing.
+fn computes_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn keys_that_nobody_read_are_refused_together() {
+        let config = Config::of(json!({
+            "hidden_size": 4, "dropout_of_mine": 0.1, "torch_dtype": "bfloat16", "another": [1], "off": false,
+            "residual_multiplier": 2.0, "logits_scaling": 1.0, "_name_or_path": "x",
+        }));
+        let mut problems = Problems::default();
+        assert_eq!(config.count("hidden_size", &mut problems), Some(4));
+        config.refuse_leftovers(&mut problems);
+        let error = problems.finish(Path::new("m"), Some(())).unwrap_err();
+        assert_eq!(error.problems.len(), 3, "{error}");
+        for key in ["dropout_of_mine", "another", "residual_multiplier"] {
+            assert!(error.problems.iter().any(|problem| problem.contains(key)), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_count_and_a_wrong_one_are_told_apart() {
+        let config = Config::of(json!({ "layers": -3 }));
+        let mut problems = Problems::default();
+        assert_eq!(config.count("layers", &mut problems), None);
+        assert_eq!(config.count("heads", &mut problems), None);
+        let error = problems.finish::<()>(Path::new("m"), None).unwrap_err().to_string();
+        assert!(error.contains("layers is -3") && error.contains("lacks heads"), "{error}");
+    }
+}

@@ -1,0 +1,331 @@
+//! Nodes of a graph, and the names between them.
+
+use std::{collections::BTreeSet, ops::Range};
+
+use karat_onnx::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+    ValueInfoProto,
+    attribute_proto::AttributeType,
+    tensor_proto::{DataLocation, DataType},
+};
+
+use super::{Graph, Tensor};
+use crate::{
+    problems::Problems,
+    trunks::{Norm, Piece, encoder::Gate},
+    weights::Weights,
+};
+
+const OPSET: i64 = 20;
+const IR_VERSION: i64 = 10;
+
+/// Collects nodes and tensors, and invents the names between them.
+pub(crate) struct Nodes<'a> {
+    weights: &'a Weights,
+    problems: &'a mut Problems,
+    pub(super) nodes: Vec<NodeProto>,
+    pub(super) initializers: Vec<TensorProto>,
+    pub(super) tensors: Vec<Tensor>,
+    known: BTreeSet<String>,
+}
+
+/// What a node's attribute holds.
+pub(super) enum Attribute<'a> {
+    Int(i64),
+    Ints(&'a [i64]),
+    Number(f64),
+    Text(&'a str),
+}
+
+impl<'a> Nodes<'a> {
+    pub(super) fn new(weights: &'a Weights, problems: &'a mut Problems) -> Self {
+        Self {
+            weights,
+            problems,
+            nodes: Vec::new(),
+            initializers: Vec::new(),
+            tensors: Vec::new(),
+            known: BTreeSet::new(),
+        }
+    }
+
+    /// Adds a node with one output and gives that output's name.
+    pub(crate) fn add(&mut self, operator: &str, inputs: &[&str]) -> String {
+        self.add_with(operator, inputs, &[])
+    }
+
+    /// Adds a node whose output has a name of its own.
+    pub(crate) fn add_into(&mut self, output: &str, operator: &str, inputs: &[&str]) {
+        self.push(operator, inputs, &[output.to_owned()], &[]);
+    }
+
+    pub(super) fn add_with(&mut self, operator: &str, inputs: &[&str], attributes: &[(&str, Attribute<'_>)]) -> String {
+        let output = format!("{operator}_{}", self.nodes.len());
+        self.push(operator, inputs, std::slice::from_ref(&output), attributes);
+        output
+    }
+
+    pub(super) fn push(
+        &mut self,
+        operator: &str,
+        inputs: &[&str],
+        outputs: &[String],
+        attributes: &[(&str, Attribute<'_>)],
+    ) {
+        let attribute = attributes.iter().map(|(name, value)| {
+            let mut attribute = AttributeProto { name: Some((*name).to_owned()), ..AttributeProto::default() };
+            match value {
+                Attribute::Int(value) => {
+                    attribute.i = Some(*value);
+                    attribute.set_type(AttributeType::Int);
+                }
+                Attribute::Ints(values) => {
+                    attribute.ints = values.to_vec();
+                    attribute.set_type(AttributeType::Ints);
+                }
+                #[expect(clippy::cast_possible_truncation, reason = "the format holds 32 bits")]
+                Attribute::Number(number) => {
+                    attribute.f = Some(*number as f32);
+                    attribute.set_type(AttributeType::Float);
+                }
+                Attribute::Text(text) => {
+                    attribute.s = Some(text.as_bytes().to_vec().into());
+                    attribute.set_type(AttributeType::String);
+                }
+            }
+            attribute
+        });
+        self.nodes.push(NodeProto {
+            name: outputs.first().cloned(),
+            op_type: Some(operator.to_owned()),
+            input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+            output: outputs.to_vec(),
+            attribute: attribute.collect(),
+            ..NodeProto::default()
+        });
+    }
+
+    /// Both halves of a value along its last axis.
+    pub(super) fn halves(&mut self, value: &str) -> [String; 2] {
+        let name = format!("Split_{}", self.nodes.len());
+        let halves = [format!("{name}_first"), format!("{name}_second")];
+        self.push("Split", &[value], &halves, &[("axis", Attribute::Int(-1)), ("num_outputs", Attribute::Int(2))]);
+        halves
+    }
+
+    /// Stores numbers once under a name and gives the name.
+    pub(super) fn numbers(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(name, shape, DataType::Float, bytes)
+    }
+
+    /// Stores whole numbers once under a name and gives the name.
+    pub(super) fn integers(&mut self, name: &str, values: &[i64]) -> String {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(name, &[values.len()], DataType::Int64, bytes)
+    }
+
+    /// A whole number as a constant.
+    pub(super) fn integer(&mut self, name: &str, value: i64) -> String {
+        self.constant(name, &[], DataType::Int64, value.to_le_bytes().to_vec())
+    }
+
+    /// A number as a constant.
+    #[expect(clippy::cast_possible_truncation, reason = "the graph computes in 32 bits")]
+    pub(super) fn number(&mut self, name: &str, value: f64) -> String {
+        self.numbers(name, &[], &[value as f32])
+    }
+
+    fn constant(&mut self, name: &str, shape: &[usize], element: DataType, bytes: Vec<u8>) -> String {
+        if self.known.insert(name.to_owned()) {
+            self.initializers.push(TensorProto {
+                name: Some(name.to_owned()),
+                dims: dims(shape),
+                data_type: Some(element.into()),
+                raw_data: Some(bytes.into()),
+                ..TensorProto::default()
+            });
+        }
+        name.to_owned()
+    }
+
+    /// A constant for Reshape: 0 keeps an axis, -1 takes the rest.
+    pub(super) fn shape(&mut self, sizes: &[i64]) -> String {
+        let words: Vec<String> =
+            sizes.iter().map(|size| if *size < 0 { "rest".to_owned() } else { size.to_string() }).collect();
+        self.integers(&format!("shape_{}", words.join("_")), sizes)
+    }
+
+    /// A weight of the checkpoint, which has to have this shape.
+    ///
+    /// `rows` are those of the checkpoint's tensor, in order; none for all of it.
+    fn weight(&mut self, source: &str, rows: &[Range<usize>], shape: &[usize], plus_one: bool) -> String {
+        let name = match rows.first() {
+            None => source.to_owned(),
+            Some(first) => format!("{source}.rows_{}", first.start),
+        };
+        if !self.known.insert(name.clone()) {
+            return name;
+        }
+        match self.weights.shape(source) {
+            None => {
+                self.problems.add::<()>(format!("the checkpoint has no tensor {source}"));
+            }
+            Some(found) => {
+                // Of a tensor that several parts share, each needs its rows to be there.
+                let fits = match rows.iter().map(|rows| rows.end).max() {
+                    None => found == shape,
+                    Some(end) => found.first().is_some_and(|all| *all >= end) && found[1..] == shape[1..],
+                };
+                if !fits {
+                    self.problems
+                        .add::<()>(format!("{source} is {found:?}, and by config.json it should be {shape:?}"));
+                }
+            }
+        }
+        self.initializers.push(TensorProto {
+            name: Some(name.clone()),
+            dims: dims(shape),
+            data_type: Some(DataType::Float.into()),
+            data_location: Some(DataLocation::External.into()),
+            external_data: vec![StringStringEntryProto::new("location", "checkpoint")],
+            ..TensorProto::default()
+        });
+        self.tensors.push(Tensor {
+            name: name.clone(),
+            source: source.to_owned(),
+            rows: rows.to_vec(),
+            shape: shape.to_vec(),
+            plus_one,
+        });
+        name
+    }
+
+    /// The table that token ids choose rows of.
+    pub(super) fn table(&mut self, piece: &Piece, shape: [usize; 2]) -> String {
+        self.weight(&format!("{}.weight", piece.tensor), &piece.rows, &shape, false)
+    }
+
+    /// How many rows a weight has; 0 when it isn't there.
+    pub(crate) fn rows(&self, name: &str) -> usize {
+        self.weights.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(0)
+    }
+
+    /// `value` `[n, columns]` times the transposed weight `[rows, columns]`, plus a bias.
+    pub(crate) fn linear(&mut self, piece: &Piece, value: &str, shape: [usize; 2], bias: bool) -> String {
+        let output = format!("Gemm_{}", self.nodes.len());
+        self.linear_into(&output, piece, value, shape, bias);
+        output
+    }
+
+    /// The same with a name for what comes out.
+    pub(crate) fn linear_into(&mut self, output: &str, piece: &Piece, value: &str, shape: [usize; 2], bias: bool) {
+        let weight = self.weight(&format!("{}.weight", piece.tensor), &piece.rows, &shape, false);
+        let mut inputs = vec![value, &weight];
+        let offset = bias.then(|| self.weight(&format!("{}.bias", piece.tensor), &piece.rows, &shape[..1], false));
+        inputs.extend(offset.as_deref());
+        self.push("Gemm", &inputs, &[output.to_owned()], &[("transB", Attribute::Int(1))]);
+    }
+
+    /// Root-mean-square norm over the last axis (Zhang and Sennrich 2019).
+    pub(super) fn rms_norm(&mut self, piece: &Piece, value: &str, size: usize, norm: Norm) -> String {
+        let two = self.number("two", 2.0);
+        let axis = self.integers("last_axis", &[-1]);
+        let epsilon = self.number("norm_epsilon", norm.epsilon);
+        let square = self.add("Pow", &[value, &two]);
+        let mean = self.add("ReduceMean", &[&square, &axis]);
+        let offset = self.add("Add", &[&mean, &epsilon]);
+        let root = self.add("Sqrt", &[&offset]);
+        let normal = self.add("Div", &[value, &root]);
+        let weight = self.weight(&format!("{}.weight", piece.tensor), &[], &[size], norm.one_is_zero);
+        self.add("Mul", &[&normal, &weight])
+    }
+
+    /// Norm over the last axis, with a weight and perhaps a bias (Ba et al. 2016).
+    pub(super) fn layer_norm(&mut self, piece: &Piece, value: &str, size: usize, epsilon: f64, bias: bool) -> String {
+        let weight = self.weight(&format!("{}.weight", piece.tensor), &[], &[size], false);
+        let bias = bias.then(|| self.weight(&format!("{}.bias", piece.tensor), &[], &[size], false));
+        let mut inputs = vec![value, &weight];
+        inputs.extend(bias.as_deref());
+        let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Number(epsilon))];
+        self.add_with("LayerNormalization", &inputs, &attributes)
+    }
+
+    /// The Gaussian error linear unit in its tanh form: `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`.
+    pub(super) fn gelu_tanh(&mut self, value: &str) -> String {
+        self.add_with("Gelu", &[value], &[("approximate", Attribute::Text("tanh"))])
+    }
+
+    /// An activation.
+    pub(super) fn gate(&mut self, gate: Gate, value: &str) -> String {
+        match gate {
+            Gate::Gelu => self.add("Gelu", &[value]),
+            Gate::GeluTanh => self.gelu_tanh(value),
+            Gate::Relu => self.add("Relu", &[value]),
+            Gate::Tanh => self.add("Tanh", &[value]),
+        }
+    }
+
+    /// Cosines and signed sines of angles, each twice along the last axis.
+    pub(super) fn rotation(&mut self, angles: &str) -> [String; 2] {
+        let (cosine, sine) = (self.add("Cos", &[angles]), self.add("Sin", &[angles]));
+        let negative = self.add("Neg", &[&sine]);
+        let last = || [("axis", Attribute::Int(-1))];
+        let cosines = self.add_with("Concat", &[&cosine, &cosine], &last());
+        [cosines, self.add_with("Concat", &[&negative, &sine], &last())]
+    }
+
+    /// A value whose last axis is turned; dimensions i and i + half its length are a pair.
+    pub(super) fn rotate(&mut self, value: &str, [cosines, sines]: &[String; 2]) -> String {
+        let [first, second] = self.halves(value);
+        let swapped = self.add_with("Concat", &[&second, &first], &[("axis", Attribute::Int(-1))]);
+        let straight = self.add("Mul", &[value, cosines]);
+        let across = self.add("Mul", &[&swapped, sines]);
+        self.add("Add", &[&straight, &across])
+    }
+
+    /// `cap · tanh(value / cap)`.
+    pub(crate) fn cap(&mut self, value: &str, cap: f64) -> String {
+        let bound = self.number(&format!("cap_{cap}"), cap);
+        let quotient = self.add("Div", &[value, &bound]);
+        let bounded = self.add("Tanh", &[&quotient]);
+        self.add("Mul", &[&bounded, &bound])
+    }
+}
+
+fn dims(shape: &[usize]) -> Vec<i64> {
+    // No tensor in memory has 2⁶³ numbers.
+    shape.iter().map(|size| i64::try_from(*size).unwrap_or(i64::MAX)).collect()
+}
+
+/// Closes a graph over its inputs and outputs.
+pub(super) fn finish(
+    nodes: Nodes<'_>,
+    input: Vec<ValueInfoProto>,
+    output: Vec<ValueInfoProto>,
+    metadata: &[(&str, &str)],
+) -> Graph {
+    let Nodes { nodes, initializers, tensors, .. } = nodes;
+    let graph = GraphProto {
+        name: Some("reward".to_owned()),
+        node: nodes,
+        initializer: initializers,
+        input,
+        output,
+        ..GraphProto::default()
+    };
+    let model = ModelProto {
+        ir_version: Some(IR_VERSION),
+        producer_name: Some("karat".to_owned()),
+        opset_import: vec![OperatorSetIdProto { domain: None, version: Some(OPSET) }],
+        metadata_props: metadata.iter().map(|(key, value)| StringStringEntryProto::new(key, value)).collect(),
+        ..ModelProto::of(graph)
+    };
+    Graph { model, tensors }
+}
+
+/// A size as ONNX writes it.
+pub(super) fn signed(size: usize) -> i64 {
+    // No axis in memory has 2⁶³ places.
+    i64::try_from(size).unwrap_or(i64::MAX)
+}

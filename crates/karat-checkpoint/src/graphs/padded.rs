@@ -1,0 +1,267 @@
+//! An encoder as a graph of padded rows: what every execution provider runs.
+//!
+//! | input | type | shape |
+//! |---|---|---|
+//! | `input_ids`, `attention_mask`, `token_type_ids` where there are several segments | int64 | `[batch, sequence]` |
+//!
+//! The output `logits` is `[batch, labels]`. States are `[batch · sequence, width]` between the layers, so that the
+//! checkpoint's matrices are used as they lie there.
+
+use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
+
+use super::{
+    Graph,
+    nodes::{Attribute, Nodes, finish, signed},
+};
+use crate::{
+    problems::Problems,
+    trunks::{Piece, deberta::Distances, encoder::Encoder},
+    weights::Weights,
+};
+
+/// What is added where a token may not look: large enough that its share is 0 in 32 bits.
+const UNSEEN: f64 = -1e9;
+
+/// Writes the graph of an encoder with `labels` outputs; what doesn't fit goes into `problems`.
+pub(crate) fn build(encoder: &Encoder, labels: usize, weights: &Weights, problems: &mut Problems) -> Graph {
+    let mut layers =
+        Layers { encoder, nodes: Nodes::new(weights, problems), sizes: String::new(), bias: String::new() };
+    layers.prepare();
+    if let Some(distances) = &encoder.distances {
+        layers.prepare_distances(distances);
+    }
+    let mut state = layers.embed();
+    for layer in 0..encoder.layers {
+        state = layers.layer(layer, &state);
+    }
+    layers.classify(&state, labels);
+    let rows = ["batch", "sequence"];
+    let mut inputs = vec!["input_ids", "attention_mask"];
+    if encoder.segments > 1 {
+        inputs.push("token_type_ids");
+    }
+    let inputs = inputs.into_iter().map(|name| ValueInfoProto::tensor(name, DataType::Int64, &rows)).collect();
+    let outputs = vec![ValueInfoProto::tensor("logits", DataType::Float, &["batch", &labels.to_string()])];
+    finish(layers.nodes, inputs, outputs, &[])
+}
+
+struct Layers<'a> {
+    encoder: &'a Encoder,
+    nodes: Nodes<'a>,
+    /// The shape `[batch, sequence, heads, head_dim]`.
+    sizes: String,
+    /// `[batch, 1, 1, sequence]`: 0, or a large negative number for padding.
+    bias: String,
+}
+
+impl Layers<'_> {
+    /// The shape of heads, and the mask.
+    fn prepare(&mut self) {
+        let (encoder, nodes) = (self.encoder, &mut self.nodes);
+        let rows = nodes.add("Shape", &["input_ids"]);
+        let heads = nodes.shape(&[signed(encoder.heads), signed(encoder.hidden / encoder.heads)]);
+        self.sizes = nodes.add_with("Concat", &[&rows, &heads], &[("axis", Attribute::Int(0))]);
+        let (one, unseen) = (nodes.number("one", 1.0), nodes.number("unseen", UNSEEN));
+        let axes = nodes.integers("middle_axes", &[1, 2]);
+        let to_float = [("to", Attribute::Int(DataType::Float as i64))];
+        let mask = nodes.add_with("Cast", &["attention_mask"], &to_float);
+        let padding = nodes.add("Sub", &[&one, &mask]);
+        let bias = nodes.add("Mul", &[&padding, &unseen]);
+        self.bias = nodes.add("Unsqueeze", &[&bias, &axes]);
+    }
+
+    /// The embeddings of tokens, positions and segments, normed: `[batch · sequence, hidden]`.
+    fn embed(&mut self) -> String {
+        let encoder = self.encoder;
+        let names = encoder.names;
+        let width = encoder.embedding;
+        let tokens = self.table(names.tokens, [encoder.vocabulary, width], "input_ids");
+        let mut embedded = tokens;
+        if encoder.positions > 0 {
+            let positions = self.positions();
+            let positions = self.table(names.positions, [encoder.positions, width], &positions);
+            embedded = self.nodes.add("Add", &[&embedded, &positions]);
+        }
+        if encoder.segments > 0 {
+            // Where there is one segment, everything belongs to it, whatever the tokenizer says.
+            let ids = if encoder.segments > 1 { "token_type_ids".to_owned() } else { self.nodes.integer("zero", 0) };
+            let segments = self.table(names.segments, [encoder.segments, width], &ids);
+            embedded = self.nodes.add("Add", &[&embedded, &segments]);
+        }
+        let flat = self.nodes.shape(&[-1, signed(width)]);
+        let embedded = self.nodes.add("Reshape", &[&embedded, &flat]);
+        let normed = self.norm(names.embedding_norm, &embedded, width);
+        if width == encoder.hidden {
+            return normed;
+        }
+        self.nodes.linear(&piece(names.projection), &normed, [encoder.hidden, width], true)
+    }
+
+    fn table(&mut self, name: &str, shape: [usize; 2], ids: &str) -> String {
+        let table = self.nodes.table(&piece(name), shape);
+        self.nodes.add("Gather", &[&table, ids])
+    }
+
+    /// The position of each token: its place, or its count among what isn't padding.
+    fn positions(&mut self) -> String {
+        let (encoder, nodes) = (self.encoder, &mut self.nodes);
+        let Some(padding) = encoder.counts_behind else {
+            let (zero, one) = (nodes.integer("zero", 0), nodes.integer("step", 1));
+            let rows = nodes.add("Shape", &["input_ids"]);
+            let length = nodes.add("Gather", &[&rows, &one]);
+            return nodes.add("Range", &[&zero, &length, &one]);
+        };
+        let padding = nodes.integer("padding", i64::from(padding));
+        let axis = nodes.integer("step", 1);
+        let to_integer = [("to", Attribute::Int(DataType::Int64 as i64))];
+        let is_padding = nodes.add("Equal", &["input_ids", &padding]);
+        let is_text = nodes.add("Not", &[&is_padding]);
+        let is_text = nodes.add_with("Cast", &[&is_text], &to_integer);
+        let count = nodes.add("CumSum", &[&is_text, &axis]);
+        let count = nodes.add("Mul", &[&count, &is_text]);
+        nodes.add("Add", &[&count, &padding])
+    }
+
+    fn layer(&mut self, layer: usize, state: &str) -> String {
+        let encoder = self.encoder;
+        let names = encoder.names;
+        let name = |part: &str| format!("{}{layer}.{part}", names.layer);
+        let drawn = self.attention(layer, state);
+        let drawn = self.nodes.add("Add", &[state, &drawn]);
+        let state = self.norm(&name(names.attention_norm), &drawn, encoder.hidden);
+        let shape = [encoder.intermediate, encoder.hidden];
+        let inner = self.nodes.linear(&piece(&name(names.inner)), &state, shape, true);
+        let inner = self.nodes.gate(encoder.activation, &inner);
+        let shape = [encoder.hidden, encoder.intermediate];
+        let outer = self.nodes.linear(&piece(&name(names.outer)), &inner, shape, true);
+        let sum = self.nodes.add("Add", &[&state, &outer]);
+        self.norm(&name(names.norm), &sum, encoder.hidden)
+    }
+
+    /// What each token draws from all that aren't padding (Vaswani et al. 2017).
+    fn attention(&mut self, layer: usize, state: &str) -> String {
+        let encoder = self.encoder;
+        let names = encoder.names;
+        let name = |part: &str| format!("{}{layer}.{part}", names.layer);
+        let square = [encoder.hidden, encoder.hidden];
+        let by_head = |layers: &mut Self, part: &str, order: &[i64]| {
+            let value = layers.nodes.linear(&piece(&name(part)), state, square, true);
+            let value = layers.nodes.add("Reshape", &[&value, &layers.sizes]);
+            layers.nodes.add_with("Transpose", &[&value], &[("perm", Attribute::Ints(order))])
+        };
+        let query = by_head(self, names.query, &[0, 2, 1, 3]);
+        let key = by_head(self, names.key, &[0, 2, 3, 1]);
+        let value = by_head(self, names.value, &[0, 2, 1, 3]);
+        let kinds = encoder.distances.as_ref().map_or(1, Distances::kinds);
+        let scale = ((encoder.hidden / encoder.heads * kinds) as f64).powf(-0.5);
+        let scale = self.nodes.number("query_scale", scale);
+        let mut likeness = self.nodes.add("MatMul", &[&query, &key]);
+        if let Some(distances) = &encoder.distances {
+            likeness = self.add_distances(layer, distances, &likeness, [&query, &key]);
+        }
+        let nodes = &mut self.nodes;
+        let likeness = nodes.add("Mul", &[&likeness, &scale]);
+        let masked = nodes.add("Add", &[&likeness, &self.bias]);
+        let share = nodes.add_with("Softmax", &[&masked], &[("axis", Attribute::Int(-1))]);
+        let drawn = nodes.add("MatMul", &[&share, &value]);
+        let drawn = nodes.add_with("Transpose", &[&drawn], &[("perm", Attribute::Ints(&[0, 2, 1, 3]))]);
+        let flat = nodes.shape(&[-1, signed(encoder.hidden)]);
+        let drawn = nodes.add("Reshape", &[&drawn, &flat]);
+        nodes.linear(&piece(&name(names.drawn)), &drawn, square, true)
+    }
+
+    /// Adds how content attends to distance and distance to content; `content` is the queries `[batch, heads, sequence,
+    /// head_dim]` and the keys `[batch, heads, head_dim, sequence]`.
+    fn add_distances(&mut self, layer: usize, distances: &Distances, likeness: &str, content: [&str; 2]) -> String {
+        let encoder = self.encoder;
+        let names = encoder.names;
+        let [query, key] = content;
+        let mut sum = likeness.to_owned();
+        let part = |own: &'static str, shared: &'static str| if distances.shares_projections { shared } else { own };
+        let places = self.nodes.add("Shape", &[likeness]);
+        if distances.content_to_position {
+            let keys = self.distances_by_head(layer, part("attention.self.pos_key_proj", names.key));
+            let likeness = self.nodes.add("MatMul", &[query, &keys]);
+            let places = self.nodes.add("Expand", &["distance_rows", &places]);
+            let axis = [("axis", Attribute::Int(-1))];
+            let likeness = self.nodes.add_with("GatherElements", &[&likeness, &places], &axis);
+            sum = self.nodes.add("Add", &[&sum, &likeness]);
+        }
+        if distances.position_to_content {
+            let swap = [("perm", Attribute::Ints(&[0, 1, 3, 2]))];
+            let queries = self.distances_by_head(layer, part("attention.self.pos_query_proj", names.query));
+            let key = self.nodes.add_with("Transpose", &[key], &swap);
+            let likeness = self.nodes.add("MatMul", &[&key, &queries]);
+            let places = self.nodes.add("Expand", &["distance_rows_of_keys", &places]);
+            let axis = [("axis", Attribute::Int(-1))];
+            let likeness = self.nodes.add_with("GatherElements", &[&likeness, &places], &axis);
+            let likeness = self.nodes.add_with("Transpose", &[&likeness], &swap);
+            sum = self.nodes.add("Add", &[&sum, &likeness]);
+        }
+        sum
+    }
+
+    /// The table of distances projected for a layer, `[heads, head_dim, distances]`.
+    fn distances_by_head(&mut self, layer: usize, projection: &str) -> String {
+        let encoder = self.encoder;
+        let (heads, dim) = (signed(encoder.heads), signed(encoder.hidden / encoder.heads));
+        let projection = piece(&format!("{}{layer}.{projection}", encoder.names.layer));
+        let nodes = &mut self.nodes;
+        let by_head = nodes.shape(&[-1, heads, dim]);
+        let projected = nodes.linear(&projection, "distances", [encoder.hidden, encoder.hidden], true);
+        let projected = nodes.add("Reshape", &[&projected, &by_head]);
+        nodes.add_with("Transpose", &[&projected], &[("perm", Attribute::Ints(&[1, 2, 0]))])
+    }
+
+    /// The table of distances, and the row of each pair of places, once for all layers.
+    fn prepare_distances(&mut self, distances: &Distances) {
+        let encoder = self.encoder;
+        let table = self.nodes.table(&piece("deberta.encoder.rel_embeddings"), [distances.count, encoder.hidden]);
+        let table =
+            if distances.normed { self.norm("deberta.encoder.LayerNorm", &table, encoder.hidden) } else { table };
+        let nodes = &mut self.nodes;
+        nodes.add_into("distances", "Identity", &[&table]);
+        let rows = nodes.integers("rows_of_distances", &distances.rows);
+        let middle = nodes.integer("no_distance", signed(distances.rows.len() / 2));
+        let (zero, one) = (nodes.integer("zero", 0), nodes.integer("step", 1));
+        let (row, column) = (nodes.shape(&[1, -1]), nodes.shape(&[-1, 1]));
+        let shape = nodes.add("Shape", &["input_ids"]);
+        let length = nodes.add("Gather", &[&shape, &one]);
+        let places = nodes.add("Range", &[&zero, &length, &one]);
+        let of_keys = nodes.add("Reshape", &[&places, &row]);
+        let of_queries = nodes.add("Reshape", &[&places, &column]);
+        let distance = nodes.add("Sub", &[&of_queries, &of_keys]);
+        let distance = nodes.add("Add", &[&distance, &middle]);
+        nodes.add_into("distance_rows", "Gather", &[&rows, &distance]);
+        nodes.push(
+            "Transpose",
+            &["distance_rows"],
+            &["distance_rows_of_keys".to_owned()],
+            &[("perm", Attribute::Ints(&[1, 0]))],
+        );
+    }
+
+    /// The classifier at each row's first token, into `logits`.
+    fn classify(&mut self, state: &str, labels: usize) {
+        let encoder = self.encoder;
+        let (hidden, head) = (encoder.hidden, encoder.classifier);
+        let nodes = &mut self.nodes;
+        let rows = nodes.add("Shape", &["input_ids"]);
+        let width = nodes.integers("hidden", &[signed(hidden)]);
+        let sizes = nodes.add_with("Concat", &[&rows, &width], &[("axis", Attribute::Int(0))]);
+        let state = nodes.add("Reshape", &[state, &sizes]);
+        let zero = nodes.integer("zero", 0);
+        let first = nodes.add_with("Gather", &[&state, &zero], &[("axis", Attribute::Int(1))]);
+        let dense = nodes.linear(&piece(head.dense), &first, [hidden, hidden], true);
+        let dense = self.nodes.gate(head.gate, &dense);
+        self.nodes.linear_into("logits", &piece(head.last), &dense, [labels, hidden], true);
+    }
+
+    fn norm(&mut self, name: &str, value: &str, width: usize) -> String {
+        self.nodes.layer_norm(&piece(name), value, width, self.encoder.epsilon, true)
+    }
+}
+
+fn piece(name: &str) -> Piece {
+    Piece::whole(name.to_owned())
+}

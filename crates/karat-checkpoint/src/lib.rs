@@ -1,0 +1,29 @@
+//! From a Hugging Face checkpoint folder to a graph that gives its scores.
+//!
+//! ```text
+//! folder ─ config ─▶ trunk (which layers) ┐
+//!        ─ weights ─▶ names, shapes       ├─▶ head (which numbers are the reward) ─▶ graph (for a device) + manifest
+//!        ─ tokenizer, chat template ──────┘
+//! ```
+//!
+//! [`Checkpoint::read`] decides everything from the folder alone and executes nothing of it. What it can't decide it
+//! refuses, all of it at once: a graph that leaves something out gives scores that look right and aren't. The graph
+//! refers to the weights by name; [`Graph::tensors`] says how each is read, so that no second copy is written anywhere.
+//!
+//! A trunk family is one file and a line in [`trunks`]; a head one file and a line in [`heads`]; a form of the graph one
+//! file in [`graphs`].
+
+mod checkpoint;
+mod config;
+mod graphs;
+mod heads;
+mod manifest;
+mod problems;
+mod rope;
+mod tokens;
+mod trunks;
+mod weights;
+
+pub use checkpoint::Checkpoint;
+pub use graphs::{Graph, Tensor};
+pub use problems::CheckpointError;

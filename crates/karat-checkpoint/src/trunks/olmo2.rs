@@ -1,0 +1,18 @@
+//! OLMo 2: norms stand after attention and MLP alone, and those of queries and keys span all heads.
+
+use super::{Decoder, Norms, QueryKeyNorm, Read, Trunk};
+use crate::{config::Config, problems::Problems};
+
+pub(super) const TRUNK: Trunk = Trunk { model_type: "olmo2", class: "Olmo2", read: Read::Decoder(read) };
+
+fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
+    let bias = config.is_on("attention_bias");
+    let plain = Decoder::plain(config, problems)?;
+    Some(Decoder {
+        qkv_bias: bias,
+        output_bias: bias,
+        norms: Norms::After,
+        query_key_norm: QueryKeyNorm::AcrossHeads,
+        ..plain
+    })
+}

@@ -1,0 +1,259 @@
+//! The tensors of a checkpoint: which there are, and their numbers when they are asked for.
+//!
+//! Only headers are read at first. A tensor's bytes are read once, straight into the memory that a session computes
+//! with, so that a model, once ready, depends on no file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use half::{bf16, f16};
+use safetensors::{Dtype, tensor::Metadata};
+use serde_json::Value;
+
+use crate::problems::Problems;
+
+/// Names the shards of a large checkpoint.
+const INDEX: &str = "model.safetensors.index.json";
+/// What trainers call a value head that lies beside the model.
+const SIDE_HEAD: &str = "value_head.safetensors";
+/// How many bytes are read at once.
+const PIECE: usize = 1 << 20;
+/// The longest header that is read; the format itself allows no more.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// Where a tensor lies, and what it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    file: PathBuf,
+    dtype: Dtype,
+    /// Its shape, as stored.
+    pub(crate) shape: Vec<usize>,
+    /// All of its rows.
+    rows: Range<usize>,
+    offset: u64,
+    length: u64,
+}
+
+/// Every tensor of a checkpoint by name.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    places: BTreeMap<String, Place>,
+    /// The files, for the version of what they hold.
+    pub(crate) files: Vec<PathBuf>,
+}
+
+impl Weights {
+    /// Reads the headers of all weight files of a folder.
+    pub(crate) fn read(folder: &Path, problems: &mut Problems) -> Option<Self> {
+        let (mut files, promised) = files(folder, problems)?;
+        let side = folder.join(SIDE_HEAD);
+        if side.is_file() {
+            files.push(side);
+        }
+        let mut weights = Self { places: BTreeMap::new(), files };
+        for file in weights.files.clone() {
+            let Some(places) = problems.take(header(&file)) else { continue };
+            for (name, place) in places {
+                if let Some(twice) = weights.places.insert(name.clone(), place) {
+                    problems.add::<()>(format!(
+                        "{name} is in two files, {} and {}; remove the one that doesn't belong",
+                        file_name(&twice.file),
+                        file_name(&file)
+                    ));
+                }
+            }
+        }
+        let missing: Vec<&String> = promised.iter().filter(|name| !weights.places.contains_key(*name)).collect();
+        if let Some(first) = missing.first() {
+            problems.add::<()>(format!(
+                "{INDEX} names {} tensors that no file holds, such as {first}; fetch the checkpoint anew",
+                missing.len()
+            ));
+        }
+        Some(weights)
+    }
+
+    /// Every tensor's name.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of that name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// A tensor's shape.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.places.get(name).map(|place| place.shape.as_slice())
+    }
+
+    /// Takes a prefix off every name that has it, where all but `but` have it.
+    pub(crate) fn strip(&mut self, prefix: &str, but: impl Fn(&str) -> bool) {
+        if self.names().all(|name| name.starts_with(prefix) || but(name)) {
+            let places = std::mem::take(&mut self.places).into_iter();
+            self.places = places
+                .map(|(name, place)| (name.strip_prefix(prefix).map(str::to_owned).unwrap_or(name), place))
+                .collect();
+        }
+    }
+
+    /// A tensor's numbers, widened to 32 bits without loss; of the given rows alone where there are some.
+    ///
+    /// # Errors
+    /// When the file can't be read or has changed, or the type has no exact 32-bit form.
+    pub(crate) fn numbers(&self, name: &str, rows: &[Range<usize>]) -> Result<Vec<f32>, String> {
+        let place = self.places.get(name).ok_or_else(|| format!("the checkpoint has no tensor {name}"))?;
+        let all = std::slice::from_ref(&place.rows);
+        let rows = if rows.is_empty() { all } else { rows };
+        let in_a_row: usize = place.shape.iter().skip(1).product();
+        let count = rows.iter().map(|rows| rows.len() * in_a_row).sum();
+        let mut numbers = Vec::with_capacity(count);
+        let mut file = File::open(&place.file).map_err(|error| place.unreadable(name, &error))?;
+        for rows in rows {
+            place.read_into(name, &mut file, rows.start * in_a_row..rows.end * in_a_row, &mut numbers)?;
+        }
+        if numbers.len() != count {
+            return Err(format!("{name} broke off: {} changed while it was read", place.file.display()));
+        }
+        match numbers.iter().position(|number| !number.is_finite()) {
+            Some(at) => Err(format!("{name} holds {} at {at}; the checkpoint is damaged", numbers[at])),
+            None => Ok(numbers),
+        }
+    }
+
+    /// The types of the tensors.
+    pub(crate) fn types(&self) -> BTreeSet<String> {
+        self.places.values().map(|place| format!("{:?}", place.dtype)).collect()
+    }
+}
+
+impl Place {
+    /// Reads a range of numbers behind those that are there.
+    fn read_into(
+        &self,
+        name: &str,
+        file: &mut File,
+        range: Range<usize>,
+        numbers: &mut Vec<f32>,
+    ) -> Result<(), String> {
+        let unreadable = |error: io::Error| self.unreadable(name, &error);
+        let size = self.length / self.shape.iter().product::<usize>().max(1) as u64;
+        file.seek(SeekFrom::Start(self.offset + range.start as u64 * size)).map_err(unreadable)?;
+        let mut source = file.take(range.len() as u64 * size);
+        // In pieces, so that the bytes never lie beside the numbers as a whole.
+        let mut piece = vec![0; PIECE];
+        loop {
+            let mut filled = 0;
+            while filled < piece.len() {
+                match source.read(&mut piece[filled..]).map_err(unreadable)? {
+                    0 => break,
+                    count => filled += count,
+                }
+            }
+            if filled == 0 {
+                return Ok(());
+            }
+            widen(&piece[..filled], self.dtype, numbers).ok_or_else(|| {
+                format!("{name} is of type {:?}; save the checkpoint as F32, F16 or BF16", self.dtype)
+            })?;
+        }
+    }
+
+    fn unreadable(&self, name: &str, error: &io::Error) -> String {
+        format!("{name} can't be read from {}: {error}", self.file.display())
+    }
+}
+
+/// The 32-bit numbers of some bytes; `None` for a type that has no exact such form.
+fn widen(bytes: &[u8], dtype: Dtype, numbers: &mut Vec<f32>) -> Option<()> {
+    match dtype {
+        Dtype::F32 => numbers.extend(bytes.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk))),
+        Dtype::F16 => numbers.extend(bytes.as_chunks().0.iter().map(|chunk| f16::from_le_bytes(*chunk).to_f32())),
+        Dtype::BF16 => numbers.extend(bytes.as_chunks().0.iter().map(|chunk| bf16::from_le_bytes(*chunk).to_f32())),
+        _ => return None,
+    }
+    Some(())
+}
+
+/// The weight files of a folder, and the tensors that an index promises.
+fn files(folder: &Path, problems: &mut Problems) -> Option<(Vec<PathBuf>, Vec<String>)> {
+    let index = folder.join(INDEX);
+    let (names, promised) = if index.is_file() {
+        let read = fs::read(&index).map_err(|error| error.to_string());
+        let parsed = read.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).map_err(|error| error.to_string()));
+        let parsed = problems.take(parsed.map_err(|error| format!("{INDEX} can't be read: {error}")))?;
+        let Some(map) = parsed["weight_map"].as_object() else {
+            return problems.add(format!("{INDEX} has no weight_map; fetch the checkpoint anew"));
+        };
+        let shards: BTreeSet<String> = map.values().filter_map(Value::as_str).map(str::to_owned).collect();
+        (shards.into_iter().collect(), map.keys().cloned().collect())
+    } else {
+        let listed = fs::read_dir(folder).map_err(|error| format!("the folder can't be read: {error}"));
+        let names = problems.take(listed)?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.filter(|name| name.ends_with(".safetensors") && name != SIDE_HEAD).collect();
+        names.sort();
+        if names.len() > 1 {
+            return problems.add(format!(
+                "there are {} .safetensors files ({}) and no {INDEX}; keep the one that belongs, or add the index",
+                names.len(),
+                names.join(", ")
+            ));
+        }
+        (names, Vec::new())
+    };
+    if names.is_empty() {
+        return problems.add(
+            "there are no .safetensors files (weights in pickles are not read, as they can run code): load the \
+             checkpoint in Transformers and call save_pretrained(folder, safe_serialization=True)",
+        );
+    }
+    let missing: Vec<&str> = names.iter().map(String::as_str).filter(|name| !folder.join(name).is_file()).collect();
+    if !missing.is_empty() {
+        return problems.add(format!("{INDEX} names files that are missing: {}; fetch them", missing.join(", ")));
+    }
+    Some((names.iter().map(|name| folder.join(name)).collect(), promised))
+}
+
+/// The tensors of one file, from its header.
+fn header(file: &Path) -> Result<Vec<(String, Place)>, String> {
+    let name = file_name(file);
+    let broken = |reason: String| format!("{name} is damaged ({reason}); fetch it anew");
+    let mut source = File::open(file).map_err(|error| format!("{name} can't be opened: {error}"))?;
+    let size = source.metadata().map_err(|error| format!("{name} can't be read: {error}"))?.len();
+    let mut start = [0; 8];
+    source.read_exact(&mut start).map_err(|_| broken("it is shorter than its own header".to_owned()))?;
+    let length = u64::from_le_bytes(start);
+    if length > LONGEST_HEADER || length + 8 > size {
+        return Err(broken(format!("its header says that it has {length} bytes")));
+    }
+    let mut bytes = Vec::new();
+    source.take(length).read_to_end(&mut bytes).map_err(|error| broken(error.to_string()))?;
+    let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+    let mut places = Vec::new();
+    for (tensor, info) in metadata.tensors() {
+        let (begin, end) = info.data_offsets;
+        let place = Place {
+            file: file.to_owned(),
+            dtype: info.dtype,
+            rows: 0..info.shape.first().copied().unwrap_or(1),
+            shape: info.shape.clone(),
+            offset: 8 + length + begin as u64,
+            length: (end - begin) as u64,
+        };
+        if place.offset + place.length > size {
+            return Err(broken(format!("{tensor} reaches beyond its end")));
+        }
+        places.push((tensor, place));
+    }
+    Ok(places)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
