@@ -2,14 +2,15 @@
 
 use std::{
     num::NonZeroUsize,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use ::ort::session::Session;
+use karat_onnx::ModelProto;
 use karat_rules::domain::{GraphSignature, TensorSpec};
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
     executor::OrtExecutor,
     inspect::{self, Inspection},
     session::{self, SessionSource},
-    weights::SharedWeights,
+    weights::{GivenWeights, SharedWeights, Weights},
 };
 use crate::{
     DecoderExecutor, DecoderShape, Executor, GraphBinding, Provider, ProviderKind, RuntimeError, ShapeProfile,
@@ -35,6 +36,35 @@ pub struct GraphFile<'a> {
     pub path: &'a Path,
     /// The providers in order of preference. One that can't start is passed over only when another follows it.
     pub providers: &'a [Provider],
+}
+
+/// A graph that was built in memory: nothing of it depends on a file.
+#[derive(Debug)]
+pub struct BuiltGraph {
+    /// What messages call it, and beside what is kept that was measured of it.
+    pub name: PathBuf,
+    /// The graph; the tensors that `weights` hold are external data.
+    pub model: ModelProto,
+    /// Its weights.
+    pub weights: Vec<Weight>,
+}
+
+/// A weight of a graph that was built in memory.
+#[derive(Debug)]
+pub struct Weight {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its numbers, row by row: as many as the shape has places.
+    pub numbers: Vec<f32>,
+}
+
+/// What a graph is opened from.
+struct Origin<'a> {
+    path: &'a Path,
+    model: &'a ModelProto,
+    weight_bytes: u64,
 }
 
 /// A graph that can be run.
@@ -59,25 +89,51 @@ const OPENING_THREADS: NonZeroUsize = NonZeroUsize::MIN;
 impl Graph {
     pub(super) fn open(library: &Library, file: &GraphFile<'_>) -> Result<Self, RuntimeError> {
         let model = inspect::read(file.path)?;
-        let inspection = inspect::inspect(&model);
-        let mut skipped = Vec::new();
-        for (number, provider) in file.providers.iter().enumerate() {
-            let behind = file.providers.get(number + 1..).unwrap_or_default();
+        let origin = Origin { path: file.path, model: &model, weight_bytes: WeightFile::total(&model, file.path) };
+        Self::on_first(library, &origin, file.providers, |provider, inspection| {
             let weights = match provider {
                 // A decoder runs on one session, or two where it writes as well: what each packs of the weights
                 // is less than a copy to lend, and the rest stays in the file's pages.
                 Provider::Cpu if !Contract::is_claimed(&inspection.metadata) => {
-                    Some(SharedWeights::read(&model, file.path)?)
+                    Some(Weights::Shared(SharedWeights::read(&model, file.path)?))
                 }
                 Provider::Cpu | Provider::Cuda(_) | Provider::Tensorrt(_) => None,
             };
+            Ok((weights, Engines::of_graph(library, provider, &model, file.path)))
+        })
+    }
+
+    pub(super) fn open_built(
+        library: &Library,
+        built: BuiltGraph,
+        providers: &[Provider],
+    ) -> Result<Self, RuntimeError> {
+        let BuiltGraph { name, model, weights } = built;
+        let numbers: usize = weights.iter().map(|weight| weight.numbers.len()).sum();
+        let origin = Origin { path: &name, model: &model, weight_bytes: (numbers * size_of::<f32>()) as u64 };
+        let given = Arc::new(GivenWeights::new(&model, weights, &name)?);
+        Self::on_first(library, &origin, providers, |_, _| Ok((Some(Weights::Given(Arc::clone(&given))), None)))
+    }
+
+    /// Starts the first provider that can.
+    fn on_first(
+        library: &Library,
+        origin: &Origin<'_>,
+        providers: &[Provider],
+        prepare: impl Fn(&Provider, &Inspection) -> Result<(Option<Weights>, Option<Engines>), RuntimeError>,
+    ) -> Result<Self, RuntimeError> {
+        let inspection = inspect::inspect(origin.model);
+        let mut skipped = Vec::new();
+        for (number, provider) in providers.iter().enumerate() {
+            let behind = providers.get(number + 1..).unwrap_or_default();
+            let (weights, engines) = prepare(provider, &inspection)?;
             let source = SessionSource {
                 library: library.clone(),
-                path: file.path.to_owned(),
+                path: origin.path.to_owned(),
                 provider: provider.clone(),
                 inputs: inspection.inputs.clone(),
                 behind: behind.to_vec(),
-                engines: Engines::of_graph(library, provider, &model, file.path),
+                engines,
                 weights,
             };
             match source.start(OPENING_THREADS, 0) {
@@ -90,13 +146,13 @@ impl Graph {
                         inspection,
                         signature,
                         contract,
-                        weight_bytes: WeightFile::total(&model, file.path),
+                        weight_bytes: origin.weight_bytes,
                         opening: Mutex::new(Some(session)),
                         sessions: AtomicUsize::new(0),
                     });
                 }
                 Err(RuntimeError::Provider { provider, reason, .. }) if !behind.is_empty() => {
-                    tracing::warn!(graph = %file.path.display(), %provider, %reason, "provider skipped");
+                    tracing::warn!(graph = %origin.path.display(), %provider, %reason, "provider skipped");
                     skipped.push(SkippedProvider { provider, reason });
                 }
                 Err(error) => return Err(error),

@@ -8,8 +8,8 @@ use std::{
 
 use ::ort::environment::Environment;
 
-use super::{Graph, GraphFile};
-use crate::RuntimeError;
+use super::{BuiltGraph, Graph, GraphFile};
+use crate::{Provider, RuntimeError};
 
 /// Names the library's file, for users whose ONNX Runtime is installed elsewhere.
 const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
@@ -78,6 +78,14 @@ impl Library {
     #[must_use]
     pub fn build_info(&self) -> &'static str {
         ::ort::info()
+    }
+
+    /// Loads a graph that was built in memory on the first of `providers` that starts.
+    ///
+    /// # Errors
+    /// When the graph is none, or the last provider can't start.
+    pub fn open_built(&self, built: BuiltGraph, providers: &[Provider]) -> Result<Graph, RuntimeError> {
+        Graph::open_built(self, built, providers)
     }
 
     /// Loads a graph on the first of its providers that starts.

@@ -20,6 +20,6 @@ mod testing;
 mod trial;
 mod weights;
 
-pub use graph::{Graph, GraphFile};
+pub use graph::{BuiltGraph, Graph, GraphFile, Weight};
 pub use inspect::external_files;
 pub use library::Library;

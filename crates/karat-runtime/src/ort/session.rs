@@ -9,7 +9,7 @@ use ::ort::{
 };
 use karat_rules::domain::{Dimension, ElementType, GraphSignature, TensorSpec};
 
-use super::{Library, engines::Engines, preload::preload, provider, weights::SharedWeights};
+use super::{Library, engines::Engines, preload::preload, provider, weights::Weights};
 use crate::{CudaOptions, Provider, ProviderKind, RuntimeError, TensorrtOptions};
 
 /// What every session of a graph is made from.
@@ -23,8 +23,8 @@ pub(super) struct SessionSource {
     pub(super) behind: Vec<Provider>,
     /// Where TensorRT keeps what it builds.
     pub(super) engines: Option<Engines>,
-    /// Held once for all sessions, where they run on the processor.
-    pub(super) weights: Option<SharedWeights>,
+    /// Held once for all sessions, where they run on the processor or the graph was built in memory.
+    pub(super) weights: Option<Weights>,
 }
 
 impl SessionSource {
@@ -57,8 +57,12 @@ impl SessionSource {
         if let Some(weights) = &self.weights {
             builder = weights.lend(builder).map_err(unloadable)?;
         }
+        let committed = match self.weights.as_ref().and_then(Weights::graph) {
+            Some(graph) => builder.commit_from_memory(graph),
+            None => builder.commit_from_file(&self.path),
+        };
         let session =
-            builder.commit_from_file(&self.path).map_err(|error| match (&self.provider, error.code()) {
+            committed.map_err(|error| match (&self.provider, error.code()) {
                 (Provider::Cpu, _)
                 | (
                     _,
