@@ -6,6 +6,7 @@ mod doctor;
 #[cfg(feature = "offline")]
 mod eval;
 mod generate;
+mod inspect;
 #[cfg(feature = "offline")]
 mod rows;
 #[cfg(feature = "offline")]
@@ -36,6 +37,8 @@ enum Command {
     #[cfg(feature = "offline")]
     /// Tell how good a model is, from a file of preferences or of stored scores.
     Eval(Box<eval::EvalArguments>),
+    /// Show what a checkpoint's folder would be served as, or everything that stands in the way.
+    Inspect(inspect::InspectArguments),
     /// Write (or check) the files that are generated from the code.
     Generate(generate::GenerateArguments),
 }
@@ -49,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Score(arguments) => score::score(&arguments),
         #[cfg(feature = "offline")]
         Command::Eval(arguments) => eval::eval(&arguments),
+        Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
     };
     match done {

@@ -121,9 +121,9 @@ impl ServeSettings {
         Duration::from_secs_f64(self.receive_seconds)
     }
 
-    /// Whether the repository has a manifest for that model.
+    /// Whether the repository holds that model.
     pub(crate) fn has_model(&self, model: &ModelName) -> bool {
-        self.models.join(model.as_str()).join(manifest::FILE_NAME).is_file()
+        manifest::is_model(&self.models.join(model.as_str()))
     }
 
     /// What holds for all dialects.

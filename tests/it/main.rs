@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on should panic")]
 
 mod bad_input;
+mod checkpoints;
 mod critique;
 mod decoder;
 mod dialects;

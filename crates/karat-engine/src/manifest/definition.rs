@@ -32,8 +32,8 @@ pub(crate) enum Definition {
 pub(crate) struct GraphDefinition {
     /// The manifest's path, for messages.
     pub manifest: PathBuf,
-    /// The ONNX files as full paths, at least one.
-    pub files: Vec<PathBuf>,
+    /// The graphs, at least one.
+    pub graphs: Vec<GraphSource>,
     /// Input names that the manifest gives.
     pub inputs: GraphInputs,
     /// Output names that the manifest gives, at least one if any.
@@ -52,6 +52,26 @@ pub(crate) struct GraphDefinition {
     pub transforms: Chain,
     /// How critiques are written, if the model writes any.
     pub critique: Option<CritiqueDefinition>,
+}
+
+/// Where a graph comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GraphSource {
+    /// An ONNX file, as a full path.
+    File(PathBuf),
+    /// The folder of a checkpoint, as a full path.
+    Checkpoint(PathBuf),
+}
+
+impl GraphSource {
+    /// A file beside the graph, for what is measured of it: named after the graph's own, with another ending.
+    #[must_use]
+    pub(crate) fn beside(&self, ending: &str) -> PathBuf {
+        match self {
+            Self::File(file) => file.with_extension(ending),
+            Self::Checkpoint(folder) => folder.join("checkpoint").with_extension(ending),
+        }
+    }
 }
 
 /// How a model writes critiques.
@@ -192,27 +212,44 @@ impl Definition {
         let head = head::CATALOGUE.build(&manifest.head).map_err(|error| rule("head")(&error))?;
         let transforms =
             Chain::build(&manifest.transforms, head.gives_steps()).map_err(|error| rule("transforms")(&error))?;
-        let files = match graph.file {
-            FileList::One(file) => vec![file],
-            FileList::Many(files) => files,
+        let graphs = match (graph.file, graph.checkpoint) {
+            (Some(FileList::One(file)), None) => vec![GraphSource::File(folder.join(file))],
+            (Some(FileList::Many(files)), None) => {
+                files.into_iter().map(|file| GraphSource::File(folder.join(file))).collect()
+            }
+            (None, Some(checkpoint)) => vec![GraphSource::Checkpoint(folder.join(checkpoint))],
+            (Some(_), Some(_)) => {
+                return Err(refuse(
+                    "graph",
+                    "there are both file and checkpoint".to_owned(),
+                    "keep the one that the graph is to come from",
+                ));
+            }
+            (None, None) => {
+                return Err(refuse(
+                    "graph",
+                    "there is neither file nor checkpoint".to_owned(),
+                    "name the ONNX file, or write checkpoint = \".\" where the folder holds a checkpoint",
+                ));
+            }
         };
-        if files.is_empty() {
+        if graphs.is_empty() {
             return Err(refuse("graph.file", "the list is empty".to_owned(), "name at least one ONNX file"));
         }
         let shape = head.shape();
         let graphs_a_score = head.probing().map_or(1, Probing::graphs);
-        if !files.len().is_multiple_of(graphs_a_score) {
+        if !graphs.len().is_multiple_of(graphs_a_score) {
             return Err(refuse(
                 "graph.file",
-                format!("the head reads {graphs_a_score} graphs a score, and there are {}", files.len()),
+                format!("the head reads {graphs_a_score} graphs a score, and there are {}", graphs.len()),
                 "name the policy's graph and then its reference's",
             ));
         }
-        let scores = files.len() / graphs_a_score;
+        let scores = graphs.len() / graphs_a_score;
         if scores > 1 && (shape.steps || shape.tokens) {
             return Err(refuse(
                 "graph.file",
-                format!("the head gives a score for each step or token, and there are {} graphs", files.len()),
+                format!("the head gives a score for each step or token, and there are {} graphs", graphs.len()),
                 "name one graph: only scores of whole responses can be strung together",
             ));
         }
@@ -223,8 +260,11 @@ impl Definition {
             candidates: 1,
         };
         aggregate.check(&members).map_err(|error| rule("aggregate")(&error))?;
-        let files: Vec<PathBuf> = files.into_iter().map(|file| folder.join(file)).collect();
-        if let Some(missing) = files.iter().find(|file| !file.is_file()) {
+        let files = graphs.iter().filter_map(|graph| match graph {
+            GraphSource::File(file) => Some(file),
+            GraphSource::Checkpoint(_) => None,
+        });
+        if let Some(missing) = files.into_iter().find(|file| !file.is_file()) {
             return Err(refuse(
                 "graph.file",
                 format!("there is no file {}", missing.display()),
@@ -248,7 +288,7 @@ impl Definition {
             .map_err(|(key, found)| refuse(key, found, "see the manifest reference"))?;
         Ok(Self::Graph(Box::new(GraphDefinition {
             manifest: path.clone(),
-            files,
+            graphs,
             inputs: graph.inputs,
             outputs,
             text,

@@ -63,7 +63,12 @@ pub(crate) struct Manifest {
 pub(crate) struct GraphSection {
     /// The ONNX file, or a list of them: an ensemble of graphs that share tokenizer and template, whose scores become
     /// the members in this order.
-    pub file: FileList,
+    #[serde(default)]
+    pub file: Option<FileList>,
+    /// In place of a file: the folder of a Hugging Face checkpoint, `.` for the model's own. The graph is built from it
+    /// in memory when the model is loaded.
+    #[serde(default)]
+    pub checkpoint: Option<PathBuf>,
     /// The names of the graph's inputs, where they differ from the usual ones.
     #[serde(default)]
     pub inputs: GraphInputs,

@@ -14,9 +14,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use karat_checkpoint::{Checkpoint, CheckpointError};
+
 pub(crate) use bind::{bind_decoder, bind_graph};
 pub use definition::CritiqueDefinition;
-pub(crate) use definition::{CompositeDefinition, Definition, GraphDefinition};
+pub(crate) use definition::{CompositeDefinition, Definition, GraphDefinition, GraphSource};
 use document::{CritiqueSection, FileList, GraphInputs, OutputList};
 pub(crate) use document::{Manifest, SchedulingSection};
 pub use reference::{reference, schema};
@@ -35,6 +37,9 @@ pub enum ManifestError {
         /// The cause.
         source: std::io::Error,
     },
+    /// A checkpoint without a manifest can't be served as it lies there.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The file is not TOML, or has unknown, missing or mistyped keys.
     #[error("{path}: {source}")]
     Syntax {
@@ -57,16 +62,30 @@ pub enum ManifestError {
     },
 }
 
+/// Whether a folder holds a model: a manifest, or a checkpoint that one can be written for.
+#[must_use]
+pub fn is_model(folder: &Path) -> bool {
+    folder.join(FILE_NAME).is_file() || Checkpoint::is_one(folder)
+}
+
 impl Manifest {
-    /// Reads the manifest of the model in `folder`.
+    /// Reads the manifest of the model in `folder`; of a checkpoint that has none, the one that karat would write.
     ///
     /// # Errors
-    /// When the file can't be read or doesn't follow the format.
+    /// When the file can't be read or doesn't follow the format, or the checkpoint can't be served as it lies there.
     pub(crate) fn read(folder: &Path) -> Result<Self, ManifestError> {
         let path = folder.join(FILE_NAME);
+        if !path.is_file() && Checkpoint::is_one(folder) {
+            let checkpoint = Checkpoint::read(folder)?;
+            return Self::parse(path, checkpoint.manifest()?);
+        }
         let text =
             fs::read_to_string(&path).map_err(|source| ManifestError::Unreadable { path: path.clone(), source })?;
-        toml::from_str(&text).map_err(|source| ManifestError::Syntax { path, source: Box::new(source) })
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: PathBuf, text: &str) -> Result<Self, ManifestError> {
+        toml::from_str(text).map_err(|source| ManifestError::Syntax { path, source: Box::new(source) })
     }
 }
 

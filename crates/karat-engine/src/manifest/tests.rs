@@ -134,7 +134,7 @@ fn several_graphs_and_renamed_inputs_are_taken() {
         "[\"model.onnx\", \"model.onnx\"]\noutput = \"logits\"\ninputs = { input_ids = \"ids\" }",
     );
     let definition = graph(&toml);
-    assert_eq!(definition.files.len(), 2);
+    assert_eq!(definition.graphs.len(), 2);
     let mut signature = bert(vec![logits(1)]);
     signature.inputs[0].name = "ids".to_owned();
     assert_eq!(bind_graph(&definition, &signature, 0).unwrap().input_ids, "ids");

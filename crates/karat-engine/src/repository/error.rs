@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use karat_checkpoint::CheckpointError;
 use karat_rules::domain::ModelName;
 use karat_runtime::RuntimeError;
 
@@ -60,6 +61,9 @@ pub enum LoadError {
     /// The manifest is wrong.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// A checkpoint can't be served, or changed while it was read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The tokenizer or the template is wrong.
     #[error("{path}: {source}")]
     Text {

@@ -13,13 +13,13 @@ use karat_runtime::{
 };
 
 use super::{
-    LoadOptions, critic,
+    LoadOptions, checkpoint, critic,
     decoder::Decoder,
     digest::Digest,
     sessions::{Plan, Running},
 };
 use crate::{
-    manifest::{self, GraphDefinition, Manifest},
+    manifest::{self, GraphDefinition, GraphSource, Manifest},
     repository::{GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, WrittenRules},
     schedule::{Job, QueueLimits, Scheduler},
     telemetry::{EngineMetrics, ModelMetrics},
@@ -60,7 +60,7 @@ impl Loader<'_> {
         let metrics = self.metrics.model(self.name);
         let probes =
             probes(&pipeline, &*definition.head).map_err(|source| LoadError::Text { path: path.clone(), source })?;
-        let mut units = Vec::with_capacity(definition.files.len());
+        let mut units = Vec::with_capacity(definition.graphs.len());
         let parts = Parts {
             definition: &definition,
             pipeline: &pipeline,
@@ -69,9 +69,9 @@ impl Loader<'_> {
             metrics: &metrics,
         };
         let mut critic = None;
-        for file in &definition.files {
-            let graph = self.open(&definition, file)?;
-            let unit = self.unit(&parts, file, &graph)?;
+        for source in &definition.graphs {
+            let graph = self.open(&definition, source)?;
+            let unit = self.unit(&parts, source, &graph)?;
             warm_up(&unit.scheduler, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
                 path: path.clone(),
                 tokens,
@@ -116,7 +116,14 @@ impl Loader<'_> {
         for file in definition.text.files() {
             digest.file(self.folder, &file)?;
         }
-        for file in &definition.files {
+        for source in &definition.graphs {
+            let file = match source {
+                GraphSource::File(file) => file,
+                GraphSource::Checkpoint(folder) => {
+                    checkpoint::digest(folder, &mut digest)?;
+                    continue;
+                }
+            };
             let name = file.strip_prefix(self.folder).unwrap_or(file);
             digest.file(self.folder, name)?;
             // Weights in files of their own decide scores as much as the graph does.
@@ -129,17 +136,22 @@ impl Loader<'_> {
         Ok(digest.version())
     }
 
-    fn open(&self, definition: &GraphDefinition, file: &Path) -> Result<Graph, LoadError> {
-        let file = GraphFile { path: file, providers: &definition.providers };
-        let runtime = |source| LoadError::Runtime { path: definition.manifest.clone(), source };
-        self.library.open(&file).map_err(runtime)
+    fn open(&self, definition: &GraphDefinition, source: &GraphSource) -> Result<Graph, LoadError> {
+        let opened = match source {
+            GraphSource::File(path) => self.library.open(&GraphFile { path, providers: &definition.providers }),
+            GraphSource::Checkpoint(folder) => {
+                let built = checkpoint::build(self.name, folder)?;
+                self.library.open_built(built, &definition.providers)
+            }
+        };
+        opened.map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })
     }
 
-    fn unit(&self, parts: &Parts<'_>, file: &Path, graph: &Graph) -> Result<GraphUnit, LoadError> {
+    fn unit(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         if let Some(shape) = graph.decoder_shape() {
-            return self.decoder_unit(parts, file, graph, shape.context);
+            return self.decoder_unit(parts, source, graph, shape.context);
         }
         let binding = manifest::bind_graph(definition, graph.signature(), pipeline.padding_id())?;
         let plan = Plan {
@@ -148,7 +160,7 @@ impl Loader<'_> {
             written: &parts.definition.scheduling,
             probe: parts.probes.first().map(|probe| &**probe),
             max_tokens: parts.pipeline.max_tokens(),
-            file: file.with_extension("calibration.json"),
+            file: source.beside("calibration.json"),
             time: self.options.calibration,
         };
         let (calibration, executors) = plan.start(graph, &binding).map_err(runtime)?;
@@ -159,7 +171,7 @@ impl Loader<'_> {
     fn decoder_unit(
         &self,
         parts: &Parts<'_>,
-        file: &Path,
+        source: &GraphSource,
         graph: &Graph,
         context: usize,
     ) -> Result<GraphUnit, LoadError> {
@@ -174,7 +186,7 @@ impl Loader<'_> {
             cache: self.prefixes,
             metrics: self.metrics.prefixes().model(self.name),
             token: parts.probes.first().map_or(0, |probe| probe.ids()[probe.len() / 2]),
-            file: &file.with_extension("rows.calibration.json"),
+            file: &source.beside("rows.calibration.json"),
             time: self.options.calibration,
         };
         let running =

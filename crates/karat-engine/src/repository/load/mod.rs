@@ -2,6 +2,7 @@
 //!
 //! One broken model doesn't stop the others: it is listed as failed, with its reason.
 
+mod checkpoint;
 mod composite;
 mod critic;
 mod decoder;
@@ -25,7 +26,7 @@ use karat_runtime::{
 
 use super::{LoadError, Model, ModelStatus, Repository};
 use crate::{
-    manifest::{self, Definition, GraphDefinition, Manifest},
+    manifest::{self, Definition, GraphDefinition, GraphSource, Manifest},
     telemetry::EngineMetrics,
 };
 use composite::Candidate;
@@ -117,7 +118,7 @@ fn folders(repository: &Path) -> Result<BTreeMap<ModelName, PathBuf>, LoadError>
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(repository).map_err(unreadable)? {
         let folder = entry.map_err(unreadable)?.path();
-        if !folder.join(manifest::FILE_NAME).is_file() {
+        if !manifest::is_model(&folder) {
             continue;
         }
         let name = folder.file_name().unwrap_or_default().to_string_lossy().parse::<ModelName>();
@@ -153,9 +154,12 @@ fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
             definition.providers =
                 definition.providers.into_iter().map(|provider| provider.for_batches(&limits)).collect();
             // What is no graph is told when it is loaded.
-            let builds = definition.files.iter().any(|path| {
-                let file = GraphFile { path, providers: &definition.providers };
-                loader.library.must_build(&file).unwrap_or(false)
+            let builds = definition.graphs.iter().any(|graph| match graph {
+                GraphSource::File(path) => {
+                    let file = GraphFile { path, providers: &definition.providers };
+                    loader.library.must_build(&file).unwrap_or(false)
+                }
+                GraphSource::Checkpoint(_) => false,
             });
             Ok(Read::Graph { definition, manifest: Box::new(manifest), builds })
         }
