@@ -2,7 +2,7 @@
 //!
 //! A reward model scores nonsense when its text is rendered by another template, gets two BOS tokens, or loses the
 //! end of its response to a silent truncation, and the score looks as good as any. So each model has one
-//! [`TextPipeline`], built from its manifest: [`render`] → tokenise → [`truncate`], the same for every API dialect.
+//! [`TextPipeline`], built from its manifest: render → tokenise → truncate, the same for every API dialect.
 //!
 //! This is the only layer that names the tokenizer library.
 
