@@ -1,3 +1,5 @@
+//! The cache under several threads: what is found, what is waited for, and what goes first.
+
 use std::thread;
 
 use karat_rules::domain::ElementType;
