@@ -61,7 +61,7 @@ pub enum ScoreError {
         "transform {name:?} learns from request to request, so it has to stand in a model's manifest; in a request, \
          choose one without memory such as \"z_score\""
     )]
-    Forgetful {
+    NeedsMemory {
         /// The transform.
         name: String,
     },
@@ -190,7 +190,7 @@ impl ScoreError {
             | Self::Aggregation(_)
             | Self::Transform(_)
             | Self::Unsuitable(_)
-            | Self::Forgetful { .. }
+            | Self::NeedsMemory { .. }
             | Self::Head { source: HeadError::NoSteps | HeadError::NoTokens, .. }
             | Self::Aggregate { .. }
             | Self::Probe { .. }

@@ -36,7 +36,7 @@ impl RequestRules {
         let available = Available { group: candidates, ..overrides.context.available(model.gives_steps(), samples) };
         let transforms = overrides.transforms.map(|choices| Chain::build_for(&choices, &available)).transpose()?;
         if let Some(name) = transforms.as_ref().and_then(Chain::learning) {
-            return Err(ScoreError::Forgetful { name: name.to_owned() });
+            return Err(ScoreError::NeedsMemory { name: name.to_owned() });
         }
         transforms.as_ref().unwrap_or(&model.transforms).check(&available)?;
         Ok(Self { aggregate, transforms, context: overrides.context, grouped: overrides.grouped })
