@@ -83,7 +83,7 @@ pub struct Graph {
     sessions: AtomicUsize,
 }
 
-/// One thread a session is what a crowd of requests runs on, so the opening session is made to be reused there.
+/// Parallel sessions compute on one thread each, so the opening session is made to be reused as one of them.
 const OPENING_THREADS: NonZeroUsize = NonZeroUsize::MIN;
 
 impl Graph {

@@ -62,7 +62,7 @@ pub struct Calibration {
     pub sessions: NonZeroUsize,
     /// How many threads each of them computes on.
     pub threads: NonZeroUsize,
-    /// How many threads the session for lone requests computes on; without it there is none.
+    /// How many threads the session for single requests computes on; without it there is none.
     #[serde(rename = "lone_threads")]
     pub single_threads: Option<NonZeroUsize>,
     /// How many waiting requests go to that session, one after another.
