@@ -3,7 +3,7 @@
     .venv/bin/python -m tools.export CHECKPOINT --output models/NAME
 
 CHECKPOINT is a Hugging Face folder (Llama, Mistral, Qwen2, Qwen3; sequence
-classification, token classification or causal language model) or a GGUF file.
+classification, token classification or language model) or a GGUF file.
 docs/export.md says what is supported and what the folder holds.
 """
 

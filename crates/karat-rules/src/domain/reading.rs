@@ -1,6 +1,6 @@
 //! What a head wants to know of a decoder's pass, and the texts that it wants passes over.
 //!
-//! Most heads read the scores of a graph for the sample itself. Heads of language models ask more: how likely a text is,
+//! Most heads read the scores of a graph for the sample itself. Heads that ask a decoder want more: how likely a text is,
 //! or which of a few words comes next, for one or several texts made out of a sample. Each such text is a [`Probe`]; once
 //! it is tokenised, its [`Reading`] travels with the tokens, so that caches, queues and batches need to know no more.
 

@@ -1,4 +1,4 @@
-//! A language model as a judge: which of two words it would say next.
+//! A decoder as a judge: which of two words it would say next.
 //!
 //! A judge of single responses is asked a question about the dialogue and answers yes or no; the score is
 //! `P(yes) / (P(yes) + P(no))`. A judge of pairs is shown two responses and names one; it is asked in both orders, and the

@@ -1,6 +1,6 @@
-//! How likely a language model finds a response, token by token.
+//! How likely a decoder finds a response, token by token.
 //!
-//! The plainest reward of a language model, and the one that CREAM uses where there is no reference model: the mean of
+//! The plainest reward of a decoder, and the one that CREAM uses where there is no reference model: the mean of
 //! `log π(y_t | x, y_<t)` over the response's tokens (Wang et al. 2024, "CREAM: Consistency Regularized Self-Rewarding
 //! Language Models"). Tokens of the template before and after the response don't count.
 

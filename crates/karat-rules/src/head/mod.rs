@@ -3,7 +3,7 @@
 //! A head says which output shapes it can read, checks them against the graph when a model is loaded, and turns one
 //! sample's [`RowTensor`]s into a [`HeadOutput`]. Each file here is one head; [`CATALOGUE`] is the list of them.
 //!
-//! Heads of language models ask for several passes a sample, or for log-probabilities instead of scores: those are
+//! Heads that ask a decoder want several passes a sample, or log-probabilities instead of scores: those are
 //! [`Probing`] as well.
 
 mod attributes;

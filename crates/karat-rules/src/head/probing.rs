@@ -1,4 +1,4 @@
-//! Heads of language models: several passes a sample, and what is made of them.
+//! Heads that ask a decoder: several passes a sample, and what is made of them.
 //!
 //! A head that asks how likely a text is, or which word comes next, turns each sample into [`Probe`]s. The text layer
 //! renders and tokenises them, the runtime runs and reads them like any other input, so that batches, caches and shared
@@ -9,7 +9,7 @@ use std::fmt;
 use super::{Axis, Head, HeadError, HeadOutput, HeadShape, Layout, TokenReward, finite};
 use crate::domain::{Conversation, Message, Pair, Probe, Reading, RowTensor, Sample, TokenizedInput, catalogue::Named};
 
-/// A head of a language model: which texts it asks about, and what it makes of the answers.
+/// A head that asks a decoder: which texts it asks about, and what it makes of the answers.
 pub trait Probing: Named + fmt::Debug + Send + Sync {
     /// The texts that a sample becomes; at least one, as many for every sample of a shape.
     ///
