@@ -230,7 +230,7 @@ impl Reader {
             }
         });
         let mut left_over = || match self.earlier.as_mut()?.next() {
-            Ok(Some(done)) => Some(self.earlier.as_ref()?.foreign(&format!("the input has no row {}", done.row))),
+            Ok(Some(done)) => Some(self.earlier.as_ref()?.mismatch(&format!("the input has no row {}", done.row))),
             Ok(None) => None,
             Err(error) => Some(error),
         };
@@ -251,7 +251,7 @@ impl Reader {
         if let Some(earlier) = &mut self.earlier {
             match earlier.next()? {
                 Some(done) if done.row == row.number && done.check == check => return Ok(None),
-                Some(done) => return Err(earlier.foreign(&format!("row {} was another one", done.row))),
+                Some(done) => return Err(earlier.mismatch(&format!("row {} was another one", done.row))),
                 None => {
                     self.earlier = None;
                     // As above: the other side has an error of its own.

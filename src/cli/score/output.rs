@@ -103,12 +103,12 @@ impl Earlier {
         let read = line.map_err(|error| error.to_string());
         match read.and_then(|line| serde_json::from_str(&line).map_err(|error| error.to_string())) {
             Ok(done) => Ok(Some(done)),
-            Err(error) => Err(self.foreign(&error)),
+            Err(error) => Err(self.mismatch(&error)),
         }
     }
 
     /// The error of a line that isn't of a run like this one.
-    pub(super) fn foreign(&self, reason: &str) -> CommandError {
+    pub(super) fn mismatch(&self, reason: &str) -> CommandError {
         format!(
             "{}, line {}: {reason}; the file isn't what this command wrote before with this input and these settings: \
              choose another --output, or delete it",
