@@ -22,7 +22,7 @@ pub(super) static DIALECT: Dialect = Dialect {
     name: "llama-factory",
     title: "LLaMA-Factory",
     paths: Paths::Expected,
-    routes: &[Route::new("/v1/score/evaluation", || post_with(evaluate, describe))],
+    routes: &[Route::new("/v1/score/evaluation", || post_with(score, describe))],
     status: |kind| match kind {
         ProblemType::NoInputs => StatusCode::BAD_REQUEST,
         other => worth_a_retry(other),
@@ -37,7 +37,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     )
 }
 
-async fn evaluate(call: Call<EvaluationBody>) -> Result<Reply<EvaluationReply>, Problem> {
+async fn score(call: Call<EvaluationBody>) -> Result<Reply<EvaluationReply>, Problem> {
     let (call, body) = call.split();
     let model = body.model.clone();
     let field = model.as_deref().map_or(ModelField::Absent, ModelField::Habitual);
