@@ -2,9 +2,9 @@
 
 They are Llamas of two layers with random weights, as graphs of contract `rm-prefix/1`. `tiny_decoder_scores.onnx` has
 two reward heads; `tiny_decoder_lm.onnx` gives the logits of its tied embeddings, and its last states;
-`tiny_decoder_reference.onnx` gives the logits of other weights, for heads that compare two language models. What they
+`tiny_decoder_reference.onnx` gives the logits of other weights, for heads that compare two decoders. What they
 must give stands in `tiny_decoders.json`, from the plain numpy implementation, and what the heads that ask a language
-model must make of it in `tiny_language_model_heads.json`. All are committed, so that the Rust tests need no Python; run
+model must make of it in `tiny_decoder_heads.json`. All are committed, so that the Rust tests need no Python; run
 this after a change and commit what it writes.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tests.graphs import language_model_heads
+from tests.graphs import decoder_heads
 from tools.decoder.config import DecoderConfig
 from tools.decoder.graph import build
 from tools.decoder.random_weights import random_weights
@@ -63,7 +63,7 @@ def score_cases(reference: Reference) -> list[dict[str, Any]]:
     return [{"ids": ids, "scores": [numbers(row) for row in reference.scores(ids)]} for ids in texts()]
 
 
-def language_model_cases(reference: Reference) -> list[dict[str, Any]]:
+def logit_cases(reference: Reference) -> list[dict[str, Any]]:
     """What each text makes of its own next tokens, what its last token sees, and how it goes on greedily."""
     cases = []
     for ids in texts():
@@ -109,11 +109,11 @@ def main() -> None:
     reference = written("tiny_decoder_reference", LANGUAGE_MODEL, ("logits",), seed=6)
     golden = {
         "tiny_decoder_scores": score_cases(scores),
-        "tiny_decoder_lm": language_model_cases(policy),
+        "tiny_decoder_lm": logit_cases(policy),
     }
     write_json(FOLDER / "tiny_decoders.json", golden)
-    heads = language_model_heads.cases(language_model_heads.LanguageModels(policy, reference))
-    write_json(FOLDER / "tiny_language_model_heads.json", rounded(heads))
+    heads = decoder_heads.cases(decoder_heads.Decoders(policy, reference))
+    write_json(FOLDER / "tiny_decoder_heads.json", rounded(heads))
 
 
 if __name__ == "__main__":

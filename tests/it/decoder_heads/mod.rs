@@ -1,6 +1,6 @@
-//! Every head that asks a language model, over HTTP. The models are `tests/graphs/tiny_decoder_lm.onnx` and, as the
+//! Every head that asks a decoder, over HTTP. The models are `tests/graphs/tiny_decoder_lm.onnx` and, as the
 //! reference that it is compared with, `tiny_decoder_reference.onnx`; what the heads must make of them stands in
-//! `tests/graphs/tiny_language_model_heads.json`, computed text by text in numpy.
+//! `tests/graphs/tiny_decoder_heads.json`, computed text by text in numpy.
 
 mod bad_input;
 mod diversity;
@@ -16,7 +16,7 @@ const INVALID: &str = "invalid-request";
 const POLICY: &str = "tiny_decoder_lm";
 const REFERENCE: &str = "tiny_decoder_reference";
 
-/// Each turn between the mark of who speaks and an end; see `template` in `tests/graphs/language_model_heads.py`.
+/// Each turn between the mark of who speaks and an end; see `template` in `tests/graphs/decoder_heads.py`.
 const TEMPLATE: &str = "290 {% for m in messages %}{{ {'system': 294, 'user': 291, 'assistant': 292}[m['role']] }} \
                         {{ m['content'] }} 293 {% endfor %}{% if add_generation_prompt %}292 {% endif %}";
 
@@ -112,7 +112,7 @@ struct Candidate {
 }
 
 fn golden() -> Golden {
-    serde_json::from_str(include_str!("../../graphs/tiny_language_model_heads.json")).unwrap()
+    serde_json::from_str(include_str!("../../graphs/tiny_decoder_heads.json")).unwrap()
 }
 
 impl Dialogue {

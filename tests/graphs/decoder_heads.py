@@ -1,4 +1,4 @@
-"""What the heads that ask a language model must give for a few dialogues, from whole texts in numpy.
+"""What the heads that ask a decoder must give for a few dialogues, from whole texts in numpy.
 
 Written from the heads' published formulas and from the template and questions below, which the Rust tests write in
 their manifests: nothing here packs, batches or shares a beginning.
@@ -38,7 +38,7 @@ GREEDY_TOKENS = 4
 
 
 @dataclass(frozen=True)
-class LanguageModels:
+class Decoders:
     """A tuned policy and the reference model that it started from."""
 
     policy: Reference
@@ -144,7 +144,7 @@ def too_long_contexts() -> list[list[Turn]]:
     return [[("user", words)], [("user", words), ("assistant", [50, 51]), ("user", [20, 30])]]
 
 
-def candidate(models: LanguageModels, context: list[Turn], response: Ids) -> dict[str, Any]:
+def candidate(models: Decoders, context: list[Turn], response: Ids) -> dict[str, Any]:
     """Everything that is said of one response."""
     turns = [*context, ("assistant", response)]
     return {
@@ -158,7 +158,7 @@ def candidate(models: LanguageModels, context: list[Turn], response: Ids) -> dic
     }
 
 
-def dialogue(models: LanguageModels, context: list[Turn]) -> dict[str, Any]:
+def dialogue(models: Decoders, context: list[Turn]) -> dict[str, Any]:
     """One context with its candidates, and each of those compared with the next."""
     last = context[-1][1]
     # A single word, that word and more, the prompt's last words once more, and what the model would say itself.
@@ -171,7 +171,7 @@ def dialogue(models: LanguageModels, context: list[Turn]) -> dict[str, Any]:
     }
 
 
-def shortened_dialogue(models: LanguageModels, context: list[Turn]) -> dict[str, Any]:
+def shortened_dialogue(models: Decoders, context: list[Turn]) -> dict[str, Any]:
     """One context whose start is cut, with its candidates; no judge of pairs takes it."""
     return {
         "messages": [{"role": role, "content": said} for role, said in context],
@@ -180,7 +180,7 @@ def shortened_dialogue(models: LanguageModels, context: list[Turn]) -> dict[str,
     }
 
 
-def cases(models: LanguageModels) -> dict[str, Any]:
+def cases(models: Decoders) -> dict[str, Any]:
     """All that the Rust tests compare with."""
     return {
         "dialogues": [dialogue(models, context) for context in contexts()],
