@@ -28,7 +28,7 @@ SOURCES = {
     for name in (
         *("loadtest/__init__.py", "loadtest/decoder.py", "loadtest/machine.py", "loadtest/offline.py"),
         *("loadtest/repository.py", "loadtest/wire.py", "tests/__init__.py", "tests/gpu/__init__.py"),
-        *("tests/gpu/check.py", "tests/gpu/pieces.py", "tests/gpu/transformers_rate.py", "tests/gpu/verdict.py"),
+        *("tests/gpu/check.py", "tests/gpu/pieces.py", "tests/gpu/transformers_rate.py", "tests/gpu/findings.py"),
     )
 } | {name: Path("python") / name for name in ("tools/__init__.py", "tools/server_process.py")}
 PROGRAM = "from tests.gpu.check import main\n\nmain()\n"

@@ -26,7 +26,7 @@ from typing import Any
 from loadtest import repository as repositories
 from loadtest import wire
 from tests.gpu import pieces
-from tests.gpu.verdict import Table, compare
+from tests.gpu.findings import Table, compare
 from tools.server_process import free_address, running
 
 # TensorRT builds engines for minutes.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from loadtest import repository
-from tests.gpu import bundle, check, pieces, verdict
+from tests.gpu import bundle, check, findings, pieces
 
 
 class TestPieces:
@@ -60,25 +60,25 @@ class TestComparisons:
     def test_an_order_counts_only_where_it_was_clear(self) -> None:
         expected = [1.0, 2.0, 2.01, 5.0]
         found = [1.0, 2.02, 2.0, 0.5]
-        comparison = verdict.compare(expected, found, [0, 0, 0, 0], 2e-2)
+        comparison = findings.compare(expected, found, [0, 0, 0, 0], 2e-2)
         # The second and third are too close to have an order; the fourth fell below all.
         assert (comparison.clear, comparison.swapped) == (5, 3)
         assert comparison.largest == pytest.approx(4.5)
 
     def test_only_answers_to_one_prompt_have_an_order(self) -> None:
-        comparison = verdict.compare([1.0, 2.0], [2.0, 1.0], [0, 1], 1e-3)
+        comparison = findings.compare([1.0, 2.0], [2.0, 1.0], [0, 1], 1e-3)
         assert (comparison.clear, comparison.swapped) == (0, 0)
 
     def test_what_is_no_number_is_refused(self) -> None:
         with pytest.raises(ValueError, match="finite"):
-            verdict.compare([1.0], [float("nan")], [0], 1e-3)
+            findings.compare([1.0], [float("nan")], [0], 1e-3)
         with pytest.raises(ValueError, match="shorter"):
-            verdict.compare([1.0], [], [0], 1e-3)
+            findings.compare([1.0], [], [0], 1e-3)
 
 
 class TestTables:
     def test_only_what_must_hold_fails_the_check(self) -> None:
-        table = verdict.Table()
+        table = findings.Table()
         table.add("slow", "0.1", ">= 2", holds=False)
         assert not table.failed
         table.must("wrong", "1", "0", holds=False)
@@ -119,7 +119,7 @@ class TestRepositories:
 
 class TestSharing:
     def test_only_the_row_of_the_target_is_judged(self) -> None:
-        table = verdict.Table()
+        table = findings.Table()
         row = {"prompt": 1024, "candidates": 16, "response": 128, "speedup": 2.9, "bound": 6.0}
         check.add_sharing(table, "smol-reward", row, has_target=True)
         check.add_sharing(table, "smol-reward", row, has_target=False)
@@ -139,7 +139,7 @@ class TestSharing:
             provider="cuda",
             quick=True,
         )
-        table = verdict.Table()
+        table = findings.Table()
         assert check.check_sharing(kit, table) == {}
         assert "holds no decoder" in str(table)
 

@@ -94,8 +94,8 @@ class Server:
             }
             for index, lead in zip(order, [*leads, None], strict=True)
         ]
-        verdict = {"best": order[0], "selected": {"indices": order[:1]}, "ranking": placements}
-        return httpx.Response(200, json=score_body(body["candidates"], self.version, body["model"]) | verdict)
+        choice = {"best": order[0], "selected": {"indices": order[:1]}, "ranking": placements}
+        return httpx.Response(200, json=score_body(body["candidates"], self.version, body["model"]) | choice)
 
     def compare(self, body: dict[str, Any]) -> httpx.Response:
         chosen, rejected = ([pair[side] for pair in body["pairs"]] for side in ("chosen", "rejected"))

@@ -17,7 +17,7 @@ WRITTEN = [
     {"index": 0, "text": "It is wrong.\u2028Rating: 2", "finish": "end", "tokens": 7, "rating": 2.0},
     {"index": 1, "text": "", "finish": "stop", "tokens": 0, "rating": None},
 ]
-VERDICT = {
+SCORED = {
     "reward": 0.25,
     "rating": 2.0,
     "scores": score_body(["It is wrong."])["results"],
@@ -39,7 +39,7 @@ STREAM = [
     b":\n\n",
     event("critique", WRITTEN[1]),
     event("critique", WRITTEN[0]),
-    event("score", VERDICT),
+    event("score", SCORED),
     event("done", SUMMARY),
 ]
 
@@ -71,7 +71,7 @@ def streamed(content: Content) -> httpx.Response:
 
 
 def test_a_whole_critique(client: Client, server: Server) -> None:
-    server.before = [httpx.Response(200, json={"critiques": WRITTEN, **VERDICT, **SUMMARY})]
+    server.before = [httpx.Response(200, json={"critiques": WRITTEN, **SCORED, **SUMMARY})]
     found = client.critique("What is 1 + 1?", "It is blue.", critiques=2, temperature=0.7, stop=["END"], scorer="m")
     assert [(one.text, one.finish, one.rating) for one in found.critiques] == [
         ("It is wrong.\u2028Rating: 2", "end", 2.0),
@@ -93,7 +93,7 @@ def test_a_whole_critique(client: Client, server: Server) -> None:
 def test_a_stream_comes_to_the_same_however_it_is_cut(client: Client, server: Server, size: int) -> None:
     whole = b"".join(STREAM)
     content = Content([whole[at : at + size] for at in range(0, len(whole), size)])
-    server.before = [streamed(content), httpx.Response(200, json={"critiques": WRITTEN, **VERDICT, **SUMMARY})]
+    server.before = [streamed(content), httpx.Response(200, json={"critiques": WRITTEN, **SCORED, **SUMMARY})]
     with client.critique_stream("What is 1 + 1?", "It is blue.", critiques=2, temperature=1) as stream:
         with pytest.raises(ValueError, match="isn't complete"):
             _ = stream.result

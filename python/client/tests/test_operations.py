@@ -24,7 +24,7 @@ def test_the_servers_choice_is_told(client: Client, server: Server) -> None:
     def placed(index: int, rank: int, reward: float, ahead: float | None) -> dict[str, Any]:
         return {"index": index, "rank": rank, "reward": reward, "behind": 3.0 - reward, "ahead": ahead}
 
-    verdict = {
+    choice = {
         "best": 3,
         "selected": {"indices": [3, 1], "probabilities": [0.1, 0.2, 0.3, 0.4]},
         "ranking": [placed(1, 1, 3.0, 1.0), placed(3, 2, 2.0, 1.0), placed(0, 3, 1.0, 0.0), placed(2, 3, 1.0, None)],
@@ -32,7 +32,7 @@ def test_the_servers_choice_is_told(client: Client, server: Server) -> None:
         "embedding": {"model": "embedder", "model_version": "v2", "usage": {"tokens": 4, "cached_tokens": 0}},
         "curve": [{"n": 1, "proxy": 1.75, "gold": None, "divergence": 0.0}],
     }
-    body = score_body(["a", "b", "c", "d"]) | {"results": results_of(1.0, 3.0, 1.0, 2.0)} | verdict
+    body = score_body(["a", "b", "c", "d"]) | {"results": results_of(1.0, 3.0, 1.0, 2.0)} | choice
     server.before = [httpx.Response(200, json=body)]
     ranking = client.best_of_n(
         "Why?",

@@ -15,9 +15,9 @@ class Table:
     failed: bool = False
 
     def add(self, what: str, found: str, wanted: str = "", *, holds: bool | None = None) -> None:
-        verdict = {None: "", True: "ok", False: "MISSED"}[holds]
-        self.rows.append((what, found, wanted, verdict))
-        print(f"  {what}: {found} {wanted} {verdict}", flush=True)
+        word = {None: "", True: "ok", False: "MISSED"}[holds]
+        self.rows.append((what, found, wanted, word))
+        print(f"  {what}: {found} {wanted} {word}", flush=True)
 
     def must(self, what: str, found: str, wanted: str, *, holds: bool) -> None:
         """As `add`; the check fails when it doesn't hold."""
