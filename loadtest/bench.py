@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             say=partial(say, name),
         )
         measured = scenarios.measure(bench)
-        measured["targets"] = [target.as_json() for target in targets.evaluate(name, measured)]
+        measured["targets"] = [target.as_json() for target in targets.of_model(name, measured)]
         results["models"][name] = measured
     results["seconds"] = time.monotonic() - began
     return results

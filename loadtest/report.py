@@ -23,7 +23,7 @@ DISTURBED_CORES = 0.05
 def target_rows(results: dict[str, Any]) -> list[list[str]]:
     """One row a target, the columns as `targets.HEADINGS`."""
     measured = results["models"].items()
-    return [target.row() for name, model in measured for target in targets.evaluate(name, model)]
+    return [target.row() for name, model in measured for target in targets.of_model(name, model)]
 
 
 def throughput_rows(results: dict[str, Any]) -> list[list[str]]:

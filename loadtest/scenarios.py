@@ -21,7 +21,7 @@ from loadtest.workload import SHORT, Workload, Workloads
 
 CORES = len(os.sched_getaffinity(0))
 CLIENTS = (1, 8, 64, 256)
-CROWD = 64
+PARALLEL = 64
 BATCH, BATCH_CLIENTS = 32, 4
 LOADS = (0.5, 0.9, 1.5, 4.0)
 GOOD_WITHIN_MS = 5000
@@ -137,7 +137,7 @@ def measure(bench: Bench) -> dict[str, Any]:
                 compared.append(peers.enter_context(servers.infinity(bench.infinity, folder, bench.logs)))
             agreement = check_agreement(bench, [uncached, *compared])
             throughput = compare_throughput(bench, plans, uncached, compared)
-        peak = throughput[f"karat-{CROWD}"]
+        peak = throughput[f"karat-{PARALLEL}"]
         results = {
             "workload": bench.workloads.mixed.summary(),
             "calibration": bench.calibration(),
@@ -217,7 +217,7 @@ def compare_throughput(bench: Bench, plans: Plans, uncached: Server, compared: l
         contenders[f"karat-{clients}"] = partial(generator.closed, uncached, workload, clients)
     contenders["karat-batches"] = partial(generator.closed, uncached, workload, BATCH_CLIENTS, batch=BATCH)
     for server in compared:
-        contenders[server.name] = partial(generator.closed, server, workload, CROWD, samples=size.peer_samples)
+        contenders[server.name] = partial(generator.closed, server, workload, PARALLEL, samples=size.peer_samples)
 
     rounds: dict[str, list[Report]] = {name: [] for name in contenders}
     order = list(contenders)
@@ -307,7 +307,7 @@ def flood(bench: Bench, server: Server) -> dict[str, Any]:
     """Short requests beside a flood of the longest, against one pass of the longest alone."""
     size = bench.size
     bare = bench.generator.bare(bench.graph, bench.workloads.long, 1, size.overhead_passes // 5)
-    with bench.generator.start_closed(server, bench.workloads.long, CROWD // 2, seconds=size.flood_seconds) as long:
+    with bench.generator.start_closed(server, bench.workloads.long, PARALLEL // 2, seconds=size.flood_seconds) as long:
         time.sleep(1)
         short = bench.generator.open(server, bench.workloads.short, rate=10, seconds=size.flood_seconds - 2)
         flooding = long.report()
@@ -373,7 +373,7 @@ def mixed(bench: Bench, server: Server) -> Report:
     report = bench.generator.closed(
         server,
         bench.workloads.mixed,
-        CROWD,
+        PARALLEL,
         groups=True,
         duplicates=0.2,
         hang_up=0.05,

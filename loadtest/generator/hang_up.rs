@@ -19,7 +19,7 @@ use crate::{Failure, client::Client, plan::Request};
 
 /// Who hangs up.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Crowd {
+pub(crate) struct Leavers {
     pub(crate) clients: usize,
     pub(crate) at_once: usize,
     pub(crate) stay: Duration,
@@ -38,23 +38,23 @@ pub(crate) struct Report {
 pub(crate) async fn run(
     client: &Client,
     requests: Vec<Request>,
-    crowd: Crowd,
+    leavers: Leavers,
     limit: Duration,
 ) -> Result<Report, Failure> {
     let address = client.address().await?;
     let requests: Rc<[Vec<u8>]> = requests.iter().map(|request| client.raw(&request.body)).collect();
-    let places = Arc::new(Semaphore::new(crowd.at_once));
+    let places = Arc::new(Semaphore::new(leavers.at_once));
     let (mut left, mut broken) = (0, 0);
     let started = Instant::now();
     let local = LocalSet::new();
     let work = local.run_until(async {
         let mut leaving = JoinSet::new();
-        for number in 0..crowd.clients {
+        for number in 0..leavers.clients {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
             let requests = Rc::clone(&requests);
             leaving.spawn_local(async move {
                 let _place = place;
-                connect_and_leave(address, &requests[number % requests.len()], crowd.stay).await
+                connect_and_leave(address, &requests[number % requests.len()], leavers.stay).await
             });
             while let Some(done) = leaving.try_join_next() {
                 count(done.unwrap_or(Ok(())).is_ok(), &mut left, &mut broken);

@@ -85,7 +85,7 @@ enum Mode {
     },
     /// Raw sessions with every sample known in advance, by one static plan
     Offline(offline::Arguments),
-    /// One raw session, one sample after another: what a lone request costs without a server
+    /// One raw session, one sample after another: what a single request costs without a server
     Bare(offline::BareArguments),
 }
 
@@ -154,9 +154,9 @@ fn run(mode: &Mode) -> Result<(), Failure> {
                 print(&open::run(target.client()?, target.plan()?, arrivals, target.limit()).await?)
             }
             Mode::HangUp { target, clients, at_once, stay_ms } => {
-                let crowd =
-                    hang_up::Crowd { clients: *clients, at_once: *at_once, stay: Duration::from_millis(*stay_ms) };
-                print(&hang_up::run(&target.client()?, target.plan()?, crowd, target.limit()).await?)
+                let leavers =
+                    hang_up::Leavers { clients: *clients, at_once: *at_once, stay: Duration::from_millis(*stay_ms) };
+                print(&hang_up::run(&target.client()?, target.plan()?, leavers, target.limit()).await?)
             }
             Mode::Offline(_) | Mode::Bare(_) => Ok(()),
         }
