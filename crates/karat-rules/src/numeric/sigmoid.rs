@@ -32,7 +32,7 @@ pub(crate) fn log_softmax(logits: &[f64]) -> Vec<f64> {
 /// `log softmax(z)` at a few columns of a wide row, such as a vocabulary's logits; `None` when there is no such column.
 ///
 /// Sums in double precision over exponentials in single precision: exact to about 1e-6, and several times as fast as
-/// [`log_softmax`].
+/// `log_softmax`.
 #[must_use]
 pub fn log_probabilities(logits: &[f32], columns: &[u32]) -> Option<Vec<f32>> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
