@@ -101,6 +101,7 @@ lint: $(VENV) ## Check formatting, lints, types and that generated files are up 
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
 	cargo run --quiet -- generate --check
 	$(VENV_PYTHON) -m study.report --check
 	$(RUFF) format --config python/pyproject.toml --check $(PYTHON_CODE)
