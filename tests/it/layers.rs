@@ -1,8 +1,10 @@
 //! The layer rule within a crate: a folder uses those above it in the crate's list, never those below or beside.
 //!
-//! Between crates Cargo keeps the rule: a crate that isn't a dependency can't be named. Here stands what Cargo can't say.
+//! Between crates Cargo keeps the rule: a crate that isn't a dependency can't be named. Here stands what Cargo can't say,
+//! and that the page about all of it names every folder.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -65,12 +67,41 @@ fn each_library_stands_behind_its_door() {
 }
 
 #[test]
+fn the_architecture_page_names_every_folder_and_no_other() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut named = BTreeSet::new();
+    let mut section = None;
+    for line in page.lines() {
+        if line.starts_with('#') {
+            section = line.strip_prefix("### `").and_then(|rest| rest.strip_suffix("/`"));
+            named.extend(section.map(|folder| root().join(folder)));
+        } else if let (Some(section), Some((name, _))) =
+            (section, line.strip_prefix("| `").and_then(|rest| rest.split_once("/`")))
+        {
+            named.insert(root().join(section).join(name));
+        }
+    }
+    let crates = folders(&root().join("crates")).into_iter().map(|folder| folder.join("src"));
+    let sources: Vec<PathBuf> = crates.chain([root().join("src")]).collect();
+    let inside = sources.iter().flat_map(|source| folders(source));
+    let unnamed: Vec<PathBuf> =
+        sources.iter().cloned().chain(inside).filter(|folder| !named.contains(folder)).collect();
+    let gone: Vec<&PathBuf> = named.iter().filter(|folder| !folder.is_dir()).collect();
+    assert!(unnamed.is_empty() && gone.is_empty(), "ARCHITECTURE.md lacks {unnamed:?} and has {gone:?}");
+}
+
+#[test]
 fn a_planted_breach_is_found() {
     let code =
         "use crate::{\n    engine::{Engine, load},\n    text::TextPipeline,\n};\nfn f() { crate::api::router() }";
     assert_eq!(names_below_the_root(code), ["engine", "text", "api"]);
     assert_eq!(layer(LAYERS[1].1, Path::new("text/mod.rs")), Some(0));
     assert_eq!(layer(LAYERS[1].1, Path::new("telemetry/mod.rs")), None);
+}
+
+/// The folders right inside of one.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
 }
 
 /// Every file below `source` with its code, comments left out.
