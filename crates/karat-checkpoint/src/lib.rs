@@ -10,8 +10,8 @@
 //! refuses, all of it at once: a graph that leaves something out gives scores that look right and aren't. The graph
 //! refers to the weights by name; [`Graph::tensors`] says how each is read, so that no second copy is written anywhere.
 //!
-//! A trunk family is one file and a line in [`trunks`]; a head one file and a line in [`heads`]; a form of the graph one
-//! file in [`graphs`].
+//! A trunk family is one file and a line in `trunks`; a head one file and a line in `heads`; a form of the graph one
+//! file in `graphs`.
 
 mod checkpoint;
 mod config;

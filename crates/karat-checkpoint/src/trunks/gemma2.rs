@@ -1,4 +1,4 @@
-//! Gemma 2: Gemma with norms after attention and MLP, bounded likenesses, and every other layer forgetful.
+//! Gemma 2: Gemma with norms after attention and MLP, bounded likenesses, and a window in every other layer.
 
 use super::{
     Decoder, Norms, Read, Trunk, gemma,

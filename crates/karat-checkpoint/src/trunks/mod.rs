@@ -1,7 +1,8 @@
 //! The trunks: what a model computes below its head, family by family.
 //!
-//! A family is a file that says how it differs from a [`Decoder`]'s plain form, or an encoder's, which is Llama's: norms before attention
-//! and MLP, rotary positions, grouped keys and values, a gated MLP. [`TRUNKS`] is the list of them.
+//! A decoder's file says how its family differs from a [`Decoder`]'s plain form, which is Llama's: norms before attention
+//! and MLP, rotary positions, grouped keys and values, a gated MLP. Encoders have forms of their own. [`TRUNKS`] is the
+//! list of all.
 
 pub(crate) mod deberta;
 pub(crate) mod encoder;

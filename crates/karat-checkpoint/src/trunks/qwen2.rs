@@ -1,4 +1,4 @@
-//! Qwen2: queries, keys and values always have a bias; late layers may forget.
+//! Qwen2: queries, keys and values always have a bias; late layers may have a window.
 
 use super::{Decoder, Read, Trunk};
 use crate::{config::Config, problems::Problems};

@@ -1,4 +1,4 @@
-//! Qwen3: queries and keys are normed head by head; late layers may forget.
+//! Qwen3: queries and keys are normed head by head; late layers may have a window.
 
 use super::{Decoder, QueryKeyNorm, Read, Trunk, qwen2::Window};
 use crate::{config::Config, problems::Problems};
