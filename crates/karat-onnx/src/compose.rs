@@ -72,7 +72,7 @@ impl ValueInfoProto {
         let shape = TensorShapeProto { dim: axes.iter().map(axis).collect() };
         let tensor = type_proto::Tensor { elem_type: Some(element.into()), shape: Some(shape) };
         let value = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None };
-        Self { name: Some(name.to_owned()), r#type: Some(value), ..Self::default() }
+        Self { name: Some(name.to_owned()), r#type: Some(value) }
     }
 }
 

@@ -96,7 +96,6 @@ impl<'a> Nodes<'a> {
             attribute
         });
         self.nodes.push(NodeProto {
-            name: outputs.first().cloned(),
             op_type: Some(operator.to_owned()),
             input: inputs.iter().map(|name| (*name).to_owned()).collect(),
             output: outputs.to_vec(),
@@ -306,17 +305,9 @@ pub(super) fn finish(
     metadata: &[(&str, &str)],
 ) -> Graph {
     let Nodes { nodes, initializers, tensors, .. } = nodes;
-    let graph = GraphProto {
-        name: Some("reward".to_owned()),
-        node: nodes,
-        initializer: initializers,
-        input,
-        output,
-        ..GraphProto::default()
-    };
+    let graph = GraphProto { name: Some("reward".to_owned()), node: nodes, initializer: initializers, input, output };
     let model = ModelProto {
         ir_version: Some(IR_VERSION),
-        producer_name: Some("karat".to_owned()),
         opset_import: vec![OperatorSetIdProto { domain: None, version: Some(OPSET) }],
         metadata_props: metadata.iter().map(|(key, value)| StringStringEntryProto::new(key, value)).collect(),
         ..ModelProto::of(graph)
