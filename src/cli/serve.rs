@@ -1,6 +1,10 @@
 //! `karat serve`: the server in the foreground.
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use karat_engine::{
     engine::Engine,
@@ -17,6 +21,9 @@ use crate::{
     settings::ServeSettings,
     telemetry::{self, Metrics},
 };
+
+/// How long a server that ends waits at least for a model that is being loaded.
+const LEAST_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn serve(settings: ServeSettings) -> Result<(), CommandError> {
     telemetry::start_logging(&settings.log, settings.log_format)?;
@@ -53,7 +60,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
         calibration: settings.calibration(),
         prefix_cache_bytes: settings.prefix_cache_mb << 20,
     };
-    let loaded = load(Arc::clone(&engine), library, metrics, options)?;
+    let (loaded, loader) = load(Arc::clone(&engine), library, metrics, options)?;
     let (fatal, mut fatal_error) = oneshot::channel();
     let strict = settings.strict;
     let stop = {
@@ -80,23 +87,36 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
     if server::run(listener, api::router(state), stop, settings.patience()).await? == Drained::Overdue {
         engine.repository().stop();
     }
-    tokio::task::spawn_blocking(move || engine.repository().drain()).await?;
+    let patience = settings.patience().drain.max(LEAST_PATIENCE);
+    tokio::task::spawn_blocking(move || {
+        engine.repository().drain();
+        // ONNX Runtime must not be taken down under a thread that opens a graph. An engine that TensorRT builds takes
+        // minutes, for which nobody waits.
+        let _ = loader.recv_timeout(patience);
+    })
+    .await?;
     fatal_error.try_recv().map_or(Ok(()), |reason| Err(reason.into()))
 }
 
-/// Loads the models on a thread of their own, so that the server can tell how far it has come.
+/// How loading ends.
+type Loaded = oneshot::Receiver<Result<(), LoadError>>;
+
+/// Loads the models on a thread of their own, so that the server can tell how far it has come. The second channel closes
+/// when the thread has ended.
 fn load(
     engine: Arc<Engine>,
     library: Library,
     metrics: Arc<Metrics>,
     options: LoadOptions,
-) -> std::io::Result<oneshot::Receiver<Result<(), LoadError>>> {
+) -> std::io::Result<(Loaded, mpsc::Receiver<()>)> {
     let (done, loaded) = oneshot::channel();
+    let (alive, ended) = mpsc::channel();
     thread::Builder::new().name("karat-load".to_owned()).spawn(move || {
+        let _alive: mpsc::Sender<()> = alive;
         // The receiver is gone when the server was stopped while models loaded.
         let _ = done.send(engine.repository().load(&library, metrics.engine(), &options));
     })?;
-    Ok(loaded)
+    Ok((loaded, ended))
 }
 
 fn any_failed(engine: &Engine) -> bool {
