@@ -28,7 +28,7 @@ async fn a_critique_that_is_being_written_does_not_outlast_the_server() {
     model.server.engine.repository().stop();
     for reply in [written, waiting] {
         until("the client is told", || reply.is_finished()).await;
-        reply.await.unwrap().assert_problem(503, "model-unavailable", "broke off while it wrote");
+        reply.await.unwrap().assert_problem(503, "model-unavailable", "shutting down");
     }
     let engine = Arc::clone(&model.server.engine);
     let ended = tokio::task::spawn_blocking(move || engine.repository().drain());

@@ -237,7 +237,10 @@ impl Critiques {
 
     /// Turns an event of one critique's tokens into events of its text.
     fn take(&mut self, index: usize, event: Result<Event, GenerateError>) -> Result<(), ScoreError> {
-        let failed = |source| ScoreError::Generate { model: self.model.name.clone(), source };
+        let failed = |source| match source {
+            GenerateError::Stopped => ScoreError::Stopped,
+            source => ScoreError::Generate { model: self.model.name.clone(), source },
+        };
         let unreadable = |source| ScoreError::Sample { index: 0, source };
         let writing = &mut self.writing[index];
         let Some((mut detokenizer, mut stop)) = writing.letters.take() else { return Ok(()) };
