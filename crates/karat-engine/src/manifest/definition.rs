@@ -18,6 +18,9 @@ use super::{
 };
 use crate::text::{RatingParser, StopStrings, TextConfig};
 
+/// More tokens than any model takes: a sample of that length is made when it is loaded.
+const MOST_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 24) - 1);
+
 /// What a manifest defines.
 #[derive(Debug)]
 pub(crate) enum Definition {
@@ -209,6 +212,13 @@ impl Definition {
             }
         };
 
+        if text.max_tokens > MOST_TOKENS {
+            return Err(refuse(
+                "text.max_tokens",
+                text.max_tokens.to_string(),
+                "write what the model was trained for; no model takes more than 16777216",
+            ));
+        }
         let head = head::CATALOGUE.build(&manifest.head).map_err(|error| rule("head")(&error))?;
         let transforms =
             Chain::build(&manifest.transforms, head.gives_steps()).map_err(|error| rule("transforms")(&error))?;

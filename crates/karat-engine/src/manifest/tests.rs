@@ -48,6 +48,12 @@ fn logits(scores: usize) -> TensorSpec {
 }
 
 #[test]
+fn more_tokens_than_any_model_takes_are_refused() {
+    let error = define(&GRAPH.replace("512", "1000000000000000000")).unwrap_err().to_string();
+    assert!(error.contains("text.max_tokens") && error.contains("16777216"), "{error}");
+}
+
+#[test]
 fn a_minimal_manifest_binds_by_the_usual_names() {
     let binding = bind_graph(&graph(GRAPH), &bert(vec![logits(1)]), 7).unwrap();
     assert_eq!(binding.input_ids, "input_ids");

@@ -155,8 +155,8 @@ where
     T: PrimitiveTensorElementType + fmt::Debug + Clone + 'static,
 {
     let (chunks, rest) = bytes.as_chunks::<N>();
-    let expected: i64 = tensor.dims.iter().product();
-    if !rest.is_empty() || i64::try_from(chunks.len()) != Ok(expected) {
+    let expected = tensor.dims.iter().try_fold(1_i64, |count, size| count.checked_mul(*size));
+    if !rest.is_empty() || i64::try_from(chunks.len()).ok() != expected {
         return Err(format!(
             "weight {:?} has {} bytes, which its shape {:?} doesn't take",
             tensor.name(),
