@@ -27,8 +27,9 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
     let manifest = checkpoint.manifest()?;
     let parameters = checkpoint.parameters();
     let stored: Vec<String> = checkpoint.types().into_iter().collect();
-    println!("# {parameters} parameters, stored as {}; in 32 bits they take", stored.join(" and "));
-    println!("# {} MB of memory on the processor. No other file is written.", (parameters * size_of::<f32>()) >> 20);
+    let megabytes = (parameters * size_of::<f32>()) >> 20;
+    println!("# {parameters} parameters, stored as {}: {megabytes} MB in 32 bits, as the", stored.join(" and "));
+    println!("# processor computes. ONNX Runtime packs copies of its own: reckon with three times that.");
     match ["LICENSE", "LICENSE.txt", "LICENSE.md"].iter().find(|name| folder.join(name).is_file()) {
         Some(license) => println!("# Its licence: {license}"),
         None => println!("# No licence lies beside it: see the model's card."),
