@@ -13,6 +13,7 @@ mod error;
 pub mod fake;
 pub mod libraries;
 pub mod ort;
+pub mod packed;
 pub mod prefix;
 mod profile;
 mod provider;

@@ -1,0 +1,5 @@
+//! Packed rows: all samples of a pass as one row of tokens, without padding, over blocks of keys and values.
+
+mod pass;
+
+pub use pass::{BLOCK_TOKENS, PackedExecutor, PackedPass, PackedRead, PackedSequence, PackedShape};
