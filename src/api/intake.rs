@@ -1,14 +1,14 @@
 //! Bodies on their way in: each has to arrive in time, and all together take a bounded part of the memory.
 //!
-//! A request's share is what its `Content-Length` announces, or the longest body there may be until its end has shown
-//! how long it is. It is held until the request is answered, since samples live on in what is scored. A request
-//! that finds no room waits unread, which slows clients down instead of refusing them. None waits while it holds a part
-//! of its share, so that two can't wait for each other.
+//! A request's share of the room is what has arrived of its body, whatever it announced. It is held until the request is
+//! answered, since samples live on in what is scored. What finds no room waits unread, which slows clients down instead
+//! of refusing them. A body of which nothing came yet waits for as long as it takes. One that came in part is given up
+//! when its time is over, so that bodies in part can't wait for each other for ever.
 
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -22,12 +22,12 @@ use axum::{
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, sleep},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, sleep},
 };
 
 use super::ApiLimits;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, WaitGuard};
 
 /// The unit in which memory is shared out, in bytes: small beside any request, and few enough of them for a semaphore.
 const UNIT: u64 = 1 << 10;
@@ -36,7 +36,7 @@ const UNIT: u64 = 1 << 10;
 #[derive(Debug)]
 pub(super) struct Intake {
     room: Arc<Semaphore>,
-    units: u32,
+    units: usize,
     longest: u64,
     patience: Duration,
     metrics: Arc<Metrics>,
@@ -44,49 +44,32 @@ pub(super) struct Intake {
 
 impl Intake {
     pub(super) fn new(limits: ApiLimits, metrics: Arc<Metrics>) -> Self {
-        let units = units(limits.buffered_bytes as u64).clamp(1, Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX));
-        let room = Arc::new(Semaphore::new(units as usize));
+        let units = units(limits.buffered_bytes as u64).clamp(1, Semaphore::MAX_PERMITS);
+        let room = Arc::new(Semaphore::new(units));
         Self { room, units, longest: limits.body_bytes as u64, patience: limits.receive, metrics }
-    }
-
-    /// Waits for a share of the room. A body that wants more than there is gets all of it.
-    async fn share(&self, bytes: u64) -> Option<Share> {
-        let wanted = units(bytes).min(self.units);
-        let permit = match Arc::clone(&self.room).try_acquire_many_owned(wanted) {
-            Ok(permit) => permit,
-            Err(_) => {
-                let _waiting = self.metrics.body_waits();
-                // Nobody closes the room.
-                Arc::clone(&self.room).acquire_many_owned(wanted).await.ok()?
-            }
-        };
-        Some(Share(Mutex::new(permit)))
     }
 }
 
-fn units(bytes: u64) -> u32 {
-    bytes.div_ceil(UNIT).try_into().unwrap_or(u32::MAX)
+fn units(bytes: u64) -> usize {
+    bytes.div_ceil(UNIT).try_into().unwrap_or(usize::MAX)
 }
 
 /// Lets a request's body in under the rules.
 pub(super) async fn receive(State(intake): State<Arc<Intake>>, request: Request, next: Next) -> Response {
-    let hint = request.body().size_hint();
-    let wanted = match hint.upper() {
-        // It is refused without being read.
-        Some(announced) if announced > intake.longest => 0,
-        announced => announced.unwrap_or(intake.longest),
-    };
-    if wanted == 0 {
+    let announced = request.body().size_hint().upper();
+    // Nothing comes, or it is refused without being read.
+    if announced.is_some_and(|bytes| bytes == 0 || bytes > intake.longest) {
         return next.run(request).await;
     }
-    let share = intake.share(wanted).await.map(Arc::new);
+    let share = Arc::new(Share::default());
     let request = request.map(|body| {
         Body::new(ArrivingBody {
             body,
             received: 0,
-            share: share.clone(),
-            patience: intake.patience,
             deadline: Box::pin(sleep(intake.patience)),
+            share: Arc::clone(&share),
+            waiting: None,
+            intake: Arc::clone(&intake),
         })
     });
     let response = next.run(request).await;
@@ -95,26 +78,89 @@ pub(super) async fn receive(State(intake): State<Arc<Intake>>, request: Request,
 }
 
 /// One request's part of the room, given back when it is dropped.
-#[derive(Debug)]
-struct Share(Mutex<OwnedSemaphorePermit>);
+#[derive(Debug, Default)]
+struct Share(Mutex<Option<OwnedSemaphorePermit>>);
 
 impl Share {
-    /// Gives back what a body of so many bytes doesn't need.
-    fn keep(&self, bytes: u64) {
-        let mut permit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let surplus = permit.num_permits().saturating_sub(units(bytes) as usize);
-        drop(permit.split(surplus));
+    fn units(&self) -> usize {
+        self.lock().as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    fn add(&self, more: OwnedSemaphorePermit) {
+        let mut held = self.lock();
+        match held.as_mut() {
+            Some(permit) => permit.merge(more),
+            None => *held = Some(more),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A body that fails when it hasn't come whole in time.
-#[derive(Debug)]
+/// A part of a body that waits for room.
+struct Waiting {
+    data: Bytes,
+    room: Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>,
+    _counted: WaitGuard,
+}
+
+/// A body that takes room as it arrives, and fails when it hasn't come whole in time.
 struct ArrivingBody {
     body: Body,
     received: u64,
-    share: Option<Arc<Share>>,
-    patience: Duration,
     deadline: Pin<Box<Sleep>>,
+    share: Arc<Share>,
+    waiting: Option<Waiting>,
+    intake: Arc<Intake>,
+}
+
+impl ArrivingBody {
+    /// Takes room for what has come; without any, it waits.
+    fn take_in(&mut self, data: Bytes) -> Option<Bytes> {
+        let Intake { room, units: all, metrics, .. } = &*self.intake;
+        // A body that wants more than there is gets all of it.
+        let wanted = units(self.received + data.len() as u64).min(*all).saturating_sub(self.share.units());
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        match Arc::clone(room).try_acquire_many_owned(wanted) {
+            Ok(permit) => {
+                self.share.add(permit);
+                self.received += data.len() as u64;
+                Some(data)
+            }
+            Err(_) => {
+                let room = Box::pin(Arc::clone(room).acquire_many_owned(wanted));
+                self.waiting = Some(Waiting { data, room, _counted: metrics.body_waits() });
+                None
+            }
+        }
+    }
+
+    /// Waits for room for what has come.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, axum::Error>>> {
+        let Some(waiting) = &mut self.waiting else { return Poll::Ready(None) };
+        match waiting.room.as_mut().poll(context) {
+            Poll::Ready(permit) => {
+                // Nobody closes the room.
+                permit.into_iter().for_each(|permit| self.share.add(permit));
+                if self.received == 0 {
+                    // The wait was the server's, not the client's.
+                    self.deadline.as_mut().reset(Instant::now() + self.intake.patience);
+                }
+                let data = self.waiting.take().map(|waiting| waiting.data).unwrap_or_default();
+                self.received += data.len() as u64;
+                Poll::Ready(Some(Ok(data)))
+            }
+            Poll::Pending if self.received == 0 => Poll::Pending,
+            Poll::Pending => self.poll_deadline(context).map(|late| Some(Err(late))),
+        }
+    }
+
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<axum::Error> {
+        ready!(self.deadline.as_mut().poll(context));
+        Poll::Ready(axum::Error::new(TooSlow { patience: self.intake.patience }))
+    }
 }
 
 /// A body that took too long to arrive.
@@ -152,26 +198,34 @@ impl HttpBody for ArrivingBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            ready!(self.deadline.as_mut().poll(context));
-            return Poll::Ready(Some(Err(axum::Error::new(TooSlow { patience: self.patience }))));
-        };
-        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-            self.received += data.len() as u64;
+        loop {
+            if let Some(data) = ready!(self.poll_room(context)) {
+                return Poll::Ready(Some(data.map(Frame::data)));
+            }
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                return self.poll_deadline(context).map(|late| Some(Err(late)));
+            };
+            let data = match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                other => return Poll::Ready(other),
+            };
+            if let Some(data) = self.take_in(data) {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
         }
-        if (frame.is_none() || self.body.is_end_stream())
-            && let Some(share) = self.share.take()
-        {
-            share.keep(self.received);
-        }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.waiting.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.waiting {
+            None => self.body.size_hint(),
+            Some(_) => SizeHint::default(),
+        }
     }
 }

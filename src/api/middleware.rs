@@ -23,18 +23,28 @@ use super::{
 
 /// The header that carries a request's id: the caller's, or a new one.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A caller's id that is longer is replaced: it would come back with every reply and into every log line.
+const LONGEST_ID: usize = 256;
 
 /// Wraps the routes; the first layer named here is the outermost.
 pub(super) fn wrap(routes: Router<AppState>, state: &AppState) -> Router<AppState> {
     let intake = Arc::new(Intake::new(state.limits, Arc::clone(&state.metrics)));
     routes.layer(
         ServiceBuilder::new()
+            .map_request(without_long_id)
             .layer(SetRequestIdLayer::new(REQUEST_ID, NewRequestId))
             .layer(PropagateRequestIdLayer::new(REQUEST_ID))
             .layer(from_fn_with_state(state.clone(), observe))
             .layer(CatchPanicLayer::custom(panicked))
             .layer(from_fn_with_state(intake, intake::receive)),
     )
+}
+
+fn without_long_id(mut request: Request) -> Request {
+    if request.headers().get(REQUEST_ID).is_some_and(|id| id.len() > LONGEST_ID) {
+        request.headers_mut().remove(REQUEST_ID);
+    }
+    request
 }
 
 #[derive(Debug, Clone, Copy)]

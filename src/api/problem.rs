@@ -97,8 +97,9 @@ impl ProblemType {
     }
 }
 
-/// The most bytes of a detail: enough for every message, little enough that nobody is sent a body of his own back.
-const LONGEST_DETAIL: usize = 4096;
+/// The most bytes of a detail once it is encoded, as JSON or in a gRPC status: enough for every message, little enough
+/// that nobody is sent a body of his own back, and that it fits among a reply's headers.
+const LONGEST_DETAIL: usize = 3072;
 
 /// A problem with what a request says.
 pub(crate) fn invalid(reason: impl fmt::Display) -> Problem {
@@ -134,17 +135,12 @@ struct ProblemBody {
 impl Problem {
     /// A problem; a detail that repeats much of what the client sent is cut.
     pub(crate) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
-        let mut detail = detail.into();
-        if detail.len() > LONGEST_DETAIL {
-            detail.truncate(detail.floor_char_boundary(LONGEST_DETAIL));
-            detail.push('…');
-        }
-        Self { kind, detail, index: None, retry_after: None }
+        Self { kind, detail: cut(detail.into()), index: None, retry_after: None }
     }
 
     /// The same problem of the model that a field of the request names.
     pub(crate) fn about(mut self, field: &str) -> Self {
-        self.detail.insert_str(0, &format!("{field}: "));
+        self.detail = cut(format!("{field}: {}", self.detail));
         self
     }
 
@@ -172,6 +168,27 @@ impl Problem {
     pub(crate) fn set_retry_after(&self, headers: &mut HeaderMap) {
         set_retry_after(self.retry_after, headers);
     }
+}
+
+/// A detail of at most [`LONGEST_DETAIL`] bytes, whatever it is encoded as.
+fn cut(mut detail: String) -> String {
+    // JSON writes a control character in six bytes, a status of gRPC what isn't plain in three a byte.
+    let encoded = |letter: char| match letter {
+        _ if letter.is_control() => 6,
+        '"' | '\\' | '%' => 3,
+        _ if letter.is_ascii() => 1,
+        _ => 3 * letter.len_utf8(),
+    };
+    let mut length = 0;
+    let end = detail.char_indices().find(|(_, letter)| {
+        length += encoded(*letter);
+        length > LONGEST_DETAIL
+    });
+    if let Some((end, _)) = end {
+        detail.truncate(end);
+        detail.push('…');
+    }
+    detail
 }
 
 fn set_retry_after(wait: Option<Duration>, headers: &mut HeaderMap) {
@@ -211,7 +228,7 @@ impl From<ScoreError> for Problem {
             }
             _ => error.to_string(),
         };
-        Self { kind, detail, index: error.sample(), retry_after: error.retry_after() }
+        Self { kind, detail: cut(detail), index: error.sample(), retry_after: error.retry_after() }
     }
 }
 
@@ -256,5 +273,26 @@ impl OperationOutput for Problem {
 
     fn inferred_responses(context: &mut GenContext, operation: &mut Operation) -> Vec<(Option<u16>, ResponseDoc)> {
         Self::operation_response(context, operation).map(|response| (None, response)).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use karat_engine::text::TextError;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_a_body_of_his_own_back() {
+        for letter in ["a", "é", "\u{1}", "\u{1f600}", "\""] {
+            let long = letter.repeat(1_000_000);
+            let problem = invalid(&long).about("field");
+            let encoded = serde_json::to_string(&problem.clone().into_body()).unwrap();
+            assert!(encoded.len() < 4096 && problem.detail().len() <= LONGEST_DETAIL + 3, "{}", encoded.len());
+            let refused = ScoreError::Sample { index: 0, source: TextError::Template(long) };
+            let from_engine = Problem::from(refused);
+            assert!(from_engine.detail().len() <= LONGEST_DETAIL + 3);
+        }
+        assert_eq!(invalid("short").detail(), "short");
     }
 }

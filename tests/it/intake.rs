@@ -120,27 +120,40 @@ async fn silent_connections_are_closed_and_patient_ones_are_not() {
     assert_eq!(patient.await.unwrap().unwrap().status(), 200);
 }
 
+/// The beginning of a body that announces more than ever comes, and sends so many bytes of it.
+fn half(server: &crate::support::Server, announced: usize, sent: usize) -> RawConnection {
+    let mut connection = RawConnection::open(server.address);
+    connection.head(&format!("Content-Length: {announced}"));
+    connection.send(&b" ".repeat(sent));
+    connection
+}
+
 #[tokio::test]
 async fn bodies_beyond_the_room_wait_until_others_are_gone() {
     let model = small().await;
     let server = &model.server;
     let waiting = |count| until("bodies wait", move || server.metric("karat_http_bodies_waiting") == count);
-    let mut half = RawConnection::open(server.address);
-    half.head("Content-Length: 4096");
-    half.send(b"{");
-    // Whichever of the two is heard first, the other one has to wait for it.
-    let mut other = RawConnection::open(server.address);
-    other.head("Content-Length: 4096");
-    other.send(b"{");
+    // The second finds no room for its second half, whichever of the two is heard first.
+    let first = half(server, 4096, 3000);
+    let second = half(server, 4096, 3000);
     waiting(1).await;
     let whole = tokio::spawn(client().post(server.url("/v1/score")).json(&body("10")).send());
     waiting(2).await;
     // A request without a body needs no room.
     assert_eq!(server.get("/v1/models").await.status, 200);
-    drop(half);
-    drop(other);
+    drop(first);
+    drop(second);
     assert_eq!(whole.await.unwrap().unwrap().status(), 200);
     waiting(0).await;
+}
+
+#[tokio::test]
+async fn what_is_only_announced_takes_no_room() {
+    let model = small().await;
+    let silent: Vec<_> = (0..32).map(|_| half(&model.server, 4096, 0)).collect();
+    let reply = client().post(model.server.url("/v1/score")).json(&body("10")).send().await.unwrap();
+    assert_eq!(reply.status(), 200);
+    drop(silent);
 }
 
 #[tokio::test]

@@ -179,7 +179,9 @@ impl ScoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Sample { source: TextError::TooLong(_), .. } | Self::NoRoom { .. } => ErrorKind::TooLong,
+            Self::Sample { source: TextError::TooLong(_) | TextError::TooManyBytes(_), .. } | Self::NoRoom { .. } => {
+                ErrorKind::TooLong
+            }
             Self::Sample {
                 source: TextError::File { .. } | TextError::Config { .. } | TextError::Undecodable(_),
                 ..

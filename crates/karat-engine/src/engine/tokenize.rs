@@ -43,6 +43,11 @@ impl Inputs {
 /// Texts that are shorter than this together are tokenised at once; longer ones leave the async thread alone.
 const INLINE_BYTES: usize = 4 * 1024;
 
+/// Texts of that many bytes are tokenised at a time: a tokenizer takes about 250 times as much memory.
+const BYTES_AT_ONCE: usize = 2 * 1024 * 1024;
+/// What a permit to tokenise stands for.
+const PERMIT_BYTES: usize = 1024;
+
 /// What a text's tokens are kept under.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -62,8 +67,10 @@ struct Known {
 #[derive(Debug, Clone)]
 pub(super) struct TokenCache {
     known: moka::sync::Cache<Key, Known>,
-    /// One permit a core: more long texts at once would be no faster, and each takes many times its own memory.
+    /// One permit a core: more long texts at once would be no faster.
     cores: Arc<Semaphore>,
+    /// One permit for [`PERMIT_BYTES`] of text, since each takes many times its own memory.
+    memory: Arc<Semaphore>,
 }
 
 impl TokenCache {
@@ -77,6 +84,7 @@ impl TokenCache {
         Self {
             known: moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).build(),
             cores: Arc::new(Semaphore::new(cores)),
+            memory: Arc::new(Semaphore::new(BYTES_AT_ONCE / PERMIT_BYTES)),
         }
     }
 
@@ -136,11 +144,17 @@ impl TokenCache {
         let fresh = if bytes <= INLINE_BYTES {
             run()?
         } else {
-            // Nothing closes the semaphore. The permit stays with the work, which outlives a request that is given up.
-            let permit = Arc::clone(&self.cores).acquire_owned().await.map_err(|_| ScoreError::Panicked)?;
+            // Samples are tokenised one after another: the longest tells what is needed at once.
+            let longest = missing().map(|index| samples[index].text_bytes()).max().unwrap_or(0);
+            let share = longest.div_ceil(PERMIT_BYTES).clamp(1, BYTES_AT_ONCE / PERMIT_BYTES);
+            // Nothing closes the semaphores. Permits stay with the work, which outlives a request that is given up.
+            let core = Arc::clone(&self.cores).acquire_owned().await;
+            let share = u32::try_from(share).unwrap_or(u32::MAX);
+            let memory = Arc::clone(&self.memory).acquire_many_owned(share).await;
+            let permits = core.and_then(|core| Ok((core, memory?))).map_err(|_| ScoreError::Panicked)?;
             let run = move || {
                 let tokenized = run();
-                drop(permit);
+                drop(permits);
                 tokenized
             };
             tokio::task::spawn_blocking(run).await.map_err(|_| ScoreError::Panicked)??

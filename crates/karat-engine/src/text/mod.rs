@@ -12,6 +12,7 @@ mod parse_template;
 mod probe;
 mod rating;
 mod render;
+mod size;
 mod stop;
 mod template;
 mod truncate;
@@ -29,6 +30,8 @@ pub(crate) use detokenize::Detokenizer;
 pub use parse_template::{Markers, PolicyTemplate, TurnMarkers};
 pub use rating::RatingParser;
 use render::{Rendered, Renderer};
+use size::LongestText;
+pub use size::TooManyBytes;
 pub(crate) use stop::StopMatcher;
 pub use stop::{EmptyStop, StopStrings};
 pub use truncate::TooLong;
@@ -102,6 +105,9 @@ pub enum TextError {
     /// The text is longer than the model or the policy allows.
     #[error(transparent)]
     TooLong(#[from] truncate::TooLong),
+    /// The text has more bytes than any that the model takes.
+    #[error(transparent)]
+    TooManyBytes(#[from] TooManyBytes),
 }
 
 /// What tokenising a sample gave.
@@ -128,6 +134,7 @@ pub struct TextPipeline {
     reads_response: bool,
     padding_text: Option<String>,
     parse_template: Option<Markers>,
+    longest: LongestText,
     max_tokens: usize,
     truncation: Truncation,
 }
@@ -174,6 +181,7 @@ impl TextPipeline {
             end: tokens.eos.clone(),
             padding_text: tokens.pad.clone(),
             parse_template,
+            longest: LongestText::new(&tokenizer, config.max_tokens.get()),
             special_tokens: config.special_tokens.unwrap_or_else(|| config.render.adds_special_tokens()),
             renderer: Renderer::load(folder, config, tokens)?,
             tokenizer,
@@ -306,6 +314,7 @@ impl TextPipeline {
     }
 
     fn encode(&self, rendered: &Rendered<'_>, options: TextOptions) -> Result<truncate::Tokens, TextError> {
+        self.longest.check(rendered.bytes(), options.truncation.unwrap_or(self.truncation))?;
         let encoding = match rendered {
             Rendered::Pair { prompt, response } => {
                 self.tokenizer.encode((prompt.as_str(), response.as_ref()), self.special_tokens)

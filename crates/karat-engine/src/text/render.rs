@@ -24,6 +24,14 @@ pub(super) enum Rendered<'a> {
 }
 
 impl<'a> Rendered<'a> {
+    /// The length of what is tokenised.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Pair { prompt, response } => prompt.len() + response.len(),
+            Self::Single { text, .. } => text.len(),
+        }
+    }
+
     /// One text of which anything before the response may be cut.
     fn single(text: Cow<'a, str>, response: ResponseSpan) -> Self {
         Self::Single { text, response, kept: None }

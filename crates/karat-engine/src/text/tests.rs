@@ -422,3 +422,18 @@ fn what_can_not_be_asked_is_refused() {
     let silent = pipeline(&folder, "render = { jinja = \"\" }\nmax_tokens = 8").unwrap();
     assert!(matches!(silent.tokenize_opening(&[user("a")], 0, TextOptions::default()), Err(TextError::NoTokens)));
 }
+
+#[test]
+fn a_text_that_cannot_fit_is_refused_before_it_is_tokenised() {
+    let folder = folder(&[]);
+    let pipeline = pipeline(&folder, PAIR).unwrap();
+    let sample = pair("a b", &"d ".repeat(4 << 20));
+    for truncation in [Truncation::Refuse, Truncation::ResponseEnd] {
+        let error = pipeline.tokenize(&sample, Some(truncation)).unwrap_err();
+        assert!(matches!(&error, TextError::TooManyBytes(found) if found.bytes > 8 << 20 && found.max_tokens == 8));
+    }
+    // What is to be cut may be much longer than what is left.
+    let cut = pair("a b", &"d ".repeat(100_000));
+    assert_eq!(pipeline.tokenize(&cut, Some(Truncation::ResponseEnd)).unwrap().len(), 8);
+    assert!(pipeline.tokenize(&cut, None).unwrap_err().to_string().contains("bytes"));
+}
