@@ -15,6 +15,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    apart::apart,
     call::{Call, OwnBody},
     envelope::{Envelope, each},
     request::{answer, samples, turns},
@@ -167,7 +168,12 @@ async fn best_of_n(
         report.timings = report.timings.beside(embeddings.timings);
         details.embeddings = Some(mem::take(&mut embeddings.vectors));
     }
-    let ranked = Ranked::by(&*rule, details, &report, body.curve)?;
+    let (report, ranked) = apart(move || {
+        let ranked = Ranked::by(&*rule, details, &report, body.curve);
+        (report, ranked)
+    })
+    .await?;
+    let ranked = ranked?;
     Envelope::reply(id, report, |reports| {
         Ok(BestOfNResponse {
             best: ranked.selected.indices.first().copied(),

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::apart::apart;
 use crate::api::{
     AppState,
     body::JsonBody,
@@ -53,10 +54,7 @@ async fn compute(
         let kind = if known { ProblemType::InvalidRequest } else { ProblemType::UnknownRoute };
         Problem::new(kind, error.to_string())
     })?;
-    // Sorting and pairing large lists takes a while: not on an async thread.
-    let computed = tokio::task::spawn_blocking(move || built.compute())
-        .await
-        .map_err(|_| Problem::new(ProblemType::Internal, "an internal task failed; the server's log has the cause"))?;
+    let computed = apart(move || built.compute()).await?;
     let result = computed.map_err(invalid)?;
     Ok(Json(MetricResponse { metric, result }))
 }

@@ -1,5 +1,6 @@
 //! karat's own routes, one file each.
 
+mod apart;
 mod best_of_n;
 mod call;
 mod catalogue;

@@ -1,11 +1,13 @@
 //! Among nearly equal candidates, the one that differs most from all others.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
     Available, Candidates, Selected, Selection, SelectionError,
-    novelty::{Grams, euclidean, jaccard, novelty},
+    novelty::{Grams, novelty},
 };
 use crate::domain::{Count, NotNegative, catalogue::Rule};
 
@@ -70,11 +72,11 @@ impl Distance {
 
 const NEEDS_EMBEDDINGS: SelectionError = SelectionError {
     rule: Diverse::NAME,
-    missing: "the embedding of each candidate; send embeddings, or name an embedding_model",
+    missing: Cow::Borrowed("the embedding of each candidate; send embeddings, or name an embedding_model"),
 };
 const NEEDS_TEXTS: SelectionError = SelectionError {
     rule: Diverse::NAME,
-    missing: "the text of each candidate; write distance = \"embeddings\" instead",
+    missing: Cow::Borrowed("the text of each candidate; write distance = \"embeddings\" instead"),
 };
 
 impl Selection for Diverse {
@@ -87,19 +89,12 @@ impl Selection for Diverse {
     }
 
     fn select(&self, candidates: &Candidates) -> Result<Selected, SelectionError> {
-        let count = candidates.rewards().len();
         let neighbours = self.neighbours.get();
         let novelties = match self.distance.grams() {
-            None => {
-                let embeddings = candidates.embeddings().ok_or(NEEDS_EMBEDDINGS)?;
-                novelty(count, neighbours, |one, other| euclidean(&embeddings[one], &embeddings[other]))
-            }
-            Some(grams) => {
-                let texts = candidates.texts().ok_or(NEEDS_TEXTS)?;
-                let sets: Vec<_> = texts.iter().map(|text| grams.of(text)).collect();
-                novelty(count, neighbours, |one, other| jaccard(&sets[one], &sets[other]))
-            }
+            None => novelty(candidates.embeddings().ok_or(NEEDS_EMBEDDINGS)?, neighbours),
+            Some(grams) => novelty(&grams.of(candidates.texts().ok_or(NEEDS_TEXTS)?), neighbours),
         };
+        let novelties = novelties.map_err(|missing| SelectionError { rule: Self::NAME, missing: missing.into() })?;
         let rewards = candidates.rewards();
         let better = |one: usize, other: usize| {
             novelties[one].total_cmp(&novelties[other]).then(rewards[one].total_cmp(&rewards[other]))

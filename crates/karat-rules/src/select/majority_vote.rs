@@ -3,6 +3,8 @@
 //! RewardMATH (Kim et al. 2024, "Evaluating Robustness of Reward Models for Mathematical Reasoning") settles ties of
 //! best-of-n by a majority vote over the tied candidates' final answers. Equal votes go to the answer that comes first.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -29,8 +31,10 @@ impl Rule for MajorityVote {
     type Parameters = Self;
 }
 
-const NEEDS_ANSWERS: SelectionError =
-    SelectionError { rule: MajorityVote::NAME, missing: "the final answer of each candidate; send answers" };
+const NEEDS_ANSWERS: SelectionError = SelectionError {
+    rule: MajorityVote::NAME,
+    missing: Cow::Borrowed("the final answer of each candidate; send answers"),
+};
 
 impl Selection for MajorityVote {
     fn check(&self, available: &Available) -> Result<(), SelectionError> {

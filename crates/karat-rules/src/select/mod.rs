@@ -19,7 +19,7 @@ mod soft;
 #[cfg(test)]
 mod laws;
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -90,7 +90,7 @@ pub struct SelectionError {
     /// The rule.
     pub rule: &'static str,
     /// What it needs and how to send it.
-    pub missing: &'static str,
+    pub missing: Cow<'static, str>,
 }
 
 #[cfg(test)]

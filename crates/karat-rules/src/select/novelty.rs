@@ -2,22 +2,51 @@
 //!
 //! The mean distance to the k nearest neighbours: the novelty of quality-diversity search (Lehman and Stanley 2011).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use crate::numeric::{mean, sorted};
+use crate::numeric::mean;
+
+/// The most numbers that are looked at: about two seconds.
+const MOST_STEPS: usize = 1 << 31;
+
+/// What candidates are told apart by, and what comparing two of them looks at.
+pub(super) trait Comparable {
+    /// How many numbers there are.
+    fn size(&self) -> usize;
+
+    /// How far two lie apart, at least 0.
+    fn distance(&self, other: &Self) -> f64;
+}
 
 /// The mean distance of each candidate to its `neighbours` nearest others, or to all others when there are fewer; 0 for
-/// a candidate alone. `distance(i, j)` is asked once for each pair.
-pub(super) fn novelty(count: usize, neighbours: usize, distance: impl Fn(usize, usize) -> f64) -> Vec<f64> {
-    let mut distances = vec![Vec::with_capacity(count.saturating_sub(1)); count];
-    for one in 0..count {
-        for other in one + 1..count {
-            let between = distance(one, other);
-            distances[one].push(between);
-            distances[other].push(between);
-        }
+/// a candidate alone.
+///
+/// # Errors
+/// When each against each takes more than [`MOST_STEPS`] numbers, with how many it would take.
+pub(super) fn novelty<T: Comparable>(candidates: &[T], neighbours: usize) -> Result<Vec<f64>, String> {
+    let sizes: usize = candidates.iter().map(Comparable::size).fold(0, usize::saturating_add);
+    let steps = sizes.saturating_mul(2).saturating_mul(candidates.len());
+    if steps > MOST_STEPS {
+        return Err(format!(
+            "fewer candidates, or shorter texts or embeddings: to compare {} of them with each other takes {steps} steps, \
+             and {MOST_STEPS} are the most",
+            candidates.len()
+        ));
     }
-    distances.iter().map(|to_others| mean(&sorted(to_others)[..neighbours.min(to_others.len())])).collect()
+    let mut distances = Vec::with_capacity(candidates.len());
+    let nearest = |(index, one): (usize, &T)| {
+        distances.clear();
+        let others = candidates.iter().enumerate().filter(|(other, _)| *other != index);
+        distances.extend(others.map(|(_, other)| one.distance(other)));
+        let count = neighbours.min(distances.len());
+        if count < distances.len() {
+            distances.select_nth_unstable_by(count, f64::total_cmp);
+        }
+        distances.truncate(count);
+        distances.sort_unstable_by(f64::total_cmp);
+        mean(&distances)
+    };
+    Ok(candidates.iter().enumerate().map(nearest).collect())
 }
 
 /// How far two texts are apart: 1 less the share of n-grams that both have (Jaccard's distance), from 0 to 1.
@@ -36,8 +65,23 @@ impl Grams {
         }
     }
 
-    /// The n-grams of a text; a text shorter than one n-gram is its own only one.
-    pub(super) fn of(self, text: &str) -> HashSet<String> {
+    /// The n-grams of each text; a text shorter than one n-gram is its own only one.
+    pub(super) fn of(self, texts: &[String]) -> Vec<Bag> {
+        let mut numbers: HashMap<String, usize> = HashMap::new();
+        let mut bag = |text: &String| {
+            let next = |gram: String| {
+                let known = numbers.len();
+                *numbers.entry(gram).or_insert(known)
+            };
+            let mut grams: Vec<usize> = self.grams(text).into_iter().map(next).collect();
+            grams.sort_unstable();
+            grams.dedup();
+            Bag(grams)
+        };
+        texts.iter().map(&mut bag).collect()
+    }
+
+    fn grams(self, text: &str) -> Vec<String> {
         let units: Vec<String> = match self {
             Self::Characters(_) => text.chars().map(String::from).collect(),
             Self::Words(_) => text.split_whitespace().map(str::to_owned).collect(),
@@ -48,18 +92,42 @@ impl Grams {
     }
 }
 
-pub(super) fn jaccard(one: &HashSet<String>, other: &HashSet<String>) -> f64 {
-    let union = one.union(other).count();
-    if union == 0 { 0.0 } else { 1.0 - one.intersection(other).count() as f64 / union as f64 }
+/// Which n-grams a text has, by number, in ascending order.
+#[derive(Debug)]
+pub(super) struct Bag(Vec<usize>);
+
+impl Comparable for Bag {
+    fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    /// One less the share of n-grams that both have, from 0 to 1.
+    fn distance(&self, other: &Self) -> f64 {
+        let (mut one, mut two, mut shared) = (self.0.as_slice(), other.0.as_slice(), 0);
+        while let (Some((first, rest)), Some((second, others))) = (one.split_first(), two.split_first()) {
+            shared += usize::from(first == second);
+            one = if first <= second { rest } else { one };
+            two = if second <= first { others } else { two };
+        }
+        let union = self.0.len() + other.0.len() - shared;
+        if union == 0 { 0.0 } else { 1.0 - shared as f64 / union as f64 }
+    }
 }
 
-/// The Euclidean distance, scaled so that squares don't overflow.
-pub(super) fn euclidean(one: &[f64], other: &[f64]) -> f64 {
-    let largest = one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    if largest > 0.0 && largest.is_finite() {
-        largest * one.iter().zip(other).map(|(a, b)| ((a - b) / largest).powi(2)).sum::<f64>().sqrt()
-    } else {
-        largest
+impl Comparable for Vec<f64> {
+    fn size(&self) -> usize {
+        self.len()
+    }
+
+    /// The Euclidean distance, without overflow on the way.
+    fn distance(&self, other: &Self) -> f64 {
+        let differences = || self.iter().zip(other).map(|(a, b)| (a - b).abs());
+        let largest = differences().fold(0.0, f64::max);
+        if largest > 0.0 && largest.is_finite() {
+            largest * differences().map(|difference| (difference / largest).powi(2)).sum::<f64>().sqrt()
+        } else {
+            largest
+        }
     }
 }
 
@@ -70,21 +138,28 @@ mod tests {
 
     #[test]
     fn the_nearest_neighbours_count() {
-        let places = [0.0_f64, 1.0, 10.0];
-        let distance = |one: usize, other: usize| (places[one] - places[other]).abs();
-        assert_all_close(&novelty(3, 1, distance), &[1.0, 1.0, 9.0]);
-        assert_all_close(&novelty(3, 5, distance), &[5.5, 5.0, 9.5]);
-        assert_all_close(&novelty(1, 3, distance), &[0.0]);
+        let places = [vec![0.0], vec![1.0], vec![10.0]];
+        assert_all_close(&novelty(&places, 1).unwrap(), &[1.0, 1.0, 9.0]);
+        assert_all_close(&novelty(&places, 5).unwrap(), &[5.5, 5.0, 9.5]);
+        assert_all_close(&novelty(&places[..1], 3).unwrap(), &[0.0]);
     }
 
     #[test]
     fn texts_are_compared_by_their_runs() {
-        let words = Grams::Words(1);
-        assert_close(jaccard(&words.of("a b c"), &words.of("b c d")), 0.5);
-        assert_close(jaccard(&words.of("a b"), &words.of(" a  b ")), 0.0);
-        let characters = Grams::Characters(3);
-        assert_close(jaccard(&characters.of("ab"), &characters.of("ab")), 0.0);
-        assert_close(jaccard(&characters.of(""), &characters.of("")), 0.0);
-        assert_close(euclidean(&[3e200, 0.0], &[0.0, 4e200]) / 1e200, 5.0);
+        let distance = |grams: Grams, one: &str, other: &str| {
+            let bags = grams.of(&[one.to_owned(), other.to_owned()]);
+            bags[0].distance(&bags[1])
+        };
+        assert_close(distance(Grams::Words(1), "a b c", "b c d"), 0.5);
+        assert_close(distance(Grams::Words(1), "a b", " a  b "), 0.0);
+        assert_close(distance(Grams::Characters(3), "ab", "ab"), 0.0);
+        assert_close(distance(Grams::Characters(3), "", ""), 0.0);
+        assert_close(vec![3e200, 0.0].distance(&vec![0.0, 4e200]) / 1e200, 5.0);
+    }
+
+    #[test]
+    fn more_than_can_be_compared_is_refused_at_once() {
+        let long = vec![vec![0.0; 1_000]; 4_096];
+        assert!(novelty(&long, 3).unwrap_err().contains("4096"));
     }
 }

@@ -3,6 +3,8 @@
 //! `i` dominates `j` when every `r_i ≥ r_j` and one is greater (Lee et al. 2024, "Parrot: Pareto-optimal Multi-Reward
 //! Reinforcement Learning Framework for Text-to-Image Generation"). Equal candidates don't dominate each other: all stay.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -25,7 +27,7 @@ impl Rule for Pareto {
 }
 
 const NEEDS_OBJECTIVES: SelectionError =
-    SelectionError { rule: Pareto::NAME, missing: "several objectives; use a model that gives them" };
+    SelectionError { rule: Pareto::NAME, missing: Cow::Borrowed("several objectives; use a model that gives them") };
 
 /// Whether each candidate is on the front; `objectives` has one equally long list for each.
 #[must_use]
