@@ -57,6 +57,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
     let options = LoadOptions {
         repository: settings.models.clone(),
         queue_tokens: settings.queue_tokens,
+        queue_time: settings.queue_time(),
         calibration: settings.calibration(),
         prefix_cache_bytes: settings.prefix_cache_mb << 20,
     };

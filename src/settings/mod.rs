@@ -50,6 +50,11 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_QUEUE_TOKENS", default_value_t = 1 << 20, value_name = "TOKENS")]
     pub(crate) queue_tokens: usize,
 
+    /// The longest that what waits for a model may be expected to take before requests are refused with 429, in seconds; 0
+    /// sets no bound beside that on tokens.
+    #[arg(long, env = "KARAT_QUEUE_SECONDS", default_value_t = 10.0, value_name = "SECONDS")]
+    pub(crate) queue_seconds: f64,
+
     /// How long to measure a model that is loaded for the first time, in seconds, to choose batch sizes and sessions; 0
     /// takes what suits most models. The choice is kept beside the graph.
     #[arg(long, env = "KARAT_CALIBRATION_SECONDS", default_value_t = 2.0, value_name = "SECONDS")]
@@ -99,6 +104,11 @@ impl ServeSettings {
     /// How long to measure a model that is loaded for the first time; nothing for what is no time.
     pub(crate) fn calibration(&self) -> Duration {
         Duration::try_from_secs_f64(self.calibration_seconds).unwrap_or_default()
+    }
+
+    /// How long a request may be expected to wait, where that is bounded.
+    pub(crate) fn queue_time(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.queue_seconds).ok().filter(|time| !time.is_zero())
     }
 
     /// How long the server waits for its clients.

@@ -34,6 +34,7 @@ impl Local {
         let options = LoadOptions {
             repository: models.to_owned(),
             queue_tokens: QUEUE_TOKENS,
+            queue_time: None,
             calibration: CALIBRATION,
             prefix_cache_bytes: PREFIX_CACHE_BYTES,
         };

@@ -56,6 +56,7 @@ impl Unserved {
         let options = LoadOptions {
             repository: repository.path().to_owned(),
             queue_tokens: 1 << 20,
+            queue_time: None,
             calibration: Duration::ZERO,
             prefix_cache_bytes: 1 << 20,
         };

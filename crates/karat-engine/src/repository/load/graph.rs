@@ -199,8 +199,8 @@ impl Loader<'_> {
         let Running { executors, policy, calibration, prefixes } = running;
         let limits = QueueLimits {
             queued_tokens: self.options.queue_tokens,
+            wait: self.options.queue_time,
             tokens_per_second: calibration.tokens_per_second,
-            ..QueueLimits::default()
         };
         let scheduler = Scheduler::start(executors, policy, limits, parts.metrics.clone())
             .map_err(|source| LoadError::Workers { path: parts.definition.manifest.clone(), source })?;

@@ -38,6 +38,9 @@ pub struct LoadOptions {
     pub repository: PathBuf,
     /// The most tokens that may wait for one graph before requests are refused.
     pub queue_tokens: usize,
+    /// The longest that what waits for one graph may be expected to take before requests are refused; without it, tokens
+    /// alone are bounded.
+    pub queue_time: Option<Duration>,
     /// How long measuring a graph may take when it is loaded for the first time; zero for not at all.
     pub calibration: Duration,
     /// How much memory keys and values of prefixes may take, in bytes.
