@@ -25,7 +25,7 @@ use serde_json::value::RawValue;
 use super::{
     AppState,
     intake::TooSlow,
-    problem::{Problem, ProblemType},
+    problem::{Problem, ProblemType, invalid},
 };
 
 /// A JSON body of the type `T`.
@@ -63,6 +63,12 @@ pub(crate) async fn receive(request: &mut Request, limit: usize) -> Result<Recei
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(too_large());
+    }
+    // What could be read is plain by now.
+    let encoding = request.headers().get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity");
+    if let Some(encoding) = encoding {
+        let found = String::from_utf8_lossy(encoding.as_bytes());
+        return Err(invalid(format!("the body is encoded as {found:?}; send it as gzip, deflate, zstd, or plain")));
     }
     let body = std::mem::take(request.body_mut());
     let bytes = to_bytes(body, limit).await.map_err(|error| {

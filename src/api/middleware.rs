@@ -4,6 +4,7 @@ use std::{any::Any, sync::Arc, time::Instant};
 
 use axum::{
     Router,
+    body::Body,
     extract::{MatchedPath, Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -11,7 +12,14 @@ use axum::{
 use http::HeaderName;
 use tower::ServiceBuilder;
 use tower_http::{
+    CompressionLevel,
     catch_panic::CatchPanicLayer,
+    compression::{
+        CompressionLayer, Predicate,
+        predicate::{NotForContentType, SizeAbove},
+    },
+    decompression::RequestDecompressionLayer,
+    map_request_body::MapRequestBodyLayer,
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
 };
 
@@ -36,6 +44,11 @@ pub(super) fn wrap(routes: Router<AppState>, state: &AppState) -> Router<AppStat
             .layer(PropagateRequestIdLayer::new(REQUEST_ID))
             .layer(from_fn_with_state(state.clone(), observe))
             .layer(CatchPanicLayer::custom(panicked))
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_compressing()))
+            // What comes out of a compressed body is bounded and counted like any other; what can't be read is refused
+            // where the body is wanted, in the shape of the route's dialect.
+            .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
+            .layer(MapRequestBodyLayer::new(Body::new))
             .layer(from_fn_with_state(intake, intake::receive)),
     )
 }
@@ -45,6 +58,11 @@ fn without_long_id(mut request: Request) -> Request {
         request.headers_mut().remove(REQUEST_ID);
     }
     request
+}
+
+/// Replies that are long, and come whole: a stream of events would wait for more to compress.
+fn worth_compressing() -> impl Predicate {
+    SizeAbove::new(4096).and(NotForContentType::GRPC).and(NotForContentType::SSE)
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod checkpoints;
+mod compression;
 mod critique;
 mod decoder;
 mod decoder_heads;

@@ -4,7 +4,7 @@ mod convert;
 mod health;
 
 use axum::Router;
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 
 use super::{DIALECT, dto, find, inference, repository};
@@ -24,7 +24,10 @@ mod protocol {
 /// The services as routes.
 pub(in crate::api) fn routes(state: &AppState) -> Router<AppState> {
     let limit = state.limits.body_bytes;
-    let inference = GrpcInferenceServiceServer::new(Service { state: state.clone() }).max_decoding_message_size(limit);
+    let inference = [CompressionEncoding::Gzip, CompressionEncoding::Zstd].into_iter().fold(
+        GrpcInferenceServiceServer::new(Service { state: state.clone() }).max_decoding_message_size(limit),
+        GrpcInferenceServiceServer::accept_compressed,
+    );
     let health = HealthServer::new(health::Health { state: state.clone() });
     Routes::new(inference).add_service(health).into_axum_router().with_state(())
 }
