@@ -27,6 +27,7 @@ use super::{
     AppState,
     intake::{self, Intake},
     problem::{Problem, ProblemType},
+    visitors,
 };
 
 /// The header that carries a request's id: the caller's, or a new one.
@@ -44,6 +45,7 @@ pub(super) fn wrap(routes: Router<AppState>, state: &AppState) -> Router<AppStat
             .layer(PropagateRequestIdLayer::new(REQUEST_ID))
             .layer(from_fn_with_state(state.clone(), observe))
             .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn_with_state(state.clone(), visitors::admit))
             .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_compressing()))
             // What comes out of a compressed body is bounded and counted like any other; what can't be read is refused
             // where the body is wanted, in the shape of the route's dialect.

@@ -13,6 +13,7 @@ mod openapi;
 mod problem;
 mod reply;
 mod state;
+mod visitors;
 
 use aide::axum::ApiRouter;
 use axum::{Router, response::IntoResponse};
@@ -21,6 +22,7 @@ pub use dialects::DialectSettings;
 pub(crate) use dialects::names as dialect_names;
 pub(crate) use openapi::document as openapi_document;
 pub use state::{ApiLimits, AppState};
+pub use visitors::Visitors;
 
 /// Every route of the server.
 pub fn router(state: AppState) -> Router {

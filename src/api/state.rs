@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use karat_engine::engine::Engine;
 
-use super::DialectSettings;
+use super::{DialectSettings, Visitors};
 use crate::telemetry::Metrics;
 
 /// What every handler can reach; cheap to clone.
@@ -18,6 +18,8 @@ pub struct AppState {
     pub limits: ApiLimits,
     /// What an operator decides for all dialects.
     pub dialects: Arc<DialectSettings>,
+    /// Which web pages may use the server.
+    pub visitors: Arc<Visitors>,
 }
 
 /// Bounds on what a request may send.

@@ -48,6 +48,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
         metrics: Arc::clone(&metrics),
         limits: settings.limits(),
         dialects: Arc::new(settings.dialects()),
+        visitors: Arc::new(settings.visitors()),
     };
     let listener = TcpListener::bind(settings.listen)
         .await

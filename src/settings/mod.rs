@@ -12,7 +12,7 @@ use karat_engine::manifest;
 use karat_rules::domain::ModelName;
 
 use crate::{
-    api::{self, ApiLimits, DialectSettings},
+    api::{self, ApiLimits, DialectSettings, Visitors},
     server::Patience,
     telemetry::LogFormat,
 };
@@ -95,6 +95,16 @@ pub(crate) struct ServeSettings {
           value_name = "DIALECT")]
     pub(crate) shed: Vec<String>,
 
+    /// The origins of web pages that may use the server beside its own, such as https://console.example, separated by
+    /// commas.
+    #[arg(long, env = "KARAT_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
+    pub(crate) allow_origin: Vec<String>,
+
+    /// The names under which a server that listens on a loopback address may be asked for beside localhost, as behind a
+    /// proxy that keeps the name it was asked for; separated by commas.
+    #[arg(long, env = "KARAT_ALLOW_HOST", value_delimiter = ',', value_name = "HOST")]
+    pub(crate) allow_host: Vec<String>,
+
     /// How to write log lines: "text" or "json".
     #[arg(long, env = "KARAT_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
@@ -134,6 +144,12 @@ impl ServeSettings {
     /// Whether the repository holds that model.
     pub(crate) fn has_model(&self, model: &ModelName) -> bool {
         manifest::is_model(&self.models.join(model.as_str()))
+    }
+
+    /// Which web pages may use the server, and under which names. Other machines may call it whatever they like.
+    pub(crate) fn visitors(&self) -> Visitors {
+        let hosts = self.listen.ip().is_loopback().then(|| self.allow_host.iter().cloned().collect());
+        Visitors { origins: self.allow_origin.iter().cloned().collect(), hosts }
     }
 
     /// What holds for all dialects.

@@ -72,6 +72,7 @@ impl Unserved {
             metrics: Arc::clone(&self.metrics),
             limits: self.limits,
             dialects: Arc::new(self.dialects.clone()),
+            visitors: Arc::default(),
         })
     }
 
