@@ -112,6 +112,14 @@ impl<'a> Nodes<'a> {
         halves
     }
 
+    /// The largest numbers along the last axis and their places; how many stands in `count`.
+    pub(super) fn top(&mut self, value: &str, count: &str) -> [String; 2] {
+        let name = format!("TopK_{}", self.nodes.len());
+        let found = [format!("{name}_values"), format!("{name}_places")];
+        self.push("TopK", &[value, count], &found, &[("axis", Attribute::Int(-1))]);
+        found
+    }
+
     /// Stores numbers once under a name and gives the name.
     pub(super) fn numbers(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();

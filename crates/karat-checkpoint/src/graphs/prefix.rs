@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
 use super::{
-    Graph,
+    Graph, experts,
     nodes::{Attribute, Nodes, finish, signed},
 };
 use crate::{
@@ -222,9 +222,12 @@ impl Layers<'_> {
         nodes.linear(&trunk.piece(layer, Part::Drawn), &drawn, [trunk.hidden, width], trunk.output_bias)
     }
 
-    /// The MLP, gated (Shazeer 2020, "GLU Variants Improve Transformer") or not, `[m, hidden]`.
+    /// The MLP, gated (Shazeer 2020, "GLU Variants Improve Transformer") or not, or experts, `[m, hidden]`.
     fn mlp(&mut self, layer: usize, state: &str) -> String {
         let (trunk, nodes) = (self.trunk, &mut self.nodes);
+        if let Some(experts) = trunk.experts.as_ref().filter(|experts| experts.layers.contains(&layer)) {
+            return experts::build(nodes, trunk, experts, layer, state);
+        }
         let inner = [trunk.intermediate, trunk.hidden];
         let mut projected = |part| nodes.linear(&trunk.piece(layer, part), state, inner, trunk.mlp_bias);
         let inner = if trunk.gated {

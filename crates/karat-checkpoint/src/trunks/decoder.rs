@@ -44,6 +44,8 @@ pub(crate) struct Decoder {
     pub(crate) activation: Activation,
     /// Whether the activation gates a second projection, or stands behind the only one.
     pub(crate) gated: bool,
+    /// The experts that some layers have in place of the MLP.
+    pub(crate) experts: Option<Experts>,
     /// Whether queries, keys and values have a bias.
     pub(crate) qkv_bias: bool,
     /// Whether what attention gives has a bias.
@@ -75,6 +77,31 @@ pub(crate) struct Sight {
     pub(crate) window: Option<usize>,
     /// Which of the trunk's rotations queries and keys turn by; `None` without positions.
     pub(crate) rope: Option<usize>,
+}
+
+/// MLPs of which a router chooses a few for each token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Experts {
+    /// How many a layer has.
+    pub(crate) count: usize,
+    /// How many are used for a token; at most `count`.
+    pub(crate) used: usize,
+    /// The width of each.
+    pub(crate) intermediate: usize,
+    /// Whether the weights of those that are used add up to 1.
+    pub(crate) normalised: bool,
+    /// The layers that have them; the others have an MLP.
+    pub(crate) layers: Vec<usize>,
+}
+
+impl Experts {
+    /// The same, unless more are to be used than there are.
+    pub(super) fn fitting(self, problems: &mut Problems) -> Option<Self> {
+        if self.used > self.count {
+            return problems.add(format!("config.json: {} of {} experts can't be used", self.used, self.count));
+        }
+        Some(self)
+    }
 }
 
 /// Where the norms of a layer stand.
@@ -255,6 +282,7 @@ impl Decoder {
             query_key_norm: QueryKeyNorm::None,
             activation: activation?,
             gated: true,
+            experts: None,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,

@@ -16,6 +16,7 @@ mod granite;
 mod internlm2;
 mod llama;
 mod mistral;
+mod mixtral;
 pub(crate) mod modernbert;
 mod names;
 mod olmo2;
@@ -23,20 +24,23 @@ mod olmo3;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod smollm3;
 
 use crate::{config::Config, problems::Problems};
 
-pub(crate) use decoder::{Activation, Decoder, Norm, NormKind, Norms, QueryKeyNorm, Sight};
+pub(crate) use decoder::{Activation, Decoder, Experts, Norm, NormKind, Norms, QueryKeyNorm, Sight};
 use decoder::{Wording, activation};
-pub(crate) use names::{Part, Piece};
+pub(crate) use names::{Expert, Part, Piece};
 
 /// Every family, in the order of messages.
 pub(crate) const TRUNKS: &[Trunk] = &[
     llama::TRUNK,
     qwen2::TRUNK,
     qwen3::TRUNK,
+    qwen3_moe::TRUNK,
     mistral::TRUNK,
+    mixtral::TRUNK,
     gemma::TRUNK,
     gemma2::TRUNK,
     gemma3::TRUNK,
