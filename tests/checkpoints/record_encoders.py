@@ -54,6 +54,7 @@ ENCODERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("electra", "Electra", {"embedding_size": 8}),
     ("distilbert", "DistilBert", DISTILBERT),
     ("deberta-v3", "DebertaV2", DEBERTA),
+    ("deberta-v2-convolution", "DebertaV2", DEBERTA | {"conv_kernel_size": 3, "conv_groups": 2, "conv_act": "gelu"}),
     ("modernbert", "ModernBert", {**MODERN, "classifier_pooling": "cls"}),
     ("modernbert-mean", "ModernBert", {**MODERN, "classifier_pooling": "mean"}),
 )

@@ -1,7 +1,7 @@
 //! A folder as a model: read once, with everything that stands in the way told together.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -126,6 +126,7 @@ impl Checkpoint {
         for wrapper in ["module.", "_orig_mod.", "pretrained_model."] {
             weights.strip(wrapper, |name| name.starts_with("v_head."));
         }
+        weights.rename_norms();
         if is_wrapped {
             weights.open_text();
         }
@@ -284,7 +285,8 @@ fn normalisation(config: &Config) -> Option<(f64, f64)> {
     mean.zip(deviation).filter(|(_, deviation)| *deviation > 0.0)
 }
 
-/// Refuses tensors that the graph never reads: they are the sign of a part of the model that isn't known here.
+/// Refuses tensors that the graph never reads, or not all of: they are the sign of a part of the model that isn't known
+/// here, or that has another size.
 fn refuse_leftovers(weights: &Weights, graph: &Graph, problems: &mut Problems) {
     let used: BTreeSet<&str> = graph.tensors.iter().map(|tensor| tensor.source.as_str()).collect();
     let left: Vec<&str> = weights
@@ -296,6 +298,16 @@ fn refuse_leftovers(weights: &Weights, graph: &Graph, problems: &mut Problems) {
                     .any(|unused| name.ends_with(unused) || (unused.ends_with('.') && name.starts_with(unused)))
         })
         .collect();
+    let mut read: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in graph.tensors.iter().filter(|tensor| !tensor.rows.is_empty()) {
+        *read.entry(&tensor.source).or_default() += tensor.rows.iter().map(ExactSizeIterator::len).sum::<usize>();
+    }
+    for (name, read) in read {
+        let rows = weights.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(read);
+        if read < rows {
+            problems.add::<()>(format!("{name} has {rows} rows, and by config.json it should have {read}"));
+        }
+    }
     if !left.is_empty() {
         let some = left.iter().take(4).copied().collect::<Vec<_>>().join(", ");
         problems.add::<()>(format!("{} tensors have no place in this architecture, such as {some}", left.len()));

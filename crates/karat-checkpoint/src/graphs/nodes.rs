@@ -27,6 +27,8 @@ pub(crate) struct Nodes<'a> {
     pub(super) initializers: Vec<TensorProto>,
     pub(super) tensors: Vec<Tensor>,
     known: BTreeSet<String>,
+    /// The tensors that the checkpoint doesn't have.
+    missing: Vec<String>,
 }
 
 /// What a node's attribute holds.
@@ -46,6 +48,7 @@ impl<'a> Nodes<'a> {
             initializers: Vec::new(),
             tensors: Vec::new(),
             known: BTreeSet::new(),
+            missing: Vec::new(),
         }
     }
 
@@ -175,9 +178,7 @@ impl<'a> Nodes<'a> {
             return name;
         }
         match self.weights.shape(source) {
-            None => {
-                self.problems.add::<()>(format!("the checkpoint has no tensor {source}"));
-            }
+            None => self.missing.push(source.to_owned()),
             Some(found) => {
                 // Of a tensor that several parts share, each needs its rows to be there.
                 let fits = match rows.iter().map(|rows| rows.end).max() {
@@ -232,6 +233,16 @@ impl<'a> Nodes<'a> {
         let offset = bias.then(|| self.weight(&format!("{}.bias", piece.tensor), &piece.rows, &shape[..1], false));
         inputs.extend(offset.as_deref());
         self.push("Gemm", &inputs, &[output.to_owned()], &[("transB", Attribute::Int(1))]);
+    }
+
+    /// `value` `[n, columns, places]` convolved over its places, as many of which come out, plus a bias; the weight is
+    /// `[rows, columns / groups, size]`.
+    pub(super) fn convolution(&mut self, piece: &Piece, value: &str, shape: [usize; 3], groups: usize) -> String {
+        let weight = self.weight(&format!("{}.weight", piece.tensor), &[], &shape, false);
+        let bias = self.weight(&format!("{}.bias", piece.tensor), &[], &shape[..1], false);
+        let around = signed(shape[2] / 2);
+        let attributes = [("pads", Attribute::Ints(&[around, around])), ("group", Attribute::Int(signed(groups)))];
+        self.add_with("Conv", &[value, &weight, &bias], &attributes)
     }
 
     /// A decoder's norm over the last axis.
@@ -354,7 +365,11 @@ pub(super) fn finish(
     output: Vec<ValueInfoProto>,
     metadata: &[(&str, &str)],
 ) -> Graph {
-    let Nodes { nodes, initializers, tensors, .. } = nodes;
+    let Nodes { nodes, initializers, tensors, missing, problems, .. } = nodes;
+    if !missing.is_empty() {
+        let some = missing.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
+        problems.add::<()>(format!("the checkpoint lacks {} tensors, such as {some}", missing.len()));
+    }
     let graph = GraphProto { name: Some("reward".to_owned()), node: nodes, initializer: initializers, input, output };
     let model = ModelProto {
         ir_version: Some(IR_VERSION),

@@ -175,8 +175,8 @@ pub(super) struct Wording {
     /// The share of a head's dimensions that is turned where the configuration doesn't say; `None` where it is always
     /// all of them.
     pub(super) turned: Option<f64>,
-    /// The rotations, where they aren't one for all layers.
-    pub(super) ropes: Option<Vec<Rope>>,
+    /// The rotations, where they aren't one for all layers: `None` within where what they say can't be understood.
+    pub(super) ropes: Option<Option<Vec<Rope>>>,
 }
 
 impl Wording {
@@ -239,7 +239,7 @@ impl Decoder {
         };
         let rotary = Rotary::read(config, head_dim.unwrap_or(0), wording.turned, problems);
         let ropes = match wording.ropes {
-            Some(ropes) => Some(ropes),
+            Some(ropes) => ropes,
             None => Rope::read(config, wording.theta, context.unwrap_or(0), problems).map(|rope| vec![rope]),
         };
         let tied_embeddings = config.is_on("tie_word_embeddings");

@@ -22,7 +22,10 @@ pub(super) const TRUNK: Trunk = Trunk {
 fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     config.know(&["output_router_logits", "router_aux_loss_coef"]);
     let bias = config.is_on("attention_bias");
-    let (count, used) = (config.count("num_experts", problems), config.count("num_experts_per_tok", problems));
+    // Newer files name the same number as Mixtral's do.
+    let key = if config.get("num_local_experts").is_some() { "num_local_experts" } else { "num_experts" };
+    config.know(&["num_experts"]);
+    let (count, used) = (config.count(key, problems), config.count("num_experts_per_tok", problems));
     let intermediate = config.count("moe_intermediate_size", problems);
     let step = config.count("decoder_sparse_step", problems);
     let normalised = config.is_on("norm_topk_prob");
@@ -30,7 +33,7 @@ fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     let window = window(config, problems);
     let plain = Decoder::plain(config, problems)?;
     let step = step?;
-    let has_experts = |layer: &usize| (layer + 1) % step == 0 && !without.contains(&Value::from(*layer));
+    let has_experts = |layer: &usize| (layer + 1).is_multiple_of(step) && !without.contains(&Value::from(*layer));
     let layers = (0..plain.layers).filter(has_experts).collect();
     let experts = Experts { count: count?, used: used?, intermediate: intermediate?, normalised, layers };
     let normed = Decoder { query_key_norm: QueryKeyNorm::PerHead, qkv_bias: bias, output_bias: bias, ..plain };
