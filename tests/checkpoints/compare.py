@@ -1,7 +1,7 @@
 """Every configuration that is known here, served by karat, against Transformers in 32 bits, eagerly.
 
-`PYTHONPATH=python PYTHON -m tests.checkpoints.compare [PART OF A NAME ...]`, with a Python that has torch and
-transformers. Checkpoints with small random weights are made of the configurations that tests use and of those that
+`make compare-checkpoints TORCH=PYTHON [COMPARE="PART OF A NAME ..."]`, with a Python that has torch and transformers.
+Checkpoints with small random weights are made of the configurations that tests use and of those that
 published reward models have (`configurations.json`), which are shrunk in size alone. Ten texts are scored one by one,
 in one request, and again when the server has seen them. Prints the largest difference of each; ends with 1 where one
 is above the tolerance.
@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ def texts(longest: int) -> tuple[Turns, ...]:
     )
 
 
+def chat(steps: bool = False) -> Callable[[Turns], dict[str, Any]]:
+    """How conversations are asked about; with a mark behind each step where `steps` are scored."""
+    marked = record.Small("", "", rows=2 if steps else 1)
+    return lambda turns: {"messages": record.messages_of(marked, turns)}
+
+
+def pair(turns: Turns) -> dict[str, Any]:
+    """How a question and its last answer are asked about."""
+    return {"prompt": turns[0][1], "response": turns[-1][1]}
+
+
 @dataclass(frozen=True)
 class Case:
     """A checkpoint to be made, and what is asked of it."""
@@ -69,37 +81,38 @@ class Case:
     name: str
     # Writes the checkpoint into a folder.
     make: Callable[[Path], Reference]
+    # A conversation as an input of `POST /v1/score`.
+    ask: Callable[[Turns], dict[str, Any]]
     # How many bytes a text may have.
     longest: int = 200
-    pairs: bool = False
 
 
-def decoder(small: record.Small) -> Callable[[Path], Reference]:
+def decoder(small: record.Small, longest: int = 200) -> Case:
     """A decoder with a head."""
 
     def make(folder: Path) -> Reference:
-        encoder, score = record.make(small, folder)
+        tokens, score = record.make(small, folder)
 
         def reference(turns: Turns) -> list[float]:
-            text = encoder.apply_chat_template(record.messages_of(small, turns), tokenize=False)
-            return score(encoder(text, add_special_tokens=False)["input_ids"])
+            text = tokens.apply_chat_template(record.messages_of(small, turns), tokenize=False)
+            return score(tokens(text, add_special_tokens=False)["input_ids"])
 
         return reference
 
-    return make
+    return Case(small.name, make, chat(steps=small.rows == 2), longest)
 
 
-def encoder(name: str, kind: str, made: transformers.PreTrainedConfig) -> Callable[[Path], Reference]:
+def encoder(name: str, kind: str, made: transformers.PreTrainedConfig, longest: int = 200) -> Case:
     """An encoder of pairs."""
 
     def make(folder: Path) -> Reference:
         encode, score = record_encoders.make(name, kind, made, folder)
         return lambda turns: [score(encode(turns[0][1], turns[-1][1]))]
 
-    return make
+    return Case(name, make, pair, longest)
 
 
-def language_model(name: str, kind: str, file: dict[str, Any]) -> Callable[[Path], Reference]:
+def language_model(name: str, kind: str, file: dict[str, Any]) -> Case:
     """A language model, whose reward is the mean of its tokens' log-probabilities."""
 
     def make(folder: Path) -> Reference:
@@ -127,20 +140,13 @@ def language_model(name: str, kind: str, file: dict[str, Any]) -> Callable[[Path
 
         return reference
 
-    return make
+    return Case(name, make, chat(), LONG)
 
 
-# How each of the published models is made small: its class in Transformers, and its head in the words of `record`. One
-# without an entry isn't compared, and the table says so.
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "Skywork-Reward-Llama-3.1-8B": {"kind": "llama"},
-    "OpenRLHF Llama classifier with mean and std": {"kind": "llama"},
-    "GRM Llama-3.1-8B rewardmodel-ft": {"kind": "llama", "head": "v_head.summary"},
-    "Qwen2.5-Math-PRM-7B": {"kind": "qwen2", "head": "score.mlp", "rows": 2},
-    "Qwen2.5-Math-RM-72B": {"kind": "qwen2", "head": "score.mlp"},
-    "Skywork-Reward-Gemma-2-27B": {"kind": "gemma2"},
-}
+# How many bytes a text of a published model may have here.
 LONG = 2000
+# How a published model's file becomes a case.
+Published = Callable[[str, dict[str, Any]], Case]
 
 
 def shrunk(file: dict[str, Any]) -> dict[str, Any]:
@@ -157,33 +163,40 @@ def shrunk(file: dict[str, Any]) -> dict[str, Any]:
     return file | sizes
 
 
-def published(name: str, file: dict[str, Any]) -> Case | None:
-    """A published model as a case, where its head is known."""
-    small = shrunk(file)
-    if file["model_type"] == "deberta-v2":
-        made = transformers.DebertaV2Config.from_dict(small | {"initializer_range": 0.2, "num_labels": 1})
-        return Case(name, encoder(name, "DebertaV2", made), longest=400, pairs=True)
-    if file["architectures"][0].endswith("ForCausalLM"):
-        kind = record.CLASSES[file["model_type"]]
-        return Case(name, language_model(name, kind, small), longest=LONG)
-    known = PUBLISHED.get(name)
-    if known is None:
-        return None
-    made = record.Small(
-        name, known["kind"], head=known.get("head", "score"), rows=known.get("rows", 1), file=small
-    )
-    return Case(name, decoder(made), longest=LONG)
+def scored(model_type: str, head: str = "score", rows: int = 1) -> Published:
+    """A decoder with a head in the words of `record`."""
+    return lambda name, file: decoder(record.Small(name, model_type, head=head, rows=rows, file=file), LONG)
+
+
+def of_pairs(name: str, file: dict[str, Any]) -> Case:
+    """A DeBERTa."""
+    made = transformers.DebertaV2Config.from_dict(file | {"initializer_range": 0.2, "num_labels": 1})
+    return encoder(name, "DebertaV2", made, longest=400)
+
+
+# One without an entry isn't compared, and the table says so.
+PUBLISHED: dict[str, Published] = {
+    "Skywork-Reward-Llama-3.1-8B": scored("llama"),
+    "OpenRLHF Llama classifier with mean and std": scored("llama"),
+    "GRM Llama-3.1-8B rewardmodel-ft": scored("llama", head="v_head.summary"),
+    "Qwen2.5-Math-PRM-7B": scored("qwen2", head="score.mlp", rows=2),
+    "Qwen2.5-Math-RM-72B": scored("qwen2", head="score.mlp"),
+    "Skywork-Reward-Gemma-2-27B": scored("gemma2"),
+    "DeBERTa-v3-large pair classifier": of_pairs,
+    "Mistral-7B-v0.1 language model (Math-Shepherd's base)": lambda name, file: language_model(name, "Mistral", file),
+}
 
 
 def cases() -> Iterator[tuple[str, Case | None]]:
     """Every configuration by name; `None` for one that can't be made yet."""
     for small in record.CHECKPOINTS:
-        yield small.name, Case(small.name, decoder(small), longest=120 if small.name == "phi3-longrope" else 200)
+        # The one whose longer texts are turned otherwise is bounded.
+        yield small.name, decoder(small, longest=120 if small.name == "phi3-longrope" else 200)
     for name, kind, changes in record_encoders.ENCODERS:
-        made = record_encoders.configuration(kind, changes)
-        yield name, Case(name, encoder(name, kind, made), pairs=True)
+        yield name, encoder(name, kind, record_encoders.configuration(kind, changes))
     for name, file in CONFIGURATIONS.items():
-        yield name, published(name, file)
+        known = PUBLISHED.get(name)
+        yield name, known(name, shrunk(file)) if known else None
 
 
 def folder_of(name: str) -> str:
@@ -191,25 +204,26 @@ def folder_of(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in name).strip("-.")
 
 
-def served(url: str, case: Case, wanted: list[Turns]) -> list[list[float]]:
-    """What the server gives for conversations, in one request."""
-    if case.pairs:
-        inputs: list[dict[str, Any]] = [{"prompt": turns[0][1], "response": turns[-1][1]} for turns in wanted]
-    else:
-        small = next((small for small in record.CHECKPOINTS if small.name == case.name), None)
-        steps = small.rows == 2 if small else PUBLISHED.get(case.name, {}).get("rows") == 2
-        marked = record.Small("", "", rows=2 if steps else 1)
-        inputs = [{"messages": record.messages_of(marked, turns)} for turns in wanted]
+class NotServed(Exception):
+    """The server refuses."""
+
+
+def served(url: str, case: Case, asked: list[Turns]) -> list[list[float]]:
+    """What the server gives for conversations, in one request.
+
+    Raises NotServed with what the server says.
+    """
+    inputs = [case.ask(turns) for turns in asked]
     body = json.dumps({"model": folder_of(case.name), "inputs": inputs, "include": ["steps"]}).encode()
     request = urllib.request.Request(f"{url}/v1/score", body, {"content-type": "application/json"})  # noqa: S310 - ours
     try:
         with urllib.request.urlopen(request, timeout=600) as reply:  # noqa: S310 - a server that was started here
             results = json.load(reply)["results"]
     except urllib.error.HTTPError as error:
-        print(f"{case.name}: {error.read().decode()}")
-        return []
+        raise NotServed(error.read().decode()) from error
     return [
-        result["steps"]["scores"] if (result.get("steps") or {}).get("scores") else [result["raw"]] for result in results
+        result["steps"]["scores"] if (result.get("steps") or {}).get("scores") else [result["raw"]]
+        for result in results
     ]
 
 
@@ -217,36 +231,46 @@ def difference(found: list[list[float]], wanted: list[list[float]]) -> float:
     """The largest difference between two lists of scores of the same shape."""
     if [len(row) for row in found] != [len(row) for row in wanted]:
         return float("inf")
-    pairs = zip(sum(found, []), sum(wanted, []), strict=True)
-    return max(abs(ours - theirs) for ours, theirs in pairs)
+    pairs = zip(chain.from_iterable(found), chain.from_iterable(wanted), strict=True)
+    # A number that is none is no small difference.
+    return max(gap if gap >= 0 else float("inf") for gap in (abs(ours - theirs) for ours, theirs in pairs))
+
+
+def compared(url: str, case: Case, reference: Reference) -> list[float]:
+    """The largest differences of texts one by one, in one request, and behind what the prefix cache then holds."""
+    asked = list(texts(case.longest))
+    wanted = [reference(turns) for turns in asked]
+    alone = [scores for turns in asked for scores in served(url, case, [turns])]
+    together = served(url, case, asked[::-1])[::-1]
+    again = served(url, case, asked)
+    return [difference(scores, wanted) for scores in (alone, together, again)]
 
 
 def main() -> None:
     """Makes, serves and compares."""
-    chosen = [
-        (name, case)
-        for name, case in cases()
-        if not sys.argv[1:] or any(part.lower() in name.lower() for part in sys.argv[1:])
-    ]
+    words = [word.lower() for word in sys.argv[1:]]
+    chosen = [(name, case) for name, case in cases() if not words or any(word in name.lower() for word in words)]
     known = [case for _, case in chosen if case is not None]
-    print(f"{'':44}{'alone':>10}{'together':>10}{'again':>10}")
+    width = max((len(name) for name, _ in chosen), default=0)
     worst = 0.0
     with tempfile.TemporaryDirectory() as models, torch.no_grad():
         references = {case.name: case.make(Path(models) / folder_of(case.name)) for case in known}
+        print(f"{'':{width}}{'alone':>10}{'together':>10}{'again':>10}")
+        # Nothing is answered from the memory of scores.
         with ServerProcess(executable(), Path(models), "--cache-mb", "0") as server:
             for name, case in chosen:
                 if case is None:
-                    print(f"{name:44}  not compared: nothing here makes such a head")
+                    print(f"{name:{width}}  not compared: nothing here makes such a checkpoint")
                     continue
-                asked = list(texts(case.longest))
-                wanted = [references[name](turns) for turns in asked]
-                alone = [scores for turns in asked for scores in served(server.url, case, [turns])]
-                together = served(server.url, case, asked[::-1])[::-1]
-                again = served(server.url, case, asked)
-                found = [difference(scores, wanted) for scores in (alone, together, again)]
+                try:
+                    found = compared(server.url, case, references[name])
+                except NotServed as refusal:
+                    print(f"{name:{width}}  ! {refusal}")
+                    worst = float("inf")
+                    continue
                 worst = max(worst, *found)
                 mark = "" if max(found) <= TOLERANCE else "  !"
-                print(f"{name:44}" + "".join(f"{number:10.1e}" for number in found) + mark, flush=True)
+                print(f"{name:{width}}" + "".join(f"{number:10.1e}" for number in found) + mark, flush=True)
     print(f"{len(known)} checkpoints, largest difference {worst:.1e}")
     raise SystemExit(worst > TOLERANCE)
 

@@ -56,7 +56,11 @@ CONVERSATIONS = (
 # Answers to one question that is longer than any window here.
 SHARED = tuple(
     [("user", "A farmer has 17 sheep, and all but 9 run away. How many are left, and why?"), ("assistant", answer)]
-    for answer in ("9: all but 9 ran away.", "8, as 17 minus 9 is 8.", "Nine are left. That is what \"all but nine\" means.")
+    for answer in (
+        "9: all but 9 ran away.",
+        "8, as 17 minus 9 is 8.",
+        'Nine are left. That is what "all but nine" means.',
+    )
 )
 Messages = list[dict[str, str]]
 # What a checkpoint gives for tokens: one reward, or a probability for each step.
@@ -216,6 +220,7 @@ CHECKPOINTS = (
         },
     ),
     Small("granite", "granite", config=GRANITE),
+    Small("nemotron", "nemotron", config={"hidden_act": "relu2"}, whole=True),
     Small("mixtral", "mixtral", config=MIXTRAL, conversations=WINDOWED, whole=True),
     Small("qwen3-moe", "qwen3_moe", config=QWEN3_MOE, whole=True),
     Small("internlm2", "internlm2", head="v_head", config={"bias": False}, architecture="InternLM2ForRewardModel"),
@@ -237,6 +242,7 @@ CLASSES = {
     "glm4": "Glm4",
     "gpt_neox": "GPTNeoX",
     "granite": "Granite",
+    "nemotron": "Nemotron",
     "mixtral": "Mixtral",
     "qwen3_moe": "Qwen3Moe",
     # Not in Transformers: Llama's arithmetic under names of its own.
@@ -325,7 +331,9 @@ def configuration(small: Small) -> transformers.PreTrainedConfig:
         text = transformers.Gemma3TextConfig(**SMALL | small.config)
         vision = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
         vision |= {"image_size": 28, "patch_size": 14}
-        made = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, initializer_range=0.4)
+        made = transformers.Gemma3Config(
+            text_config=text, vision_config=vision, mm_tokens_per_image=4, initializer_range=0.4
+        )
     elif small.file is not None:
         made = getattr(transformers, f"{kind}Config").from_dict(small.file | {"initializer_range": 0.2})
     else:

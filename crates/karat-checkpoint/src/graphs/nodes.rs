@@ -16,6 +16,8 @@ use crate::{
     weights::Weights,
 };
 
+/// What is added where a token may not look: large enough that its share is 0 in 32 bits.
+pub(super) const UNSEEN: f64 = -1e9;
 const OPSET: i64 = 20;
 const IR_VERSION: i64 = 10;
 

@@ -168,8 +168,8 @@ pub(crate) enum Activation {
 pub(super) struct Wording {
     /// The activation, where it isn't to be read from `hidden_act`.
     pub(super) activation: Option<Activation>,
-    /// The key of what keeps norms from 0.
-    pub(super) epsilon: &'static str,
+    /// The key of what keeps norms from 0, and the number where it is missing.
+    pub(super) epsilon: (&'static str, f64),
     /// The key of what positions' slowest turn is made of, θ.
     pub(super) theta: &'static str,
     /// The share of a head's dimensions that is turned where the configuration doesn't say; `None` where it is always
@@ -182,7 +182,7 @@ pub(super) struct Wording {
 impl Wording {
     /// Llama's own.
     pub(super) const LLAMA: Self =
-        Self { activation: None, epsilon: "rms_norm_eps", theta: "rope_theta", turned: None, ropes: None };
+        Self { activation: None, epsilon: ("rms_norm_eps", 1e-6), theta: "rope_theta", turned: None, ropes: None };
 }
 
 impl Decoder {
@@ -232,7 +232,7 @@ impl Decoder {
         let context = config.count("max_position_embeddings", problems);
         let kv_heads = config.count_or("num_key_value_heads", heads.unwrap_or(1), problems);
         let head_dim = config.count_or("head_dim", hidden.unwrap_or(0) / heads.unwrap_or(1), problems);
-        let epsilon = config.positive_or(wording.epsilon, 1e-6, problems);
+        let epsilon = config.positive_or(wording.epsilon.0, wording.epsilon.1, problems);
         let activation = match wording.activation {
             Some(activation) => Some(activation),
             None => activation(config, &["hidden_act"], problems),

@@ -30,7 +30,16 @@ const LOCAL_THETA: f64 = 10_000.0;
 
 fn read_wrapped(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     // What concerns images alone.
-    config.know(&["boi_token_index", "eoi_token_index", "image_token_index", "mm_tokens_per_image", "vision_config"]);
+    config.know(&[
+        "boi_token_id",
+        "boi_token_index",
+        "eoi_token_id",
+        "eoi_token_index",
+        "image_token_id",
+        "image_token_index",
+        "mm_tokens_per_image",
+        "vision_config",
+    ]);
     read(config, problems)
 }
 

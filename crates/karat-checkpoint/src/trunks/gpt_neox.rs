@@ -28,7 +28,8 @@ fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
         None => Some(super::Activation::Gelu),
         Some(_) => activation(config, &["hidden_act"], problems),
     };
-    let wording = Wording { activation, epsilon: "layer_norm_eps", turned, theta: "rotary_emb_base", ..Wording::LLAMA };
+    let wording =
+        Wording { activation, epsilon: ("layer_norm_eps", 1e-5), turned, theta: "rotary_emb_base", ..Wording::LLAMA };
     let plain = Decoder::worded(config, wording, problems)?;
     Some(Decoder {
         norm: Norm { kind: NormKind::Layer { bias: true }, ..plain.norm },

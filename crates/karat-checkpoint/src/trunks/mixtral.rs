@@ -1,7 +1,7 @@
 //! Mixtral: Mistral with experts in place of the MLP.
 
 use super::{
-    Decoder, Expert, Experts, Read, Trunk,
+    Decoder, Expert, Experts, Read, Trunk, Wording,
     names::{self, Part, Piece},
 };
 use crate::{config::Config, problems::Problems};
@@ -22,7 +22,8 @@ fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     config.know(&["output_router_logits", "router_aux_loss_coef", "router_jitter_noise"]);
     let (count, used) = (config.count("num_local_experts", problems), config.count("num_experts_per_tok", problems));
     let window = config.window("sliding_window", problems);
-    let plain = Decoder::plain(config, problems)?;
+    let wording = Wording { epsilon: ("rms_norm_eps", 1e-5), ..Wording::LLAMA };
+    let plain = Decoder::worded(config, wording, problems)?;
     let (intermediate, layers) = (plain.intermediate, (0..plain.layers).collect());
     let experts = Experts { count: count?, used: used?, intermediate, normalised: true, layers };
     Some(Decoder { experts: Some(experts.fitting(problems)?), names, ..plain.within_everywhere(window?) })

@@ -19,6 +19,7 @@ mod mistral;
 mod mixtral;
 pub(crate) mod modernbert;
 mod names;
+mod nemotron;
 mod olmo2;
 mod olmo3;
 mod phi3;
@@ -56,6 +57,7 @@ pub(crate) const TRUNKS: &[Trunk] = &[
     gpt_neox::TRUNK,
     gpt_neox::REWARD_TRUNK,
     granite::TRUNK,
+    nemotron::TRUNK,
     encoder::BERT_TRUNK,
     encoder::ROBERTA_TRUNK,
     encoder::XLM_ROBERTA_TRUNK,
