@@ -1,7 +1,7 @@
 //! A folder as a model: read once, with everything that stands in the way told together.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -34,7 +34,9 @@ const KINDS: &[(&str, Kind)] = &[
     ("ForRewardModel", Kind::Sequence),
     ("ForTokenClassification", Kind::Token),
     ("ForProcessRewardModel", Kind::Token),
+    ("RewardModel", Kind::Sequence),
     ("ForCausalLM", Kind::LanguageModel),
+    ("ForConditionalGeneration", Kind::LanguageModel),
 ];
 
 /// What a configuration describes.
@@ -106,8 +108,11 @@ impl Checkpoint {
         let config = problems.take(Config::read(folder));
         let weights = Weights::read(folder, problems);
         let tokens = Tokens::read(folder, problems);
-        let config = config?;
-        let (family, class, kind) = class(&config, problems)?;
+        let mut config = config?;
+        let is_wrapped = config.open_text();
+        let family = family(&config, problems)?;
+        config.fill_in(family.defaults);
+        let (class, kind) = class(family, &config, problems)?;
         let shape = match family.read {
             Read::Decoder(read) => read(&config, problems).map(Shape::Decoder),
             Read::Encoder(read) => read(&config, problems).map(Shape::Encoder),
@@ -120,6 +125,10 @@ impl Checkpoint {
         // What trainers wrap a model in leaves its name before every tensor's.
         for wrapper in ["module.", "_orig_mod.", "pretrained_model."] {
             weights.strip(wrapper, |name| name.starts_with("v_head."));
+        }
+        weights.rename_norms();
+        if is_wrapped {
+            weights.open_text();
         }
         let head = match family.read {
             Read::Decoder(_) => Head::find(kind, &weights, &config, problems),
@@ -219,27 +228,39 @@ impl Checkpoint {
     }
 }
 
-/// The family, the class and what it gives.
-fn class<'a>(config: &'a Config, problems: &mut Problems) -> Option<(&'static Trunk, &'a str, Kind)> {
+/// The family that `model_type` names; of one whose classes have several names, the one that fits.
+fn family(config: &Config, problems: &mut Problems) -> Option<&'static Trunk> {
     let model_type = config.text("model_type").unwrap_or_default();
-    let known = || TRUNKS.iter().map(|trunk| trunk.model_type).collect::<Vec<_>>().join(", ");
-    let Some(trunk) = TRUNKS.iter().find(|trunk| trunk.model_type == model_type) else {
-        return problems.add(format!("config.json: model_type {model_type:?} is not known; known are {}", known()));
-    };
+    let mut of_type = TRUNKS.iter().filter(|trunk| trunk.model_type == model_type);
+    let family = of_type.clone().find(|trunk| class_name(config).starts_with(trunk.class)).or_else(|| of_type.next());
+    family.or_else(|| {
+        let mut known: Vec<&str> = TRUNKS.iter().map(|trunk| trunk.model_type).collect();
+        known.dedup();
+        problems.add(format!("config.json: model_type {model_type:?} is not known; known are {}", known.join(", ")))
+    })
+}
+
+/// The class that made the checkpoint; empty where it isn't said.
+fn class_name(config: &Config) -> &str {
     let classes = config.get("architectures").and_then(|classes| classes.as_array());
-    let class = classes.and_then(|classes| classes.first()?.as_str()).unwrap_or_default();
+    classes.and_then(|classes| classes.first()?.as_str()).unwrap_or_default()
+}
+
+/// The class and what it gives.
+fn class<'a>(family: &Trunk, config: &'a Config, problems: &mut Problems) -> Option<(&'a str, Kind)> {
+    let class = class_name(config);
     // The names of known classes are taken at their word; the code that may lie beside them is never run.
     config.know(&["auto_map"]);
-    let kind = KINDS.iter().find(|(suffix, _)| class.strip_suffix(suffix) == Some(trunk.class));
+    let kind = KINDS.iter().find(|(suffix, _)| class.strip_suffix(suffix) == Some(family.class));
     let Some((_, kind)) = kind else {
-        let wanted: Vec<String> = KINDS.iter().map(|(suffix, _)| format!("{}{suffix}", trunk.class)).collect();
+        let wanted: Vec<String> = KINDS.iter().map(|(suffix, _)| format!("{}{suffix}", family.class)).collect();
         return problems.add(format!(
             "config.json: the class {class:?} is not known, and code that comes with a checkpoint is never run; known \
              are {}",
             wanted.join(", ")
         ));
     };
-    Some((trunk, class, *kind))
+    Some((class, *kind))
 }
 
 /// How many rows the matrix of that name has; 0 where there is none.
@@ -264,7 +285,8 @@ fn normalisation(config: &Config) -> Option<(f64, f64)> {
     mean.zip(deviation).filter(|(_, deviation)| *deviation > 0.0)
 }
 
-/// Refuses tensors that the graph never reads: they are the sign of a part of the model that isn't known here.
+/// Refuses tensors that the graph never reads, or not all of: they are the sign of a part of the model that isn't known
+/// here, or that has another size.
 fn refuse_leftovers(weights: &Weights, graph: &Graph, problems: &mut Problems) {
     let used: BTreeSet<&str> = graph.tensors.iter().map(|tensor| tensor.source.as_str()).collect();
     let left: Vec<&str> = weights
@@ -276,6 +298,16 @@ fn refuse_leftovers(weights: &Weights, graph: &Graph, problems: &mut Problems) {
                     .any(|unused| name.ends_with(unused) || (unused.ends_with('.') && name.starts_with(unused)))
         })
         .collect();
+    let mut read: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in graph.tensors.iter().filter(|tensor| !tensor.rows.is_empty()) {
+        *read.entry(&tensor.source).or_default() += tensor.rows.iter().map(ExactSizeIterator::len).sum::<usize>();
+    }
+    for (name, read) in read {
+        let rows = weights.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(read);
+        if read < rows {
+            problems.add::<()>(format!("{name} has {rows} rows, and by config.json it should have {read}"));
+        }
+    }
     if !left.is_empty() {
         let some = left.iter().take(4).copied().collect::<Vec<_>>().join(", ");
         problems.add::<()>(format!("{} tensors have no place in this architecture, such as {some}", left.len()));

@@ -12,10 +12,12 @@ use karat_onnx::{
 use super::{Graph, Tensor};
 use crate::{
     problems::Problems,
-    trunks::{Norm, Piece, encoder::Gate},
+    trunks::{Activation, Norm, NormKind, Piece, encoder::Gate},
     weights::Weights,
 };
 
+/// What is added where a token may not look: large enough that its share is 0 in 32 bits.
+pub(super) const UNSEEN: f64 = -1e9;
 const OPSET: i64 = 20;
 const IR_VERSION: i64 = 10;
 
@@ -27,6 +29,8 @@ pub(crate) struct Nodes<'a> {
     pub(super) initializers: Vec<TensorProto>,
     pub(super) tensors: Vec<Tensor>,
     known: BTreeSet<String>,
+    /// The tensors that the checkpoint doesn't have.
+    missing: Vec<String>,
 }
 
 /// What a node's attribute holds.
@@ -46,6 +50,7 @@ impl<'a> Nodes<'a> {
             initializers: Vec::new(),
             tensors: Vec::new(),
             known: BTreeSet::new(),
+            missing: Vec::new(),
         }
     }
 
@@ -112,6 +117,14 @@ impl<'a> Nodes<'a> {
         halves
     }
 
+    /// The largest numbers along the last axis and their places; how many stands in `count`.
+    pub(super) fn top(&mut self, value: &str, count: &str) -> [String; 2] {
+        let name = format!("TopK_{}", self.nodes.len());
+        let found = [format!("{name}_values"), format!("{name}_places")];
+        self.push("TopK", &[value, count], &found, &[("axis", Attribute::Int(-1))]);
+        found
+    }
+
     /// Stores numbers once under a name and gives the name.
     pub(super) fn numbers(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -167,9 +180,7 @@ impl<'a> Nodes<'a> {
             return name;
         }
         match self.weights.shape(source) {
-            None => {
-                self.problems.add::<()>(format!("the checkpoint has no tensor {source}"));
-            }
+            None => self.missing.push(source.to_owned()),
             Some(found) => {
                 // Of a tensor that several parts share, each needs its rows to be there.
                 let fits = match rows.iter().map(|rows| rows.end).max() {
@@ -226,28 +237,80 @@ impl<'a> Nodes<'a> {
         self.push("Gemm", &inputs, &[output.to_owned()], &[("transB", Attribute::Int(1))]);
     }
 
+    /// `value` `[n, columns, places]` convolved over its places, as many of which come out, plus a bias; the weight is
+    /// `[rows, columns / groups, size]`.
+    pub(super) fn convolution(&mut self, piece: &Piece, value: &str, shape: [usize; 3], groups: usize) -> String {
+        let weight = self.weight(&format!("{}.weight", piece.tensor), &[], &shape, false);
+        let bias = self.weight(&format!("{}.bias", piece.tensor), &[], &shape[..1], false);
+        let around = signed(shape[2] / 2);
+        let attributes = [("pads", Attribute::Ints(&[around, around])), ("group", Attribute::Int(signed(groups)))];
+        self.add_with("Conv", &[value, &weight, &bias], &attributes)
+    }
+
+    /// A decoder's norm over the last axis.
+    pub(super) fn norm(&mut self, piece: &Piece, value: &str, size: usize, norm: Norm) -> String {
+        let weight = self.weight(&format!("{}.weight", piece.tensor), &piece.rows, &[size], norm.one_is_zero);
+        match norm.kind {
+            NormKind::RootMeanSquare => self.rms_norm(&weight, value, norm.epsilon),
+            NormKind::Layer { bias } => {
+                let bias = bias.then(|| self.weight(&format!("{}.bias", piece.tensor), &piece.rows, &[size], false));
+                self.normalised(value, &weight, bias.as_deref(), norm.epsilon)
+            }
+        }
+    }
+
     /// Root-mean-square norm over the last axis (Zhang and Sennrich 2019).
-    pub(super) fn rms_norm(&mut self, piece: &Piece, value: &str, size: usize, norm: Norm) -> String {
+    fn rms_norm(&mut self, weight: &str, value: &str, epsilon: f64) -> String {
         let two = self.number("two", 2.0);
         let axis = self.integers("last_axis", &[-1]);
-        let epsilon = self.number("norm_epsilon", norm.epsilon);
+        let epsilon = self.number("norm_epsilon", epsilon);
         let square = self.add("Pow", &[value, &two]);
         let mean = self.add("ReduceMean", &[&square, &axis]);
         let offset = self.add("Add", &[&mean, &epsilon]);
         let root = self.add("Sqrt", &[&offset]);
         let normal = self.add("Div", &[value, &root]);
-        let weight = self.weight(&format!("{}.weight", piece.tensor), &[], &[size], norm.one_is_zero);
-        self.add("Mul", &[&normal, &weight])
+        self.add("Mul", &[&normal, weight])
     }
 
     /// Norm over the last axis, with a weight and perhaps a bias (Ba et al. 2016).
     pub(super) fn layer_norm(&mut self, piece: &Piece, value: &str, size: usize, epsilon: f64, bias: bool) -> String {
         let weight = self.weight(&format!("{}.weight", piece.tensor), &[], &[size], false);
         let bias = bias.then(|| self.weight(&format!("{}.bias", piece.tensor), &[], &[size], false));
-        let mut inputs = vec![value, &weight];
-        inputs.extend(bias.as_deref());
+        self.normalised(value, &weight, bias.as_deref(), epsilon)
+    }
+
+    fn normalised(&mut self, value: &str, weight: &str, bias: Option<&str>, epsilon: f64) -> String {
+        let mut inputs = vec![value, weight];
+        inputs.extend(bias);
         let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Number(epsilon))];
         self.add_with("LayerNormalization", &inputs, &attributes)
+    }
+
+    /// A value times a number, where there is one.
+    pub(crate) fn scaled(&mut self, value: &str, scale: Option<f64>) -> String {
+        match scale.filter(|scale| (scale - 1.0).abs() > f64::EPSILON) {
+            None => value.to_owned(),
+            Some(scale) => {
+                let scale = self.number(&format!("scale_{scale}"), scale);
+                self.add("Mul", &[value, &scale])
+            }
+        }
+    }
+
+    /// A decoder's activation.
+    pub(super) fn activation(&mut self, activation: Activation, value: &str) -> String {
+        match activation {
+            Activation::Silu => {
+                let share = self.add("Sigmoid", &[value]);
+                self.add("Mul", &[value, &share])
+            }
+            Activation::Gelu => self.gate(Gate::Gelu, value),
+            Activation::GeluTanh => self.gelu_tanh(value),
+            Activation::ReluSquared => {
+                let positive = self.add("Relu", &[value]);
+                self.add("Mul", &[&positive, &positive])
+            }
+        }
     }
 
     /// The Gaussian error linear unit in its tanh form: `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`.
@@ -304,7 +367,11 @@ pub(super) fn finish(
     output: Vec<ValueInfoProto>,
     metadata: &[(&str, &str)],
 ) -> Graph {
-    let Nodes { nodes, initializers, tensors, .. } = nodes;
+    let Nodes { nodes, initializers, tensors, missing, problems, .. } = nodes;
+    if !missing.is_empty() {
+        let some = missing.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
+        problems.add::<()>(format!("the checkpoint lacks {} tensors, such as {some}", missing.len()));
+    }
     let graph = GraphProto { name: Some("reward".to_owned()), node: nodes, initializer: initializers, input, output };
     let model = ModelProto {
         ir_version: Some(IR_VERSION),

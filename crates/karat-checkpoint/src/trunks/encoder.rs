@@ -2,7 +2,10 @@
 //!
 //! Families differ in their names, in how positions are counted, and in what stands before the classifier's last matrix.
 
-use super::{Read, Trunk, deberta::Distances};
+use super::{
+    Read, Trunk,
+    deberta::{Convolution, Distances},
+};
 use crate::{config::Config, problems::Problems};
 
 /// The measures and variants of an encoder.
@@ -32,6 +35,8 @@ pub(crate) struct Encoder {
     pub(crate) activation: Gate,
     /// How layers attend to distances, where they do.
     pub(crate) distances: Option<Distances>,
+    /// What is added behind the first layer, where anything is.
+    pub(crate) convolution: Option<Convolution>,
     /// What its tensors are called.
     pub(crate) names: &'static Names,
     /// What stands above the trunk.
@@ -160,6 +165,7 @@ impl Encoder {
             epsilon: epsilon?,
             activation: activation?,
             distances: None,
+            convolution: None,
             names,
             classifier,
         })
@@ -205,12 +211,14 @@ pub(super) const BERT_TRUNK: Trunk = Trunk {
     model_type: "bert",
     class: "Bert",
     read: Read::Encoder(|config, problems| Encoder::plain(config, &BERT, POOLED, problems)),
+    defaults: &[],
 };
 /// RoBERTa, whose positions are counted from what isn't padding.
-pub(super) const ROBERTA_TRUNK: Trunk = Trunk { model_type: "roberta", class: "Roberta", read: Read::Encoder(roberta) };
+pub(super) const ROBERTA_TRUNK: Trunk =
+    Trunk { model_type: "roberta", class: "Roberta", read: Read::Encoder(roberta), defaults: &[] };
 /// XLM-RoBERTa: RoBERTa with another vocabulary.
 pub(super) const XLM_ROBERTA_TRUNK: Trunk =
-    Trunk { model_type: "xlm-roberta", class: "XLMRoberta", read: Read::Encoder(roberta) };
+    Trunk { model_type: "xlm-roberta", class: "XLMRoberta", read: Read::Encoder(roberta), defaults: &[] };
 /// ELECTRA, whose embeddings may be narrower than its states.
 pub(super) const ELECTRA_TRUNK: Trunk = Trunk {
     model_type: "electra",
@@ -219,10 +227,11 @@ pub(super) const ELECTRA_TRUNK: Trunk = Trunk {
         let head = Classifier { gate: Gate::Gelu, ..IN_HEAD };
         Encoder::plain(config, &ELECTRA, head, problems)
     }),
+    defaults: &[],
 };
 /// DistilBERT, whose configuration has names of its own.
 pub(super) const DISTILBERT_TRUNK: Trunk =
-    Trunk { model_type: "distilbert", class: "DistilBert", read: Read::Encoder(distilbert) };
+    Trunk { model_type: "distilbert", class: "DistilBert", read: Read::Encoder(distilbert), defaults: &[] };
 
 fn roberta(config: &Config, problems: &mut Problems) -> Option<Encoder> {
     let padding = config.token("pad_token_id").unwrap_or(1);
@@ -250,6 +259,7 @@ fn distilbert(config: &Config, problems: &mut Problems) -> Option<Encoder> {
         epsilon: 1e-12,
         activation: activation?,
         distances: None,
+        convolution: None,
         names: &DISTILBERT,
         classifier: Classifier { dense: "pre_classifier", gate: Gate::Relu, last: "classifier" },
     };

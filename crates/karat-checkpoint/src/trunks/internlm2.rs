@@ -2,11 +2,12 @@
 
 use super::{
     Decoder, Read, Trunk,
-    names::{Part, Piece},
+    names::{self, Part, Piece},
 };
 use crate::{config::Config, problems::Problems};
 
-pub(super) const TRUNK: Trunk = Trunk { model_type: "internlm2", class: "InternLM2", read: Read::Decoder(read) };
+pub(super) const TRUNK: Trunk =
+    Trunk { model_type: "internlm2", class: "InternLM2", read: Read::Decoder(read), defaults: &[] };
 
 fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     let bias = config.is_on("bias");
@@ -34,9 +35,9 @@ fn names(trunk: &Decoder, layer: usize, part: Part) -> Piece {
         Part::Up => "feed_forward.w3",
         Part::Down => "feed_forward.w2",
         Part::NormBeforeAttention => "attention_norm",
-        Part::NormBeforeMlp | Part::NormAfterAttention | Part::NormAfterMlp | Part::QueryNorm | Part::KeyNorm => {
-            "ffn_norm"
-        }
+        Part::NormBeforeMlp => "ffn_norm",
+        // What the family doesn't have is asked for by nobody.
+        _ => return names::plain(trunk, layer, part),
     };
     Piece::whole(format!("model.layers.{layer}.{in_layer}"))
 }

@@ -35,10 +35,25 @@ pub(crate) enum Part {
     Up,
     /// The MLP's outer projection.
     Down,
+    /// What chooses experts.
+    Router,
+    /// A part of the expert of that number.
+    Expert(usize, Expert),
     /// The norm after the last layer.
     LastNorm,
     /// A language model's own head, where it isn't the table of embeddings.
     Logits,
+}
+
+/// A part of an expert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expert {
+    /// Its gate.
+    Gate,
+    /// Its inner projection.
+    Up,
+    /// Its outer projection.
+    Down,
 }
 
 /// Where a part's weights are.
@@ -59,6 +74,20 @@ impl Piece {
     /// All rows of a tensor.
     pub(crate) fn whole(tensor: String) -> Self {
         Self { tensor, rows: Vec::new() }
+    }
+
+    /// The same rows where those of each of `heads` heads stand in another order.
+    pub(crate) fn reordered(self, heads: usize, order: &[usize]) -> Self {
+        let all = std::iter::once(0..heads * order.len()).filter(|_| self.rows.is_empty());
+        let found: Vec<usize> = self.rows.iter().cloned().chain(all).flatten().collect();
+        let mut rows: Vec<Range<usize>> = Vec::new();
+        for row in found.chunks(order.len()).flat_map(|head| order.iter().filter_map(|place| head.get(*place))) {
+            match rows.last_mut() {
+                Some(last) if last.end == *row => last.end += 1,
+                _ => rows.push(*row..row + 1),
+            }
+        }
+        Self { tensor: self.tensor, rows }
     }
 }
 
@@ -84,6 +113,15 @@ pub(super) fn plain(_: &Decoder, layer: usize, part: Part) -> Piece {
         Part::Gate => "mlp.gate_proj",
         Part::Up => "mlp.up_proj",
         Part::Down => "mlp.down_proj",
+        Part::Router => "mlp.gate",
+        Part::Expert(expert, part) => {
+            let part = match part {
+                Expert::Gate => "gate",
+                Expert::Up => "up",
+                Expert::Down => "down",
+            };
+            return Piece::whole(format!("model.layers.{layer}.mlp.experts.{expert}.{part}_proj"));
+        }
     };
     Piece::whole(format!("model.layers.{layer}.{in_layer}"))
 }

@@ -6,6 +6,10 @@
 //! | `attn_bias` | float | `[1, 1, S, P + S]`: 0, or a large negative number where a token is not seen |
 //! | `score_positions` | int64 | `[M]`: the new tokens at which outputs are read |
 //! | `past_key_values.{l}.key`, `past_key_values.{l}.value` | float | `[1, KV, P, HD]`, where P may be 0 |
+//! | `key_position_ids`, of graphs that want it | int64 | `[1, P + S]`: each token's place in its own text |
+//!
+//! Graphs whose layers see a window of the text want `key_position_ids`: what lies too far back follows from the distance
+//! of positions. It means nothing of tokens that nobody sees.
 //!
 //! Outputs are any of `scores`, `logits` and `hidden`, float `[M, width]`, and `present.{l}.key` and
 //! `present.{l}.value`, float `[1, KV, S, HD]`: the new tokens' alone.
@@ -25,6 +29,7 @@ pub(super) const INPUT_IDS: &str = "input_ids";
 pub(super) const POSITION_IDS: &str = "position_ids";
 pub(super) const ATTN_BIAS: &str = "attn_bias";
 pub(super) const SCORE_POSITIONS: &str = "score_positions";
+pub(super) const KEY_POSITION_IDS: &str = "key_position_ids";
 
 /// What a graph's metadata promises, held against its inputs and outputs.
 #[derive(Debug, Clone)]
@@ -35,6 +40,8 @@ pub(super) struct Contract {
     /// The inputs and outputs of keys and values, by layer, keys before values.
     pub(super) past: Vec<String>,
     pub(super) present: Vec<String>,
+    /// Whether the graph wants the positions of all tokens, not of the new ones alone.
+    pub(super) wants_key_positions: bool,
     /// The outputs that are read at `score_positions`.
     pub(super) outputs: Vec<TensorSpec>,
 }
@@ -107,10 +114,14 @@ impl Contract {
         {
             expect(find(&signature.inputs, name)?, element, rank)?;
         }
+        let wants_key_positions = signature.inputs.iter().any(|input| input.name == KEY_POSITION_IDS);
+        if wants_key_positions {
+            expect(find(&signature.inputs, KEY_POSITION_IDS)?, ElementType::Int64, 2)?;
+        }
         if !element.is_float() {
             return Err(refuse(format!("input \"{ATTN_BIAS}\" holds {element}"), "export it as float"));
         }
-        let known = [INPUT_IDS, POSITION_IDS, ATTN_BIAS, SCORE_POSITIONS];
+        let known = [INPUT_IDS, POSITION_IDS, ATTN_BIAS, SCORE_POSITIONS, KEY_POSITION_IDS];
         let unknown = |input: &&TensorSpec| !known.contains(&input.name.as_str()) && !past.contains(&input.name);
         if let Some(unknown) = signature.inputs.iter().find(unknown) {
             return Err(refuse(format!("nothing feeds the input {unknown}"), "export the graph without it"));
@@ -123,7 +134,7 @@ impl Contract {
         if let Some(odd) = outputs.iter().find(|output| !output.element.is_float() || output.shape.len() != 2) {
             return Err(refuse(format!("output {odd} doesn't fit"), "export it as float [positions, width]"));
         }
-        Ok(Some(Self { shape, pad_id, past, present, outputs }))
+        Ok(Some(Self { shape, pad_id, past, present, wants_key_positions, outputs }))
     }
 }
 
@@ -201,7 +212,7 @@ mod tests {
     #[test]
     fn a_broken_promise_is_named() {
         type Mistake = fn(&mut BTreeMap<String, String>, &mut GraphSignature);
-        let mistakes: [(&str, Mistake); 9] = [
+        let mistakes: [(&str, Mistake); 10] = [
             ("rm-prefix/2", |metadata, _| drop(metadata.insert(CONTRACT_KEY.to_owned(), "rm-prefix/2".to_owned()))),
             ("hold the past", |metadata, _| drop(metadata.insert("karat.present".to_owned(), "all".to_owned()))),
             ("karat.context is missing", |metadata, _| drop(metadata.remove("karat.context"))),
@@ -211,6 +222,7 @@ mod tests {
             ("score_positions", |_, signature| drop(signature.inputs.remove(3))),
             ("as int64", |_, signature| signature.inputs[0].element = ElementType::Int32),
             ("feeds", |_, signature| signature.inputs.push(tensor("cache_position", ElementType::Int64, 1))),
+            ("2 axes", |_, signature| signature.inputs.push(tensor(KEY_POSITION_IDS, ElementType::Int64, 1))),
         ];
         for (part, mistake) in mistakes {
             let (mut metadata, mut signature) = (metadata(), signature());
