@@ -23,7 +23,7 @@ use karat_onnx::{ModelProto, ValueInfoProto, tensor_proto::DataType};
 use prost::Message;
 
 use super::{Library, graph::Sessions};
-use crate::{RuntimeError, error::Cause};
+use crate::{ProviderKind, RuntimeError, error::Cause};
 
 /// Below this many bytes ONNX Runtime takes weights only by copy.
 const LEAST_GIVEN: usize = 128;
@@ -129,9 +129,9 @@ impl BuiltWeights {
     }
 
     /// Starts a session; a second one only where weights are lent.
-    pub(super) fn start(&self, builder: SessionBuilder) -> Result<Session, ::ort::Error> {
+    pub(super) fn start(&self, builder: SessionBuilder, provider: ProviderKind) -> Result<Session, ::ort::Error> {
         match self {
-            Self::Lent(lent) => lent.start(builder),
+            Self::Lent(lent) => lent.start(builder, provider),
             Self::Given(given) => given.start(builder),
         }
     }
@@ -147,12 +147,18 @@ impl fmt::Debug for BuiltWeights {
 }
 
 impl Lent {
-    fn start(&self, builder: SessionBuilder) -> Result<Session, ::ort::Error> {
-        let mut builder = builder.with_prepacked_weights(&self.packed)?;
+    fn start(&self, mut builder: SessionBuilder, provider: ProviderKind) -> Result<Session, ::ort::Error> {
+        // Elsewhere each session copies its weights to its device.
+        let shares = provider == ProviderKind::Cpu;
+        if shares {
+            builder = builder.with_prepacked_weights(&self.packed)?;
+        }
         for (name, tensor) in &self.tensors {
-            // The first tells the optimiser what the weight is, the second lets sessions share what is packed of it.
             builder = builder.with_external_initializer(name, Arc::clone(tensor))?;
-            builder = builder.with_initializer(name, Arc::clone(tensor))?;
+            if shares {
+                // What is packed of a weight is shared only of those that are lent in this way too.
+                builder = builder.with_initializer(name, Arc::clone(tensor))?;
+            }
         }
         builder.commit_from_memory(&self.graph)
     }
@@ -194,4 +200,81 @@ fn weights_as_inputs(mut model: ModelProto) -> ModelProto {
         }
     }
     model
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use karat_rules::domain::{Cut, TokenizedInput};
+
+    use super::{
+        super::{
+            BuiltGraph, Graph,
+            testing::{GraphWriter, library},
+        },
+        *,
+    };
+    use crate::{Cancellation, GraphBinding, Provider, TokenBatch};
+
+    const SIZE: usize = 64;
+    const ALONE: Sessions = Sessions { threads: NonZeroUsize::MIN, alone: true };
+
+    /// Sums a sample's ids, multiplies a row of that sum with a matrix, which is packed, and with a number, which is too
+    /// small to be given without a copy.
+    fn open(sessions: Sessions) -> Graph {
+        let model = GraphWriter::default()
+            .input("input_ids", DataType::Int64, &["batch", "tokens"])
+            .integers("axis", &[1])
+            .floats("ones", &[1, 64], &[1.0; SIZE])
+            .external("matrix", &[64, 64], "memory", 0)
+            .external("number", &[1], "memory", 0)
+            .cast("input_ids", "ids", DataType::Float)
+            .node("ReduceSum", &["ids", "axis"], "sum", &[("keepdims", 1)])
+            .node("MatMul", &["sum", "ones"], "row", &[])
+            .node("Gemm", &["row", "matrix"], "product", &[("transB", 1)])
+            .node("Mul", &["product", "number"], "scores", &[])
+            .output("scores", DataType::Float, &["batch", "64"])
+            .model();
+        let weight = |name: &str, shape: &[usize], number: fn(usize) -> f32| {
+            let mut weight = Weight::new(&library(), name.to_owned(), shape, sessions).unwrap();
+            weight.numbers_mut().iter_mut().enumerate().for_each(|(at, into)| *into = number(at));
+            weight
+        };
+        #[expect(clippy::cast_precision_loss, reason = "small whole numbers")]
+        let weights = vec![weight("matrix", &[64, 64], |at| (at / SIZE) as f32), weight("number", &[1], |_| 0.5)];
+        let built = BuiltGraph { name: "built".into(), model, weights };
+        library().open_built(built, &[Provider::Cpu], sessions).unwrap()
+    }
+
+    fn run(graph: &Graph, threads: usize) -> Result<Vec<f32>, RuntimeError> {
+        let binding = GraphBinding {
+            input_ids: "input_ids".to_owned(),
+            attention_mask: None,
+            token_type_ids: None,
+            position_ids: None,
+            outputs: vec!["scores".to_owned()],
+            pad_id: 0,
+        };
+        let input = TokenizedInput::new(vec![1, 2], vec![0, 0], 0..2, Cut::default()).unwrap();
+        let batch = TokenBatch::single(Arc::new(input));
+        let mut executor = graph.executor(&binding, NonZeroUsize::new(threads).unwrap())?;
+        Ok(executor.run(&batch, &Cancellation::new())?[0][0].values().to_vec())
+    }
+
+    #[test]
+    fn a_session_computes_with_the_weights_that_it_was_given_and_no_other_can_start() {
+        let graph = open(ALONE);
+        assert_eq!(graph.signature().inputs.len(), 1, "weights are no inputs");
+        assert_eq!(graph.weight_bytes(), 4 * (64 * 64 + 1));
+        #[expect(clippy::cast_precision_loss, reason = "small whole numbers")]
+        let expected: Vec<f32> = (0..SIZE).map(|row| 3.0 * 64.0 * 0.5 * row as f32).collect();
+        assert_eq!(run(&graph, 1).unwrap(), expected);
+        let error = run(&graph, 1).unwrap_err().to_string();
+        assert!(error.contains("given to another session"), "{error}");
+        let shared = open(Sessions::SEVERAL);
+        for threads in 1..=3 {
+            assert_eq!(run(&shared, threads).unwrap(), expected);
+        }
+    }
 }

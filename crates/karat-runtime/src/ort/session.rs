@@ -69,7 +69,7 @@ impl SessionSource {
             Weights::Shared(shared) => {
                 shared.lend(builder).and_then(|mut builder| builder.commit_from_file(&self.path))
             }
-            Weights::Built(built) => built.start(builder),
+            Weights::Built(built) => built.start(builder, self.provider.kind()),
         };
         let session =
             committed.map_err(|error| match (&self.provider, error.code()) {
