@@ -91,8 +91,11 @@ pub(super) struct Given {
     /// The graph, whose weights are inputs until they are given.
     graph: Vec<u8>,
     opset: u32,
-    weights: Mutex<Option<Vec<(String, Tensor<f32>)>>>,
+    weights: Mutex<Option<GivenTensors>>,
 }
+
+/// Tensors by name, in memory that goes over to the session.
+type GivenTensors = Vec<(String, Tensor<f32>)>;
 
 /// One of both.
 #[derive(Clone)]

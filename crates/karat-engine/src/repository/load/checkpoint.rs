@@ -38,7 +38,7 @@ impl Opening<'_> {
         self.check_length(checkpoint.context())?;
         // Sessions of encoders compute side by side.
         let sessions = if checkpoint.is_decoder() { self.sessions } else { Sessions::SEVERAL };
-        check_memory(folder, checkpoint.memory(sessions.alone))?;
+        check_memory(folder, checkpoint.memory(sessions.alone), free_memory())?;
         let runtime = |source| LoadError::Runtime { path: self.definition.manifest.clone(), source };
         let graph = checkpoint.graph();
         let memory = graph.tensors.iter();
@@ -70,8 +70,8 @@ impl Opening<'_> {
 }
 
 /// Refuses what doesn't fit before anything of it is read, where it can be told.
-fn check_memory(folder: &Path, needed: u64) -> Result<(), LoadError> {
-    match free_memory() {
+fn check_memory(folder: &Path, needed: u64, free: Option<u64>) -> Result<(), LoadError> {
+    match free {
         Some(free) if free < needed => Err(LoadError::Memory { folder: folder.to_owned(), needed, free }),
         _ => Ok(()),
     }
@@ -112,5 +112,18 @@ impl<'a> Progress<'a> {
         let rate = read as f64 / 1e6 / elapsed.as_secs_f64();
         let (percent, rate) = (read * 100 / self.all, rate.round());
         tracing::info!(model = %self.model, percent, million_numbers_a_second = rate, seconds_left = left.as_secs(), "reading weights");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_both_numbers() {
+        let check = |free| check_memory(Path::new("large"), 31 << 30, free);
+        let error = check(Some(5 << 30)).unwrap_err().to_string();
+        assert!(error.contains("large") && error.contains("31744 MB") && error.contains("5120 MB"), "{error}");
+        assert!(check(Some(31 << 30)).is_ok() && check(None).is_ok());
     }
 }

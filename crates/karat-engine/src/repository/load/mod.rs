@@ -176,3 +176,15 @@ fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_the_failure_of_one_model() {
+        let broken: Result<(), _> = guarded(|| panic!("planted"));
+        assert!(matches!(broken, Err(LoadError::Panicked)));
+        assert!(guarded(|| Ok(1)).is_ok_and(|one| one == 1));
+    }
+}
