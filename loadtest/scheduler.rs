@@ -88,8 +88,8 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let cores = thread::available_parallelism()?;
-    let graph =
-        ort::Library::load(None)?.open(&ort::GraphFile { path: &arguments.model, providers: &[Provider::Cpu] })?;
+    let graph = ort::Library::load(None)?
+        .open(&ort::GraphFile { path: &arguments.model, providers: &[Provider::Cpu] }, ort::Sessions::SEVERAL)?;
     let binding = binding(&graph);
     let samples = workload(arguments.samples, arguments.median);
     let tokens: usize = samples.iter().map(|sample| sample.len()).sum();

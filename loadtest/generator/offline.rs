@@ -96,7 +96,8 @@ pub(crate) struct BareReport {
 impl GraphOptions {
     fn open(&self) -> Result<(ort::Graph, GraphBinding), Failure> {
         let library = ort::Library::load(self.onnxruntime.as_deref())?;
-        let graph = library.open(&ort::GraphFile { path: &self.graph, providers: &[self.provider()?] })?;
+        let graph = library
+            .open(&ort::GraphFile { path: &self.graph, providers: &[self.provider()?] }, ort::Sessions::SEVERAL)?;
         let binding = bind(&graph, &self.graph)?;
         Ok((graph, binding))
     }

@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf};
 use clap::Args;
 use karat_checkpoint::Checkpoint;
 use karat_engine::manifest;
+use karat_runtime::free_memory;
 
 use super::CommandError;
 
@@ -27,9 +28,12 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
     let manifest = checkpoint.manifest()?;
     let parameters = checkpoint.parameters();
     let stored: Vec<String> = checkpoint.types().into_iter().collect();
-    let megabytes = (parameters * size_of::<f32>()) >> 20;
-    println!("# {parameters} parameters, stored as {}: {megabytes} MB in 32 bits, as the", stored.join(" and "));
-    println!("# processor computes. ONNX Runtime packs copies of its own: reckon with three times that.");
+    println!("# {parameters} parameters, stored as {}, computed in 32 bits on the processor.", stored.join(" and "));
+    let needed = checkpoint.memory(checkpoint.is_decoder()) >> 20;
+    match free_memory().map(|free| free >> 20) {
+        Some(free) => println!("# Serving it takes {needed} MB of memory for weights; {free} MB are free here."),
+        None => println!("# Serving it takes {needed} MB of memory for weights."),
+    }
     match ["LICENSE", "LICENSE.txt", "LICENSE.md"].iter().find(|name| folder.join(name).is_file()) {
         Some(license) => println!("# Its licence: {license}"),
         None => println!("# No licence lies beside it: see the model's card."),

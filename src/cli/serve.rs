@@ -71,6 +71,9 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
             let broken = async {
                 match loaded.await {
                     Ok(Err(error)) => error.to_string(),
+                    Err(_) => {
+                        "the thread that loads models broke off; the log tells where: please report it".to_owned()
+                    }
                     Ok(Ok(())) if strict && any_failed(&engine) => {
                         "a model failed to load and --strict was given; the log says which and why".to_owned()
                     }

@@ -141,6 +141,51 @@ async fn a_manifest_beside_a_checkpoint_says_what_its_numbers_mean() {
 }
 
 #[tokio::test]
+async fn several_sessions_share_a_checkpoint_and_change_no_score() {
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "qwen2-math-rm").collect();
+    let repository = repository(&folders);
+    let manifest = "[graph]\ncheckpoint = \".\"\noutput = \"scores\"\n[text]\nrender = \"chat_template\"\n\
+                    max_tokens = 128\n[scheduling]\nsessions = 2\nthreads = 1\n";
+    repository.write("qwen2-math-rm", "model.toml", manifest);
+    let server = Server::of(&repository).await;
+    let cases = cases(&folders[0]);
+    for _ in 0..3 {
+        for (found, case) in score(&server, "qwen2-math-rm", &cases.iter().collect::<Vec<_>>()).await.iter().zip(&cases)
+        {
+            assert_close("qwen2-math-rm", found, &wanted(case));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_version_tells_which_weights_were_read() {
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "qwen3").collect();
+    let repository = repository(&folders);
+    let version = async || Server::of(&repository).await.get("/v1/models/qwen3").await.body["version"].clone();
+    let before = version().await;
+    assert!(before.is_string() && before == version().await);
+    let weights = repository.path().join("qwen3/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    // The lowest bit of the last number.
+    let at = bytes.len() - 2;
+    bytes[at] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    assert_ne!(before, version().await);
+}
+
+#[tokio::test]
+async fn samples_beyond_a_checkpoints_positions_are_refused_without_a_trial() {
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "bert").collect();
+    let repository = repository(&folders);
+    let manifest = "[graph]\ncheckpoint = \".\"\noutput = \"logits\"\n[text]\nrender = \"pair\"\nmax_tokens = 131072\n";
+    repository.write("bert", "model.toml", manifest);
+    let server = Server::of(&repository).await;
+    let card = server.get("/v1/models/bert").await.body;
+    let reason = card["reason"].as_str().unwrap();
+    assert!(reason.contains("text.max_tokens") && reason.contains("positions for"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_checkpoint_that_can_not_be_served_says_all_that_is_wrong_and_harms_no_other() {
     let repository = repository(&recorded()[..1]);
     let config =
@@ -167,6 +212,7 @@ fn inspect_shows_the_manifest_that_a_checkpoint_gets_and_writes_it_once() {
     };
     let (shown, manifest) = inspect(&["--write"]);
     assert!(shown && manifest.contains("[transforms.affine]") && manifest.contains("stored as BF16"), "{manifest}");
+    assert!(manifest.contains("MB of memory for weights"), "{manifest}");
     let written = fs::read_to_string(folder.join("model.toml")).unwrap();
     assert!(manifest.ends_with(&written) && written.contains("checkpoint = \".\""), "{written}");
     let (again, error) = inspect(&["--write"]);

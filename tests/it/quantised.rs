@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use karat_rules::domain::{Cut, TokenizedInput};
 use karat_runtime::{
     Cancellation, GraphBinding, Provider, TokenBatch,
-    ort::{Graph, GraphFile},
+    ort::{Graph, GraphFile, Sessions},
 };
 
 use serde_json::json;
@@ -17,7 +17,7 @@ const LARGE: [u32; 3] = [290, 291, 292];
 
 fn graph() -> Graph {
     let path = root().join("tests/graphs/dynamic_int8.onnx");
-    library().open(&GraphFile { path: &path, providers: &[Provider::Cpu] }).unwrap()
+    library().open(&GraphFile { path: &path, providers: &[Provider::Cpu] }, Sessions::SEVERAL).unwrap()
 }
 
 /// What the graph says of the first of `samples` when all of them share a pass.

@@ -2,8 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
+
+use sha2::{Digest, Sha256};
 
 use crate::{
     config::Config,
@@ -11,6 +14,7 @@ use crate::{
     heads::{Head, Kind},
     manifest,
     problems::{CheckpointError, Problems},
+    reading::Reading,
     tokens::Tokens,
     trunks::{Decoder, Read, TRUNKS, Trunk, encoder::Encoder, modernbert::ModernBert},
     weights::Weights,
@@ -83,7 +87,11 @@ pub(crate) enum Reads {
 pub struct Checkpoint {
     folder: PathBuf,
     weights: Weights,
+    /// `config.json`, as it was read.
+    configuration: String,
     graph: Graph,
+    /// The most tokens for which the graph is exact.
+    context: usize,
     manifest: Result<String, String>,
 }
 
@@ -173,7 +181,8 @@ impl Checkpoint {
         let tokens = tokens?;
         tokens.check(decided.vocabulary, problems);
         let manifest = manifest::write(class, &decided, &tokens);
-        Some(Self { folder: folder.to_owned(), weights, graph: decided.graph, manifest })
+        let Decided { graph, context, .. } = decided;
+        Some(Self { folder: folder.to_owned(), weights, configuration: config.into_text(), graph, context, manifest })
     }
 
     /// The graph for a processor: of a decoder one that shares what samples begin with (`rm-prefix/1`), of an encoder one
@@ -183,18 +192,30 @@ impl Checkpoint {
         &self.graph
     }
 
-    /// The numbers of one of the graph's weights, in 32 bits.
+    /// Reads the graph's weights in 32 bits, once, on so many threads: of each in the order of [`Graph::tensors`] into the
+    /// memory that is given for it. `progress` is told now and then how many numbers are there.
+    ///
+    /// Gives a SHA-256 digest of exactly what was read, and of the configuration.
     ///
     /// # Errors
-    /// When its file has changed or holds numbers that aren't finite.
-    pub fn numbers(&self, tensor: &Tensor) -> Result<Vec<f32>, CheckpointError> {
-        let numbers = self.weights.numbers(&tensor.source, &tensor.rows);
-        let mut numbers =
-            numbers.map_err(|problem| CheckpointError { folder: self.folder.clone(), problems: vec![problem] })?;
-        if tensor.plus_one {
-            numbers.iter_mut().for_each(|number| *number += 1.0);
+    /// When a file has changed, memory is of another size, or numbers aren't finite.
+    pub fn read_weights<'a>(
+        &self,
+        memory: impl IntoIterator<Item = &'a mut [f32]>,
+        threads: NonZeroUsize,
+        progress: &(dyn Fn(usize) + Sync),
+    ) -> Result<[u8; 32], CheckpointError> {
+        let failed = |problem| CheckpointError { folder: self.folder.clone(), problems: vec![problem] };
+        let tensors: Vec<(&Tensor, &mut [f32])> = self.graph.tensors.iter().zip(memory).collect();
+        let fits = tensors.iter().all(|(tensor, numbers)| tensor.shape.iter().product::<usize>() == numbers.len());
+        if !fits || tensors.len() != self.graph.tensors.len() {
+            return Err(failed("the memory for its weights is of another size".to_owned()));
         }
-        Ok(numbers)
+        let weights = Reading { weights: &self.weights, threads, progress }.run(tensors).map_err(failed)?;
+        let mut digest = Sha256::new();
+        digest.update(&self.configuration);
+        digest.update(weights);
+        Ok(digest.finalize().into())
     }
 
     /// The manifest that says what was decided, as TOML.
@@ -207,12 +228,40 @@ impl Checkpoint {
             .map_err(|problem| CheckpointError { folder: self.folder.clone(), problems: vec![problem.clone()] })
     }
 
-    /// The files that decide a score beside tokenizer and template.
+    /// Whether the graph shares what samples begin with.
     #[must_use]
-    pub fn files(&self) -> Vec<PathBuf> {
-        let mut files = vec![self.folder.join("config.json")];
-        files.extend(self.weights.files.iter().cloned());
-        files
+    pub fn is_decoder(&self) -> bool {
+        self.graph.model.metadata_props.iter().any(|property| property.key() == "karat.contract")
+    }
+
+    /// How many bytes the weights take on a processor, where ONNX Runtime packs copies of matrices for its kernels. What
+    /// it packs takes the weight's place, where one session alone computes with it and nothing else reads it.
+    #[must_use]
+    pub fn memory(&self, alone: bool) -> u64 {
+        let nodes = || self.graph.model.graph.iter().flat_map(|graph| &graph.node);
+        let packed = |name: &str| {
+            nodes().any(|node| node.op_type() == "Gemm" && node.input.get(1).is_some_and(|input| input == name))
+        };
+        let read = |name: &str| {
+            nodes().any(|node| {
+                let inputs = node.input.iter().enumerate();
+                inputs.into_iter().any(|(place, input)| input == name && (node.op_type() != "Gemm" || place != 1))
+            })
+        };
+        let copies = |tensor: &Tensor| match (packed(&tensor.name), read(&tensor.name)) {
+            (true, false) if alone => 1,
+            (true, _) => 2,
+            (false, _) => 1,
+        };
+        let numbers = |tensor: &Tensor| tensor.shape.iter().product::<usize>();
+        let numbers: usize = self.graph.tensors.iter().map(|tensor| numbers(tensor) * copies(tensor)).sum();
+        (numbers * size_of::<f32>()) as u64
+    }
+
+    /// The most tokens for which the graph is exact: those that it has positions for.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.context
     }
 
     /// How many numbers the graph's weights are.

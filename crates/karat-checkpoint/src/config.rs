@@ -34,6 +34,7 @@ const NEUTRAL: &[(&str, &[&str])] = &[
 /// A configuration, and which of its keys were read.
 #[derive(Debug)]
 pub(crate) struct Config {
+    text: String,
     values: Map<String, Value>,
     read: RefCell<BTreeSet<String>>,
 }
@@ -45,7 +46,7 @@ impl Config {
         let text = fs::read_to_string(&path)
             .map_err(|error| format!("config.json can't be read ({error}): name the folder of a checkpoint"))?;
         match serde_json::from_str(&text) {
-            Ok(Value::Object(values)) => Ok(Self { values, read: RefCell::default() }),
+            Ok(Value::Object(values)) => Ok(Self { text, values, read: RefCell::default() }),
             Ok(_) => Err("config.json is no JSON object; save the checkpoint anew".to_owned()),
             Err(error) => Err(format!("config.json can't be read: {error}; save the checkpoint anew")),
         }
@@ -67,6 +68,11 @@ impl Config {
         for (key, value) in defaults {
             self.values.entry(*key).or_insert_with(|| Value::from(*value));
         }
+    }
+
+    /// The file, as it was read.
+    pub(crate) fn into_text(self) -> String {
+        self.text
     }
 
     /// A key's value; `None` where it is missing or null.
@@ -160,7 +166,7 @@ impl Config {
     #[cfg(test)]
     pub(crate) fn of(values: Value) -> Self {
         let Value::Object(values) = values else { panic!("{values} is no object") };
-        Self { values, read: RefCell::default() }
+        Self { text: String::new(), values, read: RefCell::default() }
     }
 }
 

@@ -19,6 +19,7 @@ mod graphs;
 mod heads;
 mod manifest;
 mod problems;
+mod reading;
 mod rope;
 mod tokens;
 mod trunks;

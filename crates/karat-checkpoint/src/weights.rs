@@ -15,14 +15,12 @@ use half::{bf16, f16};
 use safetensors::{Dtype, tensor::Metadata};
 use serde_json::Value;
 
-use crate::problems::Problems;
+use crate::{graphs::Tensor, problems::Problems};
 
 /// Names the shards of a large checkpoint.
 const INDEX: &str = "model.safetensors.index.json";
 /// What trainers call a value head that lies beside the model.
 const SIDE_HEAD: &str = "value_head.safetensors";
-/// How many bytes are read at once.
-const PIECE: usize = 1 << 20;
 /// The longest header that is read; the format itself allows no more.
 const LONGEST_HEADER: u64 = 100_000_000;
 
@@ -43,8 +41,6 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Weights {
     places: BTreeMap<String, Place>,
-    /// The files, for the version of what they hold.
-    pub(crate) files: Vec<PathBuf>,
 }
 
 impl Weights {
@@ -55,15 +51,15 @@ impl Weights {
         if side.is_file() {
             files.push(side);
         }
-        let mut weights = Self { places: BTreeMap::new(), files };
-        for file in weights.files.clone() {
-            let Some(places) = problems.take(header(&file)) else { continue };
+        let mut weights = Self { places: BTreeMap::new() };
+        for file in &files {
+            let Some(places) = problems.take(header(file)) else { continue };
             for (name, place) in places {
                 if let Some(twice) = weights.places.insert(name.clone(), place) {
                     problems.add::<()>(format!(
                         "{name} is in two files, {} and {}; remove the one that doesn't belong",
                         file_name(&twice.file),
-                        file_name(&file)
+                        file_name(file)
                     ));
                 }
             }
@@ -129,28 +125,45 @@ impl Weights {
         self.places = places.filter(|(name, _)| of_texts(name)).map(|(name, place)| (inner(name), place)).collect();
     }
 
-    /// A tensor's numbers, widened to 32 bits without loss; of the given rows alone where there are some.
+    /// Fills `numbers` with those of a tensor from place `start` on, widened to 32 bits without loss; of the given rows
+    /// alone where there are some. Each number's own bytes go to `seen`, by way of `bytes`.
     ///
     /// # Errors
-    /// When the file can't be read or has changed, or the type has no exact 32-bit form.
-    pub(crate) fn numbers(&self, name: &str, rows: &[Range<usize>]) -> Result<Vec<f32>, String> {
+    /// When the file can't be read or has changed, the type has no exact 32-bit form, or a number isn't finite.
+    pub(crate) fn fill(
+        &self,
+        name: &str,
+        rows: &[Range<usize>],
+        start: usize,
+        numbers: &mut [f32],
+        bytes: &mut Vec<u8>,
+        mut seen: impl FnMut(&[u8]),
+    ) -> Result<(), String> {
         let place = self.places.get(name).ok_or_else(|| format!("the checkpoint has no tensor {name}"))?;
-        let all = std::slice::from_ref(&place.rows);
-        let rows = if rows.is_empty() { all } else { rows };
-        let in_a_row: usize = place.shape.iter().skip(1).product();
-        let count = rows.iter().map(|rows| rows.len() * in_a_row).sum();
-        let mut numbers = Vec::with_capacity(count);
         let mut file = File::open(&place.file).map_err(|error| place.unreadable(name, &error))?;
-        for rows in rows {
-            place.read_into(name, &mut file, rows.start * in_a_row..rows.end * in_a_row, &mut numbers)?;
+        let mut filled = 0;
+        for range in place.ranges(rows, start..start + numbers.len()) {
+            let part = numbers.get_mut(filled..filled + range.len()).unwrap_or_default();
+            filled += range.len();
+            place.read(name, &mut file, range.start, bytes, part.len())?;
+            seen(bytes);
+            widen(bytes, place.dtype, part).ok_or_else(|| {
+                format!("{name} is of type {:?}; save the checkpoint as F32, F16 or BF16", place.dtype)
+            })?;
         }
-        if numbers.len() != count {
-            return Err(format!("{name} broke off: {} changed while it was read", place.file.display()));
+        if filled != numbers.len() {
+            return Err(format!("{name} has fewer numbers than its shape says; the checkpoint is damaged"));
         }
         match numbers.iter().position(|number| !number.is_finite()) {
-            Some(at) => Err(format!("{name} holds {} at {at}; the checkpoint is damaged", numbers[at])),
-            None => Ok(numbers),
+            Some(at) => Err(format!("{name} holds {} at {}; the checkpoint is damaged", numbers[at], start + at)),
+            None => Ok(()),
         }
+    }
+
+    /// What a weight is beside its bytes: its name and type, its shape, and which rows of it are read.
+    pub(crate) fn describe(&self, tensor: &Tensor) -> String {
+        let dtype = self.places.get(&tensor.source).map(|place| place.dtype);
+        format!("{tensor:?} {dtype:?}\n")
     }
 
     /// The types of the tensors.
@@ -160,36 +173,37 @@ impl Weights {
 }
 
 impl Place {
-    /// Reads a range of numbers behind those that are there.
-    fn read_into(
-        &self,
-        name: &str,
-        file: &mut File,
-        range: Range<usize>,
-        numbers: &mut Vec<f32>,
-    ) -> Result<(), String> {
-        let unreadable = |error: io::Error| self.unreadable(name, &error);
-        let size = self.length / self.shape.iter().product::<usize>().max(1) as u64;
-        file.seek(SeekFrom::Start(self.offset + range.start as u64 * size)).map_err(unreadable)?;
-        let length = range.len() as u64 * size;
-        let mut source = file.take(length);
-        // In pieces, so that the bytes never lie beside the numbers as a whole.
-        let mut piece = vec![0; usize::try_from(length).unwrap_or(PIECE).clamp(1, PIECE)];
-        loop {
-            let mut filled = 0;
-            while filled < piece.len() {
-                match source.read(&mut piece[filled..]).map_err(unreadable)? {
-                    0 => break,
-                    count => filled += count,
-                }
+    /// Where the numbers `wanted` of the rows stand among all of the tensor's, piece by piece.
+    fn ranges(&self, rows: &[Range<usize>], wanted: Range<usize>) -> Vec<Range<usize>> {
+        let all = std::slice::from_ref(&self.rows);
+        let in_a_row: usize = self.shape.iter().skip(1).product();
+        let mut before = 0;
+        let mut ranges = Vec::new();
+        for rows in if rows.is_empty() { all } else { rows } {
+            let count = rows.len() * in_a_row;
+            let first = wanted.start.max(before);
+            let end = wanted.end.min(before + count);
+            if first < end {
+                let offset = rows.start * in_a_row;
+                ranges.push(offset + first - before..offset + end - before);
             }
-            if filled == 0 {
-                return Ok(());
-            }
-            widen(&piece[..filled], self.dtype, numbers).ok_or_else(|| {
-                format!("{name} is of type {:?}; save the checkpoint as F32, F16 or BF16", self.dtype)
-            })?;
+            before += count;
         }
+        ranges
+    }
+
+    /// Reads the bytes of `count` numbers, the first of which stands at `start`.
+    fn read(&self, name: &str, file: &mut File, start: usize, bytes: &mut Vec<u8>, count: usize) -> Result<(), String> {
+        let size = self.length / self.shape.iter().product::<usize>().max(1) as u64;
+        bytes.resize(count * usize::try_from(size).unwrap_or_default(), 0);
+        file.seek(SeekFrom::Start(self.offset + start as u64 * size)).and_then(|_| file.read_exact(bytes)).map_err(
+            |error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    format!("{name} broke off: {} changed while it was read", self.file.display())
+                }
+                _ => self.unreadable(name, &error),
+            },
+        )
     }
 
     fn unreadable(&self, name: &str, error: &io::Error) -> String {
@@ -198,14 +212,18 @@ impl Place {
 }
 
 /// The 32-bit numbers of some bytes; `None` for a type that has no exact such form.
-fn widen(bytes: &[u8], dtype: Dtype, numbers: &mut Vec<f32>) -> Option<()> {
+fn widen(bytes: &[u8], dtype: Dtype, numbers: &mut [f32]) -> Option<()> {
     match dtype {
-        Dtype::F32 => numbers.extend(bytes.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk))),
-        Dtype::F16 => numbers.extend(bytes.as_chunks().0.iter().map(|chunk| f16::from_le_bytes(*chunk).to_f32())),
-        Dtype::BF16 => numbers.extend(bytes.as_chunks().0.iter().map(|chunk| bf16::from_le_bytes(*chunk).to_f32())),
+        Dtype::F32 => each(bytes, numbers, f32::from_le_bytes),
+        Dtype::F16 => each(bytes, numbers, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        Dtype::BF16 => each(bytes, numbers, |bytes| bf16::from_le_bytes(bytes).to_f32()),
         _ => return None,
     }
     Some(())
+}
+
+fn each<const N: usize>(bytes: &[u8], numbers: &mut [f32], number: impl Fn([u8; N]) -> f32) {
+    numbers.iter_mut().zip(bytes.as_chunks().0).for_each(|(into, bytes)| *into = number(*bytes));
 }
 
 /// The weight files of a folder, and the tensors that an index promises.

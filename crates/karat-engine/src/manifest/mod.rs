@@ -68,24 +68,34 @@ pub fn is_model(folder: &Path) -> bool {
     folder.join(FILE_NAME).is_file() || Checkpoint::is_one(folder)
 }
 
-impl Manifest {
+/// A manifest, and what it was read from.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) manifest: Manifest,
+    /// The manifest's own words.
+    pub(crate) text: String,
+    /// The checkpoint that the words were written for, where its folder has no manifest.
+    pub(crate) checkpoint: Option<Checkpoint>,
+}
+
+impl Written {
     /// Reads the manifest of the model in `folder`; of a checkpoint that has none, the one that karat would write.
     ///
     /// # Errors
     /// When the file can't be read or doesn't follow the format, or the checkpoint can't be served as it lies there.
     pub(crate) fn read(folder: &Path) -> Result<Self, ManifestError> {
         let path = folder.join(FILE_NAME);
-        if !path.is_file() && Checkpoint::is_one(folder) {
+        let (text, checkpoint) = if !path.is_file() && Checkpoint::is_one(folder) {
             let checkpoint = Checkpoint::read(folder)?;
-            return Self::parse(path, checkpoint.manifest()?);
+            (checkpoint.manifest()?.to_owned(), Some(checkpoint))
+        } else {
+            let text = fs::read_to_string(&path);
+            (text.map_err(|source| ManifestError::Unreadable { path: path.clone(), source })?, None)
+        };
+        match toml::from_str(&text) {
+            Ok(manifest) => Ok(Self { manifest, text, checkpoint }),
+            Err(source) => Err(ManifestError::Syntax { path, source: Box::new(source) }),
         }
-        let text =
-            fs::read_to_string(&path).map_err(|source| ManifestError::Unreadable { path: path.clone(), source })?;
-        Self::parse(path, &text)
-    }
-
-    fn parse(path: PathBuf, text: &str) -> Result<Self, ManifestError> {
-        toml::from_str(text).map_err(|source| ManifestError::Syntax { path, source: Box::new(source) })
     }
 }
 

@@ -20,7 +20,7 @@ fn define(toml: &str) -> Result<Definition, ManifestError> {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join(FILE_NAME), toml).unwrap();
     fs::write(folder.path().join("model.onnx"), b"").unwrap();
-    Definition::new(Manifest::read(folder.path())?, folder.path())
+    Definition::new(Written::read(folder.path())?.manifest, folder.path())
 }
 
 fn graph(toml: &str) -> GraphDefinition {

@@ -64,6 +64,30 @@ pub enum LoadError {
     /// A checkpoint can't be served, or changed while it was read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A checkpoint takes more memory than there is.
+    #[error(
+        "{folder}: serving it takes {} MB of memory for its weights alone, and {} MB are free; free some, allow the process \
+         more, or serve a smaller model",
+        .needed >> 20,
+        .free >> 20
+    )]
+    Memory {
+        /// The checkpoint.
+        folder: PathBuf,
+        /// The bytes that it takes.
+        needed: u64,
+        /// The bytes that this process may still use.
+        free: u64,
+    },
+    /// Files that decide scores were rewritten while they were read.
+    #[error("{path}: its tokenizer or template changed while it was read; restart the server once it is written")]
+    Changed {
+        /// The model's folder.
+        path: PathBuf,
+    },
+    /// Loading panicked, which is a bug.
+    #[error("loading it failed in a way that nobody foresaw; the log tells where: please report it")]
+    Panicked,
     /// The tokenizer or the template is wrong.
     #[error("{path}: {source}")]
     Text {

@@ -4,7 +4,7 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -20,9 +20,10 @@ use super::{
     device::{DeviceExecutor, Memory},
     engines::{Engines, WeightFile},
     executor::OrtExecutor,
+    given::{BuiltWeights, Weight},
     inspect::{self, Inspection},
-    session::{self, SessionSource},
-    weights::{GivenWeights, SharedWeights, Weights},
+    session::{self, SessionSource, Weights},
+    weights::SharedWeights,
 };
 use crate::{
     DecoderExecutor, DecoderShape, Executor, GraphBinding, Provider, ProviderKind, RuntimeError, ShapeProfile,
@@ -49,15 +50,19 @@ pub struct BuiltGraph {
     pub weights: Vec<Weight>,
 }
 
-/// A weight of a graph that was built in memory.
-#[derive(Debug)]
-pub struct Weight {
-    /// Its name in the graph.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its numbers, row by row: as many as the shape has places.
-    pub numbers: Vec<f32>,
+/// How a graph's sessions will be asked for: what has to be known before the first one starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sessions {
+    /// How many threads a decoder's first one computes on, if on the processor. It is started to open the graph, and
+    /// kept if that many are asked for.
+    pub threads: NonZeroUsize,
+    /// Whether there will be no second one. Of a graph that was built in memory it is then given the weights.
+    pub alone: bool,
+}
+
+impl Sessions {
+    /// Any number of sessions, most of them of one thread.
+    pub const SEVERAL: Self = Self { threads: NonZeroUsize::MIN, alone: false };
 }
 
 /// What a graph is opened from.
@@ -77,27 +82,26 @@ pub struct Graph {
     /// The contract for sharing prefixes, where the graph follows it.
     contract: Option<Contract>,
     weight_bytes: u64,
-    /// The session that the graph was opened with, until an executor takes it over.
+    /// How many threads the session computes on that the graph was opened with.
+    opening_threads: NonZeroUsize,
+    /// That session, until an executor takes it over.
     opening: Mutex<Option<Session>>,
     /// How many sessions were given out.
     sessions: AtomicUsize,
 }
 
-/// Parallel sessions compute on one thread each, so the opening session is made to be reused as one of them.
-const OPENING_THREADS: NonZeroUsize = NonZeroUsize::MIN;
-
 impl Graph {
-    pub(super) fn open(library: &Library, file: &GraphFile<'_>) -> Result<Self, RuntimeError> {
+    pub(super) fn open(library: &Library, file: &GraphFile<'_>, sessions: Sessions) -> Result<Self, RuntimeError> {
         let model = inspect::read(file.path)?;
         let origin = Origin { path: file.path, model: &model, weight_bytes: WeightFile::total(&model, file.path) };
-        Self::on_first(library, &origin, file.providers, |provider, inspection| {
+        Self::on_first(library, &origin, file.providers, sessions, |provider, inspection| {
             let weights = match provider {
                 // A decoder runs on one session, or two where it writes as well: what each packs of the weights
                 // is less than a copy to lend, and the rest stays in the file's pages.
                 Provider::Cpu if !Contract::is_claimed(&inspection.metadata) => {
-                    Some(Weights::Shared(SharedWeights::read(&model, file.path)?))
+                    Weights::Shared(SharedWeights::read(&model, file.path)?)
                 }
-                Provider::Cpu | Provider::Cuda(_) | Provider::Tensorrt(_) => None,
+                Provider::Cpu | Provider::Cuda(_) | Provider::Tensorrt(_) => Weights::InFile,
             };
             Ok((weights, Engines::of_graph(library, provider, &model, file.path)))
         })
@@ -107,12 +111,13 @@ impl Graph {
         library: &Library,
         built: BuiltGraph,
         providers: &[Provider],
+        sessions: Sessions,
     ) -> Result<Self, RuntimeError> {
-        let BuiltGraph { name, model, weights } = built;
-        let numbers: usize = weights.iter().map(|weight| weight.numbers.len()).sum();
-        let origin = Origin { path: &name, model: &model, weight_bytes: (numbers * size_of::<f32>()) as u64 };
-        let given = Arc::new(GivenWeights::new(&model, weights, &name)?);
-        Self::on_first(library, &origin, providers, |_, _| Ok((Some(Weights::Given(Arc::clone(&given))), None)))
+        let BuiltGraph { name, model, mut weights } = built;
+        let weight_bytes = weights.iter_mut().map(Weight::bytes).sum();
+        let origin = Origin { path: &name, model: &model, weight_bytes };
+        let weights = BuiltWeights::new(&model, weights, &name)?;
+        Self::on_first(library, &origin, providers, sessions, |_, _| Ok((Weights::Built(weights.clone()), None)))
     }
 
     /// Starts the first provider that can.
@@ -120,9 +125,11 @@ impl Graph {
         library: &Library,
         origin: &Origin<'_>,
         providers: &[Provider],
-        prepare: impl Fn(&Provider, &Inspection) -> Result<(Option<Weights>, Option<Engines>), RuntimeError>,
+        sessions: Sessions,
+        prepare: impl Fn(&Provider, &Inspection) -> Result<(Weights, Option<Engines>), RuntimeError>,
     ) -> Result<Self, RuntimeError> {
         let inspection = inspect::inspect(origin.model);
+        let is_decoder = Contract::is_claimed(&inspection.metadata);
         let mut skipped = Vec::new();
         for (number, provider) in providers.iter().enumerate() {
             let behind = providers.get(number + 1..).unwrap_or_default();
@@ -136,9 +143,11 @@ impl Graph {
                 engines,
                 weights,
             };
-            match source.start(OPENING_THREADS, 0) {
+            // Other sessions compute side by side, on one thread each.
+            let threads = if is_decoder && *provider == Provider::Cpu { sessions.threads } else { NonZeroUsize::MIN };
+            match source.start(threads, 0) {
                 Ok(session) => {
-                    let signature = session::signature(&session);
+                    let signature = session::signature(&session, &inspection.inputs);
                     let contract = Contract::read(&inspection.metadata, &signature)?;
                     return Ok(Self {
                         source,
@@ -147,6 +156,7 @@ impl Graph {
                         signature,
                         contract,
                         weight_bytes: origin.weight_bytes,
+                        opening_threads: threads,
                         opening: Mutex::new(Some(session)),
                         sessions: AtomicUsize::new(0),
                     });
@@ -258,7 +268,7 @@ impl Graph {
             found: "the graph doesn't say that it follows the contract rm-prefix/1".to_owned(),
             advice: "export it with karat's exporter, or use a head that needs no causal model".to_owned(),
         })?;
-        if threads != OPENING_THREADS {
+        if threads != self.opening_threads {
             // Nobody will take it over, and it holds all weights.
             drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
@@ -272,7 +282,7 @@ impl Graph {
 
     /// The session number `turn`.
     fn session(&self, threads: NonZeroUsize, turn: usize) -> Result<Session, RuntimeError> {
-        let reusable = if threads == OPENING_THREADS && self.source.device(turn) == self.source.device(0) {
+        let reusable = if threads == self.opening_threads && self.source.device(turn) == self.source.device(0) {
             self.opening.lock().unwrap_or_else(PoisonError::into_inner).take()
         } else {
             None
@@ -285,7 +295,7 @@ impl Graph {
 
     #[cfg(test)]
     pub(super) fn new_session(&self) -> Result<Session, RuntimeError> {
-        self.source.start(OPENING_THREADS, 0)
+        self.source.start(self.opening_threads, 0)
     }
 }
 
@@ -306,7 +316,7 @@ mod tests {
 
     fn open(providers: &[Provider]) -> Result<Graph, RuntimeError> {
         let (_folder, path) = graph().write();
-        library().open(&GraphFile { path: &path, providers })
+        library().open(&GraphFile { path: &path, providers }, Sessions::SEVERAL)
     }
 
     #[test]
@@ -339,7 +349,7 @@ mod tests {
     fn a_file_that_is_no_graph_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for path in [file.path(), Path::new("/nowhere/model.onnx")] {
-            let result = library().open(&GraphFile { path, providers: &[Provider::Cpu] });
+            let result = library().open(&GraphFile { path, providers: &[Provider::Cpu] }, Sessions::SEVERAL);
             let error = result.unwrap_err().to_string();
             assert!(error.contains(&path.display().to_string()), "{error}");
         }

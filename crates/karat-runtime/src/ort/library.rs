@@ -8,7 +8,7 @@ use std::{
 
 use ::ort::environment::Environment;
 
-use super::{BuiltGraph, Graph, GraphFile};
+use super::{BuiltGraph, Graph, GraphFile, Sessions};
 use crate::{Provider, RuntimeError};
 
 /// Names the library's file, for users whose ONNX Runtime is installed elsewhere.
@@ -84,16 +84,21 @@ impl Library {
     ///
     /// # Errors
     /// When the graph is none, or the last provider can't start.
-    pub fn open_built(&self, built: BuiltGraph, providers: &[Provider]) -> Result<Graph, RuntimeError> {
-        Graph::open_built(self, built, providers)
+    pub fn open_built(
+        &self,
+        built: BuiltGraph,
+        providers: &[Provider],
+        sessions: Sessions,
+    ) -> Result<Graph, RuntimeError> {
+        Graph::open_built(self, built, providers, sessions)
     }
 
     /// Loads a graph on the first of its providers that starts.
     ///
     /// # Errors
     /// When the file is no graph, or the last provider of the list can't start.
-    pub fn open(&self, file: &GraphFile<'_>) -> Result<Graph, RuntimeError> {
-        Graph::open(self, file)
+    pub fn open(&self, file: &GraphFile<'_>, sessions: Sessions) -> Result<Graph, RuntimeError> {
+        Graph::open(self, file, sessions)
     }
 }
 

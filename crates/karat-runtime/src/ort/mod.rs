@@ -9,6 +9,7 @@ mod device;
 mod engines;
 mod executor;
 mod failure;
+mod given;
 mod graph;
 mod inspect;
 mod library;
@@ -20,6 +21,7 @@ mod testing;
 mod trial;
 mod weights;
 
-pub use graph::{BuiltGraph, Graph, GraphFile, Weight};
+pub use given::Weight;
+pub use graph::{BuiltGraph, Graph, GraphFile, Sessions};
 pub use inspect::external_files;
 pub use library::Library;

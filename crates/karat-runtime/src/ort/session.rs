@@ -9,8 +9,19 @@ use ::ort::{
 };
 use karat_rules::domain::{Dimension, ElementType, GraphSignature, TensorSpec};
 
-use super::{Library, engines::Engines, preload::preload, provider, weights::Weights};
+use super::{Library, engines::Engines, given::BuiltWeights, preload::preload, provider, weights::SharedWeights};
 use crate::{CudaOptions, Provider, ProviderKind, RuntimeError, TensorrtOptions};
+
+/// Where the weights of sessions are.
+#[derive(Debug)]
+pub(super) enum Weights {
+    /// In the graph's file, or those beside it.
+    InFile,
+    /// In memory, held once for all sessions; the rest is in the file.
+    Shared(SharedWeights),
+    /// In memory, as the graph is itself.
+    Built(BuiltWeights),
+}
 
 /// What every session of a graph is made from.
 #[derive(Debug)]
@@ -23,8 +34,7 @@ pub(super) struct SessionSource {
     pub(super) behind: Vec<Provider>,
     /// Where TensorRT keeps what it builds.
     pub(super) engines: Option<Engines>,
-    /// Held once for all sessions, where they run on the processor or the graph was built in memory.
-    pub(super) weights: Option<Weights>,
+    pub(super) weights: Weights,
 }
 
 impl SessionSource {
@@ -54,12 +64,12 @@ impl SessionSource {
         if self.provider.kind() == ProviderKind::Tensorrt && !registration.allows_processor() {
             builder = builder.with_disable_cpu_fallback().map_err(|error| unavailable(error.into()))?;
         }
-        if let Some(weights) = &self.weights {
-            builder = weights.lend(builder).map_err(unloadable)?;
-        }
-        let committed = match self.weights.as_ref().and_then(Weights::graph) {
-            Some(graph) => builder.commit_from_memory(graph),
-            None => builder.commit_from_file(&self.path),
+        let committed = match &self.weights {
+            Weights::InFile => builder.commit_from_file(&self.path),
+            Weights::Shared(shared) => {
+                shared.lend(builder).and_then(|mut builder| builder.commit_from_file(&self.path))
+            }
+            Weights::Built(built) => built.start(builder, self.provider.kind()),
         };
         let session =
             committed.map_err(|error| match (&self.provider, error.code()) {
@@ -88,10 +98,12 @@ impl SessionSource {
     }
 }
 
-/// What a session's graph takes and gives.
-pub(super) fn signature(session: &Session) -> GraphSignature {
+/// What a session's graph takes and gives; `inputs` are those that a caller feeds.
+pub(super) fn signature(session: &Session, inputs: &[String]) -> GraphSignature {
+    // A session that was given its weights lists them as well.
+    let is_fed = |outlet: &&Outlet| inputs.iter().any(|input| input == outlet.name());
     GraphSignature {
-        inputs: session.inputs().iter().map(specification).collect(),
+        inputs: session.inputs().iter().filter(is_fed).map(specification).collect(),
         outputs: session.outputs().iter().map(specification).collect(),
     }
 }

@@ -95,13 +95,17 @@ impl GraphWriter {
         self
     }
 
+    /// The graph in memory.
+    pub(super) fn model(self) -> ModelProto {
+        let graph = GraphProto { name: Some("test".to_owned()), ..self.graph };
+        ModelProto { metadata_props: self.metadata, ..ModelProto::of(graph) }
+    }
+
     /// Writes the file into a folder of its own, which goes when the guard does.
     pub(super) fn write(self) -> (TempDir, PathBuf) {
-        let graph = GraphProto { name: Some("test".to_owned()), ..self.graph };
-        let model = ModelProto { metadata_props: self.metadata, ..ModelProto::of(graph) };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
-        std::fs::write(&path, model.encode_to_vec()).unwrap();
+        std::fs::write(&path, self.model().encode_to_vec()).unwrap();
         (folder, path)
     }
 }

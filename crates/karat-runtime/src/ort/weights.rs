@@ -20,72 +20,11 @@ use ::ort::{
 use bytes::Bytes;
 use half::{bf16, f16};
 use karat_onnx::{GraphProto, ModelProto, TensorProto, tensor_proto::DataType};
-use prost::Message;
 
-use super::graph::Weight;
 use crate::{RuntimeError, error::Cause};
 
 /// Below this many bytes a tensor isn't worth lending: biases, scales, shapes.
 const MIN_SHARED_BYTES: usize = 4096;
-
-/// What sessions are lent.
-#[derive(Debug)]
-pub(super) enum Weights {
-    /// The large weights of a file.
-    Shared(SharedWeights),
-    /// All weights of a graph that was built in memory.
-    Given(Arc<GivenWeights>),
-}
-
-impl Weights {
-    /// The graph's bytes, where it lies in no file.
-    pub(super) fn graph(&self) -> Option<&[u8]> {
-        match self {
-            Self::Shared(_) => None,
-            Self::Given(given) => Some(&given.graph),
-        }
-    }
-
-    /// Lends the weights to a session in the making.
-    pub(super) fn lend(&self, builder: SessionBuilder) -> Result<SessionBuilder, ::ort::Error> {
-        match self {
-            Self::Shared(shared) => shared.lend(builder),
-            Self::Given(given) => given.lend(builder),
-        }
-    }
-}
-
-/// A graph that was built in memory, and its weights.
-pub(super) struct GivenWeights {
-    graph: Vec<u8>,
-    tensors: Vec<(String, Arc<DynValue>)>,
-}
-
-impl GivenWeights {
-    /// Takes the numbers over without a copy; `name` is for messages.
-    pub(super) fn new(model: &ModelProto, weights: Vec<Weight>, name: &Path) -> Result<Self, RuntimeError> {
-        let tensors = weights.into_iter().map(|Weight { name, shape, numbers }| {
-            let shape: Vec<i64> = shape.iter().map(|size| i64::try_from(*size)).collect::<Result<_, _>>()?;
-            Ok((name, Arc::new(Tensor::from_array((shape, numbers))?.into_dyn())))
-        });
-        let tensors = tensors.collect::<Result<_, Cause>>();
-        let tensors = tensors.map_err(|cause| RuntimeError::Graph { path: name.to_owned(), cause })?;
-        Ok(Self { graph: model.encode_to_vec(), tensors })
-    }
-
-    fn lend(&self, mut builder: SessionBuilder) -> Result<SessionBuilder, ::ort::Error> {
-        for (name, tensor) in &self.tensors {
-            builder = builder.with_external_initializer(name, Arc::clone(tensor))?;
-        }
-        Ok(builder)
-    }
-}
-
-impl fmt::Debug for GivenWeights {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GivenWeights").field("tensors", &self.tensors.len()).finish_non_exhaustive()
-    }
-}
 
 /// The large weights of one graph, and what ONNX Runtime packed of them.
 pub(super) struct SharedWeights {
@@ -130,7 +69,8 @@ impl SharedWeights {
         Ok(tensors)
     }
 
-    fn lend(&self, builder: SessionBuilder) -> Result<SessionBuilder, ::ort::Error> {
+    /// Lends the weights to a session in the making.
+    pub(super) fn lend(&self, builder: SessionBuilder) -> Result<SessionBuilder, ::ort::Error> {
         let mut builder = builder.with_prepacked_weights(&self.packed)?;
         for (name, tensor) in &self.tensors {
             builder = builder.with_initializer(name, Arc::clone(tensor))?;
@@ -199,7 +139,7 @@ mod tests {
 
     use super::{
         super::{
-            GraphFile,
+            GraphFile, Sessions,
             testing::{DataType, GraphWriter, library},
         },
         *,
@@ -229,7 +169,7 @@ mod tests {
     }
 
     fn scores(path: &Path) -> Vec<Vec<f32>> {
-        let graph = library().open(&GraphFile { path, providers: &[Provider::Cpu] }).unwrap();
+        let graph = library().open(&GraphFile { path, providers: &[Provider::Cpu] }, Sessions::SEVERAL).unwrap();
         let binding = GraphBinding {
             input_ids: "input_ids".to_owned(),
             attention_mask: None,
@@ -272,8 +212,10 @@ mod tests {
             (graph().external("matrix", &[64, 64], "missing.bin", 0), "missing.bin"),
         ] {
             let (_folder, path) = graph.write();
-            let error =
-                library().open(&GraphFile { path: &path, providers: &[Provider::Cpu] }).unwrap_err().to_string();
+            let error = library()
+                .open(&GraphFile { path: &path, providers: &[Provider::Cpu] }, Sessions::SEVERAL)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(part), "{error}");
         }
     }

@@ -1,6 +1,9 @@
 //! What a row costs on this machine: how many new tokens make the best use of it, and whether two texts should share it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +32,8 @@ struct Point {
 
 /// The lengths that are measured, the most telling first, for when there isn't time for all.
 const MEASURED_LENGTHS: [usize; 6] = [256, 128, 32, 512, 384, 64];
+/// The length of the row that tells how fast a model is: so short that the largest takes no time worth mentioning.
+const TRIAL: usize = 32;
 /// How long a past is measured with: as long as a prompt whose likenesses to a row of 256 tokens don't fit into the
 /// cache of a processor any more, which makes shorter rows the better ones.
 const MEASURED_PAST: usize = 1024;
@@ -43,28 +48,43 @@ impl RowCost {
         Self { points: [32.0, 64.0, 128.0, 256.0, 512.0].map(point).into() }
     }
 
-    /// Measures rows of a few lengths, of two at least and then until `time` is over. `token` is any that the model knows.
+    /// Measures rows of a few lengths, as many as fit into `time`. Where there aren't two of them, what is true of most
+    /// models is taken at the speed of one short row. `token` is any that the model knows.
     ///
     /// # Errors
     /// When a row can't be computed.
     pub fn measure(executor: &mut dyn DecoderExecutor, token: u32, time: Duration) -> Result<Self, RuntimeError> {
-        let context = executor.shape().context;
+        let shape = executor.shape();
         let end = Instant::now() + time;
-        let mut points = Vec::new();
+        let trial = row(TRIAL.min(shape.context).max(1), 0, token, Vec::new());
         // The first row of all allocates.
-        let past = keep(executor, token, MEASURED_PAST.min(context / 2).max(1))?;
-        for length in MEASURED_LENGTHS.into_iter().filter(|length| length + past.tokens() <= context) {
-            if Instant::now() > end && points.len() >= 2 {
+        executor.forward(&trial, &Cancellation::new())?;
+        let seconds = timed(executor, &trial)?;
+        let past_tokens = MEASURED_PAST.min(shape.context / 2).max(1);
+        // What a row costs depends on no number, so that nobody has to compute its past.
+        let past = Arc::new(KeyValues::zeros(&shape, past_tokens));
+        let lengths = affordable(seconds / float(trial.new_tokens()), time).into_iter();
+        let mut points = Vec::new();
+        for length in lengths.filter(|length| length + past_tokens <= shape.context) {
+            if Instant::now() > end {
                 break;
             }
             let without = row(length, 0, token, Vec::new());
-            let with = row(length, past.tokens(), token, vec![Past::all(past.clone())]);
-            let seconds = shortest(executor, &without, time)?;
-            let slope = (shortest(executor, &with, time)? - seconds).max(0.0) / float(past.tokens());
+            let with = row(length, past_tokens, token, vec![Past::all(past.clone())]);
+            let seconds = shortest(executor, &without)?;
+            let slope = (shortest(executor, &with)? - seconds).max(0.0) / float(past_tokens);
             points.push(Point { new: float(length), seconds, past: slope });
         }
         points.sort_by(|a, b| a.new.total_cmp(&b.new));
-        if points.len() < 2 { Ok(Self::assumed()) } else { Ok(Self { points }) }
+        if points.len() < 2 { Ok(Self::assumed_from(trial.new_tokens(), seconds)) } else { Ok(Self { points }) }
+    }
+
+    /// What is true of most models, for one whose row of `new` tokens takes so many seconds.
+    fn assumed_from(new: usize, seconds: f64) -> Self {
+        let assumed = Self::assumed();
+        let unit = seconds / assumed.of(new, 0);
+        let point = |point: &Point| Point { new: point.new, seconds: point.seconds * unit, past: point.past * unit };
+        Self { points: assumed.points.iter().map(point).collect() }
     }
 
     /// What a row of `new` tokens with a past of `past` costs.
@@ -113,25 +133,25 @@ fn row(tokens: usize, position: usize, token: u32, past: Vec<Past>) -> DecoderRo
     DecoderRow { past, spans: vec![span], reads, keep: Vec::new() }
 }
 
-fn keep(
-    executor: &mut dyn DecoderExecutor,
-    token: u32,
-    tokens: usize,
-) -> Result<std::sync::Arc<KeyValues>, RuntimeError> {
-    let row = DecoderRow { keep: std::iter::once(0..tokens).collect(), ..row(tokens, 0, token, Vec::new()) };
-    let kept = executor.forward(&row, &Cancellation::new())?.kept.pop();
-    kept.ok_or_else(|| RuntimeError::Row { reason: "it kept nothing".to_owned() })
+/// The lengths whose rows, each run twice without a past and twice with one, fit into `time`.
+fn affordable(seconds_per_token: f64, time: Duration) -> Vec<usize> {
+    let mut left = time.as_secs_f64();
+    let mut fits = |length: &usize| {
+        left -= 4.0 * seconds_per_token * float(*length);
+        left >= 0.0
+    };
+    MEASURED_LENGTHS.into_iter().take_while(|length| fits(length)).collect()
 }
 
-/// The shortest of two runs, the one that was less disturbed; of one where that takes more than half of `time`.
-fn shortest(executor: &mut dyn DecoderExecutor, row: &DecoderRow, time: Duration) -> Result<f64, RuntimeError> {
-    let mut run = || {
-        let started = Instant::now();
-        executor.forward(row, &Cancellation::new()).map(|_| started.elapsed())
-    };
-    let first = run()?;
-    let shortest = if first > time / 2 { first } else { first.min(run()?) };
-    Ok(shortest.as_secs_f64())
+fn timed(executor: &mut dyn DecoderExecutor, row: &DecoderRow) -> Result<f64, RuntimeError> {
+    let started = Instant::now();
+    executor.forward(row, &Cancellation::new())?;
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// The shorter of two runs, the one that was less disturbed.
+fn shortest(executor: &mut dyn DecoderExecutor, row: &DecoderRow) -> Result<f64, RuntimeError> {
+    Ok(timed(executor, row)?.min(timed(executor, row)?))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2^52")]
@@ -152,6 +172,18 @@ mod tests {
         {
             assert!((cost.of(new, past) - expected).abs() < 1e-9, "{new} {past}: {}", cost.of(new, past));
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_into_the_time_is_not_measured_however_slow_the_model_is() {
+        let seconds = |seconds| Duration::from_secs_f64(seconds);
+        assert_eq!(affordable(0.0001, seconds(2.0)), MEASURED_LENGTHS);
+        assert_eq!(affordable(0.001, seconds(2.0)), [256, 128, 32]);
+        assert_eq!(affordable(0.005, seconds(2.0)), [0; 0]);
+        // A row of 32 tokens takes 1.5 seconds, and longer ones as much more as those of most models do.
+        let slow = RowCost::assumed_from(32, 1.5);
+        assert!((slow.of(32, 0) - 1.5).abs() < 1e-9 && slow.tokens_per_second().is_some());
+        assert_eq!(slow.best(0), RowCost::assumed().best(0));
     }
 
     #[test]

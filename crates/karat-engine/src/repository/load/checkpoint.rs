@@ -1,48 +1,129 @@
 //! Graphs that are built from a checkpoint when a model is loaded.
 
 use std::{
+    num::NonZeroUsize,
     path::Path,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use karat_checkpoint::Checkpoint;
 use karat_rules::domain::ModelName;
-use karat_runtime::ort::{BuiltGraph, Weight};
+use karat_runtime::{
+    free_memory,
+    ort::{BuiltGraph, Graph, Library, Sessions, Weight},
+};
 
-use super::digest::Digest;
-use crate::repository::LoadError;
+use super::sessions::cores;
+use crate::{
+    manifest::{GraphDefinition, ManifestError},
+    repository::LoadError,
+};
 
 /// How often somebody who waits is told how far reading has come.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// Reads a checkpoint into memory: its graph, and each weight once. Nothing of it depends on the files afterwards.
-pub(super) fn build(name: &ModelName, folder: &Path) -> Result<BuiltGraph, LoadError> {
-    let checkpoint = Checkpoint::read(folder)?;
-    let graph = checkpoint.graph();
-    let all: usize = graph.tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
-    let (started, mut told, mut read) = (Instant::now(), Instant::now(), 0);
-    let mut weights = Vec::with_capacity(graph.tensors.len());
-    for tensor in &graph.tensors {
-        let numbers = checkpoint.numbers(tensor)?;
-        read += numbers.len();
-        if told.elapsed() >= PROGRESS {
-            told = Instant::now();
-            let left = started.elapsed().mul_f64((all - read) as f64 / read.max(1) as f64);
-            tracing::info!(model = %name, percent = read * 100 / all.max(1), seconds_left = left.as_secs(), "reading weights");
-        }
-        weights.push(Weight { name: tensor.name.clone(), shape: tensor.shape.clone(), numbers });
-    }
-    Ok(BuiltGraph { name: folder.join("checkpoint"), model: graph.model.clone(), weights })
+/// What a checkpoint is opened with.
+pub(super) struct Opening<'a> {
+    pub(super) library: &'a Library,
+    pub(super) name: &'a ModelName,
+    pub(super) definition: &'a GraphDefinition,
+    pub(super) sessions: Sessions,
 }
 
-/// Adds what a checkpoint's scores depend on beside its tokenizer: its configuration, its weights, and what was made of
-/// them.
-pub(super) fn digest(folder: &Path, digest: &mut Digest) -> Result<(), LoadError> {
-    let checkpoint = Checkpoint::read(folder)?;
-    digest.text(checkpoint.manifest().unwrap_or_default());
-    for file in checkpoint.files() {
-        let name = file.strip_prefix(folder).unwrap_or(&file);
-        digest.file(folder, name)?;
+impl Opening<'_> {
+    /// Reads a checkpoint into memory, each weight once, and starts its first session. Nothing of it depends on the files
+    /// afterwards. Gives a digest of what was read as well.
+    pub(super) fn open(&self, folder: &Path, checkpoint: &Checkpoint) -> Result<(Graph, [u8; 32]), LoadError> {
+        self.check_length(checkpoint.context())?;
+        // Sessions of encoders compute side by side.
+        let sessions = if checkpoint.is_decoder() { self.sessions } else { Sessions::SEVERAL };
+        check_memory(folder, checkpoint.memory(sessions.alone), free_memory())?;
+        let runtime = |source| LoadError::Runtime { path: self.definition.manifest.clone(), source };
+        let graph = checkpoint.graph();
+        let memory = graph.tensors.iter();
+        let memory = memory.map(|tensor| Weight::new(self.library, tensor.name.clone(), &tensor.shape, sessions));
+        let mut weights = memory.collect::<Result<Vec<_>, _>>().map_err(runtime)?;
+        let progress = Progress::start(self.name, checkpoint.parameters());
+        let numbers = weights.iter_mut().map(Weight::numbers_mut);
+        let digest = checkpoint.read_weights(numbers, threads(), &|read| progress.tell(read))?;
+        tracing::info!(model = %self.name, seconds = progress.seconds(), "weights read, starting the session");
+        let built = BuiltGraph { name: folder.join("checkpoint"), model: graph.model.clone(), weights };
+        let graph = self.library.open_built(built, &self.definition.providers, sessions).map_err(runtime)?;
+        tracing::info!(model = %self.name, seconds = progress.seconds(), "session started, warming up");
+        Ok((graph, digest))
     }
-    Ok(())
+
+    /// A graph that is built here has positions for so many tokens, and nobody has to try whether it takes them.
+    fn check_length(&self, context: usize) -> Result<(), LoadError> {
+        let longest = self.definition.text.max_tokens.get();
+        if longest <= context {
+            return Ok(());
+        }
+        Err(LoadError::Manifest(ManifestError::Key {
+            path: self.definition.manifest.clone(),
+            key: "text.max_tokens".to_owned(),
+            found: format!("samples may have {longest} tokens, and the checkpoint has positions for {context}"),
+            wanted: format!("write max_tokens = {context} or less"),
+        }))
+    }
+}
+
+/// Refuses what doesn't fit before anything of it is read, where it can be told.
+fn check_memory(folder: &Path, needed: u64, free: Option<u64>) -> Result<(), LoadError> {
+    match free {
+        Some(free) if free < needed => Err(LoadError::Memory { folder: folder.to_owned(), needed, free }),
+        _ => Ok(()),
+    }
+}
+
+/// Reading more than a few files at once makes no disk faster, and leaves cores to models that are served meanwhile.
+fn threads() -> NonZeroUsize {
+    const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
+    cores().min(MOST)
+}
+
+/// Tells those who wait how far reading has come.
+struct Progress<'a> {
+    model: &'a ModelName,
+    all: usize,
+    started: Instant,
+    told: Mutex<Instant>,
+}
+
+impl<'a> Progress<'a> {
+    fn start(model: &'a ModelName, all: usize) -> Self {
+        let started = Instant::now();
+        Self { model, all: all.max(1), started, told: Mutex::new(started) }
+    }
+
+    fn seconds(&self) -> f64 {
+        (self.started.elapsed().as_secs_f64() * 10.0).round() / 10.0
+    }
+
+    fn tell(&self, read: usize) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.elapsed() < PROGRESS {
+            return;
+        }
+        *told = Instant::now();
+        let elapsed = self.started.elapsed();
+        let left = elapsed.mul_f64((self.all - read.min(self.all)) as f64 / read.max(1) as f64);
+        let rate = read as f64 / 1e6 / elapsed.as_secs_f64();
+        let (percent, rate) = (read * 100 / self.all, rate.round());
+        tracing::info!(model = %self.model, percent, million_numbers_a_second = rate, seconds_left = left.as_secs(), "reading weights");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_both_numbers() {
+        let check = |free| check_memory(Path::new("large"), 31 << 30, free);
+        let error = check(Some(5 << 30)).unwrap_err().to_string();
+        assert!(error.contains("large") && error.contains("31744 MB") && error.contains("5120 MB"), "{error}");
+        assert!(check(Some(31 << 30)).is_ok() && check(None).is_ok());
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use karat_rules::{aggregate, domain::ModelName, transform::Chain};
 
-use super::{announce, digest::Digest};
+use super::{announce, digest::Digest, guarded};
 use crate::{
     manifest::{self, CompositeDefinition, Manifest},
     repository::{CompositeMember, LoadError, Model, ModelBody, ModelStatus, Repository, WrittenRules},
@@ -47,7 +47,7 @@ pub(super) fn load(repository: &Repository, mut waiting: BTreeMap<ModelName, Can
         let next = waiting.iter().find(|(_, candidate)| candidate.members().all(|member| !names.contains(member)));
         let Some(name) = next.map(|(name, _)| name.clone()) else { break };
         if let Some(candidate) = waiting.remove(&name) {
-            let loaded = composite(repository, &name, candidate);
+            let loaded = guarded(|| composite(repository, &name, candidate));
             announce(repository, &name, loaded);
         }
     }

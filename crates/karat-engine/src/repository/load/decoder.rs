@@ -5,7 +5,7 @@ use std::{fs, io, num::NonZeroUsize, path::Path, sync::Arc};
 use karat_rules::{domain::ModelVersion, head::Head};
 use karat_runtime::{
     DecoderExecutor, ProviderKind, RuntimeError,
-    ort::{Graph, Library},
+    ort::{Graph, Library, Sessions},
     prefix::{PrefixCache, PrefixExecutor, RowCost, ScoresAt, SharedModel},
     telemetry::SharingMetrics,
 };
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sessions::{Running, cores};
 use crate::{
-    manifest::SchedulingSection,
+    manifest::{GraphDefinition, SchedulingSection},
     schedule::{Executors, Policy, calibrate::Calibration},
 };
 
@@ -43,13 +43,32 @@ const SAMPLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 /// How many of the jobs that are due first a batch is chosen from.
 const WINDOW: usize = 512;
 
+/// How the sessions of a model's decoders will be asked for.
+pub(super) fn sessions(definition: &GraphDefinition) -> Sessions {
+    let (sessions, threads) = division(&definition.scheduling, ProviderKind::Cpu);
+    // Who writes has a session beside those that score, and a provider that fails must leave the weights to the next.
+    let alone = sessions == NonZeroUsize::MIN && definition.critique.is_none() && definition.providers.len() == 1;
+    Sessions { threads, alone }
+}
+
+/// How many sessions of how many threads. Rows are long enough to keep all cores busy, and a prompt is computed once, one
+/// row after another: one session on all cores is never much slower than several, and often faster.
+fn division(written: &SchedulingSection, provider: ProviderKind) -> (NonZeroUsize, NonZeroUsize) {
+    let sessions = written.sessions.unwrap_or(NonZeroUsize::MIN);
+    if provider != ProviderKind::Cpu {
+        return (sessions, NonZeroUsize::MIN);
+    }
+    let fitting = NonZeroUsize::new(cores().get() / sessions).unwrap_or(NonZeroUsize::MIN);
+    (sessions, written.threads.unwrap_or(fitting))
+}
+
 impl Decoder<'_> {
     /// Starts the sessions and measures what rows cost, unless an earlier start did.
     ///
     /// # Errors
     /// When a session can't start or a row can't be computed.
     pub(super) fn start(self, graph: &Graph) -> Result<Running, RuntimeError> {
-        let (sessions, threads) = self.division(graph.provider());
+        let (sessions, threads) = division(self.written, graph.provider());
         let decoders = (0..sessions.get()).map(|_| graph.decoder_executor(&self.outputs, threads));
         let mut decoders: Vec<Box<dyn DecoderExecutor>> = decoders.collect::<Result<_, _>>()?;
         let cost = match decoders.first_mut() {
@@ -82,17 +101,6 @@ impl Decoder<'_> {
         let executor = |decoders| Box::new(PrefixExecutor::new(decoders, Arc::clone(&shared))) as _;
         let executors = Executors { parallel: decoders.into_iter().map(executor).collect(), single: None };
         Ok(Running { executors, policy, calibration, prefixes: Some(shared) })
-    }
-
-    /// How many sessions of how many threads. Rows are long enough to keep all cores busy, and a prompt is computed
-    /// once, one row after another: one session on all cores is never much slower than several, and often faster.
-    fn division(&self, provider: ProviderKind) -> (NonZeroUsize, NonZeroUsize) {
-        if provider != ProviderKind::Cpu {
-            return (self.written.sessions.unwrap_or(NonZeroUsize::MIN), NonZeroUsize::MIN);
-        }
-        let sessions = self.written.sessions.unwrap_or(NonZeroUsize::MIN);
-        let fitting = NonZeroUsize::new(cores().get() / sessions).unwrap_or(NonZeroUsize::MIN);
-        (sessions, self.written.threads.unwrap_or(fitting))
     }
 
     fn cost(

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::repository::LoadError;
 
 /// A digest that grows by files and texts, each fenced by its length.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Digest(Sha256);
 
 impl Digest {
@@ -36,6 +36,11 @@ impl Digest {
     pub(super) fn text(&mut self, text: &str) {
         self.0.update((text.len() as u64).to_le_bytes());
         self.0.update(text);
+    }
+
+    /// Adds another digest.
+    pub(super) fn digest(&mut self, digest: &[u8; 32]) {
+        self.0.update(digest);
     }
 
     pub(super) fn version(self) -> ModelVersion {

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use karat_checkpoint::Checkpoint;
 use karat_rules::{
     domain::{Cut, ModelName, ModelVersion, Sample, TokenizedInput},
     head::Head,
@@ -13,19 +14,26 @@ use karat_runtime::{
 };
 
 use super::{
-    LoadOptions, checkpoint, critic,
-    decoder::Decoder,
+    LoadOptions,
+    checkpoint::Opening,
+    critic,
+    decoder::{self, Decoder},
     digest::Digest,
     sessions::{Plan, Running},
 };
 use crate::{
-    manifest::{self, GraphDefinition, GraphSource, Manifest},
+    manifest::{self, GraphDefinition, GraphSource, Written},
     repository::{GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, WrittenRules},
     schedule::{Job, QueueLimits, Scheduler},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextError, TextOptions, TextPipeline},
     workers::Stage,
 };
+
+/// How long a sample warms a graph up whose longest is known.
+const KNOWN_PROBE: usize = 64;
+/// The longest sample that a graph is tried with.
+const LONGEST_PROBE: usize = 4096;
 
 /// What is needed to load one model.
 pub(super) struct Loader<'a> {
@@ -49,17 +57,31 @@ struct Parts<'a> {
 
 impl Loader<'_> {
     /// Loads and warms up a model that has graphs of its own.
-    pub(super) fn load(&self, manifest: Manifest, definition: GraphDefinition) -> Result<Model, LoadError> {
+    pub(super) fn load(&self, written: Written, definition: GraphDefinition) -> Result<Model, LoadError> {
+        let Written { manifest, text, checkpoint } = written;
         let path = self.folder.join(manifest::FILE_NAME);
         let shape = definition.head.shape();
+        let mut digest = Digest::default();
+        digest.text(&text);
+        let before = self.with_text_files(digest.clone(), &definition)?;
         let pipeline = TextPipeline::load(self.folder, &definition.text)
             .map_err(|source| LoadError::Text { path: path.clone(), source })?
             .with_token_offsets(shape.tokens)
             .reading_response(shape.tokens || shape.steps);
-        let version = self.version(&definition)?;
+        let mut digest = self.with_text_files(digest, &definition)?;
+        if before.version() != digest.clone().version() {
+            return Err(LoadError::Changed { path: self.folder.to_owned() });
+        }
+        let mut graphs = Vec::with_capacity(definition.graphs.len());
+        let mut checkpoint = checkpoint;
+        for source in &definition.graphs {
+            graphs.push(self.open(&definition, source, checkpoint.take(), &mut digest)?);
+        }
+        let version = digest.version();
         let metrics = self.metrics.model(self.name);
-        let probes =
-            probes(&pipeline, &*definition.head).map_err(|source| LoadError::Text { path: path.clone(), source })?;
+        let longest = longest_probe(&definition, &graphs).min(pipeline.max_tokens());
+        let probes = probes(&pipeline, &*definition.head, longest)
+            .map_err(|source| LoadError::Text { path: path.clone(), source })?;
         let mut units = Vec::with_capacity(definition.graphs.len());
         let parts = Parts {
             definition: &definition,
@@ -69,8 +91,8 @@ impl Loader<'_> {
             metrics: &metrics,
         };
         let mut critic = None;
-        for source in &definition.graphs {
-            let graph = self.open(&definition, source)?;
+        // One after another, as each gives back what its sessions don't need any more.
+        for (source, graph) in definition.graphs.iter().zip(graphs) {
             let unit = self.unit(&parts, source, &graph)?;
             warm_up(&unit.scheduler, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
                 path: path.clone(),
@@ -110,41 +132,44 @@ impl Loader<'_> {
         })
     }
 
-    fn version(&self, definition: &GraphDefinition) -> Result<ModelVersion, LoadError> {
-        let mut digest = Digest::default();
-        digest.file(self.folder, Path::new(manifest::FILE_NAME))?;
+    /// Adds the files of tokenizer and template.
+    fn with_text_files(&self, mut digest: Digest, definition: &GraphDefinition) -> Result<Digest, LoadError> {
         for file in definition.text.files() {
             digest.file(self.folder, &file)?;
         }
-        for source in &definition.graphs {
-            let file = match source {
-                GraphSource::File(file) => file,
-                GraphSource::Checkpoint(folder) => {
-                    checkpoint::digest(folder, &mut digest)?;
-                    continue;
-                }
-            };
-            let name = file.strip_prefix(self.folder).unwrap_or(file);
-            digest.file(self.folder, name)?;
-            // Weights in files of their own decide scores as much as the graph does.
-            let beside = file.parent().unwrap_or(self.folder);
-            let runtime = |source| LoadError::Runtime { path: definition.manifest.clone(), source };
-            for weights in external_files(file).map_err(runtime)? {
-                digest.file(beside, &weights)?;
-            }
-        }
-        Ok(digest.version())
+        Ok(digest)
     }
 
-    fn open(&self, definition: &GraphDefinition, source: &GraphSource) -> Result<Graph, LoadError> {
-        let opened = match source {
-            GraphSource::File(path) => self.library.open(&GraphFile { path, providers: &definition.providers }),
-            GraphSource::Checkpoint(folder) => {
-                let built = checkpoint::build(self.name, folder)?;
-                self.library.open_built(built, &definition.providers)
+    /// Opens a graph and adds what its scores depend on. `checkpoint` is the one of the model's folder, where it was read
+    /// already.
+    fn open(
+        &self,
+        definition: &GraphDefinition,
+        source: &GraphSource,
+        checkpoint: Option<Checkpoint>,
+        digest: &mut Digest,
+    ) -> Result<Graph, LoadError> {
+        let runtime = |source| LoadError::Runtime { path: definition.manifest.clone(), source };
+        let sessions = decoder::sessions(definition);
+        match source {
+            GraphSource::File(file) => {
+                digest.file(self.folder, file.strip_prefix(self.folder).unwrap_or(file))?;
+                // Weights in files of their own decide scores as much as the graph does.
+                let beside = file.parent().unwrap_or(self.folder);
+                for weights in external_files(file).map_err(runtime)? {
+                    digest.file(beside, &weights)?;
+                }
+                let file = GraphFile { path: file, providers: &definition.providers };
+                self.library.open(&file, sessions).map_err(runtime)
             }
-        };
-        opened.map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })
+            GraphSource::Checkpoint(folder) => {
+                let checkpoint = checkpoint.map_or_else(|| Checkpoint::read(folder), Ok)?;
+                let opening = Opening { library: self.library, name: self.name, definition, sessions };
+                let (graph, read) = opening.open(folder, &checkpoint)?;
+                digest.digest(&read);
+                Ok(graph)
+            }
+        }
     }
 
     fn unit(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> Result<GraphUnit, LoadError> {
@@ -219,12 +244,21 @@ impl Loader<'_> {
     }
 }
 
-/// A sample as short, and one as long, as the model takes: the first shows that the graph runs, the second that it
-/// takes what the manifest promises.
+/// How long a sample graphs are tried with. What is known of a graph needs no trial: a decoder says how many tokens it
+/// takes, and of a checkpoint it is counted. A file is tried up to a length whose pass doesn't take minutes.
+fn longest_probe(definition: &GraphDefinition, graphs: &[Graph]) -> usize {
+    let is_known = |(source, graph): (&GraphSource, &Graph)| {
+        graph.decoder_shape().is_some() || matches!(source, GraphSource::Checkpoint(_))
+    };
+    if definition.graphs.iter().zip(graphs).all(is_known) { KNOWN_PROBE } else { LONGEST_PROBE }
+}
+
+/// A short sample, and one of `longest` tokens: the first shows that the graph runs, the second that it takes what the
+/// manifest promises.
 ///
 /// # Errors
 /// When the head asks about texts that the model can't read, such as answers of several tokens.
-fn probes(pipeline: &TextPipeline, head: &dyn Head) -> Result<Vec<Arc<TokenizedInput>>, TextError> {
+fn probes(pipeline: &TextPipeline, head: &dyn Head, longest: usize) -> Result<Vec<Arc<TokenizedInput>>, TextError> {
     let mut asked = Vec::new();
     if let Some(probing) = head.probing() {
         // The example has the shape that the head takes.
@@ -237,7 +271,7 @@ fn probes(pipeline: &TextPipeline, head: &dyn Head) -> Result<Vec<Arc<TokenizedI
     let turn = Sample::from_prompt(String::new(), "warm up".to_owned());
     let plain = || [text, turn].into_iter().flatten().find_map(|sample| pipeline.tokenize(&sample, None).ok());
     let Some(short) = asked.into_iter().next().or_else(plain) else { return Ok(Vec::new()) };
-    let ids: Vec<u32> = short.ids().iter().copied().cycle().take(pipeline.max_tokens()).collect();
+    let ids: Vec<u32> = short.ids().iter().copied().cycle().take(longest.max(short.len())).collect();
     let type_ids = vec![0; ids.len()];
     let response = 0..ids.len();
     let long = TokenizedInput::new(ids, type_ids, response, Cut::default());

@@ -13,6 +13,7 @@ mod sessions;
 use std::{
     collections::BTreeMap,
     fs,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -26,7 +27,7 @@ use karat_runtime::{
 
 use super::{LoadError, Model, ModelStatus, Repository};
 use crate::{
-    manifest::{self, Definition, GraphDefinition, GraphSource, Manifest},
+    manifest::{self, Definition, GraphDefinition, GraphSource, Written},
     telemetry::EngineMetrics,
 };
 use composite::Candidate;
@@ -66,12 +67,12 @@ pub(super) fn load(
         if repository.roster.is_closed() {
             return Ok(());
         }
-        match read(&loader(name, folder)) {
-            Ok(Read::Graph { definition, manifest, builds: false }) => {
-                announce(repository, name, loader(name, folder).load(*manifest, *definition));
+        match guarded(|| read(&loader(name, folder))) {
+            Ok(Read::Graph { definition, written, builds: false }) => {
+                announce(repository, name, guarded(|| loader(name, folder).load(*written, *definition)));
             }
-            Ok(Read::Graph { definition, manifest, builds: true }) => {
-                builds.insert(name.clone(), (definition, manifest));
+            Ok(Read::Graph { definition, written, builds: true }) => {
+                builds.insert(name.clone(), (definition, written));
             }
             Ok(Read::Composite(candidate)) => {
                 composites.insert(name.clone(), *candidate);
@@ -90,12 +91,18 @@ pub(super) fn load(
         if repository.roster.is_closed() {
             return Ok(());
         }
-        if let Some((definition, manifest)) = builds.remove(name) {
-            announce(repository, name, loader(name, folder).load(*manifest, *definition));
+        if let Some((definition, written)) = builds.remove(name) {
+            announce(repository, name, guarded(|| loader(name, folder).load(*written, *definition)));
         }
     }
     composite::load(repository, late_composites);
     Ok(())
+}
+
+/// A panic while one model is loaded keeps no other from being loaded.
+fn guarded<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    // What it left half done is dropped with it: nothing of a model is seen before it is announced.
+    panic::catch_unwind(AssertUnwindSafe(load)).unwrap_or(Err(LoadError::Panicked))
 }
 
 fn announce(repository: &Repository, name: &ModelName, loaded: Result<Model, LoadError>) {
@@ -142,7 +149,7 @@ fn folders(repository: &Path) -> Result<BTreeMap<ModelName, PathBuf>, LoadError>
 enum Read {
     Graph {
         definition: Box<GraphDefinition>,
-        manifest: Box<Manifest>,
+        written: Box<Written>,
         /// Whether TensorRT has to build engines first.
         builds: bool,
     },
@@ -150,8 +157,8 @@ enum Read {
 }
 
 fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
-    let manifest = Manifest::read(loader.folder)?;
-    match Definition::new(manifest.clone(), loader.folder)? {
+    let written = Written::read(loader.folder)?;
+    match Definition::new(written.manifest.clone(), loader.folder)? {
         Definition::Graph(mut definition) => {
             let limits = sessions::batch_limits(&definition.scheduling, definition.text.max_tokens);
             definition.providers =
@@ -164,10 +171,23 @@ fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
                 }
                 GraphSource::Checkpoint(_) => false,
             });
-            Ok(Read::Graph { definition, manifest: Box::new(manifest), builds })
+            Ok(Read::Graph { definition, written: Box::new(written), builds })
         }
         Definition::Composite(definition) => {
+            let manifest = written.manifest;
             Ok(Read::Composite(Box::new(Candidate { definition, folder: loader.folder.to_owned(), manifest })))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_the_failure_of_one_model() {
+        let broken: Result<(), _> = guarded(|| panic!("planted"));
+        assert!(matches!(broken, Err(LoadError::Panicked)));
+        assert!(guarded(|| Ok(1)).is_ok_and(|one| one == 1));
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     Numbers, Provider, ReadAt, Span,
     ort::{
-        Graph, GraphFile,
+        Graph, GraphFile, Sessions,
         testing::{DataType, GraphWriter, library},
     },
 };
@@ -54,7 +54,7 @@ fn mirror() -> (TempDir, PathBuf) {
 }
 
 fn open(path: &std::path::Path) -> Graph {
-    library().open(&GraphFile { path, providers: &[Provider::Cpu] }).unwrap()
+    library().open(&GraphFile { path, providers: &[Provider::Cpu] }, Sessions::SEVERAL).unwrap()
 }
 
 fn executor() -> (TempDir, Box<dyn DecoderExecutor>) {

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     Provider,
     ort::{
-        Graph, GraphFile,
+        Graph, GraphFile, Sessions,
         testing::{DataType, GraphWriter, library},
     },
 };
@@ -51,7 +51,7 @@ fn binding() -> GraphBinding {
 
 fn open(graph: GraphWriter) -> (tempfile::TempDir, Graph) {
     let (folder, path) = graph.write();
-    let graph = library().open(&GraphFile { path: &path, providers: &[Provider::Cpu] }).unwrap();
+    let graph = library().open(&GraphFile { path: &path, providers: &[Provider::Cpu] }, Sessions::SEVERAL).unwrap();
     (folder, graph)
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     Provider,
     ort::{
-        Graph, GraphFile,
+        Graph, GraphFile, Sessions,
         testing::{DataType, GraphWriter, library},
     },
 };
@@ -24,7 +24,7 @@ fn batch(samples: &[&[u32]]) -> TokenBatch {
 }
 
 fn open(path: &Path) -> Graph {
-    library().open(&GraphFile { path, providers: &[Provider::Cpu] }).unwrap()
+    library().open(&GraphFile { path, providers: &[Provider::Cpu] }, Sessions::SEVERAL).unwrap()
 }
 
 fn binding(outputs: &[&str]) -> GraphBinding {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Numbers, Provider,
-    ort::{Graph, GraphFile, Library},
+    ort::{Graph, GraphFile, Library, Sessions},
     telemetry::PrefixMetrics,
 };
 
@@ -55,7 +55,7 @@ fn golden() -> Golden {
 fn open(graph: &str) -> Graph {
     let path = FilePath::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/graphs/{graph}.onnx"));
     let library = Library::load(None).expect("run `make setup` before the tests");
-    library.open(&GraphFile { path: &path, providers: &[Provider::Cpu] }).unwrap()
+    library.open(&GraphFile { path: &path, providers: &[Provider::Cpu] }, Sessions::SEVERAL).unwrap()
 }
 
 /// One model with its own cache and metrics.
