@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+
+from tools.safetensors_file import Tensor, write_safetensors
 
 # Small beside what a layer adds, or tied embeddings would answer with the last token again.
 EMBEDDING_SPREAD = 0.2
@@ -66,7 +68,7 @@ def write_checkpoint(
     """Writes a checkpoint folder, whose weights may be in several files; `settings` is its `tokenizer_config.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     if shards == 1:
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        _write_weights(tensors, folder / "model.safetensors")
     else:
         _write_shards(folder, tensors, shards)
     for name, content in (
@@ -77,12 +79,17 @@ def write_checkpoint(
         (folder / f"{name}.json").write_text(json.dumps(content) + "\n")
 
 
+def _write_weights(tensors: dict[str, np.ndarray], path: Path) -> None:
+    named = sorted(tensors.items())
+    write_safetensors([Tensor(name, "F32", value.shape, partial(np.asarray, value)) for name, value in named], path)
+
+
 def _write_shards(folder: Path, tensors: dict[str, np.ndarray], shards: int) -> None:
     places = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
         part = {name: tensors[name] for name in sorted(tensors)[shard::shards]}
-        save_file(part, folder / file, metadata={"format": "pt"})
+        _write_weights(part, folder / file)
         places |= dict.fromkeys(part, file)
     index = {"metadata": {}, "weight_map": places}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index) + "\n")

@@ -22,6 +22,14 @@ from tools.server_process import ServerProcess
 
 TINY = ROOT / "tests/graphs/tiny_decoder_lm"
 TEMPLATE = "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{{ eos_token }}{% endfor %}"
+MANIFEST = """\
+head = "log_probability"
+[graph]
+checkpoint = "."
+[text]
+render = { jinja = "{% for m in messages %}{{ m['content'] }} {% endfor %}" }
+max_tokens = 200
+"""
 SPECIAL = ("<pad>", "<s>", "</s>")
 LLAMA: dict[str, Any] = {
     "hidden_size": 32,
@@ -46,6 +54,7 @@ class Source:
         self.path, self.configuration, self.tensors = path, configuration, tensors
         self.type = F32
         self.rule: str | None = "gpt-2"
+        self.names_special_tokens = True
         self.metadata: dict[str, str | float | bool] = {}
         self.extra: dict[str, np.ndarray] = {}
 
@@ -86,8 +95,10 @@ class Source:
         writer.add_token_list(tokens)
         writer.add_token_types([3 if token in SPECIAL or "unused" in token else 1 for token in tokens])
         writer.add_token_merges(["a b"])
-        for add, token in ((writer.add_pad_token_id, 0), (writer.add_bos_token_id, 1), (writer.add_eos_token_id, 2)):
-            add(token)
+        if self.names_special_tokens:
+            writer.add_pad_token_id(0)
+            writer.add_bos_token_id(1)
+            writer.add_eos_token_id(2)
         writer.add_chat_template(TEMPLATE)
 
     def _add(self, writer: GGUFWriter, name: str, value: np.ndarray) -> np.ndarray:
@@ -165,18 +176,16 @@ class TestWeights:
     def test_karat_scores_them_as_transformers_scored_the_original(self, tmp_path: Path) -> None:
         weights = load_file(TINY / "model.safetensors")
         source = Source(tmp_path / "tiny.gguf", read_json(TINY / "config.json"), weights)
+        source.names_special_tokens = False
         source.write()
         folder = tmp_path / "models/tiny"
         convert(source.path, folder, "--tokenizer", TINY / "tokenizer.json")
-        (folder / "model.toml").write_text(
-            'head = "log_probability"\n[graph]\ncheckpoint = "."\n[text]\nrender = "raw"\n'
-            "special_tokens = false\nmax_tokens = 200\n"
-        )
+        (folder / "model.toml").write_text(MANIFEST)
         cases = read_json(TINY.parent / "tiny_decoders.json")["tiny_decoder_lm"]
-        with ServerProcess(executable(), folder.parent) as server, Client(server.url, "tiny") as client:
+        with ServerProcess(executable(), folder.parent, "--strict") as server, Client(server.url, "tiny") as client:
             for case in cases[2:]:
-                words = " ".join(map(str, case["ids"]))
-                tokens = client.tokens(responses=[words]).results[0].token_rewards
+                first, *rest = map(str, case["ids"])
+                tokens = client.tokens(prompts=first, responses=[" ".join(rest)]).results[0].token_rewards
                 assert [token.reward for token in tokens] == pytest.approx(
                     case["next_token_log_probabilities"], abs=1e-4, rel=0
                 )

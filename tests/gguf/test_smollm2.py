@@ -45,7 +45,7 @@ def test_known_scores(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         manifest = MANIFEST.format(head=head, folder=(DECODERS / source).resolve())
         (tmp_path / name / "model.toml").write_text(manifest)
-    flags = ("--calibration-seconds", "0")
+    flags = ("--strict", "--calibration-seconds", "0")
     with ServerProcess(executable(), tmp_path, *flags) as server, Client(server.url) as client:
         likely = client.score(prompts=QUESTION, responses=list(KNOWN), model="likely")
         assert [result.reward for result in likely.results] == pytest.approx(list(KNOWN.values()), abs=1e-4, rel=0)
