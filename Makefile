@@ -170,8 +170,9 @@ $(GRAMMAR) &: $(TOOLS)/grammar.py $(TOOLS)/onnx_file.py $(TOOLS)/tokenizer_file.
 		models/grammar/model.toml $(VENV)
 	$(VENV_PYTHON) -m tools.grammar --folder models/grammar
 
-# The three link one weight file, which the first writes.
-$(SMOLLM2_CHECKPOINTS) &: $(TOOLS)/smollm2.py $(wildcard $(TOOLS)/gguf/*.py) \
+# The three link one weight file.
+$(SMOLLM2_CHECKPOINTS) &: $(TOOLS)/smollm2.py $(wildcard $(TOOLS)/gguf/*.py) $(TOOLS)/link_file.py \
+		$(TOOLS)/safetensors_file.py $(TOOLS)/tokenizer_file.py \
 		models/decoders/smol-reward/value_head.safetensors $(VENV)
 	$(VENV_PYTHON) -m tools.smollm2 $(SMOLLM2:%=models/decoders/%)
 
