@@ -85,7 +85,7 @@ def _write_weights(tensors: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _write_shards(folder: Path, tensors: dict[str, np.ndarray], shards: int) -> None:
-    places = {}
+    places: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
         part = {name: tensors[name] for name in sorted(tensors)[shard::shards]}
