@@ -38,7 +38,7 @@ HARMLESS := models/harmless/model.onnx models/harmless/tokenizer.json
 GRAMMAR := models/grammar/model.onnx models/grammar/tokenizer.json
 TOOLS := python/tools
 SMOLLM2 := critic likelihood smol-reward
-SMOLLM2_GRAPHS := $(SMOLLM2:%=models/decoders/%/model.onnx)
+SMOLLM2_CHECKPOINTS := $(SMOLLM2:%=models/decoders/%/config.json)
 
 # The wheels of ONNX Runtime report usage over the network unless told not to.
 export ORT_DISABLE_TELEMETRY := 1
@@ -58,7 +58,7 @@ setup-cuda: $(ONNXRUNTIME_CUDA) ## Fetch ONNX Runtime for NVIDIA GPUs (250 MB) a
 	cargo build --release
 	$(RELEASE) doctor --onnxruntime $(ONNXRUNTIME_CUDA)
 
-setup-decoders: $(ONNXRUNTIME) $(SMOLLM2_GRAPHS) ## Build the models on SmolLM2 (models/decoders; 540 MB)
+setup-decoders: $(ONNXRUNTIME) $(SMOLLM2_CHECKPOINTS) ## Build the models on SmolLM2 (models/decoders; 540 MB)
 
 demo: setup $(RELEASE) ## Build everything, score real candidates and print the ranking
 	$(VENV_PYTHON) -m tools.demo --server $(RELEASE) --models models
@@ -94,7 +94,7 @@ bench-decoder: setup ## Measure what sharing a prompt among its candidates saves
 ifeq ($(PEERS),vllm)
 	$(VENV_PYTHON) -m loadtest.vllm
 else
-	$(VENV_PYTHON) -m loadtest.decoder --classic llama-classic --five llama-five $(if $(QUICK),--quick)
+	$(VENV_PYTHON) -m loadtest.decoder --five llama-five $(if $(QUICK),--quick)
 endif
 
 bench-generation: setup setup-decoders ## Measure how fast critiques are written, beside llama.cpp, which is compiled (ALONE=1: without it)
@@ -132,7 +132,7 @@ train-harmless: $(VENV) models/harmless/tokenizer.json ## Train the harmless hea
 	$(VENV_PYTHON) -m tools.harmless --folder models/harmless
 	$(VENV_PYTHON) -m tools.evaluate_harmless --data $(DATA) $(if $(HHH),--hhh $(HHH))
 
-train-smol-reward: $(VENV) ## Train the smol-reward heads anew (DATA=preferences.jsonl.gz)
+train-smol-reward: $(VENV) $(ONNXRUNTIME) $(RELEASE) ## Train the smol-reward heads anew (DATA=preferences.jsonl.gz)
 	@test -n "$(DATA)" || { echo "DATA=FILE is missing: see models/decoders/smol-reward/README.md" >&2; exit 2; }
 	$(VENV_PYTHON) -m tools.train_smol_reward --data $(DATA)
 
@@ -177,9 +177,10 @@ $(GRAMMAR) &: $(TOOLS)/grammar.py $(TOOLS)/onnx_file.py $(TOOLS)/tokenizer_file.
 		models/grammar/model.toml $(VENV)
 	$(VENV_PYTHON) -m tools.grammar --folder models/grammar
 
-# The three link one weight file, which the first writes.
-$(SMOLLM2_GRAPHS) &: $(TOOLS)/smollm2.py $(wildcard $(TOOLS)/decoder/*.py) \
-		models/decoders/smol-reward/heads.safetensors $(VENV)
+# The three link one weight file.
+$(SMOLLM2_CHECKPOINTS) &: $(TOOLS)/smollm2.py $(wildcard $(TOOLS)/gguf/*.py) $(TOOLS)/link_file.py \
+		$(TOOLS)/safetensors_file.py $(TOOLS)/tokenizer_file.py \
+		models/decoders/smol-reward/value_head.safetensors $(VENV)
 	$(VENV_PYTHON) -m tools.smollm2 $(SMOLLM2:%=models/decoders/%)
 
 # Cargo knows best whether anything has changed.

@@ -1,12 +1,11 @@
 """`make bench-decoder`: what sharing a prompt among its candidates saves, over HTTP.
 
     python -m loadtest.decoder [--quick] [--repository .karat/loadtest/llama] [--model llama-shared]
-        [--classic llama-classic] [--five llama-five] [--provider cuda --onnxruntime FILE]
+        [--five llama-five] [--provider cuda --onnxruntime FILE]
 
 Each figure is the median of a few rounds with fresh prompts. *Unshared* is the
 time that as many samples of the same lengths take when each has a prompt of its
-own, on the same graph and, where there is one, on a classic export of the same
-weights, whichever is faster; it grows with the number of samples, so a few are
+own, on the same model; it grows with the number of samples, so a few are
 measured and the rest reckoned. The bound is N(P+S)/(P+N·S), the tokens saved.
 Results are written to `.karat/loadtest/decoder-MODEL.json`, or where `--output` says. Only the standard library is
 needed.
@@ -24,7 +23,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,17 +235,17 @@ def median(rounds: int, measure: Callable[[], float]) -> float:
     return statistics.median(measure() for _ in range(rounds))
 
 
-def measure(url: str, model: str, classic: str | None, texts: Texts, shape: tuple[int, int, int], rounds: int) -> Row:
+def measure(url: str, model: str, texts: Texts, shape: tuple[int, int, int], rounds: int) -> Row:
     """One shape."""
     prompt, count, response = shape
 
     def group(shared: str) -> list[tuple[str, str]]:
         return [(shared, texts.text(response)) for _ in range(count)]
 
-    def unshared(name: str) -> float:
+    def unshared() -> float:
         few = min(count, UNSHARED_SAMPLES)
         samples = [(texts.text(prompt), texts.text(response)) for _ in range(few)]
-        return score(url, name, samples) * count / few
+        return score(url, model, samples) * count / few
 
     fresh, cached = [], []
     for _ in range(rounds):
@@ -260,7 +258,7 @@ def measure(url: str, model: str, classic: str | None, texts: Texts, shape: tupl
         response=response,
         seconds=statistics.median(fresh),
         cached_seconds=statistics.median(cached),
-        unshared_seconds=min(median(rounds, partial(unshared, name)) for name in filter(None, [model, classic])),
+        unshared_seconds=median(rounds, unshared),
         singles_seconds=median(rounds, lambda: singles(url, model, group(texts.text(prompt)))),
     )
 
@@ -295,7 +293,7 @@ def flags(arguments: argparse.Namespace) -> list[str]:
 
 def moved(arguments: argparse.Namespace, scratch: Path) -> Path:
     """A repository whose measured models run on the wanted provider."""
-    for name in filter(None, [arguments.model, arguments.classic, arguments.five]):
+    for name in filter(None, [arguments.model, arguments.five]):
         on_provider(arguments.repository / name, scratch / name, arguments.provider)
     return scratch
 
@@ -306,7 +304,6 @@ def main() -> None:
     parser.add_argument("--server", type=Path, default=Path("target/release/karat"))
     parser.add_argument("--repository", type=Path, default=SCRATCH / "llama")
     parser.add_argument("--model", default="llama-shared")
-    parser.add_argument("--classic", default=None, help="a classic export of the same weights")
     parser.add_argument("--five", default=None, help="the same model with five heads")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shapes", default=None, help="such as 1024x16x32,512x16x32")
@@ -341,7 +338,7 @@ def run(arguments: argparse.Namespace, shapes: list[tuple[int, int, int]]) -> No
         score(server.url, arguments.model, [(texts.text(1024), texts.text(32))])
         print(HEADER)
         for shape in shapes:
-            row = measure(server.url, arguments.model, arguments.classic, texts, shape, arguments.rounds)
+            row = measure(server.url, arguments.model, texts, shape, arguments.rounds)
             results["rows"].append({**asdict(row), "speedup": row.speedup, "bound": row.bound})
             print(row.as_markdown(), flush=True)
         if arguments.five:

@@ -2,7 +2,7 @@
 
     python -m loadtest.vllm [--rounds 5] [--repository .karat/loadtest/llama]
 
-Both serve the random classifier of `random_llama.py` from the same weights, in
+Both serve the checkpoint that `random_llama.py` writes, in
 single precision, over HTTP. One request holds N candidates behind a fresh
 prompt, or N samples with a prompt each; vLLM gets token ids, karat the words
 that they stand for and so also tokenises. All servers run in every round, in
@@ -28,11 +28,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from safetensors.numpy import load_file, save_file
-
 from loadtest import environment, servers
-from loadtest.random_llama import CONFIG, random_heads, tokenizer
-from tools.decoder.folder import WEIGHTS
+from loadtest.random_llama import VOCABULARY
 
 SCRATCH = Path(".karat/loadtest")
 MODEL = "llama-shared"
@@ -64,7 +61,7 @@ class Shape:
         """Token ids that never came before."""
 
         def tokens(count: int) -> list[int]:
-            return [generator.randrange(1, CONFIG.vocabulary) for _ in range(count)]
+            return [generator.randrange(1, VOCABULARY) for _ in range(count)]
 
         one = tokens(self.prompt)
         return [(one if self.shared else tokens(self.prompt)) + tokens(self.response) for _ in range(self.candidates)]
@@ -85,36 +82,6 @@ def name_itself(python: Path) -> None:
     (target / "METADATA").write_text(
         "".join(f"{key}: {renamed[key]}\n" if (key := line.split(":")[0]) in renamed else f"{line}\n" for line in lines)
     )
-
-
-def checkpoint(repository: Path, folder: Path) -> Path:
-    """The classifier as a Hugging Face checkpoint, whose weights vLLM reads."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = load_file(repository / WEIGHTS) | random_heads(1)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    configuration = {
-        "architectures": ["LlamaForSequenceClassification"],
-        "model_type": CONFIG.family,
-        "hidden_size": CONFIG.hidden,
-        "num_hidden_layers": CONFIG.layers,
-        "num_attention_heads": CONFIG.heads,
-        "num_key_value_heads": CONFIG.kv_heads,
-        "head_dim": CONFIG.head_dim,
-        "intermediate_size": CONFIG.intermediate,
-        "hidden_act": "silu",
-        "vocab_size": CONFIG.vocabulary,
-        "max_position_embeddings": CONFIG.context,
-        "rms_norm_eps": CONFIG.norm_epsilon,
-        "rope_theta": CONFIG.rope_theta,
-        "id2label": {"0": "score"},
-        "label2id": {"score": 0},
-        "pad_token_id": 0,
-    }
-    tokens = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "t0", "unk_token": "t0"}
-    (folder / "config.json").write_text(json.dumps(configuration))
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer()))
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
-    return folder
 
 
 def scores(server: servers.Server, shape: Shape, samples: Samples) -> list[float]:
@@ -158,7 +125,7 @@ def main() -> None:
 
     python = arguments.python or environment.install("vllm", SCRATCH)
     name_itself(python)
-    folder = checkpoint(arguments.repository, SCRATCH / "vllm" / MODEL)
+    folder = arguments.repository / MODEL
     logs, cores = SCRATCH / "logs", os.cpu_count() or 1
     with ExitStack() as stack:
         running = [

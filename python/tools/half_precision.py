@@ -44,6 +44,8 @@ KEPT_IN_FP32 = [
 TOLERANCE = {"fp16": 2e-2, "bf16": 5e-2}
 PROMPTS, CANDIDATES = 24, 4
 LONGEST = 256
+# What can be filled from real texts.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,14 @@ def _bf16(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     return helper.make_tensor(name, TensorProto.BFLOAT16, tensor.dims, raw, raw=True)
 
 
+def refuse_others(model: onnx.ModelProto, path: Path) -> None:
+    """Raises SystemExit for a graph that takes more than tokens, as decoders that share prefixes do."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    odd = [entry.name for entry in model.graph.input if entry.name not in given.union(INPUTS)]
+    if odd:
+        raise SystemExit(f"{path} takes {odd[0]}: only graphs that take {', '.join(INPUTS)} alone are converted")
+
+
 def samples(tokenizer_file: Path, cache: Path) -> list[dict[str, np.ndarray]]:
     """Real prompts with their own answer and those of others, each a feed of a graph."""
     tokenizer = load_tokenizer(str(tokenizer_file))
@@ -247,7 +257,10 @@ def manifest(text: str, precision: str) -> str:
 def convert(model_folder: Path, precision: str, fuse: str, output: Path, cache: Path) -> Parity:
     """Writes the new folder if the scores hold; returns what became of them."""
     graph = model_folder / "model.onnx"
+    if not graph.is_file():
+        raise SystemExit(f"{model_folder} has no model.onnx: only models that are ONNX files are converted")
     original = onnx.load(graph)
+    refuse_others(original, graph)
     if precision == "fp16":
         converted = to_fp16(fused(graph, original) if fuse == "bert" else OnnxModel(onnx.load(graph)))
         compared = converted

@@ -4,7 +4,7 @@ The states of as many pairs as asked for are computed first, in an order that
 depends on the texts alone, and kept, so that a run that was stopped goes on.
 How strongly the heads are shrunk is chosen by cross-validation within the
 training pairs; the held-out pairs are looked at once, at the end. Writes
-`heads.safetensors`, `split.json`, `cross_validation.json` and `metrics.json`.
+`value_head.safetensors`, `split.json`, `cross_validation.json` and `metrics.json`.
 
     make train-smol-reward DATA=test.jsonl.gz
 """
@@ -12,19 +12,16 @@ training pairs; the held-out pairs are looked at once, at the end. Writes
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
 
+from karat_client import Client
 from tools import bradley_terry, metrics
-from tools.decoder.chat import ChatTemplate
-from tools.decoder.folder import WEIGHTS, write_folder
-from tools.decoder.gguf_file import read_gguf
-from tools.decoder.session import PrefixSession
-from tools.dialogues import load_tokenizer, parse_transcript
+from tools.chat import ChatTokenizer
+from tools.dialogues import Message, parse_transcript
 from tools.packages import SMOLLM2
 from tools.preference_data import (
     HELD_OUT_SHARE,
@@ -34,7 +31,8 @@ from tools.preference_data import (
     load_transcripts,
     read_lines,
 )
-from tools.smollm2 import HEADS, unpack
+from tools.server_process import ServerProcess
+from tools.smollm2 import HEADS, convert, write_model
 from tools.train_harmless import spread
 
 MEMBERS = 5
@@ -43,33 +41,33 @@ RIDGES = (100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0)
 # Longer conversations are left out, so that all are computed whole and in reasonable time.
 MAX_TOKENS = 256
 SAVE_EVERY = 20
+STATES = "states"
+MANIFEST = """\
+head = {{ multi = {{ members = {width} }} }}
+[graph]
+checkpoint = "."
+[text]
+render = "chat_template"
+max_tokens = {max_tokens}
+"""
 
 
 @dataclass(frozen=True)
 class Conversations:
-    """A preference pair as token ids: two conversations that part in their last answer."""
+    """A preference pair as two conversations that part in their last answer."""
 
     preference: Preference
-    chosen: list[int]
-    rejected: list[int]
-
-    @property
-    def shared(self) -> int:
-        """The length of the common prefix, less than either conversation's."""
-        limit = min(len(self.chosen), len(self.rejected)) - 1
-        same = (a == b for a, b in zip(self.chosen[:limit], self.rejected[:limit], strict=True))
-        return next((index for index, equal in enumerate(same) if not equal), limit)
+    chosen: list[Message]
+    rejected: list[Message]
 
 
-def load_conversations(data: Path, tokenizer: Tokenizer, template: ChatTemplate) -> list[Conversations]:
+def load_conversations(data: Path, tokenizer: ChatTokenizer) -> list[Conversations]:
     """The pairs that fit, in the order of a hash of their first turn and row."""
     rows = read_lines(data)
     pairs = []
     for preference in load_transcripts(data):
-        chosen, rejected = (
-            template.encode(tokenizer, parse_transcript(rows[preference.row][side])) for side in ("chosen", "rejected")
-        )
-        if max(len(chosen), len(rejected)) <= MAX_TOKENS:
+        chosen, rejected = (parse_transcript(rows[preference.row][side]) for side in ("chosen", "rejected"))
+        if max(map(tokenizer.length, (chosen, rejected))) <= MAX_TOKENS:
             pairs.append(Conversations(preference, chosen, rejected))
     return sorted(
         pairs,
@@ -77,20 +75,30 @@ def load_conversations(data: Path, tokenizer: Tokenizer, template: ChatTemplate)
     )
 
 
-def last_states(session: PrefixSession, pair: Conversations) -> np.ndarray:
-    """The final states at both last tokens, `[2, hidden]`; the common prefix is read once."""
-    shared = pair.shared
-    past = None
-    if shared:
-        _, past = session.run("hidden", pair.chosen[:shared], [], past)
-    states = []
-    for ids in (pair.chosen, pair.rejected):
-        rest = ids[shared:]
-        states.append(session.run("hidden", rest, [len(rest) - 1], past)[0][0])
-    return np.stack(states)
+def write_states_model(cache: Path, build: Path) -> tuple[Path, int]:
+    """A repository whose one model gives the state at the last token, and how many numbers that is.
+
+    Its heads are the rows of the identity.
+    """
+    checkpoint, source = convert(cache, build)
+    repository = build / "states"
+    folder = repository / STATES
+    folder.mkdir(parents=True, exist_ok=True)
+    width = checkpoint.configuration["hidden_size"]
+    save_file({"score.weight": np.eye(width, dtype=np.float32)}, folder / HEADS)
+    write_model(checkpoint, source, folder)
+    (folder / "model.toml").write_text(MANIFEST.format(width=width, max_tokens=MAX_TOKENS))
+    return repository, width
 
 
-def compute_states(session: PrefixSession, pairs: list[Conversations], cache: Path) -> np.ndarray:
+def last_states(client: Client, pair: Conversations) -> np.ndarray:
+    """The final states at both last tokens, `[2, hidden]`."""
+    messages = [[asdict(turn) for turn in turns] for turns in (pair.chosen, pair.rejected)]
+    scores = client.score(messages=messages, include=["members"])
+    return np.array([result.ensemble.members for result in scores.results], np.float32)
+
+
+def compute_states(client: Client, pairs: list[Conversations], cache: Path) -> np.ndarray:
     """The states of every pair, `[pairs, 2, hidden]`, going on where `cache` ends."""
     rows = [pair.preference.row for pair in pairs]
     known: dict[int, np.ndarray] = {}
@@ -99,7 +107,7 @@ def compute_states(session: PrefixSession, pairs: list[Conversations], cache: Pa
             known = dict(zip(kept["rows"].tolist(), kept["states"], strict=True))
     for count, pair in enumerate(pairs, start=1):
         if pair.preference.row not in known:
-            known[pair.preference.row] = last_states(session, pair)
+            known[pair.preference.row] = last_states(client, pair)
             if count % SAVE_EVERY == 0 or count == len(pairs):
                 cache.parent.mkdir(parents=True, exist_ok=True)
                 np.savez(cache, rows=list(known), states=np.stack(list(known.values())))
@@ -149,19 +157,15 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".karat/packages"))
     parser.add_argument("--build", type=Path, default=Path(".karat/smollm2"))
     parser.add_argument("--folder", type=Path, default=Path("models/decoders/smol-reward"))
-    parser.add_argument("--threads", type=int, default=0, help="0: as many as there are cores")
+    parser.add_argument("--server", type=Path, default=Path("target/release/karat"))
     arguments = parser.parse_args()
 
-    checkpoint = read_gguf(unpack(arguments.cache, arguments.build))
-    trunk = arguments.build / "trunk"
-    write_folder(checkpoint, trunk, None, ("hidden",), arguments.build / WEIGHTS)
-    tokenizer = load_tokenizer(str(trunk / "tokenizer.json"))
-    template = ChatTemplate(checkpoint.chat_template or "", checkpoint.special_tokens)
-    everything = load_conversations(arguments.data, tokenizer, template)
+    repository, width = write_states_model(arguments.cache, arguments.build)
+    everything = load_conversations(arguments.data, ChatTokenizer(repository / STATES))
     pairs = everything[: arguments.pairs]
-    print(f"{len(pairs)} of {len(everything)} pairs of at most {MAX_TOKENS} tokens")
-    session = PrefixSession(trunk / "model.onnx", arguments.threads)
-    states = compute_states(session, pairs, arguments.build / "smol-reward-states.npz")
+    print(f"{len(pairs)} of {len(everything)} pairs of at most {MAX_TOKENS} tokens, states of {width} numbers")
+    with ServerProcess(arguments.server, repository) as server, Client(server.url, STATES) as client:
+        states = compute_states(client, pairs, arguments.build / "smol-reward-states.npz")
 
     out = np.array([pair.preference.held_out for pair in pairs])
     training = [pair.preference for pair in pairs if not pair.preference.held_out]

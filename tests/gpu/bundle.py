@@ -30,7 +30,7 @@ SOURCES = {
         *("loadtest/repository.py", "loadtest/wire.py", "tests/__init__.py", "tests/gpu/__init__.py"),
         *("tests/gpu/check.py", "tests/gpu/pieces.py", "tests/gpu/transformers_rate.py", "tests/gpu/findings.py"),
     )
-} | {name: Path("python") / name for name in ("tools/__init__.py", "tools/server_process.py")}
+} | {name: Path("python") / name for name in ("tools/__init__.py", "tools/link_file.py", "tools/server_process.py")}
 PROGRAM = "from tests.gpu.check import main\n\nmain()\n"
 
 
@@ -70,7 +70,7 @@ def main() -> None:
             files[f"models/{name}/{file}"] = folder / file
     decoder = the_decoder(arguments.decoders, arguments.random)
     for part in sorted(decoder.iterdir()):
-        if part.name.startswith(("model.", "tokenizer", "weights.", "chat_template")):
+        if part.name.startswith(("model.", "config.", "tokenizer", "value_head.", "chat_template")):
             files[f"decoders/{decoder.name}/{part.name}"] = part
     pieces.pack(files, arguments.output)
     write_program(arguments.output)
@@ -84,9 +84,9 @@ def main() -> None:
 def the_decoder(built: Path, random: Path) -> Path:
     """The folder of the decoder that prefix sharing is measured on; a random one is made where none is built."""
     smol = built / "smol-reward"
-    if (smol / "model.onnx").is_file():
+    if (smol / "config.json").is_file():
         return smol
-    if not (random / "llama-shared/model.onnx").is_file():
+    if not (random / "llama-shared/config.json").is_file():
         subprocess.run([sys.executable, "-m", "loadtest.random_llama", "--output", str(random)], check=True)
     return random / "llama-shared"
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
+from tests.server_files import ROOT
 from tools import half_precision
 
 
@@ -34,3 +39,17 @@ def test_a_tensor_that_several_operators_read_in_fp32_is_cast_once() -> None:
     (found,) = session.run(None, {"x": np.array([0.5, 4.5], np.float32)})
     # 1 - 0.5 and 9 + 1.5, all of which fp16 holds exactly.
     np.testing.assert_array_equal(found, [0.5, 10.5])
+
+
+class TestWhatIsNotConverted:
+    def convert(self, folder: Path) -> None:
+        half_precision.convert(folder, "fp16", "none", folder / "half", folder)
+
+    def test_a_checkpoint(self) -> None:
+        with pytest.raises(SystemExit, match=r"tiny_decoder_lm has no model\.onnx"):
+            self.convert(ROOT / "tests/graphs/tiny_decoder_lm")
+
+    def test_a_decoder(self, tmp_path: Path) -> None:
+        shutil.copy(ROOT / "tests/graphs/tiny_decoder_lm.onnx", tmp_path / "model.onnx")
+        with pytest.raises(SystemExit, match="takes position_ids: only graphs that take input_ids"):
+            self.convert(tmp_path)

@@ -1,4 +1,4 @@
-"""What the heads that ask a decoder must give for a few dialogues, from whole texts in numpy.
+"""What the heads that ask a decoder must give for a few dialogues, from what Transformers makes of whole texts.
 
 Written from the heads' published formulas and from the template and questions below, which the Rust tests write in
 their manifests: nothing here packs, batches or shares a beginning.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-
-from tools.decoder.reference import Reference, log_softmax
 
 Ids = list[int]
 Turn = tuple[str, Ids]
@@ -37,12 +35,30 @@ SPEAKER_IN_TEXT = [3, 3]
 GREEDY_TOKENS = 4
 
 
+class Decoder(Protocol):
+    """A language model that reads whole texts."""
+
+    def logits(self, ids: Ids) -> np.ndarray:
+        """Of the token that follows each token, `[tokens, vocabulary]`."""
+        ...
+
+    def hidden(self, ids: Ids) -> np.ndarray:
+        """The state at each token after the final norm, `[tokens, hidden]`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Decoders:
     """A tuned policy and the reference model that it started from."""
 
-    policy: Reference
-    reference: Reference
+    policy: Decoder
+    reference: Decoder
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """The logarithms of the probabilities."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def template(turns: list[Turn]) -> Ids:
@@ -64,7 +80,7 @@ def shortened(ids: Ids) -> Ids:
     return ids[:1] + ids[1 + excess :]
 
 
-def likelihood(model: Reference, turns: list[Turn]) -> np.ndarray:
+def likelihood(model: Decoder, turns: list[Turn]) -> np.ndarray:
     """The log-probability of each token that the last turn says."""
     said = turns[-1][1]
     ids = shortened(template(turns)[:-1])
@@ -73,14 +89,14 @@ def likelihood(model: Reference, turns: list[Turn]) -> np.ndarray:
     return logits[places - 1, said]
 
 
-def share(model: Reference, ids: Ids, first: Ids, second: Ids) -> float:
+def share(model: Decoder, ids: Ids, first: Ids, second: Ids) -> float:
     """How likely the next token is one of `first`, if it is one of both."""
     probabilities = np.exp(log_softmax(model.logits(shortened(ids)))[-1])
     ours, theirs = probabilities[first].sum(), probabilities[second].sum()
     return float(ours / (ours + theirs))
 
 
-def follow_ups(model: Reference, turns: list[Turn]) -> list[float]:
+def follow_ups(model: Decoder, turns: list[Turn]) -> list[float]:
     """Each category's mean over its praise less its mean over its complaints."""
 
     def side(texts: list[Ids]) -> float:
@@ -90,7 +106,7 @@ def follow_ups(model: Reference, turns: list[Turn]) -> list[float]:
     return [side(praise) - side(complaints) for praise, complaints in FOLLOW_UPS.values()]
 
 
-def contrast(model: Reference, turns: list[Turn]) -> np.ndarray:
+def contrast(model: Decoder, turns: list[Turn]) -> np.ndarray:
     """What each token of the response gains by a prompt for a better answer."""
     last_user = max(place for place, (role, _) in enumerate(turns) if role == "user")
 
@@ -102,7 +118,7 @@ def contrast(model: Reference, turns: list[Turn]) -> np.ndarray:
     return 1 / (1 + np.exp(asked(*WORSE) - asked(*BETTER))) - 0.5
 
 
-def pair_orders(model: Reference, context: list[Turn], ours: Ids, theirs: Ids) -> list[float]:
+def pair_orders(model: Decoder, context: list[Turn], ours: Ids, theirs: Ids) -> list[float]:
     """The preference for `ours` when it is shown first, and when it is shown second."""
     alone = len(context) == 1 and context[0][0] == "user"
     prompt = [word for _, said in context for word in ([] if alone else SPEAKER_IN_TEXT) + said]
@@ -114,7 +130,7 @@ def pair_orders(model: Reference, context: list[Turn], ours: Ids, theirs: Ids) -
     return [first_wins(ours, theirs), 1 - first_wins(theirs, ours)]
 
 
-def continuation(model: Reference, context: list[Turn]) -> Ids:
+def continuation(model: Decoder, context: list[Turn]) -> Ids:
     """What the model itself would say, as words that the tests' tokenizer knows and the template doesn't use."""
     ids = opening(context)
     for _ in range(GREEDY_TOKENS):

@@ -1,5 +1,5 @@
 //! Critiques over HTTP. The model is `tests/graphs/tiny_decoder_lm.onnx`, and what it must say stands in
-//! `tests/graphs/tiny_decoders.json`, from a plain numpy implementation.
+//! `tests/graphs/tiny_decoders.json`, from Transformers.
 
 use std::fs;
 

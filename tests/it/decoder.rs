@@ -7,7 +7,7 @@ use crate::support::{RAW, Repository, Server, graph_manifest};
 
 const GRAPH: &str = "tiny_decoder_scores";
 
-/// What plain numpy computes with the graph's weights.
+/// What Transformers makes of the graph's weights.
 #[derive(Deserialize)]
 struct Golden {
     tiny_decoder_scores: Vec<Case>,
@@ -51,9 +51,23 @@ fn assert_close(found: &[f64], expected: &[f64]) {
     assert!(close && found.len() == expected.len(), "{found:?} is not {expected:?}");
 }
 
+/// The same model as a checkpoint.
+fn checkpoint(rules: &str) -> Repository {
+    let repository = Repository::empty();
+    let file = format!("file = \"{GRAPH}.onnx\"");
+    let manifest = manifest(rules).replace(&file, &format!("checkpoint = \"{GRAPH}\""));
+    repository.add_checkpoints("decoder", &manifest, &[GRAPH]);
+    repository
+}
+
 #[tokio::test]
 async fn scores_are_the_reference_implementations_alone_and_together() {
-    let server = Server::of(&repository(ENSEMBLE)).await;
+    for repository in [repository(ENSEMBLE), checkpoint(ENSEMBLE)] {
+        assert_reference(&Server::of(&repository).await).await;
+    }
+}
+
+async fn assert_reference(server: &Server) {
     let cases = golden();
     let together = json!({"model": "decoder", "include": ["members"], "inputs": cases.iter().map(|case| json!({"text": text(&case.ids)})).collect::<Vec<_>>()});
     let reply = server.post(&together).await;

@@ -151,7 +151,7 @@ impl Checkpoint {
                 let (kind, head) = head?;
                 // A score of these stands at the last token that isn't padding; others read the last token.
                 let pad_id = pad_id.filter(|_| kind == Kind::Sequence && class.ends_with("ForSequenceClassification"));
-                let parts = Parts { trunk: &trunk, head: &head, kind, pad_id, weights: &weights };
+                let parts = Parts { trunk: &trunk, head: &head, pad_id, weights: &weights };
                 let reads = match kind {
                     Kind::Sequence => Reads::Scores,
                     Kind::Token => Reads::Steps,

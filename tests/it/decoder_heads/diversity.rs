@@ -55,7 +55,7 @@ async fn the_candidate_whose_state_is_furthest_from_the_others_is_picked() {
         let sent = ask(&server, &dialogue, &json!({"select": furthest(2), "embeddings": states})).await;
         let more = json!({"select": furthest(2), "embedding_model": "embedding"});
         let named = ask(&server, &dialogue, &more).await;
-        assert_eq!(named.body["best"], sent.body["best"], "the states of numpy and those of the server");
+        assert_eq!(named.body["best"], sent.body["best"], "the states that were recorded and those of the server");
         assert!(sent.body["embedding"].is_null());
         let embedding = &named.body["embedding"];
         assert_eq!(embedding["model"], "embedding");

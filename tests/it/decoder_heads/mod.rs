@@ -1,6 +1,6 @@
-//! Every head that asks a decoder, over HTTP. The models are `tests/graphs/tiny_decoder_lm.onnx` and, as the
-//! reference that it is compared with, `tiny_decoder_reference.onnx`; what the heads must make of them stands in
-//! `tests/graphs/tiny_decoder_heads.json`, computed text by text in numpy.
+//! Every head that asks a decoder, over HTTP. The models are the checkpoint `tests/graphs/tiny_decoder_lm` and, as the
+//! reference that it is compared with, `tiny_decoder_reference`; what the heads must make of them stands in
+//! `tests/graphs/tiny_decoder_heads.json`, from what Transformers makes of each text alone.
 
 mod bad_input;
 mod diversity;
@@ -15,6 +15,8 @@ use crate::support::{Repository, Server};
 const INVALID: &str = "invalid-request";
 const POLICY: &str = "tiny_decoder_lm";
 const REFERENCE: &str = "tiny_decoder_reference";
+/// Two reward heads on the policy's layers.
+const CLASSIFIER: &str = "tiny_decoder_scores";
 
 /// Each turn between the mark of who speaks and an end; see `template` in `tests/graphs/decoder_heads.py`.
 const TEMPLATE: &str = "290 {% for m in messages %}{{ {'system': 294, 'user': 291, 'assistant': 292}[m['role']] }} \
@@ -35,12 +37,10 @@ const PAIR: &str = r#"{ judge = { pair = {
 const SINGLES: [&str; 7] =
     ["log_probability", "likelihood", "implicit", "implicit_mean", "follow_up", "contrastive", "judge_single"];
 
-fn manifest(head: &str, files: &[&str], template: &str) -> String {
-    let files: Vec<String> = files.iter().map(|file| format!("\"{file}.onnx\"")).collect();
+fn manifest(head: &str, checkpoints: &[&str], template: &str) -> String {
     format!(
-        "head = {head}\n[graph]\nfile = [{}]\n[text]\nrender = {{ jinja = \"{template}\" }}\nspecial_tokens = false\n\
+        "head = {head}\n[graph]\ncheckpoint = {checkpoints:?}\n[text]\nrender = {{ jinja = \"{template}\" }}\nspecial_tokens = false\n\
          bos_token = \"290\"\npad_token = \"[PAD]\"\nmax_tokens = 200\n",
-        files.join(", ")
     )
 }
 
@@ -52,7 +52,7 @@ fn repository() -> Repository {
 fn with_template(template: &str) -> Repository {
     let repository = Repository::empty();
     let both = [POLICY, REFERENCE];
-    for (name, head, graphs) in [
+    for (name, head, checkpoints) in [
         ("log_probability", "\"log_probability\"", &both[..1]),
         ("likelihood", "{ log_probability = { reduce = \"sum\" } }", &both[..1]),
         ("implicit", "{ implicit = { beta = 0.5 } }", &both[..]),
@@ -62,8 +62,9 @@ fn with_template(template: &str) -> Repository {
         ("judge_single", SINGLE, &both[..1]),
         ("judge_pair", PAIR, &both[..1]),
         ("embedding", "\"embedding\"", &both[..1]),
+        ("classifier_embedding", "\"embedding\"", &[CLASSIFIER][..]),
     ] {
-        repository.add(name, &manifest(head, graphs, template), graphs);
+        repository.add_checkpoints(name, &manifest(head, checkpoints, template), checkpoints);
     }
     repository
 }
@@ -72,7 +73,7 @@ async fn server() -> Server {
     Server::of(&repository()).await
 }
 
-/// What numpy computes.
+/// What was recorded.
 #[derive(Deserialize)]
 struct Golden {
     dialogues: Vec<Dialogue>,

@@ -206,7 +206,9 @@ async fn an_embedding_s_score_is_its_length() {
         let state: Vec<f64> = case["last_hidden"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
         let length = state.iter().map(|value| value * value).sum::<f64>().sqrt();
         let ids: Vec<u32> = case["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
-        let input = json!({"text": text(&ids)});
-        assert_all_near(&score(&server, "embedding", &[input]).await, &[length], "embedding");
+        let input = [json!({"text": text(&ids)})];
+        for model in ["embedding", "classifier_embedding"] {
+            assert_all_near(&score(&server, model, &input).await, &[length], model);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Temporary model repositories out of the graphs in `tests/graphs`.
+//! Temporary model repositories out of the graphs and checkpoints in `tests/graphs`.
 
 use std::{fs, path::Path};
 
@@ -53,11 +53,23 @@ impl Repository {
         }
     }
 
+    /// Adds a model with this manifest, these checkpoints in folders of their own, and the tokenizer.
+    pub(crate) fn add_checkpoints(&self, name: &str, manifest: &str, checkpoints: &[&str]) {
+        self.add(name, manifest, &[]);
+        for checkpoint in checkpoints {
+            for file in fs::read_dir(root().join("tests/graphs").join(checkpoint)).unwrap() {
+                let file = file.unwrap();
+                let target = format!("{checkpoint}/{}", file.file_name().to_string_lossy());
+                self.write(name, &target, fs::read(file.path()).unwrap());
+            }
+        }
+    }
+
     /// Writes a file of a model.
     pub(crate) fn write(&self, name: &str, file: &str, content: impl AsRef<[u8]>) {
-        let folder = self.path().join(name);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(file), content).unwrap();
+        let file = self.path().join(name).join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, content).unwrap();
     }
 
     /// Appends to a file of a model.

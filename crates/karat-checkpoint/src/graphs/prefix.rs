@@ -15,7 +15,7 @@ use super::{
     nodes::{Attribute, Nodes, UNSEEN, finish, signed},
 };
 use crate::{
-    heads::{Head, Kind},
+    heads::Head,
     problems::Problems,
     trunks::{Decoder, Norms, Part, QueryKeyNorm, Sight},
     weights::Weights,
@@ -28,7 +28,6 @@ const KEY_POSITIONS: &str = "key_position_ids";
 pub(crate) struct Parts<'a> {
     pub(crate) trunk: &'a Decoder,
     pub(crate) head: &'a Head,
-    pub(crate) kind: Kind,
     /// The token that the model takes for padding: its score stands at the last token that is another one.
     pub(crate) pad_id: Option<u32>,
     pub(crate) weights: &'a Weights,
@@ -79,9 +78,7 @@ pub(crate) fn build(parts: &Parts<'_>, problems: &mut Problems) -> Graph {
     }
     state = layers.norm(0, Part::LastNorm, &state);
     parts.head.build(&mut layers.nodes, trunk, &state);
-    if parts.kind == Kind::LanguageModel {
-        layers.nodes.add_into("hidden", "Identity", &[&state]);
-    }
+    layers.nodes.add_into("hidden", "Identity", &[&state]);
     close(parts, layers)
 }
 
@@ -309,10 +306,11 @@ fn close(parts: &Parts<'_>, layers: Layers<'_>) -> Graph {
         |name: &String| float(&name.replace("present", "past_key_values"), &["1", kv_heads, "past_tokens", head_dim]);
     input.extend(presents.iter().map(past));
     let width = parts.head.width(trunk, parts.weights);
-    let mut output = vec![float(parts.head.output(), &["read_tokens", &width.to_string()])];
-    if parts.kind == Kind::LanguageModel {
-        output.push(float("hidden", &["read_tokens", &trunk.hidden.to_string()]));
-    }
+    let mut output = vec![
+        float(parts.head.output(), &["read_tokens", &width.to_string()]),
+        // The state itself, for heads that embed.
+        float("hidden", &["read_tokens", &trunk.hidden.to_string()]),
+    ];
     output.extend(presents.iter().map(|name| float(name, &["1", kv_heads, "new_tokens", head_dim])));
     let mut metadata = vec![
         ("karat.contract", "rm-prefix/1".to_owned()),

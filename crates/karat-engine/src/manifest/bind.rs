@@ -20,7 +20,7 @@ pub(crate) fn bind_graph(
         return Err(binder.refuse(
             "head",
             format!("the {} head reads a language model, and this graph is none that shares prefixes", probing.name()),
-            "export the model as a decoder graph with the output that the head reads, or choose another head",
+            "name a decoder's checkpoint folder in its place (checkpoint in [graph]), or choose another head",
         ));
     }
     let names = &definition.inputs;

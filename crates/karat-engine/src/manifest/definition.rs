@@ -13,9 +13,7 @@ use karat_rules::{
 };
 use karat_runtime::Provider;
 
-use super::{
-    CritiqueSection, FILE_NAME, FileList, GraphInputs, Manifest, ManifestError, OutputList, SchedulingSection,
-};
+use super::{CritiqueSection, FILE_NAME, GraphInputs, Manifest, ManifestError, OutputList, SchedulingSection};
 use crate::text::{RatingParser, StopStrings, TextConfig};
 
 /// More tokens than any model takes: a sample of that length is made when it is loaded.
@@ -222,12 +220,11 @@ impl Definition {
         let head = head::CATALOGUE.build(&manifest.head).map_err(|error| rule("head")(&error))?;
         let transforms =
             Chain::build(&manifest.transforms, head.gives_steps()).map_err(|error| rule("transforms")(&error))?;
-        let graphs = match (graph.file, graph.checkpoint) {
-            (Some(FileList::One(file)), None) => vec![GraphSource::File(folder.join(file))],
-            (Some(FileList::Many(files)), None) => {
-                files.into_iter().map(|file| GraphSource::File(folder.join(file))).collect()
+        let (key, graphs): (_, Vec<GraphSource>) = match (graph.file, graph.checkpoint) {
+            (Some(files), None) => ("graph.file", files.within(folder).into_iter().map(GraphSource::File).collect()),
+            (None, Some(folders)) => {
+                ("graph.checkpoint", folders.within(folder).into_iter().map(GraphSource::Checkpoint).collect())
             }
-            (None, Some(checkpoint)) => vec![GraphSource::Checkpoint(folder.join(checkpoint))],
             (Some(_), Some(_)) => {
                 return Err(refuse(
                     "graph",
@@ -244,13 +241,13 @@ impl Definition {
             }
         };
         if graphs.is_empty() {
-            return Err(refuse("graph.file", "the list is empty".to_owned(), "name at least one ONNX file"));
+            return Err(refuse(key, "the list is empty".to_owned(), "name at least one"));
         }
         let shape = head.shape();
         let graphs_a_score = head.probing().map_or(1, Probing::graphs);
         if !graphs.len().is_multiple_of(graphs_a_score) {
             return Err(refuse(
-                "graph.file",
+                key,
                 format!("the head reads {graphs_a_score} graphs a score, and there are {}", graphs.len()),
                 "name the policy's graph and then its reference's",
             ));
@@ -258,7 +255,7 @@ impl Definition {
         let scores = graphs.len() / graphs_a_score;
         if scores > 1 && (shape.steps || shape.tokens) {
             return Err(refuse(
-                "graph.file",
+                key,
                 format!("the head gives a score for each step or token, and there are {} graphs", graphs.len()),
                 "name one graph: only scores of whole responses can be strung together",
             ));

@@ -1,6 +1,9 @@
 //! The manifest as it is written. The comments here are the reference page's text.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use karat_rules::{
     aggregate,
@@ -65,10 +68,10 @@ pub(crate) struct GraphSection {
     /// the members in this order.
     #[serde(default)]
     pub file: Option<FileList>,
-    /// In place of a file: the folder of a Hugging Face checkpoint, `.` for the model's own. The graph is built from it
-    /// in memory when the model is loaded.
+    /// In place of a file: the folder of a Hugging Face checkpoint, `.` for the model's own, or a list of them. The graph
+    /// is built from it in memory when the model is loaded.
     #[serde(default)]
-    pub checkpoint: Option<PathBuf>,
+    pub checkpoint: Option<FileList>,
     /// The names of the graph's inputs, where they differ from the usual ones.
     #[serde(default)]
     pub inputs: GraphInputs,
@@ -77,7 +80,7 @@ pub(crate) struct GraphSection {
     pub output: Option<OutputList>,
 }
 
-/// One file or several, relative to the model's folder.
+/// One path or several, relative to the model's folder.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum FileList {
@@ -85,6 +88,17 @@ pub(crate) enum FileList {
     One(PathBuf),
     /// An ensemble of graphs.
     Many(Vec<PathBuf>),
+}
+
+impl FileList {
+    /// The full paths of what lies in `folder`.
+    pub(crate) fn within(self, folder: &Path) -> Vec<PathBuf> {
+        let paths = match self {
+            Self::One(path) => vec![path],
+            Self::Many(paths) => paths,
+        };
+        paths.into_iter().map(|path| folder.join(path)).collect()
+    }
 }
 
 /// One output or several, by name.

@@ -19,7 +19,7 @@ use karat_checkpoint::{Checkpoint, CheckpointError};
 pub(crate) use bind::{bind_decoder, bind_graph};
 pub use definition::CritiqueDefinition;
 pub(crate) use definition::{CompositeDefinition, Definition, GraphDefinition, GraphSource};
-use document::{CritiqueSection, FileList, GraphInputs, OutputList};
+use document::{CritiqueSection, GraphInputs, OutputList};
 pub(crate) use document::{Manifest, SchedulingSection};
 pub use reference::{reference, schema};
 

@@ -70,6 +70,14 @@ fn what_contradicts_itself_is_refused_with_its_key() {
         (&format!("{GRAPH}\n[[ensemble]]\nmodel = \"other\""), "ensemble"),
         (&GRAPH.replace("model.onnx", "missing.onnx"), "graph.file"),
         (&GRAPH.replace("\"model.onnx\"", "[]"), "graph.file"),
+        (&GRAPH.replace("file = \"model.onnx\"", "checkpoint = []"), "graph.checkpoint"),
+        (
+            &format!(
+                "head = {{ implicit = {{ beta = 0.1 }} }}\n{}",
+                GRAPH.replace("file = \"model.onnx\"", "checkpoint = \".\"")
+            ),
+            "graph.checkpoint",
+        ),
         (&GRAPH.replace("\"model.onnx\"", "\"model.onnx\"\noutput = []"), "graph.output"),
         (&format!("head = \"scalr\"\n{GRAPH}"), "head"),
         (&format!("head = {{ multi = {{ members = 0 }} }}\n{GRAPH}"), "head"),

@@ -241,7 +241,7 @@ impl Graph {
         self.contract.as_ref().map(|contract| contract.shape)
     }
 
-    /// The token that a decoder takes for padding, if its exporter says so: its score stands at the last token
+    /// The token that a decoder takes for padding, if its metadata say so: its score stands at the last token
     /// that is another one.
     #[must_use]
     pub fn decoder_pad_id(&self) -> Option<u32> {
@@ -266,7 +266,7 @@ impl Graph {
     ) -> Result<Box<dyn DecoderExecutor>, RuntimeError> {
         let contract = self.contract.clone().ok_or_else(|| RuntimeError::Binding {
             found: "the graph doesn't say that it follows the contract rm-prefix/1".to_owned(),
-            advice: "export it with karat's exporter, or use a head that needs no causal model".to_owned(),
+            advice: "name the model's checkpoint folder instead (checkpoint in [graph]), or use a head that needs no causal model".to_owned(),
         })?;
         if threads != self.opening_threads {
             // Nobody will take it over, and it holds all weights.

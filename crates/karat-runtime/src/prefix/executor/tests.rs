@@ -1,4 +1,4 @@
-//! Sharing on real graphs: the tiny decoders of `tests/graphs`, against what plain numpy makes of the same weights.
+//! Sharing on real graphs: the tiny decoders of `tests/graphs`, against what Transformers makes of the same weights.
 
 use std::{num::NonZeroUsize, ops::Range, path::Path as FilePath, thread};
 
@@ -26,7 +26,7 @@ const LOGITS: &str = "tiny_decoder_lm";
 /// How far a score may be from the reference's.
 const CLOSE: f32 = 1e-4;
 
-/// What numpy computes.
+/// What was recorded.
 #[derive(Deserialize)]
 struct Golden {
     tiny_decoder_scores: Vec<ScoreCase>,

@@ -1,0 +1,37 @@
+//! Writes the graph of a checkpoint as an ONNX file that holds its weights, for programs that read such files and for
+//! the tests that open one.
+//!
+//! ```text
+//! cargo run -p karat-checkpoint --example onnx FOLDER FILE.onnx
+//! ```
+
+use std::{env, error::Error, fs, path::Path};
+
+use karat_checkpoint::Checkpoint;
+use karat_onnx::TensorProto;
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [folder, file] = arguments.as_slice() else {
+        return Err("write the checkpoint's folder and the file that is to be written".into());
+    };
+    let checkpoint = Checkpoint::read(Path::new(folder))?;
+    let graph = checkpoint.graph();
+    let mut model = graph.model.clone();
+    let initializers = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
+    for initializer in initializers {
+        if let Some(tensor) = graph.tensors.iter().find(|tensor| tensor.name == initializer.name()) {
+            let numbers = checkpoint.numbers(tensor)?;
+            let bytes: Vec<u8> = numbers.into_iter().flat_map(f32::to_le_bytes).collect();
+            *initializer = TensorProto {
+                data_location: None,
+                external_data: Vec::new(),
+                raw_data: Some(bytes.into()),
+                ..initializer.clone()
+            };
+        }
+    }
+    fs::write(file, model.encode_to_vec())?;
+    Ok(())
+}
