@@ -7,6 +7,7 @@
 
 mod batch;
 mod cancellation;
+mod chain;
 mod decoder;
 mod devices;
 mod error;
@@ -17,6 +18,7 @@ pub mod packed;
 pub mod prefix;
 mod profile;
 mod provider;
+mod readout;
 pub mod telemetry;
 
 use karat_rules::domain::RowTensor;
@@ -31,6 +33,7 @@ pub use error::RuntimeError;
 pub use profile::{BatchLimits, Shape, ShapeProfile};
 pub(crate) use provider::Arena;
 pub use provider::{CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};
+pub use readout::{Readout, ScoresAt};
 
 /// Something that runs a graph: one session, owned by one thread.
 pub trait Executor: Send {

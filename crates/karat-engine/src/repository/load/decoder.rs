@@ -4,9 +4,9 @@ use std::{fs, io, num::NonZeroUsize, path::Path, sync::Arc};
 
 use karat_rules::{domain::ModelVersion, head::Head};
 use karat_runtime::{
-    DecoderExecutor, ProviderKind, RuntimeError,
+    DecoderExecutor, ProviderKind, Readout, RuntimeError, ScoresAt,
     ort::{Graph, Library},
-    prefix::{PrefixCache, PrefixExecutor, RowCost, ScoresAt, SharedModel},
+    prefix::{PrefixCache, PrefixExecutor, RowCost, SharedModel},
     telemetry::SharingMetrics,
 };
 use serde::{Deserialize, Serialize};
@@ -77,7 +77,8 @@ impl Decoder<'_> {
             tokens_per_second: cost.tokens_per_second(),
         };
         let policy = Policy { shares_prefixes: shares, window: WINDOW, ..calibration.policy() };
-        let shared = SharedModel::new(self.outputs, scores_at, shares, cost, self.cache.clone(), self.metrics);
+        let readout = Readout { outputs: self.outputs, scores_at };
+        let shared = SharedModel::new(readout, shares, cost, self.cache.clone(), self.metrics);
         let shared = Arc::new(shared);
         let executor = |decoders| Box::new(PrefixExecutor::new(decoders, Arc::clone(&shared))) as _;
         let executors = Executors { parallel: decoders.into_iter().map(executor).collect(), single: None };
