@@ -119,8 +119,8 @@ impl<V> Chain<V> {
         }
     }
 
-    /// Drops the block that goes first of those that `may_go`. Whoever holds one back holds back all that stand before
-    /// it.
+    /// Drops the block that goes first of those that `may_go`. One that is held back while the block before it goes is
+    /// found no more, and goes when it may.
     pub(crate) fn evict(&mut self, may_go: impl Fn(&V) -> bool) -> Option<V> {
         let goes = |key: &&Key| self.blocks.get(*key).is_some_and(|block| may_go(&block.value));
         let key = self.eviction_order.values().find(goes)?.clone();

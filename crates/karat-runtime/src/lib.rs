@@ -13,6 +13,7 @@ mod devices;
 mod error;
 pub mod fake;
 pub mod libraries;
+mod memory;
 pub mod ort;
 pub mod packed;
 pub mod prefix;
@@ -30,6 +31,7 @@ pub use decoder::{
 };
 pub(crate) use devices::Devices;
 pub use error::RuntimeError;
+pub use memory::MemoryBound;
 pub use profile::{BatchLimits, Shape, ShapeProfile};
 pub(crate) use provider::Arena;
 pub use provider::{CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};

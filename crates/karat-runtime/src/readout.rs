@@ -131,6 +131,16 @@ pub(crate) struct TextRead {
 }
 
 impl<'a> Text<'a> {
+    /// The tokens that have to be computed or known.
+    pub(crate) fn wanted(&self) -> &'a [u32] {
+        &self.ids[..self.needed]
+    }
+
+    /// The same text where each token sees all of it: every token is needed, and none may be known.
+    pub(crate) fn whole(self) -> Self {
+        Self { needed: self.ids.len(), sharable: 0, lasting: 0, ..self }
+    }
+
     /// The text of a sample.
     pub(crate) fn of(input: &'a TokenizedInput, plan: &Plan) -> Self {
         let reads = plan.tensors.iter().flatten().cloned().collect();

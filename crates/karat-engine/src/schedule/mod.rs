@@ -14,7 +14,6 @@ mod affinity;
 pub mod calibrate;
 mod dispatch;
 mod job;
-mod memory;
 mod planner;
 mod policy;
 mod rate;

@@ -1,5 +1,11 @@
 //! Packed rows: all samples of a pass as one row of tokens, without padding, over blocks of keys and values.
 
+mod blocks;
+mod layout;
 mod pass;
+mod rows;
+#[cfg(test)]
+mod simulated;
 
 pub use pass::{BLOCK_TOKENS, PackedExecutor, PackedPass, PackedRead, PackedSequence, PackedShape};
+pub use rows::PackedRows;

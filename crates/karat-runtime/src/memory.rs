@@ -1,12 +1,12 @@
 //! How large a batch the memory takes, learned from passes that ran out of it.
 //!
 //! No formula tells beforehand: attention, the runtime's arena, other models and other programs all take their share.
-//! So the bound starts at the policy's budget, halves with a pass that doesn't fit, and is felt upwards again once
+//! So the bound starts at a budget, halves with a pass that doesn't fit, and is felt upwards again once
 //! many passes close to it did fit.
 
 /// The most positions, padding included, that a batch of several samples may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct MemoryBound {
+pub struct MemoryBound {
     budget: usize,
     bound: usize,
     /// Passes close to the bound since it was last changed, none of which ran out.
@@ -19,12 +19,19 @@ const TRUST: usize = 256;
 
 impl MemoryBound {
     /// A bound that nothing is known against.
-    pub(super) fn new(budget: usize) -> Self {
+    #[must_use]
+    pub fn new(budget: usize) -> Self {
         Self { budget, bound: budget, fitting: 0 }
     }
 
+    /// The most positions that are believed to fit.
+    #[must_use]
+    pub fn bound(&self) -> usize {
+        self.bound
+    }
+
     /// A pass of so many positions ran out of memory. Gives the bound if that lowers it.
-    pub(super) fn ran_out(&mut self, positions: usize) -> Option<usize> {
+    pub fn ran_out(&mut self, positions: usize) -> Option<usize> {
         self.fitting = 0;
         let halved = (positions / 2).max(1);
         (halved < self.bound).then(|| {
@@ -34,7 +41,7 @@ impl MemoryBound {
     }
 
     /// A pass of so many positions had enough memory. Gives the bound if that raises it.
-    pub(super) fn fitted(&mut self, positions: usize) -> Option<usize> {
+    pub fn fitted(&mut self, positions: usize) -> Option<usize> {
         if self.bound == self.budget || positions < self.bound - self.bound / 4 {
             return None;
         }
