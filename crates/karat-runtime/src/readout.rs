@@ -113,6 +113,8 @@ pub(crate) fn score_position(ids: &[u32], pad_id: Option<u32>) -> usize {
 #[derive(Debug, Clone)]
 pub(crate) struct Text<'a> {
     pub(crate) ids: &'a [u32],
+    /// Which segment each token belongs to.
+    pub(crate) segments: &'a [u32],
     pub(crate) reads: Vec<TextRead>,
     /// How many of its first tokens later requests are likely to share.
     pub(crate) lasting: usize,
@@ -149,12 +151,12 @@ impl<'a> Text<'a> {
             0 => input.len(),
             start => start,
         };
-        Self::new(input.ids(), reads, prompt)
+        Self { segments: input.type_ids(), ..Self::new(input.ids(), reads, prompt) }
     }
 
     pub(crate) fn new(ids: &'a [u32], reads: Vec<TextRead>, lasting: usize) -> Self {
         let needed = reads.iter().map(|read| read.at + 1).max().unwrap_or(0);
         let sharable = reads.iter().map(|read| read.at).min().unwrap_or(0);
-        Self { ids, reads, lasting: lasting.min(needed), needed, sharable }
+        Self { ids, segments: &[], reads, lasting: lasting.min(needed), needed, sharable }
     }
 }

@@ -63,6 +63,9 @@ impl Layout {
             placing.place(text, lease);
         }
         let mut layout = placing.layout;
+        if layout.pass.segments.iter().all(|segment| *segment == 0) {
+            layout.pass.segments.clear();
+        }
         let placed: HashSet<usize> = layout.placed.iter().map(|placed| placed.text).collect();
         layout.left = waiting.iter().copied().filter(|text| !placed.contains(text)).collect();
         layout
@@ -149,6 +152,9 @@ impl Placing<'_> {
                 blocks: lease.blocks().to_vec(),
             });
             pass.expand.extend_from_slice(&self.path[past * BLOCK_TOKENS - self.bare..]);
+            if !self.limits.shares {
+                pass.segments.extend_from_slice(&text.segments[own.clone()]);
+            }
             for id in &text.ids[own] {
                 pass.contract.push(pass.expand.len());
                 pass.expand.push(pass.tokens.len());

@@ -43,9 +43,8 @@ impl Executor for PackedRows {
     fn run(&mut self, batch: &TokenBatch, cancel: &Cancellation) -> Result<Vec<Vec<RowTensor>>, RuntimeError> {
         let plans: Vec<Plan> =
             batch.inputs().iter().map(|input| self.readout.plan(input)).collect::<Result<_, RuntimeError>>()?;
-        let text = |text: Text<'_>| if self.shape.causal { text } else { text.whole() };
-        let texts: Vec<Text<'_>> =
-            batch.inputs().iter().zip(&plans).map(|(input, plan)| text(Text::of(input, plan))).collect();
+        let texts = batch.inputs().iter().zip(&plans).map(|(input, plan)| Text::of(input, plan));
+        let texts: Vec<Text<'_>> = texts.map(|text| if self.shape.causal { text } else { text.whole() }).collect();
         let mut results: Results = texts.iter().map(|text| vec![None; text.reads.len()]).collect();
         // Of a text that nothing is read of there is nothing to compute.
         let mut waiting: Vec<usize> = (0..texts.len()).filter(|text| !texts[*text].reads.is_empty()).collect();
