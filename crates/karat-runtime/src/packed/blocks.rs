@@ -88,11 +88,6 @@ impl Lease {
         &self.blocks
     }
 
-    /// How many tokens they have room for.
-    pub(super) fn tokens(&self) -> usize {
-        self.blocks.len() * BLOCK_TOKENS
-    }
-
     /// Adds blocks that nobody else has; false, and nothing added, when there are not so many.
     pub(super) fn extend(&mut self, count: usize) -> bool {
         let mut state = lock(&self.state);

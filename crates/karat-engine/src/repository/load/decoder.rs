@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::sessions::{Running, cores};
 use crate::{
     manifest::SchedulingSection,
-    schedule::{Executors, Policy, calibrate::Calibration},
+    schedule::{Executors, Grouping, Policy, calibrate::Calibration},
 };
 
 /// What a decoder is started with beside its graph.
@@ -76,7 +76,8 @@ impl Decoder<'_> {
             padding_percent: 100,
             tokens_per_second: cost.tokens_per_second(),
         };
-        let policy = Policy { shares_prefixes: shares, window: WINDOW, ..calibration.policy() };
+        let grouping = if shares { Grouping::Beginning } else { Grouping::Length };
+        let policy = Policy { grouping, window: WINDOW, ..calibration.policy() };
         let readout = Readout { outputs: self.outputs, scores_at };
         let shared = SharedModel::new(readout, shares, cost, self.cache.clone(), self.metrics);
         let shared = Arc::new(shared);

@@ -99,6 +99,9 @@ fn a_prompt_of_any_length_is_computed_once() {
         assert_eq!(harness.count("tokens"), own.len() * length + sum);
         assert_eq!((harness.count("computed_tokens"), harness.count("cached_tokens")), (length + sum, 0));
 
+        let longest = [&prompt(1, length)[..], &[100_005; 300]].concat();
+        let kept = harness.rows.blocks.find(&longest).blocks().len();
+        assert_eq!(kept, length / BLOCK_TOKENS, "nothing of the responses is kept");
         // Of the next candidates' prompt the whole blocks are known; the tail is computed once more.
         harness.check(&candidates(&prompt(1, length), 50, &[3, 9]));
         assert_eq!(harness.passes()[1].1, length % BLOCK_TOKENS + 12);
@@ -257,8 +260,11 @@ fn samples_of_a_model_that_looks_both_ways_stand_whole() {
     assert_eq!((harness.count("computed_tokens"), harness.count("tokens")), (1802, 1802));
 }
 
+/// A sample: its tokens, where its response begins, and its marks.
+type Sample = (Vec<u32>, usize, Vec<usize>);
+
 /// What is sent: prompts that go on from each other or not, and candidates of them, read somewhere.
-fn batches() -> impl Strategy<Value = Vec<Vec<(Vec<u32>, usize, Vec<usize>)>>> {
+fn batches() -> impl Strategy<Value = Vec<Vec<Sample>>> {
     let length = prop_oneof![1..20_usize, 250..262_usize, 500..530_usize];
     let part = (0..3_u32, length).prop_map(|(letter, length)| vec![letter; length]);
     let sample = (vec(part, 1..4), any::<prop::sample::Index>(), vec(any::<prop::sample::Index>(), 0..4));
@@ -286,7 +292,7 @@ proptest! {
         let shape = PackedShape { blocks, block_bytes: 1, context: 2048, causal: true };
         let mut harness = Harness::with(shape, rows, scores_at);
         for (batch, broken) in batches.iter().zip(broken) {
-            let sample = |(ids, response, marks): &(Vec<u32>, usize, Vec<usize>)| {
+            let sample = |(ids, response, marks): &Sample| {
                 Arc::new(TokenizedInput::clone(&input(ids, *response)).with_steps(marks.clone()).unwrap())
             };
             let inputs: Vec<_> = batch.iter().map(sample).collect();
