@@ -12,8 +12,10 @@ mod failure;
 mod graph;
 mod inspect;
 mod library;
+mod packed;
 mod preload;
 mod provider;
+mod reads;
 mod session;
 #[cfg(test)]
 mod testing;

@@ -25,6 +25,8 @@ pub(super) struct SessionSource {
     pub(super) engines: Option<Engines>,
     /// Held once for all sessions, where they run on the processor or the graph was built in memory.
     pub(super) weights: Option<Weights>,
+    /// Whether its sessions take packed rows.
+    pub(super) packed: bool,
 }
 
 impl SessionSource {
@@ -53,6 +55,10 @@ impl SessionSource {
         }
         if self.provider.kind() == ProviderKind::Tensorrt && !registration.allows_processor() {
             builder = builder.with_disable_cpu_fallback().map_err(|error| unavailable(error.into()))?;
+        }
+        if self.packed {
+            // The arena would round each weight up, and what is left of a GPU are the blocks of keys and values.
+            builder = builder.with_device_allocated_initializers().map_err(|error| unloadable(error.into()))?;
         }
         if let Some(weights) = &self.weights {
             builder = weights.lend(builder).map_err(unloadable)?;

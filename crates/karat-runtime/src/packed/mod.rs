@@ -2,10 +2,12 @@
 
 mod blocks;
 mod layout;
+mod model;
 mod pass;
 mod rows;
 #[cfg(test)]
 mod simulated;
 
+pub use model::PackedModel;
 pub use pass::{BLOCK_TOKENS, PackedExecutor, PackedPass, PackedRead, PackedSequence, PackedShape};
 pub use rows::PackedRows;

@@ -221,7 +221,9 @@ mod tests {
         |pass, _| pass.sequences.push(PackedSequence::default()),
         |pass, _| pass.sequences[0].past = usize::MAX,
         |pass, _| pass.sequences[0].past = 2048,
-        |pass, _| drop(pass.sequences[1].blocks.pop()),
+        |pass, _| {
+            pass.sequences[1].blocks.pop();
+        },
         |pass, number| pass.sequences[0].blocks[0] = 64 + u32::try_from(number).unwrap(),
         |pass, _| pass.sequences[2].blocks = pass.sequences[1].blocks.clone(),
     ];
