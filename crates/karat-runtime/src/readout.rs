@@ -20,6 +20,8 @@ pub enum ScoresAt {
         /// The model's padding token; without one the last token counts, whatever it is.
         pad_id: Option<u32>,
     },
+    /// At the first token, as encoders are trained.
+    Start,
     /// At each step mark.
     Marks,
     /// At each token of the response.
@@ -53,6 +55,7 @@ impl Readout {
             Reading::Scores => {
                 let positions = match self.scores_at {
                     ScoresAt::End { pad_id } => vec![score_position(input.ids(), pad_id)],
+                    ScoresAt::Start => vec![0],
                     ScoresAt::Marks => input.steps().to_vec(),
                     ScoresAt::Response => input.response().collect(),
                 };
@@ -60,7 +63,10 @@ impl Readout {
                     let read = |at: &usize| TextRead { at: *at, output, what: Read::Numbers };
                     positions.iter().map(read).collect()
                 });
-                Plan { tensors: tensors.collect(), by_token: !matches!(self.scores_at, ScoresAt::End { .. }) }
+                Plan {
+                    tensors: tensors.collect(),
+                    by_token: matches!(self.scores_at, ScoresAt::Marks | ScoresAt::Response),
+                }
             }
             Reading::LastState => {
                 let read = TextRead { at: last, output: output(HIDDEN)?, what: Read::Numbers };

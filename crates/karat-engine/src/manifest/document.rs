@@ -171,12 +171,17 @@ pub(crate) struct SchedulingSection {
     #[serde(default)]
     pub threads: Option<NonZeroUsize>,
     /// The most tokens, padding included, in one forward pass. A longer sample runs alone. Of a decoder that shares
-    /// prefixes: what other samples may add to the first one of a batch, what they have in common counted once.
+    /// prefixes: what other samples may add to the first one of a batch, what they have in common counted once. Of packed
+    /// rows: all rows of a pass.
     #[serde(default)]
     pub max_batch_tokens: Option<NonZeroUsize>,
     /// The most samples in one forward pass.
     #[serde(default)]
     pub max_batch: Option<NonZeroUsize>,
+    /// The memory for keys and values of packed rows, in mebibytes, on each device: of the samples of a pass and, of a
+    /// decoder, of prompts that come again. Never less than the longest sample takes.
+    #[serde(default)]
+    pub block_memory_mb: Option<NonZeroUsize>,
 }
 
 fn default_head() -> Choice {

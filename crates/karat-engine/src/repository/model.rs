@@ -104,10 +104,36 @@ pub struct GraphUnit {
     pub batch_dependent: bool,
     /// How it uses the machine; none where nothing was chosen.
     pub calibration: Option<Calibration>,
-    /// What its sessions share of what samples begin with; none for graphs that take whole samples.
-    pub prefixes: Option<Arc<SharedModel>>,
+    /// How it takes samples.
+    pub form: GraphForm,
     /// The queue and the workers.
     pub scheduler: Scheduler,
+}
+
+/// How a graph takes samples.
+#[derive(Debug)]
+pub enum GraphForm {
+    /// Whole, padded to the longest of their batch.
+    Padded,
+    /// In rows, which share what samples begin with; what its sessions share.
+    Prefixes(Arc<SharedModel>),
+    /// Packed into one row of tokens.
+    Packed {
+        /// Whether what samples begin with is computed once.
+        shares: bool,
+    },
+}
+
+impl GraphForm {
+    /// Whether what samples begin with in common is computed once.
+    #[must_use]
+    pub fn shares_prefixes(&self) -> bool {
+        match self {
+            Self::Padded => false,
+            Self::Prefixes(shared) => shared.shares,
+            Self::Packed { shares } => *shares,
+        }
+    }
 }
 
 /// What lets a model write critiques.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::sessions::{Running, cores};
 use crate::{
     manifest::SchedulingSection,
+    repository::GraphForm,
     schedule::{Executors, Grouping, Policy, calibrate::Calibration},
 };
 
@@ -57,14 +58,7 @@ impl Decoder<'_> {
             None => RowCost::assumed(),
         };
         let shares = graph.is_batch_invariant();
-        let shape = self.head.shape();
-        let scores_at = if shape.steps {
-            ScoresAt::Marks
-        } else if shape.tokens {
-            ScoresAt::Response
-        } else {
-            ScoresAt::End { pad_id: graph.decoder_pad_id() }
-        };
+        let scores_at = scores_at(self.head, true, graph.decoder_pad_id());
         let calibration = Calibration {
             sessions,
             threads,
@@ -83,7 +77,7 @@ impl Decoder<'_> {
         let shared = Arc::new(shared);
         let executor = |decoders| Box::new(PrefixExecutor::new(decoders, Arc::clone(&shared))) as _;
         let executors = Executors { parallel: decoders.into_iter().map(executor).collect(), single: None };
-        Ok(Running { executors, policy, calibration, prefixes: Some(shared) })
+        Ok(Running { executors, policy, calibration, form: GraphForm::Prefixes(shared) })
     }
 
     /// How many sessions of how many threads. Rows are long enough to keep all cores busy, and a prompt is computed
@@ -116,6 +110,17 @@ impl Decoder<'_> {
             tracing::info!(file = %self.file.display(), %error, "costs of rows not kept: measured again next time");
         }
         Ok(cost)
+    }
+}
+
+/// Where a head reads its scores: a model that looks both ways gives a sample's at its first token.
+pub(super) fn scores_at(head: &dyn Head, causal: bool, pad_id: Option<u32>) -> ScoresAt {
+    let shape = head.shape();
+    match () {
+        () if shape.steps => ScoresAt::Marks,
+        () if shape.tokens => ScoresAt::Response,
+        () if causal => ScoresAt::End { pad_id },
+        () => ScoresAt::Start,
     }
 }
 

@@ -9,6 +9,7 @@ use karat_rules::{
 use karat_runtime::{
     RuntimeError,
     ort::{Graph, GraphFile, Library, external_files},
+    packed::PackedModel,
     prefix::PrefixCache,
 };
 
@@ -16,11 +17,12 @@ use super::{
     LoadOptions, checkpoint, critic,
     decoder::Decoder,
     digest::Digest,
+    packed::Packed,
     sessions::{Plan, Running},
 };
 use crate::{
     manifest::{self, GraphDefinition, GraphSource, Manifest},
-    repository::{GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, WrittenRules},
+    repository::{GraphForm, GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, WrittenRules},
     schedule::{Job, QueueLimits, Scheduler},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextError, TextOptions, TextPipeline},
@@ -77,7 +79,7 @@ impl Loader<'_> {
                 tokens,
                 reason,
             })?;
-            if let Some(prefixes) = &unit.prefixes {
+            if let GraphForm::Prefixes(prefixes) = &unit.form {
                 // Nobody will send what it was warmed up with.
                 prefixes.forget();
             }
@@ -150,6 +152,9 @@ impl Loader<'_> {
     fn unit(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
+        if let Some(model) = graph.packed_model() {
+            return self.packed_unit(parts, graph, model);
+        }
         if let Some(shape) = graph.decoder_shape() {
             return self.decoder_unit(parts, source, graph, shape.context);
         }
@@ -164,7 +169,11 @@ impl Loader<'_> {
             time: self.options.calibration,
         };
         let (calibration, executors) = plan.start(graph, &binding).map_err(runtime)?;
-        self.schedule(parts, graph, Running { policy: calibration.policy(), calibration, executors, prefixes: None })
+        self.schedule(
+            parts,
+            graph,
+            Running { policy: calibration.policy(), calibration, executors, form: GraphForm::Padded },
+        )
     }
 
     /// A graph that follows the contract for sharing prefixes.
@@ -194,9 +203,27 @@ impl Loader<'_> {
         self.schedule(parts, graph, running)
     }
 
+    /// A graph that follows the contract for packed rows.
+    fn packed_unit(&self, parts: &Parts<'_>, graph: &Graph, model: &PackedModel) -> Result<GraphUnit, LoadError> {
+        let Parts { definition, pipeline, .. } = *parts;
+        let max_tokens = pipeline.max_tokens();
+        let outputs = manifest::bind_decoder(definition, &model.outputs, model.context, max_tokens)?;
+        let packed = Packed {
+            written: &definition.scheduling,
+            head: &*definition.head,
+            outputs,
+            max_tokens,
+            metrics: self.metrics.prefixes().model(self.name),
+        };
+        let running = packed
+            .start(graph, model)
+            .map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
+        self.schedule(parts, graph, running)
+    }
+
     /// Puts a queue in front of a graph's sessions.
     fn schedule(&self, parts: &Parts<'_>, graph: &Graph, running: Running) -> Result<GraphUnit, LoadError> {
-        let Running { executors, policy, calibration, prefixes } = running;
+        let Running { executors, policy, calibration, form } = running;
         let limits = QueueLimits {
             queued_tokens: self.options.queue_tokens,
             tokens_per_second: calibration.tokens_per_second,
@@ -213,7 +240,7 @@ impl Loader<'_> {
             skipped: graph.skipped().to_vec(),
             batch_dependent: !graph.is_batch_invariant(),
             calibration: Some(calibration),
-            prefixes,
+            form,
             scheduler,
         })
     }

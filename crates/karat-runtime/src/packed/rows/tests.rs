@@ -46,6 +46,7 @@ impl Harness {
             let all = scores(input.ids(), input.type_ids(), self.rows.shape.causal);
             let expected: Vec<f32> = match self.scores_at {
                 ScoresAt::End { .. } => vec![all[input.len() - 1]],
+                ScoresAt::Start => vec![all[0]],
                 ScoresAt::Marks => input.steps().iter().map(|mark| all[*mark]).collect(),
                 ScoresAt::Response => all[input.response()].to_vec(),
             };
@@ -246,7 +247,7 @@ fn what_is_no_number_stays_with_its_own_sample() {
 #[test]
 fn samples_of_a_model_that_looks_both_ways_stand_whole() {
     let shape = PackedShape { blocks: 16, block_bytes: 1, context: 512, causal: false };
-    let mut harness = Harness::with(shape, 1000, END);
+    let mut harness = Harness::with(shape, 1000, ScoresAt::Start);
     let pair = |ids: &[u32], second: usize| {
         let segments = (0..ids.len()).map(|at| u32::from(at >= second)).collect();
         Arc::new(TokenizedInput::new(ids.to_vec(), segments, 0..ids.len(), Cut::default()).unwrap())
