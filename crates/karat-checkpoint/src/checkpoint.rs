@@ -34,7 +34,9 @@ const KINDS: &[(&str, Kind)] = &[
     ("ForRewardModel", Kind::Sequence),
     ("ForTokenClassification", Kind::Token),
     ("ForProcessRewardModel", Kind::Token),
+    ("RewardModel", Kind::Sequence),
     ("ForCausalLM", Kind::LanguageModel),
+    ("ForConditionalGeneration", Kind::LanguageModel),
 ];
 
 /// What a configuration describes.
@@ -106,8 +108,11 @@ impl Checkpoint {
         let config = problems.take(Config::read(folder));
         let weights = Weights::read(folder, problems);
         let tokens = Tokens::read(folder, problems);
-        let config = config?;
-        let (family, class, kind) = class(&config, problems)?;
+        let mut config = config?;
+        let is_wrapped = config.open_text();
+        let family = family(&config, problems)?;
+        config.fill_in(family.defaults);
+        let (class, kind) = class(family, &config, problems)?;
         let shape = match family.read {
             Read::Decoder(read) => read(&config, problems).map(Shape::Decoder),
             Read::Encoder(read) => read(&config, problems).map(Shape::Encoder),
@@ -120,6 +125,9 @@ impl Checkpoint {
         // What trainers wrap a model in leaves its name before every tensor's.
         for wrapper in ["module.", "_orig_mod.", "pretrained_model."] {
             weights.strip(wrapper, |name| name.starts_with("v_head."));
+        }
+        if is_wrapped {
+            weights.open_text();
         }
         let head = match family.read {
             Read::Decoder(_) => Head::find(kind, &weights, &config, problems),
@@ -219,27 +227,39 @@ impl Checkpoint {
     }
 }
 
-/// The family, the class and what it gives.
-fn class<'a>(config: &'a Config, problems: &mut Problems) -> Option<(&'static Trunk, &'a str, Kind)> {
+/// The family that `model_type` names; of one whose classes have several names, the one that fits.
+fn family(config: &Config, problems: &mut Problems) -> Option<&'static Trunk> {
     let model_type = config.text("model_type").unwrap_or_default();
-    let known = || TRUNKS.iter().map(|trunk| trunk.model_type).collect::<Vec<_>>().join(", ");
-    let Some(trunk) = TRUNKS.iter().find(|trunk| trunk.model_type == model_type) else {
-        return problems.add(format!("config.json: model_type {model_type:?} is not known; known are {}", known()));
-    };
+    let mut of_type = TRUNKS.iter().filter(|trunk| trunk.model_type == model_type);
+    let family = of_type.clone().find(|trunk| class_name(config).starts_with(trunk.class)).or_else(|| of_type.next());
+    family.or_else(|| {
+        let mut known: Vec<&str> = TRUNKS.iter().map(|trunk| trunk.model_type).collect();
+        known.dedup();
+        problems.add(format!("config.json: model_type {model_type:?} is not known; known are {}", known.join(", ")))
+    })
+}
+
+/// The class that made the checkpoint; empty where it isn't said.
+fn class_name(config: &Config) -> &str {
     let classes = config.get("architectures").and_then(|classes| classes.as_array());
-    let class = classes.and_then(|classes| classes.first()?.as_str()).unwrap_or_default();
+    classes.and_then(|classes| classes.first()?.as_str()).unwrap_or_default()
+}
+
+/// The class and what it gives.
+fn class<'a>(family: &Trunk, config: &'a Config, problems: &mut Problems) -> Option<(&'a str, Kind)> {
+    let class = class_name(config);
     // The names of known classes are taken at their word; the code that may lie beside them is never run.
     config.know(&["auto_map"]);
-    let kind = KINDS.iter().find(|(suffix, _)| class.strip_suffix(suffix) == Some(trunk.class));
+    let kind = KINDS.iter().find(|(suffix, _)| class.strip_suffix(suffix) == Some(family.class));
     let Some((_, kind)) = kind else {
-        let wanted: Vec<String> = KINDS.iter().map(|(suffix, _)| format!("{}{suffix}", trunk.class)).collect();
+        let wanted: Vec<String> = KINDS.iter().map(|(suffix, _)| format!("{}{suffix}", family.class)).collect();
         return problems.add(format!(
             "config.json: the class {class:?} is not known, and code that comes with a checkpoint is never run; known \
              are {}",
             wanted.join(", ")
         ));
     };
-    Some((trunk, class, *kind))
+    Some((class, *kind))
 }
 
 /// How many rows the matrix of that name has; 0 where there is none.

@@ -51,6 +51,24 @@ impl Config {
         }
     }
 
+    /// Takes the part that reads texts out of a model of several kinds of input: what `text_config` says counts, beside
+    /// what the whole says of its class and its labels. Gives whether there is such a part.
+    pub(crate) fn open_text(&mut self) -> bool {
+        const OF_THE_WHOLE: &[&str] = &["architectures", "id2label", "label2id", "model_type", "num_labels"];
+        let Some(Value::Object(text)) = self.values.remove("text_config") else { return false };
+        self.values.remove("pad_token_id");
+        let own = text.into_iter().filter(|(key, _)| !OF_THE_WHOLE.contains(&key.as_str()));
+        self.values.extend(own);
+        true
+    }
+
+    /// Fills in what is missing; what is null stays so.
+    pub(crate) fn fill_in(&mut self, defaults: &[(&str, u64)]) {
+        for (key, value) in defaults {
+            self.values.entry(*key).or_insert_with(|| Value::from(*value));
+        }
+    }
+
     /// A key's value; `None` where it is missing or null.
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.read.borrow_mut().insert(key.to_owned());
@@ -60,11 +78,6 @@ impl Config {
     /// Says that keys are known although their values decide nothing.
     pub(crate) fn know(&self, keys: &[&str]) {
         self.read.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
-    }
-
-    /// Whether a key is there, be it null.
-    pub(crate) fn holds(&self, key: &str) -> bool {
-        self.values.contains_key(key)
     }
 
     /// A whole number above 0 that has to be there.
@@ -81,6 +94,15 @@ impl Config {
         match value.as_u64().and_then(|count| usize::try_from(count).ok()) {
             Some(count) if count > 0 => Some(count),
             _ => problems.add(format!("config.json: {key} is {value}; write a whole number above 0")),
+        }
+    }
+
+    /// How many tokens a token sees; all, `None`, where the key is missing or null.
+    #[expect(clippy::option_option, reason = "a wrong number is told from no window")]
+    pub(crate) fn window(&self, key: &str, problems: &mut Problems) -> Option<Option<usize>> {
+        match self.get(key) {
+            None => Some(None),
+            Some(_) => self.count(key, problems).map(Some),
         }
     }
 

@@ -103,6 +103,21 @@ impl Weights {
         }
     }
 
+    /// Leaves of a model of several kinds of input the part that reads texts, under the names that it has alone.
+    pub(crate) fn open_text(&mut self) {
+        const OTHERS: &[&str] = &["vision_tower.", "multi_modal_projector."];
+        let places = std::mem::take(&mut self.places).into_iter();
+        let inner = |name: String| match name.strip_prefix("model.language_model.") {
+            Some(own) => format!("model.{own}"),
+            None => name.strip_prefix("language_model.").unwrap_or(&name).to_owned(),
+        };
+        let of_texts = |name: &str| {
+            let name = name.strip_prefix("model.").unwrap_or(name);
+            !OTHERS.iter().any(|other| name.starts_with(other))
+        };
+        self.places = places.filter(|(name, _)| of_texts(name)).map(|(name, place)| (inner(name), place)).collect();
+    }
+
     /// A tensor's numbers, widened to 32 bits without loss; of the given rows alone where there are some.
     ///
     /// # Errors
@@ -145,9 +160,10 @@ impl Place {
         let unreadable = |error: io::Error| self.unreadable(name, &error);
         let size = self.length / self.shape.iter().product::<usize>().max(1) as u64;
         file.seek(SeekFrom::Start(self.offset + range.start as u64 * size)).map_err(unreadable)?;
-        let mut source = file.take(range.len() as u64 * size);
+        let length = range.len() as u64 * size;
+        let mut source = file.take(length);
         // In pieces, so that the bytes never lie beside the numbers as a whole.
-        let mut piece = vec![0; PIECE];
+        let mut piece = vec![0; usize::try_from(length).unwrap_or(PIECE).clamp(1, PIECE)];
         loop {
             let mut filled = 0;
             while filled < piece.len() {

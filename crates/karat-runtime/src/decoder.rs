@@ -131,6 +131,10 @@ impl DecoderRow {
             {
                 return refuse("a span sees tokens that don't go before it".to_owned());
             }
+            let seen: usize = span.sees_past.iter().chain(&span.sees_new).map(Range::len).sum();
+            if seen > span.position {
+                return refuse(format!("a span at position {} sees {seen} tokens before it", span.position));
+            }
             before += span.tokens.len();
         }
         if self.reads.iter().any(|read| read.at >= new) || !self.keep.iter().all(|range| within(range, new)) {
@@ -164,7 +168,8 @@ impl Past {
     }
 }
 
-/// Consecutive new tokens of one text. Each sees those before it in the span, itself, and what the span sees.
+/// Consecutive new tokens of one text. Each sees those before it in the span, itself, and what the span sees: tokens that
+/// go right before it in the text, those of the past first, in the order of the text.
 #[derive(Debug, Clone, Default)]
 pub struct Span {
     /// The token ids; at least one.
@@ -339,12 +344,13 @@ mod tests {
     fn a_row_that_contradicts_itself_is_refused() {
         assert!(row().check(&SHAPE).is_ok());
         type Mistake = fn(&mut DecoderRow);
-        let mistakes: [(&str, Mistake); 9] = [
+        let mistakes: [(&str, Mistake); 10] = [
             ("no tokens", |row| row.spans.clear()),
             ("no tokens", |row| row.spans[0].tokens.clear()),
             ("context", |row| row.spans[1].position = 10),
             ("before it", |row| row.spans[0].sees_past = vec![2..6]),
             ("before it", |row| row.spans[0].sees_new = vec![0..1]),
+            ("sees 3 tokens", |row| row.spans[0].position = 2),
             ("doesn't have", |row| row.reads[0].at = 3),
             ("doesn't have", |row| row.keep[0].end = 4),
             ("as past", |row| row.past[0].range = 0..4),

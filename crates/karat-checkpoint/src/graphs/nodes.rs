@@ -12,7 +12,7 @@ use karat_onnx::{
 use super::{Graph, Tensor};
 use crate::{
     problems::Problems,
-    trunks::{Norm, Piece, encoder::Gate},
+    trunks::{Activation, Norm, NormKind, Piece, encoder::Gate},
     weights::Weights,
 };
 
@@ -226,28 +226,70 @@ impl<'a> Nodes<'a> {
         self.push("Gemm", &inputs, &[output.to_owned()], &[("transB", Attribute::Int(1))]);
     }
 
+    /// A decoder's norm over the last axis.
+    pub(super) fn norm(&mut self, piece: &Piece, value: &str, size: usize, norm: Norm) -> String {
+        let weight = self.weight(&format!("{}.weight", piece.tensor), &piece.rows, &[size], norm.one_is_zero);
+        match norm.kind {
+            NormKind::RootMeanSquare => self.rms_norm(&weight, value, norm.epsilon),
+            NormKind::Layer { bias } => {
+                let bias = bias.then(|| self.weight(&format!("{}.bias", piece.tensor), &piece.rows, &[size], false));
+                self.normalised(value, &weight, bias.as_deref(), norm.epsilon)
+            }
+        }
+    }
+
     /// Root-mean-square norm over the last axis (Zhang and Sennrich 2019).
-    pub(super) fn rms_norm(&mut self, piece: &Piece, value: &str, size: usize, norm: Norm) -> String {
+    fn rms_norm(&mut self, weight: &str, value: &str, epsilon: f64) -> String {
         let two = self.number("two", 2.0);
         let axis = self.integers("last_axis", &[-1]);
-        let epsilon = self.number("norm_epsilon", norm.epsilon);
+        let epsilon = self.number("norm_epsilon", epsilon);
         let square = self.add("Pow", &[value, &two]);
         let mean = self.add("ReduceMean", &[&square, &axis]);
         let offset = self.add("Add", &[&mean, &epsilon]);
         let root = self.add("Sqrt", &[&offset]);
         let normal = self.add("Div", &[value, &root]);
-        let weight = self.weight(&format!("{}.weight", piece.tensor), &[], &[size], norm.one_is_zero);
-        self.add("Mul", &[&normal, &weight])
+        self.add("Mul", &[&normal, weight])
     }
 
     /// Norm over the last axis, with a weight and perhaps a bias (Ba et al. 2016).
     pub(super) fn layer_norm(&mut self, piece: &Piece, value: &str, size: usize, epsilon: f64, bias: bool) -> String {
         let weight = self.weight(&format!("{}.weight", piece.tensor), &[], &[size], false);
         let bias = bias.then(|| self.weight(&format!("{}.bias", piece.tensor), &[], &[size], false));
-        let mut inputs = vec![value, &weight];
-        inputs.extend(bias.as_deref());
+        self.normalised(value, &weight, bias.as_deref(), epsilon)
+    }
+
+    fn normalised(&mut self, value: &str, weight: &str, bias: Option<&str>, epsilon: f64) -> String {
+        let mut inputs = vec![value, weight];
+        inputs.extend(bias);
         let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Number(epsilon))];
         self.add_with("LayerNormalization", &inputs, &attributes)
+    }
+
+    /// A value times a number, where there is one.
+    pub(crate) fn scaled(&mut self, value: &str, scale: Option<f64>) -> String {
+        match scale.filter(|scale| (scale - 1.0).abs() > f64::EPSILON) {
+            None => value.to_owned(),
+            Some(scale) => {
+                let scale = self.number(&format!("scale_{scale}"), scale);
+                self.add("Mul", &[value, &scale])
+            }
+        }
+    }
+
+    /// A decoder's activation.
+    pub(super) fn activation(&mut self, activation: Activation, value: &str) -> String {
+        match activation {
+            Activation::Silu => {
+                let share = self.add("Sigmoid", &[value]);
+                self.add("Mul", &[value, &share])
+            }
+            Activation::Gelu => self.gate(Gate::Gelu, value),
+            Activation::GeluTanh => self.gelu_tanh(value),
+            Activation::ReluSquared => {
+                let positive = self.add("Relu", &[value]);
+                self.add("Mul", &[&positive, &positive])
+            }
+        }
     }
 
     /// The Gaussian error linear unit in its tanh form: `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`.

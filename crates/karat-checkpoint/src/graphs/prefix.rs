@@ -1,9 +1,12 @@
 //! A decoder as a graph that can share a prefix: the contract `rm-prefix/1`.
 //!
 //! One row of S new tokens, which may follow P earlier ones whose keys and values are handed in. The mask is an input,
-//! and so are the positions: one graph reads a prompt, continues it, and scores several candidates in one row. In the
-//! last layer only what is read is computed beyond keys and values. Only standard operators are used, which every
+//! and so are the positions: one graph reads a prompt, continues it, and scores several candidates in one row. Where
+//! layers have a window, so are the positions of all P + S tokens, from which the graph tells what lies too far back. In
+//! the last layer only what is read is computed beyond keys and values. Only standard operators are used, which every
 //! execution provider knows.
+
+use std::collections::BTreeMap;
 
 use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
@@ -14,9 +17,14 @@ use super::{
 use crate::{
     heads::{Head, Kind},
     problems::Problems,
-    trunks::{Activation, Decoder, Norms, Part, QueryKeyNorm},
+    trunks::{Decoder, Norms, Part, QueryKeyNorm, Sight},
     weights::Weights,
 };
+
+const BIAS: &str = "attn_bias";
+const KEY_POSITIONS: &str = "key_position_ids";
+/// What is added where a window ends: large enough that its share is 0 in 32 bits.
+const UNSEEN: f64 = -1e9;
 
 /// What a graph is made of.
 pub(crate) struct Parts<'a> {
@@ -28,10 +36,16 @@ pub(crate) struct Parts<'a> {
     pub(crate) weights: &'a Weights,
 }
 
+/// Cosines and signed sines of queries, which carry the scale of likenesses, and of keys.
+struct Rotation {
+    query: [String; 2],
+    key: [String; 2],
+}
+
 /// What a layer's queries look at, and how.
 struct Seen {
-    /// Cosines and signed sines of the queries, softmax temperature included.
-    rotation: [String; 2],
+    /// Cosines and signed sines of the queries, scale included; `None` without positions.
+    rotation: Option<[String; 2]>,
     /// `[KV, 1, all, head_dim]`.
     keys: String,
     values: String,
@@ -45,24 +59,25 @@ pub(crate) fn build(parts: &Parts<'_>, problems: &mut Problems) -> Graph {
     let mut layers = Layers { trunk, nodes: Nodes::new(parts.weights, problems), presents: Vec::new() };
     let mut state = layers.embed();
     let rotations = layers.rotations();
-    let [mut query_rotation, key_rotation] = rotations;
-    let mut bias = "attn_bias".to_owned();
-    for layer in 0..trunk.layers {
+    let biases = layers.biases();
+    for (layer, Sight { window, rope }) in trunk.sights.iter().enumerate() {
+        let rotation = rope.and_then(|rope| rotations.get(rope));
+        let mut query_rotation = rotation.map(|rotation| rotation.query.clone());
+        let mut bias = window.and_then(|window| biases.get(&window)).map_or(BIAS, String::as_str).to_owned();
         let mut normal = match trunk.norms {
-            Norms::Before | Norms::Around => layers.norm(layer, Part::NormBeforeAttention, &state),
+            Norms::Before | Norms::Around | Norms::Parallel => layers.norm(layer, Part::NormBeforeAttention, &state),
             Norms::After => state.clone(),
         };
-        let [keys, values] = layers.keys_and_values(layer, &normal, &key_rotation);
+        let [keys, values] = layers.keys_and_values(layer, &normal, rotation.map(|rotation| &rotation.key));
         if layer + 1 == trunk.layers {
             let read = "score_positions";
             let gather = |nodes: &mut Nodes<'_>, value: &str| nodes.add("Gather", &[value, read]);
             state = gather(&mut layers.nodes, &state);
             normal = gather(&mut layers.nodes, &normal);
-            query_rotation = query_rotation.map(|value| gather(&mut layers.nodes, &value));
+            query_rotation = query_rotation.map(|parts| parts.map(|value| gather(&mut layers.nodes, &value)));
             bias = layers.nodes.add_with("Gather", &[&bias, read], &[("axis", Attribute::Int(2))]);
         }
-        let seen = Seen { rotation: query_rotation.clone(), keys, values, bias: bias.clone() };
-        state = layers.finish(layer, &state, &normal, &seen);
+        state = layers.finish(layer, &state, &normal, &Seen { rotation: query_rotation, keys, values, bias });
     }
     state = layers.norm(0, Part::LastNorm, &state);
     parts.head.build(&mut layers.nodes, trunk, &state);
@@ -87,57 +102,79 @@ impl Layers<'_> {
         let ids = nodes.add("Reshape", &["input_ids", &flat]);
         let table = nodes.table(&trunk.piece(0, Part::Embeddings), [trunk.vocabulary, trunk.hidden]);
         let embedded = nodes.add("Gather", &[&table, &ids]);
-        match trunk.embedding_scale {
-            None => embedded,
-            Some(scale) => {
-                let scale = nodes.number("embedding_scale", scale);
-                nodes.add("Mul", &[&embedded, &scale])
-            }
-        }
+        nodes.scaled(&embedded, trunk.embedding_scale)
     }
 
-    /// Cosines and signed sines for queries, which carry the scale of likenesses, and for keys.
-    fn rotations(&mut self) -> [[String; 2]; 2] {
+    /// The ways in which layers turn queries and keys.
+    fn rotations(&mut self) -> Vec<Rotation> {
         let (trunk, nodes) = (self.trunk, &mut self.nodes);
-        let frequencies = trunk.rope.inverse_frequencies(trunk.head_dim);
-        let frequencies = nodes.numbers("inverse_frequencies", &[frequencies.len()], &frequencies);
         let column = nodes.shape(&[-1, 1, 1]);
         let to_float = [("to", Attribute::Int(DataType::Float as i64))];
         let positions = nodes.add_with("Cast", &["position_ids"], &to_float);
         let positions = nodes.add("Reshape", &[&positions, &column]);
-        let angles = nodes.add("Mul", &[&positions, &frequencies]);
-        let [cosines, sines] = nodes.rotation(&angles);
-        let temperature = trunk.rope.temperature();
-        let mut scaled = |name: &str, factor: f64| {
-            if (factor - 1.0).abs() < f64::EPSILON {
-                return [cosines.clone(), sines.clone()];
+        let mut rotation = |(number, rope)| {
+            let (frequencies, factors) = trunk.rotation(rope);
+            let frequencies =
+                nodes.numbers(&format!("inverse_frequencies_{number}"), &[frequencies.len()], &frequencies);
+            let angles = nodes.add("Mul", &[&positions, &frequencies]);
+            let turned = nodes.rotation(&angles);
+            let mut scaled = |name: String, scale: f64| {
+                #[expect(clippy::cast_possible_truncation, reason = "the graph computes in 32 bits")]
+                let factors: Vec<f32> =
+                    factors.iter().chain(&factors).map(|factor| (f64::from(*factor) * scale) as f32).collect();
+                if factors.iter().all(|factor| (factor - 1.0).abs() < f32::EPSILON) {
+                    return turned.clone();
+                }
+                let factors = nodes.numbers(&name, &[factors.len()], &factors);
+                [nodes.add("Mul", &[&turned[0], &factors]), nodes.add("Mul", &[&turned[1], &factors])]
+            };
+            Rotation {
+                query: scaled(format!("query_scale_{number}"), trunk.query_scale),
+                key: scaled(format!("key_scale_{number}"), 1.0),
             }
-            let factor = nodes.number(name, factor);
-            [nodes.add("Mul", &[&cosines, &factor]), nodes.add("Mul", &[&sines, &factor])]
         };
-        [scaled("query_scale", temperature * trunk.query_scale), scaled("key_scale", temperature)]
+        trunk.ropes.iter().enumerate().map(&mut rotation).collect()
+    }
+
+    /// For each window that layers have, the mask with what lies outside of it masked too.
+    fn biases(&mut self) -> BTreeMap<usize, String> {
+        let nodes = &mut self.nodes;
+        let windows: BTreeMap<usize, String> =
+            self.trunk.sights.iter().filter_map(|sight| sight.window).map(|window| (window, String::new())).collect();
+        if windows.is_empty() {
+            return windows;
+        }
+        let column = nodes.shape(&[-1, 1]);
+        let unseen = nodes.number("unseen", UNSEEN);
+        let queries = nodes.add("Reshape", &["position_ids", &column]);
+        let distance = nodes.add("Sub", &[&queries, KEY_POSITIONS]);
+        let mut bias = |window: usize| {
+            let size = nodes.integer(&format!("window_{window}"), signed(window));
+            let far = nodes.add("GreaterOrEqual", &[&distance, &size]);
+            nodes.add("Where", &[&far, &unseen, BIAS])
+        };
+        windows.into_keys().map(|window| (window, bias(window))).collect()
     }
 
     /// `value` `[tokens, heads, head_dim]` turned; dimensions i and i + `head_dim` / 2 are a pair.
     ///
     /// A layer without positions is scaled alone, by what the rotation carries otherwise.
-    fn rotate(&mut self, layer: usize, value: &str, rotation: &[String; 2], scale: f64) -> String {
+    fn rotate(&mut self, value: &str, rotation: Option<&[String; 2]>, scale: f64) -> String {
         let nodes = &mut self.nodes;
-        if self.trunk.unrotated.contains(&layer) {
-            let scale = nodes.number(&format!("scale_{scale}"), scale);
-            return nodes.add("Mul", &[value, &scale]);
+        match rotation {
+            Some(rotation) => nodes.rotate(value, rotation),
+            None => nodes.scaled(value, Some(scale)),
         }
-        nodes.rotate(value, rotation)
     }
 
     /// All keys (rotated) and values, the past's and the new tokens', each `[KV, 1, all, head_dim]`.
-    fn keys_and_values(&mut self, layer: usize, state: &str, rotation: &[String; 2]) -> [String; 2] {
+    fn keys_and_values(&mut self, layer: usize, state: &str, rotation: Option<&[String; 2]>) -> [String; 2] {
         let trunk = self.trunk;
         let shape = [trunk.kv_heads * trunk.head_dim, trunk.hidden];
         let by_head = self.nodes.shape(&[0, signed(trunk.kv_heads), signed(trunk.head_dim)]);
         let key = self.nodes.linear(&trunk.piece(layer, Part::Keys), state, shape, trunk.qkv_bias);
         let key = self.by_head(layer, Part::KeyNorm, &key, trunk.kv_heads);
-        let key = self.rotate(layer, &key, rotation, 1.0);
+        let key = self.rotate(&key, rotation, 1.0);
         let value = self.nodes.linear(&trunk.piece(layer, Part::Values), state, shape, trunk.qkv_bias);
         let value = self.nodes.add("Reshape", &[&value, &by_head]);
         [("key", key), ("value", value)].map(|(what, new)| self.after_the_past(&format!("{layer}.{what}"), &new))
@@ -167,7 +204,7 @@ impl Layers<'_> {
         let projection = trunk.piece(layer, Part::Queries);
         let query = self.nodes.linear(&projection, state, [width, trunk.hidden], trunk.qkv_bias);
         let query = self.by_head(layer, Part::QueryNorm, &query, trunk.heads);
-        let query = self.rotate(layer, &query, &seen.rotation, trunk.query_scale);
+        let query = self.rotate(&query, seen.rotation.as_ref(), trunk.query_scale);
         let nodes = &mut self.nodes;
         let query = nodes.add("Reshape", &[&query, &grouped]);
         let query = nodes.add_with("Transpose", &[&query], &[("perm", Attribute::Ints(&[1, 2, 0, 3]))]);
@@ -185,26 +222,25 @@ impl Layers<'_> {
         nodes.linear(&trunk.piece(layer, Part::Drawn), &drawn, [trunk.hidden, width], trunk.output_bias)
     }
 
-    /// The gated MLP (Shazeer 2020, "GLU Variants Improve Transformer"), `[m, hidden]`.
+    /// The MLP, gated (Shazeer 2020, "GLU Variants Improve Transformer") or not, `[m, hidden]`.
     fn mlp(&mut self, layer: usize, state: &str) -> String {
         let (trunk, nodes) = (self.trunk, &mut self.nodes);
         let inner = [trunk.intermediate, trunk.hidden];
-        let gate = nodes.linear(&trunk.piece(layer, Part::Gate), state, inner, trunk.mlp_bias);
-        let gate = match trunk.activation {
-            Activation::Silu => {
-                let share = nodes.add("Sigmoid", &[&gate]);
-                nodes.add("Mul", &[&gate, &share])
-            }
-            Activation::GeluTanh => nodes.gelu_tanh(&gate),
+        let mut projected = |part| nodes.linear(&trunk.piece(layer, part), state, inner, trunk.mlp_bias);
+        let inner = if trunk.gated {
+            let (gate, up) = (projected(Part::Gate), projected(Part::Up));
+            let gate = nodes.activation(trunk.activation, &gate);
+            nodes.add("Mul", &[&gate, &up])
+        } else {
+            let up = projected(Part::Up);
+            nodes.activation(trunk.activation, &up)
         };
-        let up = nodes.linear(&trunk.piece(layer, Part::Up), state, inner, trunk.mlp_bias);
-        let product = nodes.add("Mul", &[&gate, &up]);
-        nodes.linear(&trunk.piece(layer, Part::Down), &product, [trunk.hidden, trunk.intermediate], trunk.mlp_bias)
+        nodes.linear(&trunk.piece(layer, Part::Down), &inner, [trunk.hidden, trunk.intermediate], trunk.mlp_bias)
     }
 
     /// One of the norms of the whole state.
     fn norm(&mut self, layer: usize, part: Part, state: &str) -> String {
-        self.nodes.rms_norm(&self.trunk.piece(layer, part), state, self.trunk.hidden, self.trunk.norm)
+        self.nodes.norm(&self.trunk.piece(layer, part), state, self.trunk.hidden, self.trunk.norm)
     }
 
     /// A projection head by head, `[tokens, heads, head_dim]`, normed as the family does it.
@@ -216,10 +252,10 @@ impl Layers<'_> {
             QueryKeyNorm::None => self.nodes.add("Reshape", &[value, &by_head]),
             QueryKeyNorm::PerHead => {
                 let value = self.nodes.add("Reshape", &[value, &by_head]);
-                self.nodes.rms_norm(&piece, &value, trunk.head_dim, trunk.norm)
+                self.nodes.norm(&piece, &value, trunk.head_dim, trunk.norm)
             }
             QueryKeyNorm::AcrossHeads => {
-                let value = self.nodes.rms_norm(&piece, value, heads * trunk.head_dim, trunk.norm);
+                let value = self.nodes.norm(&piece, value, heads * trunk.head_dim, trunk.norm);
                 self.nodes.add("Reshape", &[&value, &by_head])
             }
         }
@@ -228,20 +264,29 @@ impl Layers<'_> {
     /// The state after a layer, from the state before it and that state's norm.
     fn finish(&mut self, layer: usize, state: &str, normal: &str, seen: &Seen) -> String {
         let norms = self.trunk.norms;
-        let mut drawn = self.attention(layer, normal, seen);
-        if norms != Norms::Before {
-            drawn = self.norm(layer, Part::NormAfterAttention, &drawn);
-        }
-        let state = self.nodes.add("Add", &[state, &drawn]);
-        let inner = match norms {
-            Norms::Before | Norms::Around => self.norm(layer, Part::NormBeforeMlp, &state),
-            Norms::After => state.clone(),
+        let drawn = self.attention(layer, normal, seen);
+        let drawn = match norms {
+            Norms::Before | Norms::Parallel => drawn,
+            Norms::After | Norms::Around => self.norm(layer, Part::NormAfterAttention, &drawn),
         };
-        let mut given = self.mlp(layer, &inner);
-        if norms != Norms::Before {
-            given = self.norm(layer, Part::NormAfterMlp, &given);
-        }
-        self.nodes.add("Add", &[&state, &given])
+        let between = self.added(state, &drawn);
+        let inner = match norms {
+            Norms::Before | Norms::Around => self.norm(layer, Part::NormBeforeMlp, &between),
+            Norms::After => between.clone(),
+            Norms::Parallel => self.norm(layer, Part::NormBeforeMlp, state),
+        };
+        let given = self.mlp(layer, &inner);
+        let given = match norms {
+            Norms::Before | Norms::Parallel => given,
+            Norms::After | Norms::Around => self.norm(layer, Part::NormAfterMlp, &given),
+        };
+        self.added(&between, &given)
+    }
+
+    /// A state with what attention or MLP gave.
+    fn added(&mut self, state: &str, given: &str) -> String {
+        let given = self.nodes.scaled(given, self.trunk.residual_scale);
+        self.nodes.add("Add", &[state, &given])
     }
 }
 
@@ -254,9 +299,12 @@ fn close(parts: &Parts<'_>, layers: Layers<'_>) -> Graph {
     let mut input = vec![
         integer("input_ids", &["1", "new_tokens"]),
         integer("position_ids", &["1", "new_tokens"]),
-        float("attn_bias", &["1", "1", "new_tokens", "all_tokens"]),
+        float(BIAS, &["1", "1", "new_tokens", "all_tokens"]),
         integer("score_positions", &["read_tokens"]),
     ];
+    if trunk.sights.iter().any(|sight| sight.window.is_some()) {
+        input.push(integer(KEY_POSITIONS, &["1", "all_tokens"]));
+    }
     let past =
         |name: &String| float(&name.replace("present", "past_key_values"), &["1", kv_heads, "past_tokens", head_dim]);
     input.extend(presents.iter().map(past));

@@ -20,6 +20,7 @@ pub(super) const NAMES: &[&str] = &[
     "reward_head",
     "rm_head",
     "classification_head",
+    "out_proj",
 ];
 
 /// `W h + b`.

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{config::Config, problems::Problems};
 
-pub(super) const TRUNK: Trunk = Trunk { model_type: "deberta-v2", class: "DebertaV2", read: Read::Encoder(read) };
+pub(super) const TRUNK: Trunk =
+    Trunk { model_type: "deberta-v2", class: "DebertaV2", read: Read::Encoder(read), defaults: &[] };
 
 static NAMES: Names = Names {
     tokens: "deberta.embeddings.word_embeddings",

@@ -205,12 +205,14 @@ pub(super) const BERT_TRUNK: Trunk = Trunk {
     model_type: "bert",
     class: "Bert",
     read: Read::Encoder(|config, problems| Encoder::plain(config, &BERT, POOLED, problems)),
+    defaults: &[],
 };
 /// RoBERTa, whose positions are counted from what isn't padding.
-pub(super) const ROBERTA_TRUNK: Trunk = Trunk { model_type: "roberta", class: "Roberta", read: Read::Encoder(roberta) };
+pub(super) const ROBERTA_TRUNK: Trunk =
+    Trunk { model_type: "roberta", class: "Roberta", read: Read::Encoder(roberta), defaults: &[] };
 /// XLM-RoBERTa: RoBERTa with another vocabulary.
 pub(super) const XLM_ROBERTA_TRUNK: Trunk =
-    Trunk { model_type: "xlm-roberta", class: "XLMRoberta", read: Read::Encoder(roberta) };
+    Trunk { model_type: "xlm-roberta", class: "XLMRoberta", read: Read::Encoder(roberta), defaults: &[] };
 /// ELECTRA, whose embeddings may be narrower than its states.
 pub(super) const ELECTRA_TRUNK: Trunk = Trunk {
     model_type: "electra",
@@ -219,10 +221,11 @@ pub(super) const ELECTRA_TRUNK: Trunk = Trunk {
         let head = Classifier { gate: Gate::Gelu, ..IN_HEAD };
         Encoder::plain(config, &ELECTRA, head, problems)
     }),
+    defaults: &[],
 };
 /// DistilBERT, whose configuration has names of its own.
 pub(super) const DISTILBERT_TRUNK: Trunk =
-    Trunk { model_type: "distilbert", class: "DistilBert", read: Read::Encoder(distilbert) };
+    Trunk { model_type: "distilbert", class: "DistilBert", read: Read::Encoder(distilbert), defaults: &[] };
 
 fn roberta(config: &Config, problems: &mut Problems) -> Option<Encoder> {
     let padding = config.token("pad_token_id").unwrap_or(1);

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{config::Config, problems::Problems};
 
-pub(super) const TRUNK: Trunk = Trunk { model_type: "internlm2", class: "InternLM2", read: Read::Decoder(read) };
+pub(super) const TRUNK: Trunk =
+    Trunk { model_type: "internlm2", class: "InternLM2", read: Read::Decoder(read), defaults: &[] };
 
 fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     let bias = config.is_on("bias");

@@ -11,7 +11,8 @@ use crate::{
     rope::Rope,
 };
 
-pub(super) const TRUNK: Trunk = Trunk { model_type: "modernbert", class: "ModernBert", read: Read::Modern(read) };
+pub(super) const TRUNK: Trunk =
+    Trunk { model_type: "modernbert", class: "ModernBert", read: Read::Modern(read), defaults: &[] };
 
 /// The measures and variants of a ModernBERT.
 #[derive(Debug, Clone)]

@@ -60,6 +60,20 @@ impl Piece {
     pub(crate) fn whole(tensor: String) -> Self {
         Self { tensor, rows: Vec::new() }
     }
+
+    /// The same rows where those of each of `heads` heads stand in another order.
+    pub(crate) fn reordered(self, heads: usize, order: &[usize]) -> Self {
+        let all = std::iter::once(0..heads * order.len()).filter(|_| self.rows.is_empty());
+        let found: Vec<usize> = self.rows.iter().cloned().chain(all).flatten().collect();
+        let mut rows: Vec<Range<usize>> = Vec::new();
+        for row in found.chunks(order.len()).flat_map(|head| order.iter().filter_map(|place| head.get(*place))) {
+            match rows.last_mut() {
+                Some(last) if last.end == *row => last.end += 1,
+                _ => rows.push(*row..row + 1),
+            }
+        }
+        Self { tensor: self.tensor, rows }
+    }
 }
 
 /// How a family names the parts of a layer.

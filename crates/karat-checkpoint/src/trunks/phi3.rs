@@ -1,18 +1,23 @@
 //! Phi-3: Llama with queries, keys and values in one tensor, and gate and inner projection in another.
 
 use super::{
-    Decoder, Read, Trunk,
+    Decoder, Read, Trunk, Wording,
     names::{self, Part, Piece},
 };
 use crate::{config::Config, problems::Problems};
 
-pub(super) const TRUNK: Trunk = Trunk { model_type: "phi3", class: "Phi3", read: Read::Decoder(read) };
+pub(super) const TRUNK: Trunk = Trunk {
+    model_type: "phi3",
+    class: "Phi3",
+    read: Read::Decoder(read),
+    defaults: &[("pad_token_id", 32_000), ("original_max_position_embeddings", 4096)],
+};
 
 fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
-    config.know(&["original_max_position_embeddings", "attention_bias"]);
-    let window = config.get("sliding_window").and_then(|_| config.count("sliding_window", problems));
-    let plain = Decoder::plain(config, problems)?;
-    Some(Decoder { names, ..plain.within_window(window) })
+    config.know(&["attention_bias"]);
+    let window = config.window("sliding_window", problems);
+    let plain = Decoder::worded(config, Wording { turned: Some(1.0), ..Wording::LLAMA }, problems)?;
+    Some(Decoder { names, ..plain.within_everywhere(window?) })
 }
 
 fn names(trunk: &Decoder, layer: usize, part: Part) -> Piece {

@@ -3,35 +3,28 @@
 use super::{Decoder, Read, Trunk};
 use crate::{config::Config, problems::Problems};
 
-pub(super) const TRUNK: Trunk = Trunk { model_type: "qwen2", class: "Qwen2", read: Read::Decoder(read) };
+pub(super) const TRUNK: Trunk =
+    Trunk { model_type: "qwen2", class: "Qwen2", read: Read::Decoder(read), defaults: &[("sliding_window", 4096)] };
 
 fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     config.know(&["attention_bias"]);
     if config.is_on("use_mrope") {
         problems.add::<()>("config.json: use_mrope: positions of three axes are those of images, which are not read");
     }
-    let window = Window::read(config, problems);
+    let window = window(config, problems);
     let plain = Decoder::plain(config, problems)?;
-    Some(Decoder { qkv_bias: true, ..window.bound(plain) })
+    late(Decoder { qkv_bias: true, ..plain }, window?, config, problems)
 }
 
-/// How far back late layers look.
-pub(super) struct Window {
-    size: Option<usize>,
-    first_layer: u64,
+/// The window, if the configuration switches it on.
+pub(super) fn window(config: &Config, problems: &mut Problems) -> Option<Option<usize>> {
+    config.know(&["max_window_layers"]);
+    let window = config.window("sliding_window", problems)?;
+    Some(window.filter(|_| config.is_on("use_sliding_window")))
 }
 
-impl Window {
-    /// The window, if the configuration switches it on.
-    pub(super) fn read(config: &Config, problems: &mut Problems) -> Self {
-        let size = config.get("sliding_window").and_then(|_| config.count("sliding_window", problems));
-        let first_layer = config.get("max_window_layers").and_then(serde_json::Value::as_u64).unwrap_or(28);
-        Self { size: size.filter(|_| config.is_on("use_sliding_window")), first_layer }
-    }
-
-    /// The trunk within what its layers look back on.
-    pub(super) fn bound(self, trunk: Decoder) -> Decoder {
-        let used = self.first_layer < trunk.layers as u64;
-        trunk.within_window(self.size.filter(|_| used))
-    }
+/// The trunk with a window in the layers from `max_window_layers` on.
+pub(super) fn late(trunk: Decoder, window: Option<usize>, config: &Config, problems: &mut Problems) -> Option<Decoder> {
+    let first = config.get("max_window_layers").and_then(serde_json::Value::as_u64).unwrap_or(28);
+    trunk.within(window, config, problems, |layer| layer as u64 >= first)
 }

@@ -1,9 +1,14 @@
-//! SmolLM3: Llama without positions in every fourth layer.
+//! SmolLM3: Llama without positions in every fourth layer, which may have a window.
 
-use super::{Decoder, Read, Trunk, qwen2::Window};
+use super::{Decoder, Read, Trunk, qwen2::window};
 use crate::{config::Config, problems::Problems};
 
-pub(super) const TRUNK: Trunk = Trunk { model_type: "smollm3", class: "SmolLM3", read: Read::Decoder(read) };
+pub(super) const TRUNK: Trunk = Trunk {
+    model_type: "smollm3",
+    class: "SmolLM3",
+    read: Read::Decoder(read),
+    defaults: &[("pad_token_id", 128_004), ("rope_theta", 2_000_000)],
+};
 
 fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     let (bias, mlp_bias) = (config.is_on("attention_bias"), config.is_on("mlp_bias"));
@@ -11,7 +16,7 @@ fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     // Whatever its name says, 1 means that the layer has positions.
     let rotated = config.get("no_rope_layers").and_then(|layers| layers.as_array());
     let rotated = rotated.map(|layers| layers.iter().map(|layer| layer.as_u64() == Some(1)).collect::<Vec<_>>());
-    let window = Window::read(config, problems);
+    let window = window(config, problems);
     let plain = Decoder::plain(config, problems)?;
     let interval = interval?;
     let rotated = rotated.unwrap_or_else(|| (1..=plain.layers).map(|layer| layer % interval != 0).collect());
@@ -22,6 +27,9 @@ fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
             plain.layers
         ));
     }
-    let unrotated = (0..plain.layers).filter(|layer| !rotated[*layer]).collect();
-    Some(Decoder { qkv_bias: bias, output_bias: bias, mlp_bias, unrotated, ..window.bound(plain) })
+    let mut trunk = Decoder { qkv_bias: bias, output_bias: bias, mlp_bias, ..plain };
+    for (sight, rotated) in trunk.sights.iter_mut().zip(&rotated) {
+        sight.rope = sight.rope.filter(|_| *rotated);
+    }
+    trunk.within(window?, config, problems, |layer| !rotated[layer])
 }

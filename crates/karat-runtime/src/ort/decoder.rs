@@ -37,6 +37,8 @@ pub(super) struct OrtDecoder {
 struct IntegerBuffers {
     ids: Vec<i64>,
     positions: Vec<i64>,
+    /// The position of each token that went before or is new; 0 of those that nobody sees.
+    key_positions: Vec<i64>,
     read: ReadTokens,
 }
 
@@ -102,6 +104,9 @@ impl DecoderExecutor for OrtDecoder {
         row.check(&self.contract.shape)?;
         let options = if row.keep.is_empty() { &self.reading } else { &self.keeping };
         let read = self.integers.fill(row);
+        if self.contract.wants_key_positions {
+            self.integers.fill_key_positions(row);
+        }
         let Self { session, contract, outputs, integers, floats, .. } = self;
         let pass = Pass { contract, outputs, integers, options, row, read, cancel };
         match floats {
@@ -128,6 +133,28 @@ impl IntegerBuffers {
             self.positions.extend((span.position..span.position + span.tokens.len()).map(number));
         }
         self.read.fill(row.reads.iter().map(|read| read.at))
+    }
+
+    /// Tells the positions of all tokens from those that see them: what a span sees goes right before it in its text.
+    fn fill_key_positions(&mut self, row: &DecoderRow) {
+        let past = row.past_tokens();
+        self.key_positions.clear();
+        self.key_positions.resize(past + row.new_tokens(), 0);
+        let mut start = past;
+        for span in &row.spans {
+            let own = start..start + span.tokens.len();
+            start = own.end;
+            let new = span.sees_new.iter().map(|range| past + range.start..past + range.end);
+            let seen = span.sees_past.iter().cloned().chain(new).chain([own]);
+            // A length, far below the type's limit.
+            let mut end = i64::try_from(span.position + span.tokens.len()).unwrap_or(i64::MAX);
+            for range in seen.rev() {
+                for place in self.key_positions[range].iter_mut().rev() {
+                    end -= 1;
+                    *place = end;
+                }
+            }
+        }
     }
 }
 
@@ -214,7 +241,7 @@ impl Pass<'_> {
         if whole.is_none() {
             buffers.assemble(&self.row.past, shape);
         }
-        let IntegerBuffers { ids, positions, read: ReadTokens(read) } = self.integers;
+        let IntegerBuffers { ids, positions, key_positions, read: ReadTokens(read) } = self.integers;
         let (new, past) = (ids.len(), self.row.past_tokens());
         let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
             (names::INPUT_IDS.into(), view([1, new], ids)?),
@@ -222,6 +249,9 @@ impl Pass<'_> {
             (names::SCORE_POSITIONS.into(), view([read.len()], read)?),
             (names::ATTN_BIAS.into(), view([1, 1, new, past + new], &buffers.bias)?),
         ];
+        if self.contract.wants_key_positions {
+            inputs.push((names::KEY_POSITION_IDS.into(), view([1, past + new], key_positions)?));
+        }
         let size = shape.kv_heads * past * shape.head_dim;
         for (index, (name, assembled)) in self.contract.past.iter().zip(&buffers.past).enumerate() {
             let numbers = whole.map_or(assembled.as_slice(), |whole| &whole[index * size..(index + 1) * size]);

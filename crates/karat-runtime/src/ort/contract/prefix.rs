@@ -6,6 +6,10 @@
 //! | `attn_bias` | float | `[1, 1, S, P + S]`: 0, or a large negative number where a token is not seen |
 //! | `score_positions` | int64 | `[M]`: the new tokens at which outputs are read |
 //! | `past_key_values.{l}.key`, `past_key_values.{l}.value` | float | `[1, KV, P, HD]`, where P may be 0 |
+//! | `key_position_ids`, of graphs that want it | int64 | `[1, P + S]`: each token's place in its own text |
+//!
+//! Graphs whose layers see a window of the text want `key_position_ids`: what lies too far back follows from the distance
+//! of positions. It means nothing of tokens that nobody sees.
 //!
 //! Outputs are any of `scores`, `logits` and `hidden`, float `[M, width]`, and `present.{l}.key` and
 //! `present.{l}.value`, float `[1, KV, S, HD]`: the new tokens' alone.
@@ -23,6 +27,7 @@ pub(crate) mod names {
     pub(crate) const POSITION_IDS: &str = "position_ids";
     pub(crate) const ATTN_BIAS: &str = "attn_bias";
     pub(crate) const SCORE_POSITIONS: &str = "score_positions";
+    pub(crate) const KEY_POSITION_IDS: &str = "key_position_ids";
 }
 
 /// What a graph's metadata promises, held against its inputs and outputs.
@@ -34,6 +39,8 @@ pub(crate) struct PrefixContract {
     /// The inputs and outputs of keys and values, by layer, keys before values.
     pub(crate) past: Vec<String>,
     pub(crate) present: Vec<String>,
+    /// Whether the graph wants the positions of all tokens, not of the new ones alone.
+    pub(crate) wants_key_positions: bool,
     /// The outputs that are read at `score_positions`.
     pub(crate) outputs: Vec<TensorSpec>,
 }
@@ -69,9 +76,11 @@ impl PrefixContract {
             (names::ATTN_BIAS, element, 4),
             (names::SCORE_POSITIONS, ElementType::Int64, 1),
         ];
-        promise.takes(fixed.into_iter().chain(past.iter().map(|name| (name.as_str(), element, 4))))?;
+        let wants_key_positions = promise.signature.inputs.iter().any(|input| input.name == names::KEY_POSITION_IDS);
+        let optional = wants_key_positions.then_some((names::KEY_POSITION_IDS, ElementType::Int64, 2));
+        promise.takes(fixed.into_iter().chain(optional).chain(past.iter().map(|name| (name.as_str(), element, 4))))?;
         let outputs = promise.gives(&present, element)?;
-        Ok(Self { shape, pad_id: promise.pad_id()?, past, present, outputs })
+        Ok(Self { shape, pad_id: promise.pad_id()?, past, present, wants_key_positions, outputs })
     }
 }
 
@@ -129,7 +138,7 @@ mod tests {
     #[test]
     fn a_broken_promise_is_named() {
         type Mistake = fn(&mut BTreeMap<String, String>, &mut GraphSignature);
-        let mistakes: [(&str, Mistake); 8] = [
+        let mistakes: [(&str, Mistake); 9] = [
             ("hold the past", |metadata, _| drop(metadata.insert("karat.present".to_owned(), "all".to_owned()))),
             ("karat.context is missing", |metadata, _| drop(metadata.remove("karat.context"))),
             ("karat.head_dim is 0", |metadata, _| drop(metadata.insert("karat.head_dim".to_owned(), "0".to_owned()))),
@@ -137,6 +146,7 @@ mod tests {
             ("past_key_values.1.key", |metadata, _| drop(metadata.insert("karat.layers".to_owned(), "2".to_owned()))),
             ("score_positions", |_, signature| drop(signature.inputs.remove(3))),
             ("as int64", |_, signature| signature.inputs[0].element = ElementType::Int32),
+            ("2 axes", |_, signature| signature.inputs.push(tensor("key_position_ids", ElementType::Int64, 1))),
             ("feeds", |_, signature| signature.inputs.push(tensor("cache_position", ElementType::Int64, 1))),
         ];
         for (part, mistake) in mistakes {

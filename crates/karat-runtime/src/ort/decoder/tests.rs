@@ -169,3 +169,26 @@ fn an_output_that_is_not_there_is_refused() {
         .write();
     assert!(open(&path).decoder_executor(&["ids".to_owned()], NonZeroUsize::MIN).is_err());
 }
+
+#[test]
+fn positions_of_the_past_follow_from_who_sees_it() {
+    let (_folder, path) = mirror();
+    let shape = open(&path).decoder_shape().unwrap();
+    let places = Arc::new(KeyValues::zeros(&shape, 8));
+    let row = DecoderRow {
+        past: vec![Past::all(places)],
+        spans: vec![
+            // Places are leased as they become free: a text's later tokens may stand before its earlier ones.
+            Span { sees_past: vec![4..6, 0..1], ..span(&[1, 2], 3) },
+            Span { sees_past: vec![4..6, 2..3], ..span(&[3], 3) },
+            Span { sees_past: vec![4..6, 0..1], sees_new: vec![0..2], ..span(&[4, 5], 5) },
+            span(&[6, 7], 0),
+        ],
+        ..DecoderRow::default()
+    };
+    let mut buffers = IntegerBuffers::default();
+    for _ in 0..2 {
+        buffers.fill_key_positions(&row);
+        assert_eq!(buffers.key_positions, [2, 0, 2, 0, 0, 1, 0, 0, 3, 4, 3, 5, 6, 0, 1]);
+    }
+}
