@@ -5,9 +5,11 @@ mod layout;
 mod model;
 mod pass;
 mod rows;
+mod session;
 #[cfg(test)]
 mod simulated;
 
 pub use model::PackedModel;
 pub use pass::{BLOCK_TOKENS, PackedExecutor, PackedPass, PackedRead, PackedSequence, PackedShape};
 pub use rows::PackedRows;
+pub use session::PackedSession;

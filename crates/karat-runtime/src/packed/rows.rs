@@ -5,8 +5,7 @@ use std::sync::Arc;
 use karat_rules::domain::RowTensor;
 
 use super::{
-    BLOCK_TOKENS, PackedExecutor, PackedShape,
-    blocks::Blocks,
+    BLOCK_TOKENS, PackedSession, PackedShape,
     layout::{Layout, Limits},
 };
 use crate::{
@@ -18,11 +17,10 @@ use crate::{
 /// Runs batches on one session of a packed graph. Where the model is causal, what samples begin with is computed once,
 /// within a batch and, as far as the blocks reach, from batch to batch.
 pub struct PackedRows {
-    executor: Box<dyn PackedExecutor>,
+    session: PackedSession,
     shape: PackedShape,
     readout: Arc<Readout>,
     metrics: SharingMetrics,
-    blocks: Blocks,
     rows: MemoryBound,
 }
 
@@ -30,9 +28,8 @@ impl PackedRows {
     /// Takes a session, which must have been made to read the outputs of `readout` in their order. `rows` is the most
     /// rows of a pass of several samples; a longer sample runs alone.
     #[must_use]
-    pub fn new(executor: Box<dyn PackedExecutor>, readout: Arc<Readout>, rows: usize, metrics: SharingMetrics) -> Self {
-        let shape = executor.shape();
-        Self { executor, shape, readout, metrics, blocks: Blocks::new(shape.blocks), rows: MemoryBound::new(rows) }
+    pub fn new(session: PackedSession, readout: Arc<Readout>, rows: usize, metrics: SharingMetrics) -> Self {
+        Self { shape: session.shape(), session, readout, metrics, rows: MemoryBound::new(rows) }
     }
 }
 
@@ -74,13 +71,14 @@ impl PackedRows {
         results: &mut Results,
     ) -> Result<Vec<usize>, RuntimeError> {
         let limits = Limits { rows: self.rows.bound(), shares: self.shape.causal };
-        let layout = Layout::new(texts, waiting, limits, &self.blocks);
+        let mut turn = self.session.turn();
+        let layout = Layout::new(texts, waiting, limits, turn.blocks);
         let rows = layout.pass.expand.len();
         if layout.placed.is_empty() {
             return Err(self.does_not_fit(waiting.iter().map(|text| texts[*text].needed)));
         }
         // Whatever comes of it, the leases end with the layout. What a pass that failed wrote is kept by nobody.
-        let output = match self.executor.forward(&layout.pass, cancel) {
+        let output = match turn.executor.forward(&layout.pass, cancel) {
             Ok(output) => output,
             Err(error @ RuntimeError::OutOfMemory { .. }) if layout.placed.len() > 1 => {
                 if let Some(bound) = self.rows.ran_out(rows) {
@@ -100,7 +98,7 @@ impl PackedRows {
         for placed in &layout.placed {
             let text = &texts[placed.text];
             if self.shape.causal {
-                self.blocks.keep(&placed.lease, &text.ids[..placed.lasting]);
+                turn.blocks.keep(&placed.lease, &text.ids[..placed.lasting]);
             }
             counts.tokens += text.needed;
             counts.cached += placed.known;

@@ -6,7 +6,7 @@ use karat_rules::head::Head;
 use karat_runtime::{
     ProviderKind, Readout, RuntimeError,
     ort::Graph,
-    packed::{BLOCK_TOKENS, PackedModel, PackedRows},
+    packed::{BLOCK_TOKENS, PackedModel, PackedRows, PackedSession},
     telemetry::SharingMetrics,
 };
 
@@ -69,6 +69,7 @@ impl Packed<'_> {
         let readout = Arc::new(readout);
         let executor = |_| {
             let session = graph.packed_executor(&readout.outputs, blocks, threads)?;
+            let session = PackedSession::new(session);
             Ok(Box::new(PackedRows::new(session, Arc::clone(&readout), rows, self.metrics.clone())) as _)
         };
         let parallel = (0..sessions.get()).map(executor).collect::<Result<_, RuntimeError>>()?;

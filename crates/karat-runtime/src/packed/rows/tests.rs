@@ -31,7 +31,7 @@ impl Harness {
         let metrics = PrefixMetrics::register(&registry).unwrap().model(&"m".parse::<ModelName>().unwrap());
         let readout = Readout { outputs: vec!["scores".to_owned()], scores_at };
         let executor = Box::new(Simulated::new(shape, control.clone()));
-        let rows = PackedRows::new(executor, Arc::new(readout), rows, metrics);
+        let rows = PackedRows::new(PackedSession::new(executor), Arc::new(readout), rows, metrics);
         Self { control, rows, registry, scores_at }
     }
 
@@ -52,7 +52,7 @@ impl Harness {
             };
             assert_eq!(rows[0].values(), expected);
         }
-        assert_eq!(self.rows.blocks.room(), self.rows.shape.blocks, "nothing is leased between batches");
+        assert_eq!(self.rows.session.blocks().room(), self.rows.shape.blocks, "nothing is leased between batches");
     }
 
     fn count(&self, name: &str) -> usize {
@@ -101,7 +101,7 @@ fn a_prompt_of_any_length_is_computed_once() {
         assert_eq!((harness.count("computed_tokens"), harness.count("cached_tokens")), (length + sum, 0));
 
         let longest = [&prompt(1, length)[..], &[100_005; 300]].concat();
-        let kept = harness.rows.blocks.find(&longest).blocks().len();
+        let kept = harness.rows.session.blocks().find(&longest).blocks().len();
         assert_eq!(kept, length / BLOCK_TOKENS, "nothing of the responses is kept");
         // Of the next candidates' prompt the whole blocks are known; the tail is computed once more.
         harness.check(&candidates(&prompt(1, length), 50, &[3, 9]));
@@ -199,13 +199,13 @@ fn a_pass_that_breaks_off_leaves_nothing_behind() {
 
     harness.control.cancel_next();
     assert!(matches!(harness.run(&batch), Err(RuntimeError::Cancelled)));
-    assert_eq!(harness.rows.blocks.room(), 16);
-    assert!(harness.rows.blocks.find(&prompt(2, 600)).blocks().is_empty(), "half of it was written");
-    assert_eq!(harness.rows.blocks.find(&prompt(1, 600)).blocks().len(), 2, "what was known is as it was");
+    assert_eq!(harness.rows.session.blocks().room(), 16);
+    assert!(harness.rows.session.blocks().find(&prompt(2, 600)).blocks().is_empty(), "half of it was written");
+    assert_eq!(harness.rows.session.blocks().find(&prompt(1, 600)).blocks().len(), 2, "what was known is as it was");
 
     harness.control.panic_next();
     assert!(catch_unwind(AssertUnwindSafe(|| harness.run(&batch))).is_err());
-    assert_eq!(harness.rows.blocks.room(), 16);
+    assert_eq!(harness.rows.session.blocks().room(), 16);
     harness.check(&batch);
 
     let cancelled = Cancellation::new();
@@ -239,7 +239,10 @@ fn what_is_no_number_stays_with_its_own_sample() {
     let rotten = input(&[&[13], &prompt(1, 600)[..]].concat(), 590);
     for batch in [[good.clone(), vec![bad]].concat(), vec![rotten]] {
         assert!(matches!(harness.run(&batch), Err(RuntimeError::NotFinite)));
-        assert!(harness.rows.blocks.find(batch[0].ids()).blocks().is_empty(), "nothing of such a pass is kept");
+        assert!(
+            harness.rows.session.blocks().find(batch[0].ids()).blocks().is_empty(),
+            "nothing of such a pass is kept"
+        );
         harness.check(&good);
     }
 }
