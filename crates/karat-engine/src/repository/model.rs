@@ -11,7 +11,7 @@ use karat_rules::{
     head::{Head, HeadShape, Probing},
     transform::Chain,
 };
-use karat_runtime::{ProviderKind, SkippedProvider, prefix::SharedModel};
+use karat_runtime::{ProviderKind, SkippedProvider, packed::PackedSession, prefix::SharedModel};
 
 use crate::{
     generate::Generator,
@@ -119,8 +119,10 @@ pub enum GraphForm {
     Prefixes(Arc<SharedModel>),
     /// Packed into one row of tokens.
     Packed {
-        /// Whether what samples begin with is computed once.
-        shares: bool,
+        /// The first of its sessions, on which texts can be written as well.
+        session: PackedSession,
+        /// The place of the logits among what its sessions read, where a critique wants them.
+        logits: Option<usize>,
     },
 }
 
@@ -131,7 +133,7 @@ impl GraphForm {
         match self {
             Self::Padded => false,
             Self::Prefixes(shared) => shared.shares,
-            Self::Packed { shares } => *shares,
+            Self::Packed { session, .. } => session.shape().causal,
         }
     }
 }

@@ -8,8 +8,10 @@ mod rows;
 mod session;
 #[cfg(test)]
 mod simulated;
+mod texts;
 
 pub use model::PackedModel;
 pub use pass::{BLOCK_TOKENS, PackedExecutor, PackedPass, PackedRead, PackedSequence, PackedShape};
 pub use rows::PackedRows;
 pub use session::PackedSession;
+pub use texts::{NextTokens, PackedText, PackedTexts};

@@ -1,6 +1,9 @@
 //! A session of packed rows, shared by those that score and those that write.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
 
 use super::{PackedExecutor, PackedShape, blocks::Blocks};
 
@@ -60,6 +63,7 @@ impl PackedSession {
     }
 
     /// Which blocks are taken.
+    #[cfg(test)]
     pub(super) fn blocks(&self) -> &Blocks {
         &self.shared.blocks
     }
@@ -76,6 +80,12 @@ impl PackedSession {
         drop(queue);
         let place = Place(shared);
         Turn { executor: lock(&shared.executor), blocks: &shared.blocks, _place: place }
+    }
+}
+
+impl fmt::Debug for PackedSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackedSession").field("shape", &self.shared.shape).finish_non_exhaustive()
     }
 }
 

@@ -83,14 +83,14 @@ impl Loader<'_> {
                 // Nobody will send what it was warmed up with.
                 prefixes.forget();
             }
-            units.push(unit);
             // Of several graphs, the first one writes.
             if let (None, Some(critique)) = (&critic, &definition.critique) {
                 let (definition, pipeline, metrics, probe) = (&definition, &pipeline, &metrics, probes.first());
-                let roster = &self.repository.roster;
-                let parts = critic::Parts { definition, critique, pipeline, graph: &graph, metrics, probe, roster };
+                let (graph, form, roster) = (&graph, &unit.form, &self.repository.roster);
+                let parts = critic::Parts { definition, critique, pipeline, graph, form, metrics, probe, roster };
                 critic = Some(critic::start(&parts)?);
             }
+            units.push(unit);
         }
         let graph = GraphModel {
             name: self.name.clone(),
@@ -213,6 +213,8 @@ impl Loader<'_> {
             head: &*definition.head,
             outputs,
             max_tokens,
+            // Of several graphs, the first one writes; which that is doesn't matter to the others.
+            writes: definition.critique.is_some(),
             metrics: self.metrics.prefixes().model(self.name),
         };
         let running = packed

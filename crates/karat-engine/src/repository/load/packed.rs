@@ -2,9 +2,9 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use karat_rules::head::Head;
+use karat_rules::head::{DecoderOutput, Head};
 use karat_runtime::{
-    ProviderKind, Readout, RuntimeError,
+    Executor, ProviderKind, Readout, RuntimeError,
     ort::Graph,
     packed::{BLOCK_TOKENS, PackedModel, PackedRows, PackedSession},
     telemetry::SharingMetrics,
@@ -27,6 +27,8 @@ pub(super) struct Packed<'a> {
     /// The outputs that the head reads, in its order.
     pub(super) outputs: Vec<String>,
     pub(super) max_tokens: usize,
+    /// Whether it writes critiques.
+    pub(super) writes: bool,
     pub(super) metrics: SharingMetrics,
 }
 
@@ -67,12 +69,15 @@ impl Packed<'_> {
         let blocks = self.blocks(model, rows, on_processor);
         let readout = Readout { scores_at: scores_at(self.head, model.causal, model.pad_id), outputs: self.outputs };
         let readout = Arc::new(readout);
-        let executor = |_| {
-            let session = graph.packed_executor(&readout.outputs, blocks, threads)?;
-            let session = PackedSession::new(session);
-            Ok(Box::new(PackedRows::new(session, Arc::clone(&readout), rows, self.metrics.clone())) as _)
+        let mut read = readout.outputs.clone();
+        let logits = self.writes.then(|| place_of(DecoderOutput::Logits.name(), &mut read));
+        let session = || graph.packed_executor(&read, blocks, threads).map(PackedSession::new);
+        let first = session()?;
+        let others = (1..sessions.get()).map(|_| session()).collect::<Result<Vec<_>, RuntimeError>>()?;
+        let scoring = |session| {
+            Box::new(PackedRows::new(session, Arc::clone(&readout), rows, self.metrics.clone())) as Box<dyn Executor>
         };
-        let parallel = (0..sessions.get()).map(executor).collect::<Result<_, RuntimeError>>()?;
+        let parallel = std::iter::once(first.clone()).chain(others).map(scoring).collect();
         let most = self.written.max_batch.map_or(WINDOW, NonZeroUsize::get);
         let calibration = Calibration {
             sessions,
@@ -88,7 +93,7 @@ impl Packed<'_> {
         let shared = NonZeroUsize::new(BLOCK_TOKENS).filter(|_| model.causal);
         let policy = Policy { grouping: Grouping::Packed { shared }, window: WINDOW, ..calibration.policy() };
         let executors = Executors { parallel, single: None };
-        let form = GraphForm::Packed { shares: model.causal };
+        let form = GraphForm::Packed { session: first, logits };
         Ok(Running { executors, policy, calibration, form })
     }
 
@@ -96,12 +101,28 @@ impl Packed<'_> {
     fn blocks(&self, model: &PackedModel, rows: usize, on_processor: bool) -> NonZeroUsize {
         let block = model.block_bytes.max(1);
         let longest = self.max_tokens.div_ceil(BLOCK_TOKENS);
+        let least = if self.writes { longest + longest.max(2) } else { longest };
         let blocks = match self.written.block_memory_mb {
             Some(mebibytes) => mebibytes.get().saturating_mul(1 << 20) / block,
             None if on_processor => BLOCKS_ON_PROCESSOR,
             None if model.causal => (BYTES / block).max(rows.div_ceil(BLOCK_TOKENS)),
             None => rows.div_ceil(SHORT),
         };
-        NonZeroUsize::new(blocks.max(longest)).unwrap_or(NonZeroUsize::MIN)
+        NonZeroUsize::new(blocks.max(least)).unwrap_or(NonZeroUsize::MIN)
     }
+}
+
+/// The place of an output among those that are read, where it is put if it isn't there.
+fn place_of(output: &str, read: &mut Vec<String>) -> usize {
+    read.iter().position(|name| name == output).unwrap_or_else(|| {
+        read.push(output.to_owned());
+        read.len() - 1
+    })
+}
+
+/// How many of a session's blocks the texts that are written on it may take: half of them, and never so many that the
+/// longest sample couldn't be scored beside them.
+pub(super) fn blocks_for_texts(blocks: usize, max_tokens: usize) -> usize {
+    let longest = max_tokens.div_ceil(BLOCK_TOKENS);
+    (blocks / 2).max(longest.max(2)).min(blocks.saturating_sub(longest))
 }
