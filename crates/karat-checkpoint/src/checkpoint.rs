@@ -7,10 +7,11 @@ use std::{
 
 use crate::{
     config::Config,
-    graphs::{self, Graph, Parts, Tensor},
+    graphs::{Element, Form, Graph, Numbers, Tensor},
     heads::{Head, Kind},
     manifest,
     problems::{CheckpointError, Problems},
+    recipe::Recipe,
     tokens::Tokens,
     trunks::{Decoder, Read, TRUNKS, Trunk, encoder::Encoder, modernbert::ModernBert},
     weights::Weights,
@@ -84,6 +85,7 @@ pub struct Checkpoint {
     folder: PathBuf,
     weights: Weights,
     graph: Graph,
+    recipe: Recipe,
     manifest: Result<String, String>,
 }
 
@@ -137,30 +139,35 @@ impl Checkpoint {
             }
         };
         config.refuse_leftovers(problems);
-        let decided = match shape? {
+        let (decided, recipe) = match shape? {
             Shape::Decoder(trunk) => {
                 let (kind, head) = head?;
                 // A score of these stands at the last token that isn't padding; others read the last token.
                 let pad_id = pad_id.filter(|_| kind == Kind::Sequence && class.ends_with("ForSequenceClassification"));
-                let parts = Parts { trunk: &trunk, head: &head, kind, pad_id, weights: &weights };
                 let reads = match kind {
                     Kind::Sequence => Reads::Scores,
                     Kind::Token => Reads::Steps,
                     Kind::LanguageModel => Reads::Logits,
                 };
                 let width = head.width(&trunk, &weights);
-                let graph = graphs::prefix(&parts, problems);
-                Decided { graph, reads, width, context: trunk.context, vocabulary: trunk.vocabulary, normalise }
+                let (context, vocabulary) = (trunk.context, trunk.vocabulary);
+                let recipe = Recipe::Decoder { trunk, head, kind, pad_id };
+                let graph = recipe.write(Form::Rows, &weights, problems)?;
+                (Decided { graph, reads, width, context, vocabulary, normalise }, recipe)
             }
             Shape::Encoder(encoder) => {
                 let width = rows(&weights, encoder.classifier.last);
-                let graph = graphs::padded(&encoder, width, &weights, problems);
-                Decided::of_pairs(graph, width, encoder.context(), encoder.vocabulary)
+                let (context, vocabulary) = (encoder.context(), encoder.vocabulary);
+                let recipe = Recipe::Encoder { trunk: encoder, labels: width };
+                let graph = recipe.write(Form::Rows, &weights, problems)?;
+                (Decided::of_pairs(graph, width, context, vocabulary), recipe)
             }
             Shape::Modern(model) => {
                 let width = rows(&weights, "classifier");
-                let graph = graphs::modernbert(&model, width, &weights, problems);
-                Decided::of_pairs(graph, width, model.context, model.vocabulary)
+                let (context, vocabulary) = (model.context, model.vocabulary);
+                let recipe = Recipe::Modern { trunk: model, labels: width };
+                let graph = recipe.write(Form::Rows, &weights, problems)?;
+                (Decided::of_pairs(graph, width, context, vocabulary), recipe)
             }
         };
         if decided.reads != Reads::Logits
@@ -172,7 +179,7 @@ impl Checkpoint {
         let tokens = tokens?;
         tokens.check(decided.vocabulary, problems);
         let manifest = manifest::write(class, &decided, &tokens);
-        Some(Self { folder: folder.to_owned(), weights, graph: decided.graph, manifest })
+        Some(Self { folder: folder.to_owned(), weights, graph: decided.graph, recipe, manifest })
     }
 
     /// The graph for a processor: of a decoder one that shares what samples begin with (`rm-prefix/1`), of an encoder one
@@ -182,18 +189,49 @@ impl Checkpoint {
         &self.graph
     }
 
-    /// The numbers of one of the graph's weights, in 32 bits.
+    /// Whether it has a form of packed rows.
+    #[must_use]
+    pub fn packs(&self) -> bool {
+        self.recipe.packs()
+    }
+
+    /// The 16-bit format that suits it: of a decoder the one in which its weights are stored, where they are.
+    #[must_use]
+    pub fn half(&self) -> Element {
+        self.recipe.half(self.weights.types().contains("F16"))
+    }
+
+    /// The graph in a form.
     ///
     /// # Errors
-    /// When its file has changed or holds numbers that aren't finite.
-    pub fn numbers(&self, tensor: &Tensor) -> Result<Vec<f32>, CheckpointError> {
-        let numbers = self.weights.numbers(&tensor.source, &tensor.rows);
-        let mut numbers =
-            numbers.map_err(|problem| CheckpointError { folder: self.folder.clone(), problems: vec![problem] })?;
+    /// When it has no such form.
+    pub fn graph_for(&self, form: Form) -> Result<Graph, CheckpointError> {
+        let mut problems = Problems::default();
+        let graph = self.recipe.write(form, &self.weights, &mut problems);
+        problems.finish(&self.folder, graph)
+    }
+
+    /// The numbers of one of a graph's weights, in the graph's format.
+    ///
+    /// # Errors
+    /// When its file has changed, or holds numbers that aren't finite or that the format doesn't hold.
+    pub fn numbers(&self, tensor: &Tensor) -> Result<Numbers, CheckpointError> {
+        let refuse = |problem| CheckpointError { folder: self.folder.clone(), problems: vec![problem] };
+        let mut numbers = Vec::new();
+        for source in &tensor.sources {
+            let mut read = self.weights.numbers(&source.tensor, &source.rows).map_err(refuse)?;
+            if numbers.is_empty() {
+                numbers = read;
+            } else {
+                numbers.append(&mut read);
+            }
+        }
         if tensor.plus_one {
             numbers.iter_mut().for_each(|number| *number += 1.0);
         }
-        Ok(numbers)
+        tensor.element.round(numbers).map_err(|odd| {
+            refuse(format!("{} holds {odd}, which 16 bits don't: write form = \"rows\" in [graph]", tensor.name))
+        })
     }
 
     /// The manifest that says what was decided, as TOML.
@@ -286,7 +324,8 @@ fn normalisation(config: &Config) -> Option<(f64, f64)> {
 
 /// Refuses tensors that the graph never reads: they are the sign of a part of the model that isn't known here.
 fn refuse_leftovers(weights: &Weights, graph: &Graph, problems: &mut Problems) {
-    let used: BTreeSet<&str> = graph.tensors.iter().map(|tensor| tensor.source.as_str()).collect();
+    let sources = graph.tensors.iter().flat_map(|tensor| &tensor.sources);
+    let used: BTreeSet<&str> = sources.map(|source| source.tensor.as_str()).collect();
     let left: Vec<&str> = weights
         .names()
         .filter(|name| {

@@ -19,11 +19,12 @@ mod graphs;
 mod heads;
 mod manifest;
 mod problems;
+mod recipe;
 mod rope;
 mod tokens;
 mod trunks;
 mod weights;
 
 pub use checkpoint::Checkpoint;
-pub use graphs::{Graph, Tensor};
+pub use graphs::{Element, Form, Graph, Numbers, Source, Tensor};
 pub use problems::CheckpointError;

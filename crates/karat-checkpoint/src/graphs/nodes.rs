@@ -9,7 +9,7 @@ use karat_onnx::{
     tensor_proto::{DataLocation, DataType},
 };
 
-use super::{Graph, Tensor};
+use super::{Element, Graph, Source, Tensor, fused::FUSED_DOMAIN};
 use crate::{
     problems::Problems,
     trunks::{Activation, Norm, NormKind, Piece, encoder::Gate},
@@ -27,6 +27,8 @@ pub(crate) struct Nodes<'a> {
     pub(super) initializers: Vec<TensorProto>,
     pub(super) tensors: Vec<Tensor>,
     known: BTreeSet<String>,
+    /// What weights and constants are stored in, and so what is computed in.
+    element: Element,
 }
 
 /// What a node's attribute holds.
@@ -46,7 +48,26 @@ impl<'a> Nodes<'a> {
             initializers: Vec::new(),
             tensors: Vec::new(),
             known: BTreeSet::new(),
+            element: Element::Float32,
         }
+    }
+
+    /// The format of what is computed.
+    pub(super) fn element(&self) -> Element {
+        self.element
+    }
+
+    /// What follows is computed in this format.
+    pub(super) fn compute_in(&mut self, element: Element) {
+        self.element = element;
+    }
+
+    /// A value in another format, from one in the present format.
+    pub(super) fn cast(&mut self, value: &str, element: Element) -> String {
+        if element == self.element {
+            return value.to_owned();
+        }
+        self.add_with("Cast", &[value], &[("to", Attribute::Int(element.data_type() as i64))])
     }
 
     /// Adds a node with one output and gives that output's name.
@@ -112,10 +133,40 @@ impl<'a> Nodes<'a> {
         halves
     }
 
+    /// A value cut along its last axis into parts of these widths.
+    pub(super) fn parts<const N: usize>(&mut self, value: &str, widths: [usize; N]) -> [String; N] {
+        let name = format!("Split_{}", self.nodes.len());
+        let parts = std::array::from_fn(|part| format!("{name}_{part}"));
+        let words = widths.map(|width| width.to_string()).join("_");
+        let widths = self.integers(&format!("widths_{words}"), &widths.map(signed));
+        self.push("Split", &[value, &widths], &parts, &[("axis", Attribute::Int(-1))]);
+        parts
+    }
+
+    /// Values side by side along their last axis.
+    pub(super) fn concat(&mut self, values: &[&str]) -> String {
+        self.add_with("Concat", values, &[("axis", Attribute::Int(-1))])
+    }
+
+    /// A value whose axes after the first become these.
+    pub(crate) fn grouped(&mut self, value: &str, axes: &[usize]) -> String {
+        let shape: Vec<i64> = std::iter::once(-1).chain(axes.iter().copied().map(signed)).collect();
+        let shape = self.shape(&shape);
+        self.add("Reshape", &[value, &shape])
+    }
+
+    /// Notes what stands in the way of this graph.
+    pub(super) fn refuse(&mut self, problem: String) {
+        self.problems.add::<()>(problem);
+    }
+
     /// Stores numbers once under a name and gives the name.
     pub(super) fn numbers(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.constant(name, shape, DataType::Float, bytes)
+        let (name, element) = (format!("{name}{}", self.element.suffix()), self.element);
+        if self.known.contains(&name) {
+            return name;
+        }
+        self.constant(&name, shape, element.data_type(), element.bytes(values))
     }
 
     /// Stores whole numbers once under a name and gives the name.
@@ -158,17 +209,46 @@ impl<'a> Nodes<'a> {
     /// A weight of the checkpoint, which has to have this shape.
     ///
     /// `rows` are those of the checkpoint's tensor, in order; none for all of it.
-    fn weight(&mut self, source: &str, rows: &[Range<usize>], shape: &[usize], plus_one: bool) -> String {
-        let name = match rows.first() {
-            None => source.to_owned(),
-            Some(first) => format!("{source}.rows_{}", first.start),
+    pub(super) fn weight(&mut self, source: &str, rows: &[Range<usize>], shape: &[usize], plus_one: bool) -> String {
+        let source = Source { tensor: source.to_owned(), rows: rows.to_vec() };
+        self.stack(&[(source, shape.first().copied().unwrap_or(1))], shape.get(1..).unwrap_or_default(), plus_one)
+    }
+
+    /// Weights one below the other as one: each with how many rows it has, whose axes are `inner`.
+    fn stack(&mut self, sources: &[(Source, usize)], inner: &[usize], plus_one: bool) -> String {
+        let name = |source: &Source| match source.rows.first() {
+            None => source.tensor.clone(),
+            Some(first) => format!("{}.rows_{}", source.tensor, first.start),
         };
+        let names: Vec<String> = sources.iter().map(|(source, _)| name(source)).collect();
+        let name = format!("{}{}", names.join("+"), self.element.suffix());
         if !self.known.insert(name.clone()) {
             return name;
         }
-        match self.weights.shape(source) {
+        for (source, rows) in sources {
+            self.check(source, &[&[*rows], inner].concat());
+        }
+        let all: usize = sources.iter().map(|(_, rows)| rows).sum();
+        let shape = [&[all], inner].concat();
+        self.initializers.push(TensorProto {
+            name: Some(name.clone()),
+            dims: dims(&shape),
+            data_type: Some(self.element.data_type().into()),
+            data_location: Some(DataLocation::External.into()),
+            external_data: vec![StringStringEntryProto::new("location", "checkpoint")],
+            ..TensorProto::default()
+        });
+        let sources = sources.iter().map(|(source, _)| source.clone()).collect();
+        self.tensors.push(Tensor { name: name.clone(), sources, shape, element: self.element, plus_one });
+        name
+    }
+
+    /// Whether the checkpoint has rows of that shape.
+    fn check(&mut self, source: &Source, shape: &[usize]) {
+        let Source { tensor, rows } = source;
+        match self.weights.shape(tensor) {
             None => {
-                self.problems.add::<()>(format!("the checkpoint has no tensor {source}"));
+                self.problems.add::<()>(format!("the checkpoint has no tensor {tensor}"));
             }
             Some(found) => {
                 // Of a tensor that several parts share, each needs its rows to be there.
@@ -178,26 +258,26 @@ impl<'a> Nodes<'a> {
                 };
                 if !fits {
                     self.problems
-                        .add::<()>(format!("{source} is {found:?}, and by config.json it should be {shape:?}"));
+                        .add::<()>(format!("{tensor} is {found:?}, and by config.json it should be {shape:?}"));
                 }
             }
         }
-        self.initializers.push(TensorProto {
-            name: Some(name.clone()),
-            dims: dims(shape),
-            data_type: Some(DataType::Float.into()),
-            data_location: Some(DataLocation::External.into()),
-            external_data: vec![StringStringEntryProto::new("location", "checkpoint")],
-            ..TensorProto::default()
-        });
-        self.tensors.push(Tensor {
-            name: name.clone(),
-            source: source.to_owned(),
-            rows: rows.to_vec(),
-            shape: shape.to_vec(),
-            plus_one,
-        });
-        name
+    }
+
+    /// `value` `[n, columns]` times the transposes of several weights side by side, each with as many rows as it says,
+    /// plus their biases: one product in place of several.
+    pub(super) fn joined(&mut self, pieces: &[(Piece, usize)], value: &str, columns: usize, bias: bool) -> String {
+        let mut of = |what: &str, inner: &[usize]| {
+            let source = |(piece, rows): &(Piece, usize)| {
+                (Source { tensor: format!("{}.{what}", piece.tensor), rows: piece.rows.clone() }, *rows)
+            };
+            self.stack(&pieces.iter().map(source).collect::<Vec<_>>(), inner, false)
+        };
+        let weight = of("weight", &[columns]);
+        let bias = bias.then(|| of("bias", &[]));
+        let mut inputs = vec![value, &weight];
+        inputs.extend(bias.as_deref());
+        self.add_with("Gemm", &inputs, &[("transB", Attribute::Int(1))])
     }
 
     /// The table that token ids choose rows of.
@@ -228,7 +308,7 @@ impl<'a> Nodes<'a> {
 
     /// A decoder's norm over the last axis.
     pub(super) fn norm(&mut self, piece: &Piece, value: &str, size: usize, norm: Norm) -> String {
-        let weight = self.weight(&format!("{}.weight", piece.tensor), &piece.rows, &[size], norm.one_is_zero);
+        let weight = self.norm_weight(piece, size, norm);
         match norm.kind {
             NormKind::RootMeanSquare => self.rms_norm(&weight, value, norm.epsilon),
             NormKind::Layer { bias } => {
@@ -238,8 +318,16 @@ impl<'a> Nodes<'a> {
         }
     }
 
+    /// The weight of a decoder's norm.
+    pub(super) fn norm_weight(&mut self, piece: &Piece, size: usize, norm: Norm) -> String {
+        self.weight(&format!("{}.weight", piece.tensor), &piece.rows, &[size], norm.one_is_zero)
+    }
+
     /// Root-mean-square norm over the last axis (Zhang and Sennrich 2019).
     fn rms_norm(&mut self, weight: &str, value: &str, epsilon: f64) -> String {
+        if self.element != Element::Float32 {
+            return self.fused_rms_norm(weight, value, epsilon);
+        }
         let two = self.number("two", 2.0);
         let axis = self.integers("last_axis", &[-1]);
         let epsilon = self.number("norm_epsilon", epsilon);
@@ -278,6 +366,9 @@ impl<'a> Nodes<'a> {
 
     /// A decoder's activation.
     pub(super) fn activation(&mut self, activation: Activation, value: &str) -> String {
+        if self.element != Element::Float32 {
+            return self.fused_activation(activation, value);
+        }
         match activation {
             Activation::Silu => {
                 let share = self.add("Sigmoid", &[value]);
@@ -347,10 +438,18 @@ pub(super) fn finish(
     metadata: &[(&str, &str)],
 ) -> Graph {
     let Nodes { nodes, initializers, tensors, .. } = nodes;
+    let operators = |domain: Option<&str>, version| OperatorSetIdProto {
+        domain: domain.map(str::to_owned),
+        version: Some(version),
+    };
+    let mut opset_import = vec![operators(None, OPSET)];
+    if nodes.iter().any(|node| node.domain() == FUSED_DOMAIN) {
+        opset_import.push(operators(Some(FUSED_DOMAIN), 1));
+    }
     let graph = GraphProto { name: Some("reward".to_owned()), node: nodes, initializer: initializers, input, output };
     let model = ModelProto {
         ir_version: Some(IR_VERSION),
-        opset_import: vec![OperatorSetIdProto { domain: None, version: Some(OPSET) }],
+        opset_import,
         metadata_props: metadata.iter().map(|(key, value)| StringStringEntryProto::new(key, value)).collect(),
         ..ModelProto::of(graph)
     };

@@ -69,12 +69,26 @@ pub(crate) struct GraphSection {
     /// in memory when the model is loaded.
     #[serde(default)]
     pub checkpoint: Option<PathBuf>,
+    /// The form of the graph that is built from a checkpoint. By default `packed` on an NVIDIA GPU, for models that have
+    /// that form and write no critiques, else `rows`.
+    #[serde(default)]
+    pub form: Option<CheckpointForm>,
     /// The names of the graph's inputs, where they differ from the usual ones.
     #[serde(default)]
     pub inputs: GraphInputs,
     /// The output (or outputs) that the head reads. By default the only output, or the one named `logits`.
     #[serde(default)]
     pub output: Option<OutputList>,
+}
+
+/// The form of a graph that is built from a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CheckpointForm {
+    /// Rows of one sample each, or of what several begin with and what follows it, in 32 bits.
+    Rows,
+    /// All samples of a pass in one row, over blocks of keys and values: in 16 bits on an NVIDIA GPU, else in 32.
+    Packed,
 }
 
 /// One file or several, relative to the model's folder.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use ::ort::session::Session;
+use half::{bf16, f16};
 use karat_onnx::ModelProto;
 use karat_rules::domain::{GraphSignature, TensorSpec};
 
@@ -59,7 +60,28 @@ pub struct Weight {
     /// Its shape.
     pub shape: Vec<usize>,
     /// Its numbers, row by row: as many as the shape has places.
-    pub numbers: Vec<f32>,
+    pub numbers: WeightNumbers,
+}
+
+/// The numbers of a weight, in the graph's format.
+#[derive(Debug)]
+pub enum WeightNumbers {
+    /// Single precision.
+    Float32(Vec<f32>),
+    /// Half precision.
+    Float16(Vec<f16>),
+    /// The upper half of single precision.
+    Bfloat16(Vec<bf16>),
+}
+
+impl WeightNumbers {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Float32(numbers) => size_of_val(numbers.as_slice()),
+            Self::Float16(numbers) => size_of_val(numbers.as_slice()),
+            Self::Bfloat16(numbers) => size_of_val(numbers.as_slice()),
+        }
+    }
 }
 
 /// What a graph is opened from.
@@ -111,8 +133,8 @@ impl Graph {
         providers: &[Provider],
     ) -> Result<Self, RuntimeError> {
         let BuiltGraph { name, model, weights } = built;
-        let numbers: usize = weights.iter().map(|weight| weight.numbers.len()).sum();
-        let origin = Origin { path: &name, model: &model, weight_bytes: (numbers * size_of::<f32>()) as u64 };
+        let bytes: usize = weights.iter().map(|weight| weight.numbers.bytes()).sum();
+        let origin = Origin { path: &name, model: &model, weight_bytes: bytes as u64 };
         let given = Arc::new(GivenWeights::new(&model, weights, &name)?);
         Self::on_first(library, &origin, providers, |_, _| Ok((Some(Weights::Given(Arc::clone(&given))), None)))
     }

@@ -22,6 +22,6 @@ mod testing;
 mod trial;
 mod weights;
 
-pub use graph::{BuiltGraph, Graph, GraphFile, Weight};
+pub use graph::{BuiltGraph, Graph, GraphFile, Weight, WeightNumbers};
 pub use inspect::external_files;
 pub use library::Library;

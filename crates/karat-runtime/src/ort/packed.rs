@@ -89,12 +89,13 @@ impl OrtPacked {
         let numbers = Numbers::of(pass);
         let (rows, whole) = pass.longest();
         let Self { binding, staging, contract, .. } = self;
-        let mut longs = vec![
-            (names::INPUT_IDS, integers(&pass.tokens)),
-            (names::EXPAND, places(&pass.expand)),
-            (names::CONTRACT, places(&pass.contract)),
-            (names::READS, self.read.0.clone()),
-        ];
+        let mut longs = vec![(names::INPUT_IDS, integers(&pass.tokens)), (names::READS, self.read.0.clone())];
+        if contract.model.causal {
+            longs.extend([(names::EXPAND, places(&pass.expand)), (names::CONTRACT, places(&pass.contract))]);
+        }
+        if contract.takes_positions {
+            longs.push((names::POSITIONS, places(&pass.positions())));
+        }
         if contract.takes_segments {
             let first = || vec![0; pass.tokens.len()];
             longs.push((names::SEGMENTS, if pass.segments.is_empty() { first() } else { integers(&pass.segments) }));

@@ -22,7 +22,7 @@ use half::{bf16, f16};
 use karat_onnx::{GraphProto, ModelProto, TensorProto, tensor_proto::DataType};
 use prost::Message;
 
-use super::graph::Weight;
+use super::graph::{Weight, WeightNumbers};
 use crate::{RuntimeError, error::Cause};
 
 /// Below this many bytes a tensor isn't worth lending: biases, scales, shapes.
@@ -66,7 +66,12 @@ impl GivenWeights {
     pub(super) fn new(model: &ModelProto, weights: Vec<Weight>, name: &Path) -> Result<Self, RuntimeError> {
         let tensors = weights.into_iter().map(|Weight { name, shape, numbers }| {
             let shape: Vec<i64> = shape.iter().map(|size| i64::try_from(*size)).collect::<Result<_, _>>()?;
-            Ok((name, Arc::new(Tensor::from_array((shape, numbers))?.into_dyn())))
+            let tensor = match numbers {
+                WeightNumbers::Float32(numbers) => Tensor::from_array((shape, numbers))?.into_dyn(),
+                WeightNumbers::Float16(numbers) => Tensor::from_array((shape, numbers))?.into_dyn(),
+                WeightNumbers::Bfloat16(numbers) => Tensor::from_array((shape, numbers))?.into_dyn(),
+            };
+            Ok((name, Arc::new(tensor)))
         });
         let tensors = tensors.collect::<Result<_, Cause>>();
         let tensors = tensors.map_err(|cause| RuntimeError::Graph { path: name.to_owned(), cause })?;

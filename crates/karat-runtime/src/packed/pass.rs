@@ -90,6 +90,14 @@ impl PackedPass {
         (rows, whole)
     }
 
+    /// The place of each token in its own text.
+    #[must_use]
+    pub(crate) fn positions(&self) -> Vec<usize> {
+        let of_rows = self.sequences.iter().flat_map(|sequence| sequence.past..sequence.past + sequence.rows);
+        let of_rows: Vec<usize> = of_rows.collect();
+        self.contract.iter().map(|row| of_rows.get(*row).copied().unwrap_or_default()).collect()
+    }
+
     /// Checks that the pass fits the model and itself: every index points at something, the sequences divide the rows,
     /// each has blocks enough and none beyond the caches, and no place in a block is written twice.
     ///
@@ -113,6 +121,9 @@ impl PackedPass {
             if self.expand.get(*row) != Some(&token) {
                 return refuse(format!("token {token} takes row {row}, which is not its own"));
             }
+        }
+        if !shape.causal && !self.expand.iter().copied().eq(0..tokens) {
+            return refuse("rows aren't the tokens in their order for a model that looks both ways".to_owned());
         }
         if let Some(read) = self.reads.iter().find(|read| read.at >= tokens) {
             return refuse(format!("token {} is read, and there are {tokens}", read.at));
@@ -246,10 +257,17 @@ mod tests {
 
     #[test]
     fn a_model_that_looks_both_ways_has_no_past() {
-        let pass = group(300, &[5]);
+        let pass = group(256, &[5]);
         let encoder = PackedShape { causal: false, ..SHAPE };
-        assert!(pass.check(&encoder).unwrap_err().to_string().contains("both ways"));
-        assert!(group(200, &[5]).check(&encoder).is_ok());
+        assert!(pass.check(&encoder).unwrap_err().to_string().contains("has a past"));
+        assert!(group(200, &[5]).check(&encoder).unwrap_err().to_string().contains("in their order"));
+        assert!(group(200, &[]).check(&encoder).is_ok());
+    }
+
+    #[test]
+    fn tokens_know_their_places_behind_a_prompt() {
+        let positions = group(258, &[1, 2]).positions();
+        assert_eq!(positions[256..], [256, 257, 258, 258, 259]);
     }
 
     #[test]

@@ -142,7 +142,8 @@ impl Loader<'_> {
         let opened = match source {
             GraphSource::File(path) => self.library.open(&GraphFile { path, providers: &definition.providers }),
             GraphSource::Checkpoint(folder) => {
-                let built = checkpoint::build(self.name, folder)?;
+                let provider = checkpoint::provider(self.library, &definition.providers);
+                let built = checkpoint::build(self.name, folder, definition, provider)?;
                 self.library.open_built(built, &definition.providers)
             }
         };

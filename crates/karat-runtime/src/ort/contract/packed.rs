@@ -2,9 +2,11 @@
 //!
 //! | input | type | shape |
 //! |---|---|---|
-//! | `input_ids`, and `token_type_ids` where the model tells segments apart | int64 | `[T]`: the tokens, each once |
-//! | `expand` | int64 | `[E]`: for each row that attention sees, its token |
-//! | `contract` | int64 | `[T]`: for each token, the row whose attention it takes |
+//! | `input_ids` | int64 | `[T]`: the tokens, each once |
+//! | `token_type_ids`, where the model tells segments apart | int64 | `[T]` |
+//! | `position_ids`, where it has a table of positions | int64 | `[T]`: each token's place in its text |
+//! | `expand`, of a causal model | int64 | `[E]`: for each row that attention sees, its token |
+//! | `contract`, of a causal model | int64 | `[T]`: for each token, the row whose attention it takes |
 //! | `cumulative_sequence_length` | int32 | `[B + 1]`: where each sequence's rows begin, and how many rows there are |
 //! | `past_seqlens` | int32 | `[B]`: the tokens before them |
 //! | `block_table` | int32 | `[B, M]`: the blocks of each sequence's past and rows |
@@ -14,7 +16,8 @@
 //!
 //! Outputs are any of `scores`, `logits` and `hidden`, float `[R, width]`, and, of a causal model, `key_cache_out.{l}`
 //! and `value_cache_out.{l}`: the caches with the pass's keys and values written into them, in the same memory. A model
-//! that looks both ways keeps nothing, so that all of its layers use the caches of layer 0, and none comes out.
+//! that looks both ways keeps and shares nothing, so that its rows are its tokens, all of its layers use the caches of
+//! layer 0, and none comes out.
 
 use karat_rules::domain::{Dimension, ElementType, TensorSpec};
 
@@ -30,6 +33,7 @@ pub(super) const NAME: &str = "rm-packed/1";
 pub(crate) mod names {
     pub(crate) const INPUT_IDS: &str = "input_ids";
     pub(crate) const SEGMENTS: &str = "token_type_ids";
+    pub(crate) const POSITIONS: &str = "position_ids";
     pub(crate) const EXPAND: &str = "expand";
     pub(crate) const CONTRACT: &str = "contract";
     pub(crate) const ROW_STARTS: &str = "cumulative_sequence_length";
@@ -45,6 +49,8 @@ pub(crate) struct PackedContract {
     pub(crate) model: PackedModel,
     /// Whether it takes `token_type_ids`.
     pub(crate) takes_segments: bool,
+    /// Whether it takes `position_ids`.
+    pub(crate) takes_positions: bool,
     pub(crate) caches: Vec<Cache>,
     /// The shape of a cache behind its blocks.
     pub(crate) block: [usize; 3],
@@ -97,20 +103,25 @@ impl PackedContract {
         if !element.is_float() {
             return Err(refuse(format!("input \"key_cache.0\" holds {element}"), "export it as float"));
         }
-        let takes_segments = inputs.iter().any(|input| input.name == names::SEGMENTS);
+        let [takes_segments, takes_positions] =
+            [names::SEGMENTS, names::POSITIONS].map(|name| inputs.iter().any(|input| input.name == name));
         let fixed = [
             (names::INPUT_IDS, Int64, 1),
-            (names::EXPAND, Int64, 1),
-            (names::CONTRACT, Int64, 1),
             (names::ROW_STARTS, Int32, 1),
             (names::PASTS, Int32, 1),
             (names::BLOCKS, Int32, 2),
             (names::LONGEST, Int32, 1),
             (names::READS, Int64, 1),
         ];
-        let segments = takes_segments.then_some((names::SEGMENTS, Int64, 1));
+        let optional = [
+            (takes_segments, names::SEGMENTS),
+            (takes_positions, names::POSITIONS),
+            (causal, names::EXPAND),
+            (causal, names::CONTRACT),
+        ];
+        let optional = optional.into_iter().filter(|(is_taken, _)| *is_taken).map(|(_, name)| (name, Int64, 1));
         let of_caches = caches.iter().map(|cache| (cache.input.as_str(), element, 4));
-        promise.takes(fixed.into_iter().chain(segments).chain(of_caches))?;
+        promise.takes(fixed.into_iter().chain(optional).chain(of_caches))?;
         for cache in &caches {
             fits(promise.find(inputs, &cache.input)?, block)?;
         }
@@ -124,7 +135,7 @@ impl PackedContract {
             pad_id: promise.pad_id()?,
             outputs,
         };
-        Ok(Self { model, takes_segments, caches, block, element })
+        Ok(Self { model, takes_segments, takes_positions, caches, block, element })
     }
 }
 
@@ -209,10 +220,13 @@ mod tests {
         metadata.insert("karat.causal".to_owned(), "false".to_owned());
         metadata.insert("karat.layers".to_owned(), "12".to_owned());
         signature.outputs.truncate(1);
+        signature.inputs.retain(|input| !["expand", "contract"].contains(&input.name.as_str()));
         signature.inputs.push(tensor("token_type_ids", ElementType::Int64, 1));
+        signature.inputs.push(tensor("position_ids", ElementType::Int64, 1));
         let contract = read(&metadata, &signature).unwrap();
         assert_eq!(contract.caches.len(), 2);
-        assert!(contract.takes_segments && contract.caches.iter().all(|cache| cache.output.is_none()));
+        assert!(contract.takes_segments && contract.takes_positions);
+        assert!(contract.caches.iter().all(|cache| cache.output.is_none()));
     }
 
     #[test]
@@ -227,7 +241,7 @@ mod tests {
             ("[blocks, 256, 2, 8]", |_, signature| signature.inputs[8].shape[3] = Dimension::Fixed(4)),
             ("any number of blocks", |_, signature| signature.inputs[8].shape[0] = Dimension::Fixed(4)),
             ("value_cache_out.0", |_, signature| drop(signature.outputs.pop())),
-            ("feeds", |_, signature| signature.inputs.push(tensor("position_ids", ElementType::Int64, 1))),
+            ("feeds", |_, signature| signature.inputs.push(tensor("attention_mask", ElementType::Int64, 1))),
         ];
         for (part, mistake) in mistakes {
             let (mut metadata, mut signature) = (metadata(), signature());

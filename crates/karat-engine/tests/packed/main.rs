@@ -1,0 +1,48 @@
+//! Packed rows from checkpoint to score: every recorded checkpoint that has the form `rm-packed/1` gives the scores of
+//! Transformers, whatever stands beside a text in its pass and wherever what it begins with comes from.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on should panic")]
+
+mod long;
+mod model;
+mod texts;
+
+use model::Model;
+use texts::{Layout, Text};
+
+/// How far a score may be from the one that was recorded, in 32 bits.
+const TOLERANCE: f32 = 1e-4;
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f32], wanted: &[f32]) {
+    let close = found.iter().zip(wanted).all(|(found, wanted)| (found - wanted).abs() <= TOLERANCE);
+    assert!(close && found.len() == wanted.len(), "{what}: {found:?} is not {wanted:?}");
+}
+
+/// The scores among what was read: rewards as they are, of steps the probability of the second class.
+fn scores(text: &Text, read: &[f32]) -> Vec<f32> {
+    if !text.by_steps {
+        return read.to_vec();
+    }
+    read.chunks_exact(2).map(|classes| 1.0 / (1.0 + (classes[0] - classes[1]).exp())).collect()
+}
+
+#[test]
+fn every_checkpoint_gives_the_scores_of_transformers_alone_and_packed() {
+    let mut seen = 0;
+    for folder in texts::recorded() {
+        let name = folder.file_name().unwrap().to_string_lossy();
+        let Some(mut model) = Model::open(&name, &folder) else { continue };
+        seen += 1;
+        let texts = texts::of(&folder);
+        for text in &texts {
+            let found = model.run(&Layout::default().with(text));
+            assert_close(&model.name, &scores(text, &found), &text.wanted);
+        }
+        let layout = texts.iter().rev().fold(Layout::default(), Layout::with);
+        let wanted: Vec<f32> = texts.iter().rev().flat_map(|text| text.wanted.clone()).collect();
+        let found = model.run(&layout);
+        assert_close(&model.name, &scores(&texts[0], &found), &wanted);
+    }
+    assert!(seen > 15, "{seen}");
+}
