@@ -70,7 +70,7 @@ pub(crate) struct GraphSection {
     #[serde(default)]
     pub checkpoint: Option<PathBuf>,
     /// The form of the graph that is built from a checkpoint. By default `packed` on an NVIDIA GPU, for models that have
-    /// that form and write no critiques, else `rows`.
+    /// that form, else `rows`.
     #[serde(default)]
     pub form: Option<CheckpointForm>,
     /// The names of the graph's inputs, where they differ from the usual ones.
