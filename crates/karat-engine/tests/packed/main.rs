@@ -7,6 +7,7 @@ mod long;
 mod model;
 mod texts;
 
+use karat_checkpoint::Element;
 use model::Model;
 use texts::{Layout, Text};
 
@@ -45,4 +46,18 @@ fn every_checkpoint_gives_the_scores_of_transformers_alone_and_packed() {
         assert_close(&model.name, &scores(&texts[0], &found), &wanted);
     }
     assert!(seen > 15, "{seen}");
+}
+
+#[test]
+fn graphs_for_gpus_are_valid_and_lack_nothing_but_the_processors_operators() {
+    let mut seen = 0;
+    for folder in texts::recorded() {
+        // In half precision the library would first try to compute in 32 bits what the processor doesn't.
+        let Some(opened) = model::open(&folder, Element::Bfloat16) else { continue };
+        // Types and shapes are inferred, and operators looked up, before it is asked who runs them.
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains("Could not find an implementation"), "{}: {error}", folder.display());
+        seen += 1;
+    }
+    assert!(seen > 10, "{seen}");
 }

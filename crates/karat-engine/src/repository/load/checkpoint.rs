@@ -54,7 +54,10 @@ pub(super) fn build(
 /// The first of the providers that starts, or the last one, which then says why it doesn't.
 pub(super) fn provider(library: &Library, providers: &[Provider]) -> ProviderKind {
     let kinds = || providers.iter().map(Provider::kind);
-    kinds().find(|kind| library.try_provider(*kind).is_ok()).or_else(|| kinds().last()).unwrap_or(ProviderKind::Cpu)
+    kinds()
+        .find(|kind| library.try_provider(*kind).is_ok())
+        .or_else(|| kinds().next_back())
+        .unwrap_or(ProviderKind::Cpu)
 }
 
 /// The form that the manifest says, or the one that suits the provider.
