@@ -8,6 +8,8 @@ mod model;
 mod texts;
 
 use karat_checkpoint::Element;
+use karat_runtime::{Cancellation, RuntimeError, packed::PackedPass};
+
 use model::Model;
 use texts::{Layout, Text};
 
@@ -60,4 +62,30 @@ fn graphs_for_gpus_are_valid_and_lack_nothing_but_the_processors_operators() {
         seen += 1;
     }
     assert!(seen > 10, "{seen}");
+}
+
+#[test]
+fn a_pass_that_is_refused_broken_or_cancelled_harms_no_later_one() {
+    let folder = texts::folder().join("llama3");
+    let mut model = Model::open("llama3", &folder).unwrap();
+    let text = &texts::of(&folder)[1];
+    let good = Layout::default().with(text);
+    type Mistake = fn(&mut PackedPass);
+    let mistakes: [(&str, Mistake); 4] = [
+        ("block 48 is wanted", |pass| pass.sequences[0].blocks[0] = 48),
+        ("output 1 of 1 is wanted", |pass| pass.reads[0].output = 1),
+        ("300", |pass| pass.tokens[3] = 300),
+        ("context", |pass| pass.sequences[0].past = 10_000),
+    ];
+    for (part, mistake) in mistakes {
+        let mut pass = good.pass.clone();
+        mistake(&mut pass);
+        let error = model.try_run(&pass, &Cancellation::new()).unwrap_err();
+        assert!(error.to_string().contains(part), "{part}: {error}");
+        assert_close(part, &model.run(&good), &text.wanted);
+    }
+    let cancelled = Cancellation::new();
+    cancelled.cancel();
+    assert!(matches!(model.try_run(&good.pass, &cancelled), Err(RuntimeError::Cancelled)));
+    assert_close("cancelled", &model.run(&good), &text.wanted);
 }

@@ -6,7 +6,7 @@ use karat_checkpoint::{Checkpoint, Element, Form, Numbers, Tensor};
 use karat_runtime::{
     Cancellation, Provider, ProviderKind, RuntimeError,
     ort::{BuiltGraph, Graph, Library, Weight, WeightNumbers},
-    packed::PackedExecutor,
+    packed::{PackedExecutor, PackedPass},
 };
 
 use crate::texts::Layout;
@@ -30,8 +30,12 @@ impl Model {
 
     /// What is read of a layout, all in one line.
     pub(crate) fn run(&mut self, layout: &Layout) -> Vec<f32> {
-        let rows = self.session.forward(&layout.pass, &Cancellation::new()).unwrap();
-        rows.iter().flat_map(|row| row.values().to_vec()).collect()
+        self.try_run(&layout.pass, &Cancellation::new()).unwrap()
+    }
+
+    pub(crate) fn try_run(&mut self, pass: &PackedPass, cancel: &Cancellation) -> Result<Vec<f32>, RuntimeError> {
+        let rows = self.session.forward(pass, cancel)?;
+        Ok(rows.iter().flat_map(|row| row.values().to_vec()).collect())
     }
 }
 
