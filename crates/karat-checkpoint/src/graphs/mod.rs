@@ -7,6 +7,7 @@ mod nodes;
 mod packed;
 mod padded;
 mod prefix;
+mod weights;
 
 use std::ops::Range;
 

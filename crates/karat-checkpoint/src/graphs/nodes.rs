@@ -1,15 +1,13 @@
 //! Nodes of a graph, and the names between them.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::collections::BTreeSet;
 
 use karat_onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    ValueInfoProto,
-    attribute_proto::AttributeType,
-    tensor_proto::{DataLocation, DataType},
+    ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType,
 };
 
-use super::{Element, Graph, Source, Tensor, fused::FUSED_DOMAIN};
+use super::{Element, Graph, Tensor, fused::FUSED_DOMAIN};
 use crate::{
     problems::Problems,
     trunks::{Activation, Norm, NormKind, Piece, encoder::Gate},
@@ -21,12 +19,12 @@ const IR_VERSION: i64 = 10;
 
 /// Collects nodes and tensors, and invents the names between them.
 pub(crate) struct Nodes<'a> {
-    weights: &'a Weights,
-    problems: &'a mut Problems,
+    pub(super) weights: &'a Weights,
+    pub(super) problems: &'a mut Problems,
     pub(super) nodes: Vec<NodeProto>,
     pub(super) initializers: Vec<TensorProto>,
     pub(super) tensors: Vec<Tensor>,
-    known: BTreeSet<String>,
+    pub(super) known: BTreeSet<String>,
     /// What weights and constants are stored in, and so what is computed in.
     element: Element,
 }
@@ -206,80 +204,6 @@ impl<'a> Nodes<'a> {
         self.integers(&format!("shape_{}", words.join("_")), sizes)
     }
 
-    /// A weight of the checkpoint, which has to have this shape.
-    ///
-    /// `rows` are those of the checkpoint's tensor, in order; none for all of it.
-    pub(super) fn weight(&mut self, source: &str, rows: &[Range<usize>], shape: &[usize], plus_one: bool) -> String {
-        let source = Source { tensor: source.to_owned(), rows: rows.to_vec() };
-        self.stack(&[(source, shape.first().copied().unwrap_or(1))], shape.get(1..).unwrap_or_default(), plus_one)
-    }
-
-    /// Weights one below the other as one: each with how many rows it has, whose axes are `inner`.
-    fn stack(&mut self, sources: &[(Source, usize)], inner: &[usize], plus_one: bool) -> String {
-        let name = |source: &Source| match source.rows.first() {
-            None => source.tensor.clone(),
-            Some(first) => format!("{}.rows_{}", source.tensor, first.start),
-        };
-        let names: Vec<String> = sources.iter().map(|(source, _)| name(source)).collect();
-        let name = format!("{}{}", names.join("+"), self.element.suffix());
-        if !self.known.insert(name.clone()) {
-            return name;
-        }
-        for (source, rows) in sources {
-            self.check(source, &[&[*rows], inner].concat());
-        }
-        let all: usize = sources.iter().map(|(_, rows)| rows).sum();
-        let shape = [&[all], inner].concat();
-        self.initializers.push(TensorProto {
-            name: Some(name.clone()),
-            dims: dims(&shape),
-            data_type: Some(self.element.data_type().into()),
-            data_location: Some(DataLocation::External.into()),
-            external_data: vec![StringStringEntryProto::new("location", "checkpoint")],
-            ..TensorProto::default()
-        });
-        let sources = sources.iter().map(|(source, _)| source.clone()).collect();
-        self.tensors.push(Tensor { name: name.clone(), sources, shape, element: self.element, plus_one });
-        name
-    }
-
-    /// Whether the checkpoint has rows of that shape.
-    fn check(&mut self, source: &Source, shape: &[usize]) {
-        let Source { tensor, rows } = source;
-        match self.weights.shape(tensor) {
-            None => {
-                self.problems.add::<()>(format!("the checkpoint has no tensor {tensor}"));
-            }
-            Some(found) => {
-                // Of a tensor that several parts share, each needs its rows to be there.
-                let fits = match rows.iter().map(|rows| rows.end).max() {
-                    None => found == shape,
-                    Some(end) => found.first().is_some_and(|all| *all >= end) && found[1..] == shape[1..],
-                };
-                if !fits {
-                    self.problems
-                        .add::<()>(format!("{tensor} is {found:?}, and by config.json it should be {shape:?}"));
-                }
-            }
-        }
-    }
-
-    /// `value` `[n, columns]` times the transposes of several weights side by side, each with as many rows as it says,
-    /// plus their biases: one product in place of several.
-    pub(super) fn joined(&mut self, pieces: &[(Piece, usize)], value: &str, columns: usize, bias: bool) -> String {
-        let mut of = |what: &str, inner: &[usize]| {
-            let source = |(piece, rows): &(Piece, usize)| {
-                (Source { tensor: format!("{}.{what}", piece.tensor), rows: piece.rows.clone() }, *rows)
-            };
-            self.stack(&pieces.iter().map(source).collect::<Vec<_>>(), inner, false)
-        };
-        let weight = of("weight", &[columns]);
-        let bias = bias.then(|| of("bias", &[]));
-        let mut inputs = vec![value, &weight];
-        inputs.extend(bias.as_deref());
-        self.add_with("Gemm", &inputs, &[("transB", Attribute::Int(1))])
-    }
-
     /// The table that token ids choose rows of.
     pub(super) fn table(&mut self, piece: &Piece, shape: [usize; 2]) -> String {
         self.weight(&format!("{}.weight", piece.tensor), &piece.rows, &shape, false)
@@ -316,11 +240,6 @@ impl<'a> Nodes<'a> {
                 self.normalised(value, &weight, bias.as_deref(), norm.epsilon)
             }
         }
-    }
-
-    /// The weight of a decoder's norm.
-    pub(super) fn norm_weight(&mut self, piece: &Piece, size: usize, norm: Norm) -> String {
-        self.weight(&format!("{}.weight", piece.tensor), &piece.rows, &[size], norm.one_is_zero)
     }
 
     /// Root-mean-square norm over the last axis (Zhang and Sennrich 2019).
@@ -425,7 +344,7 @@ impl<'a> Nodes<'a> {
     }
 }
 
-fn dims(shape: &[usize]) -> Vec<i64> {
+pub(super) fn dims(shape: &[usize]) -> Vec<i64> {
     // No tensor in memory has 2⁶³ numbers.
     shape.iter().map(|size| i64::try_from(*size).unwrap_or(i64::MAX)).collect()
 }

@@ -71,6 +71,7 @@ fn what_contradicts_itself_is_refused_with_its_key() {
         (&GRAPH.replace("model.onnx", "missing.onnx"), "graph.file"),
         (&GRAPH.replace("\"model.onnx\"", "[]"), "graph.file"),
         (&GRAPH.replace("\"model.onnx\"", "\"model.onnx\"\noutput = []"), "graph.output"),
+        (&GRAPH.replace("\"model.onnx\"", "\"model.onnx\"\nform = \"packed\""), "graph.form"),
         (&format!("head = \"scalr\"\n{GRAPH}"), "head"),
         (&format!("head = {{ multi = {{ members = 0 }} }}\n{GRAPH}"), "head"),
         (&format!("aggregate = {{ uncertainty_weighted = {{ lambda = -1 }} }}\n{GRAPH}"), "aggregate"),

@@ -90,7 +90,8 @@ fn candidates_share_a_prompt_of_any_length_in_one_pass() {
 #[test]
 fn several_prompts_and_single_texts_share_a_pass() {
     for Long { mut model, prompts, candidates } in checkpoints() {
-        let picked: Vec<&Prompt> = prompts.iter().filter(|prompt| prompt.tokens.len() != 255).collect();
+        let picked: Vec<&Prompt> =
+            prompts.iter().filter(|prompt| [7, 256, 300].contains(&prompt.tokens.len())).collect();
         let layout = picked.iter().fold(Layout::default(), |layout, prompt| {
             layout.group(&prompt.tokens, &candidates[..3], false).continuing_alone(&prompt.tokens)
         });

@@ -314,12 +314,18 @@ impl Graph {
                 advice: "serve a checkpoint with form = \"packed\" in [graph]".to_owned(),
             });
         };
-        self.forget_opening(threads);
         let turn = self.next_turn();
         let memory = match self.provider() {
             ProviderKind::Cpu => Memory::Host,
-            ProviderKind::Cuda | ProviderKind::Tensorrt => Memory::Gpu(self.source.device(turn)),
+            ProviderKind::Cuda => Memory::Gpu(self.source.device(turn)),
+            ProviderKind::Tensorrt => {
+                return Err(RuntimeError::Binding {
+                    found: "TensorRT doesn't write into blocks in place".to_owned(),
+                    advice: "name the provider \"cuda\", or write form = \"rows\" in [graph]".to_owned(),
+                });
+            }
         };
+        self.forget_opening(threads);
         let session = self.session(threads, turn)?;
         Ok(Box::new(OrtPacked::new(session, contract.clone(), outputs, blocks, memory)?))
     }
@@ -390,6 +396,15 @@ mod tests {
         assert_eq!(graph.signature().outputs[0].to_string(), "scores float32[batch, tokens]");
         assert_eq!(graph.provider(), ProviderKind::Cpu);
         assert!(graph.skipped().is_empty() && graph.is_batch_invariant());
+    }
+
+    #[test]
+    fn an_ordinary_graph_takes_no_packed_rows() {
+        let graph = open(&[Provider::Cpu]).unwrap();
+        assert!(graph.packed_model().is_none());
+        let one = NonZeroUsize::MIN;
+        let error = graph.packed_executor(&["scores".to_owned()], one, one).err().unwrap().to_string();
+        assert!(error.contains("rm-packed/1") && error.contains("form = \"packed\""), "{error}");
     }
 
     #[test]

@@ -32,71 +32,33 @@ pub(super) struct Standard {
     present: String,
     /// How far before a query a key stands, `[B, Q, L]`; below 0 behind it.
     distance: String,
-    /// Whether a query may see a key where there is no window, `[B, Q, L]`.
+    /// Whether a query may see a key where there is no window, `[B, Q or 1, L]`.
     seen: String,
 }
 
 impl Standard {
     pub(super) fn new(nodes: &mut Nodes<'_>, heads: Heads, rotations: &[Rotation]) -> Self {
-        let [starts, ends, pasts, blocks, longest] = inputs(nodes);
-        let (zero, one) = (nodes.integer("zero", 0), nodes.integer("step", 1));
-        let (column, row) = (nodes.shape(&[-1, 1]), nodes.shape(&[1, -1]));
-        let last = nodes.integers("last_axis", &[-1]);
-        let drop_axis = || [("keepdims", Attribute::Int(0))];
-
-        // Each row: its sequence, its place there, and its position in the whole text.
-        let count = if heads.causal { EXPAND } else { "input_ids" };
-        let count = nodes.add("Shape", &[count]);
+        let sequences = Sequences::new(nodes);
+        // Where nothing is repeated, rows are tokens.
+        let count = nodes.add("Shape", &[if heads.causal { EXPAND } else { "input_ids" }]);
         let count = nodes.add("Squeeze", &[&count]);
-        let rows = nodes.add("Range", &[&zero, &count, &one]);
-        let [rows_column, ends_row] =
-            [(&rows, &column), (&ends, &row)].map(|(value, shape)| nodes.add("Reshape", &[value, shape]));
-        let behind = nodes.add("GreaterOrEqual", &[&rows_column, &ends_row]);
-        let behind = nodes.add_with("Cast", &[&behind], &[("to", Attribute::Int(DataType::Int64 as i64))]);
-        let sequence = nodes.add_with("ReduceSum", &[&behind, &last], &drop_axis());
-        let start = nodes.add("Gather", &[&starts, &sequence]);
-        let within = nodes.add("Sub", &[&rows, &start]);
-        let past = nodes.add("Gather", &[&pasts, &sequence]);
-        let positions = nodes.add("Add", &[&within, &past]);
-
-        let slots = slots(nodes, &blocks, &sequence, &positions);
-        let rotations = rotate(nodes, rotations, &positions);
-
-        let place = |nodes: &mut Nodes<'_>, at: i64| {
-            let at = nodes.integer(&format!("place_{at}"), at);
-            nodes.add("Gather", &[&longest, &at])
-        };
-        let (most_rows, length) = (place(nodes, 0), place(nodes, 1));
-        let padded = nodes.add("Range", &[&zero, &most_rows, &one]);
-        let padded = nodes.add("Reshape", &[&padded, &row]);
-        let starts_column = nodes.add("Reshape", &[&starts, &column]);
-        let end = nodes.add("Sub", &[&count, &one]);
-        let queries = nodes.add("Add", &[&starts_column, &padded]);
-        let queries = nodes.add("Min", &[&queries, &end]);
-        let first = nodes.add("Mul", &[&sequence, &most_rows]);
+        let [sequence, within, positions] = sequences.rows(nodes, &count);
+        let first = nodes.add("Mul", &[&sequence, &sequences.most_rows]);
         let rows = nodes.add("Add", &[&first, &within]);
-
-        let [pasts_column, ends_column] = [&pasts, &ends].map(|value| nodes.add("Reshape", &[value, &column]));
-        let own = nodes.add("Sub", &[&ends_column, &starts_column]);
-        let whole = nodes.add("Add", &[&pasts_column, &own]);
-        let keys = nodes.add("Range", &[&zero, &length, &one]);
-        let present = nodes.add("Less", &[&keys, &whole]);
-        let query_positions = nodes.add("Add", &[&pasts_column, &padded]);
-        let query_positions = nodes.add("Unsqueeze", &[&query_positions, &last]);
-        let distance = nodes.add("Sub", &[&query_positions, &keys]);
-        let middle = nodes.integers("axis_1", &[1]);
-        let in_text = nodes.add("Unsqueeze", &[&present, &middle]);
-        let seen = if heads.causal {
-            let before = nodes.add("GreaterOrEqual", &[&distance, &zero]);
-            nodes.add("And", &[&before, &in_text])
-        } else {
-            in_text
-        };
-        let behind_axes = nodes.integers("behind_axes", &[2, 3]);
-        let present = nodes.add("Unsqueeze", &[&present, &behind_axes]);
+        let [present, distance, seen] = sequences.sights(nodes, heads.causal);
         let list = nodes.shape(&[1]);
-        let length = nodes.add("Reshape", &[&length, &list]);
-        Self { heads, rotations, blocks, slots, length, queries, rows, present, distance, seen }
+        Self {
+            heads,
+            rotations: rotate(nodes, rotations, &positions),
+            slots: slots(nodes, &sequences.blocks, &sequence, &positions),
+            queries: sequences.queries(nodes, &count),
+            length: nodes.add("Reshape", &[&sequences.length, &list]),
+            blocks: sequences.blocks,
+            rows,
+            present,
+            distance,
+            seen,
+        }
     }
 
     pub(super) fn attend(&self, nodes: &mut Nodes<'_>, layer: &Layer, rows: &str) -> String {
@@ -181,16 +143,92 @@ impl Standard {
     }
 }
 
-/// The inputs of sequences in 64 bits: where their rows begin and end, their pasts, their blocks, and the longest.
-fn inputs(nodes: &mut Nodes<'_>) -> [String; 5] {
-    let to_long = [("to", Attribute::Int(DataType::Int64 as i64))];
-    let [bounds, pasts, blocks, longest] =
-        [ROW_STARTS, PASTS, BLOCKS, LONGEST].map(|input| nodes.add_with("Cast", &[input], &to_long));
-    let (first, second) = (nodes.integers("from_0", &[0]), nodes.integers("from_1", &[1]));
-    let (last, end) = (nodes.integers("before_last", &[-1]), nodes.integers("end", &[i64::MAX]));
-    let starts = nodes.add("Slice", &[&bounds, &first, &last]);
-    let ends = nodes.add("Slice", &[&bounds, &second, &end]);
-    [starts, ends, pasts, blocks, longest]
+/// What the inputs say of sequences, in 64 bits; all but the last three are columns, `[B, 1]`.
+struct Sequences {
+    /// Where their rows begin and end.
+    starts: String,
+    ends: String,
+    /// How many tokens go before those.
+    pasts: String,
+    /// `[B, most_blocks]`.
+    blocks: String,
+    /// Q and L.
+    most_rows: String,
+    length: String,
+}
+
+impl Sequences {
+    fn new(nodes: &mut Nodes<'_>) -> Self {
+        let to_long = [("to", Attribute::Int(DataType::Int64 as i64))];
+        let [bounds, pasts, blocks, longest] =
+            [ROW_STARTS, PASTS, BLOCKS, LONGEST].map(|input| nodes.add_with("Cast", &[input], &to_long));
+        let (first, second) = (nodes.integers("from_0", &[0]), nodes.integers("from_1", &[1]));
+        let (last, end) = (nodes.integers("before_last", &[-1]), nodes.integers("end", &[i64::MAX]));
+        let starts = nodes.add("Slice", &[&bounds, &first, &last]);
+        let ends = nodes.add("Slice", &[&bounds, &second, &end]);
+        let column = nodes.shape(&[-1, 1]);
+        let [starts, ends, pasts] = [starts, ends, pasts].map(|value| nodes.add("Reshape", &[&value, &column]));
+        let [most_rows, length] = [0, 1].map(|place| {
+            let place = nodes.integer(&format!("place_{place}"), place);
+            nodes.add("Gather", &[&longest, &place])
+        });
+        Self { starts, ends, pasts, blocks, most_rows, length }
+    }
+
+    /// Of each of `count` rows its sequence, its place there, and its position in the whole text.
+    fn rows(&self, nodes: &mut Nodes<'_>, count: &str) -> [String; 3] {
+        let (zero, one) = (nodes.integer("zero", 0), nodes.integer("step", 1));
+        let (row, first) = (nodes.shape(&[-1]), nodes.integers("axis_0", &[0]));
+        let rows = nodes.add("Range", &[&zero, count, &one]);
+        let behind = nodes.add("GreaterOrEqual", &[&rows, &self.ends]);
+        let behind = nodes.add_with("Cast", &[&behind], &[("to", Attribute::Int(DataType::Int64 as i64))]);
+        let sequence = nodes.add_with("ReduceSum", &[&behind, &first], &[("keepdims", Attribute::Int(0))]);
+        let [start, past] = [&self.starts, &self.pasts].map(|column| {
+            let list = nodes.add("Reshape", &[column, &row]);
+            nodes.add("Gather", &[&list, &sequence])
+        });
+        let within = nodes.add("Sub", &[&rows, &start]);
+        let positions = nodes.add("Add", &[&within, &past]);
+        [sequence, within, positions]
+    }
+
+    /// The numbers from 0 below Q.
+    fn places(&self, nodes: &mut Nodes<'_>) -> String {
+        let (zero, one) = (nodes.integer("zero", 0), nodes.integer("step", 1));
+        nodes.add("Range", &[&zero, &self.most_rows, &one])
+    }
+
+    /// The row of each sequence's queries, `[B, Q]`; behind its last one those of others.
+    fn queries(&self, nodes: &mut Nodes<'_>, count: &str) -> String {
+        let one = nodes.integer("step", 1);
+        let places = self.places(nodes);
+        let end = nodes.add("Sub", &[count, &one]);
+        let rows = nodes.add("Add", &[&self.starts, &places]);
+        nodes.add("Min", &[&rows, &end])
+    }
+
+    /// Whether a sequence has a token there, `[B, L, 1, 1]`; how far before a query a key stands, `[B, Q, L]`; and whether a
+    /// query may see it, `[B, Q or 1, L]`.
+    fn sights(&self, nodes: &mut Nodes<'_>, causal: bool) -> [String; 3] {
+        let (zero, one) = (nodes.integer("zero", 0), nodes.integer("step", 1));
+        let (last, middle) = (nodes.integers("last_axis", &[-1]), nodes.integers("axis_1", &[1]));
+        let own = nodes.add("Sub", &[&self.ends, &self.starts]);
+        let whole = nodes.add("Add", &[&self.pasts, &own]);
+        let keys = nodes.add("Range", &[&zero, &self.length, &one]);
+        let present = nodes.add("Less", &[&keys, &whole]);
+        let places = self.places(nodes);
+        let queries = nodes.add("Add", &[&self.pasts, &places]);
+        let queries = nodes.add("Unsqueeze", &[&queries, &last]);
+        let distance = nodes.add("Sub", &[&queries, &keys]);
+        let mut seen = nodes.add("Unsqueeze", &[&present, &middle]);
+        if causal {
+            let before = nodes.add("GreaterOrEqual", &[&distance, &zero]);
+            seen = nodes.add("And", &[&before, &seen]);
+        }
+        let behind = nodes.integers("behind_axes", &[2, 3]);
+        let present = nodes.add("Unsqueeze", &[&present, &behind]);
+        [present, distance, seen]
+    }
 }
 
 /// Block and place of each row's key and value, `[rows, 2]`.
