@@ -212,3 +212,60 @@ async fn single_requests_of_one_prompt_share_it_whatever_else_comes() {
     let asked = server.metric("karat_prefix_tokens_total{model=\"qwen3\"}");
     assert!(computed(&server, "qwen3") + cached <= asked);
 }
+
+/// Makes a sequence classifier a language model: its logits are those of its embeddings, and its score goes unused.
+fn as_language_model(repository: &Repository, name: &str) {
+    configure(repository, name, &json!({"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": true}));
+    let path = repository.path().join(name).join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let (length, rest) = bytes.split_first_chunk::<8>().unwrap();
+    let (header, numbers) = rest.split_at(usize::try_from(u64::from_le_bytes(*length)).unwrap());
+    let header = String::from_utf8(header.to_vec()).unwrap().replace("\"score.weight\"", "\"lm_head.weight\"");
+    fs::write(path, [&(header.len() as u64).to_le_bytes(), header.as_bytes(), numbers].concat()).unwrap();
+}
+
+#[tokio::test]
+async fn critiques_are_those_that_rows_give_while_samples_are_scored() {
+    let repository = Repository::empty();
+    let critique = "\n[critique]\nrequest = \"{prompt} {response}\"\nmax_tokens = 24\n";
+    for form in ["packed", "rows"] {
+        copy(&repository, "llama3");
+        as_language_model(&repository, "llama3");
+        configure(&repository, "llama3", &json!({"max_position_embeddings": 2048}));
+        pack(&repository, "llama3", "");
+        let folder = repository.path().join("llama3");
+        let manifest = fs::read_to_string(folder.join("model.toml")).unwrap();
+        let manifest = manifest.replace("form = \"packed\"", &format!("form = \"{form}\""));
+        fs::write(folder.join("model.toml"), manifest + critique).unwrap();
+        fs::rename(folder, repository.path().join(form)).unwrap();
+    }
+    let server = forgetful(&repository).await;
+    let cases = json_of(&fixtures().join("llama3/expected.json"))["cases"].clone();
+    let inputs: Vec<Value> = cases.as_array().unwrap().iter().map(input).collect();
+    // A prompt that fills no block, and one that fills more than one: byte by byte, as the tokenizer reads it.
+    for (length, critiques) in [(1, 1), (20, 3), (40, 2)] {
+        let ask = |model: &str, temperature: f64| {
+            let prompt = "How many bees? ".repeat(length);
+            json!({"model": model, "prompt": prompt, "response": "Seven", "critiques": critiques, "seed": 7,
+                   "temperature": temperature})
+        };
+        for temperature in if critiques == 1 { [0.0, 0.9] } else { [0.7, 1.2] } {
+            let (rows, packed) = (ask("rows", temperature), ask("packed", temperature));
+            let scored = json!({"model": "packed", "inputs": inputs});
+            let (rows, packed, beside) = tokio::join!(
+                server.post_to("/v1/critique", &rows),
+                server.post_to("/v1/critique", &packed),
+                server.post(&scored)
+            );
+            assert_eq!((rows.status, packed.status), (200, 200), "{} {}", rows.text, packed.text);
+            assert_eq!(beside.status, 200, "{}", beside.text);
+            let texts = |reply: &Value| -> Vec<Value> {
+                reply["critiques"].as_array().unwrap().iter().map(|critique| critique["text"].clone()).collect()
+            };
+            assert_eq!(texts(&packed.body), texts(&rows.body));
+            let reward = |reply: &Value| vec![reply["reward"].as_f64().unwrap()];
+            assert_close("critique", &reward(&packed.body), &reward(&rows.body));
+        }
+    }
+    assert!(server.metric("karat_prefix_hits_total{model=\"packed\"}") > 0, "the question's blocks are known");
+}

@@ -1,8 +1,8 @@
 //! How large a batch the memory takes, learned from passes that ran out of it.
 //!
 //! No formula tells beforehand: attention, the runtime's arena, other models and other programs all take their share.
-//! So the bound starts at a budget, halves with a pass that doesn't fit, and is felt upwards again once
-//! many passes close to it did fit.
+//! So the bound starts at a budget, halves with a pass that doesn't fit, and is felt upwards again once many passes close
+//! to it did fit.
 
 /// The most positions, padding included, that a batch of several samples may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,9 @@ use super::{Grouping, Policy};
 /// others: about as many as make the best use of one row.
 const ROW: usize = 256;
 
+/// A pass of packed rows is full when less than one part of so many is missing.
+const FULL: usize = 32;
+
 /// Chooses who joins the first of `texts`, those with most of its beginning first: indices, the first one's included.
 ///
 /// Each token that several texts begin with counts once, and a text that doesn't fit into the budget is passed over. The
@@ -27,7 +30,8 @@ pub(super) fn join(texts: &[&[u32]], policy: &Policy) -> Vec<usize> {
     let mut chosen: Vec<usize> = vec![0];
     let mut joined = if packed { first.len() } else { 0 };
     for (_, text) in others {
-        if chosen.len() >= policy.max_batch {
+        // A pass that is all but full isn't worth looking through everything that waits.
+        if chosen.len() >= policy.max_batch || (packed && joined + joined / FULL >= policy.budget) {
             break;
         }
         let ids = texts[text];

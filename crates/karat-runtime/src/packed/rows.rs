@@ -89,7 +89,7 @@ impl PackedRows {
             }
             Err(error) => return Err(error),
         };
-        // Whose number it is can't be told from the pass; each sample alone tells it.
+        // Whoever asked runs each sample alone then, so that one that overflows fails alone.
         if !output.iter().flat_map(RowTensor::values).all(|value| value.is_finite()) {
             return Err(RuntimeError::NotFinite);
         }
@@ -115,7 +115,7 @@ impl PackedRows {
         let blocks = tokens.map(|tokens| tokens.div_ceil(BLOCK_TOKENS)).min().unwrap_or(0);
         let reason = format!(
             "it takes {blocks} blocks of {BLOCK_TOKENS} tokens, and the session has {}; lower text.max_tokens, or raise \
-             the provider's memory_limit_mb",
+             scheduling.block_memory_mb",
             self.shape.blocks
         );
         RuntimeError::Row { reason }
