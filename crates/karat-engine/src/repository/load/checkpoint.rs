@@ -66,7 +66,7 @@ fn form(checkpoint: &Checkpoint, definition: &GraphDefinition, provider: Provide
     let packs = match definition.form {
         Some(form) => form == CheckpointForm::Packed,
         // Critiques are written row by row.
-        None => on_cuda && checkpoint.packs() && definition.critique.is_none(),
+        None => on_cuda && checkpoint.has(Form::Packed(checkpoint.half())) && definition.critique.is_none(),
     };
     match packs {
         false => Form::Rows,
