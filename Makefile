@@ -71,6 +71,13 @@ test: setup ## Run the tests of server, client and tools, and the comparison wit
 	cargo build --release
 	$(VENV_PYTHON) $(PYTEST) python tests --ignore tests/clients/real
 
+# Needs torch and transformers, which nothing else does: TORCH is a Python that has them.
+TORCH ?= python
+.PHONY: compare-checkpoints
+compare-checkpoints: $(ONNXRUNTIME) ## Hold every known checkpoint against Transformers (TORCH=python [COMPARE="gemma phi3"])
+	cargo build
+	PYTHONPATH=python KARAT_SERVER=target/debug/karat $(TORCH) -m tests.checkpoints.compare $(COMPARE)
+
 test-cards: setup ## Compute anew what the models' cards say of alone against in a batch
 	$(VENV_PYTHON) $(PYTEST) -s -m card tests/parity
 

@@ -1,7 +1,7 @@
 """Small random checkpoints of the real classes, and what Transformers makes of them.
 
-`python tests/checkpoints/record.py` needs torch, transformers and safetensors, which nothing else here does: install
-them into an environment of their own.
+`python -m tests.checkpoints.record [NAME ...]` needs torch, transformers and safetensors, which nothing else here does:
+install them into an environment of their own.
 Weights are stored as bfloat16 and computed with in float32, eagerly: what a server that widens them has to give.
 Recorded with torch 2.15.0 and transformers 5.24.0 on a CPU.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,18 @@ CONVERSATIONS = (
     ],
     [("user", "Ein Käse für Ångström?"), ("assistant", "価格は百円です。")],
 )
+# Answers to one question that is longer than any window here.
+SHARED = tuple(
+    [("user", "A farmer has 17 sheep, and all but 9 run away. How many are left, and why?"), ("assistant", answer)]
+    for answer in (
+        "9: all but 9 ran away.",
+        "8, as 17 minus 9 is 8.",
+        'Nine are left. That is what "all but nine" means.',
+    )
+)
+Messages = list[dict[str, str]]
+# What a checkpoint gives for tokens: one reward, or a probability for each step.
+Reference = Callable[[list[int]], list[float]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,13 @@ class Small:
     written: dict[str, Any] = field(default_factory=dict)
     architecture: str | None = None
     rows: int = 1
+    # What the trunk's tensors are called.
+    prefix: str = "model"
+    # Saved as Transformers saves it, with the head that it makes.
+    whole: bool = False
+    # The configuration as it lies in the file; otherwise `SMALL` and `config` make it.
+    file: dict[str, Any] | None = None
+    conversations: tuple[list[tuple[str, str]], ...] = CONVERSATIONS
 
 
 LLAMA3 = {
@@ -78,6 +99,54 @@ LLAMA3 = {
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
 GATED = {"attn_logit_softcapping": 5.0, "query_pre_attn_scalar": 12, "sliding_window": 512}
+WINDOWED = CONVERSATIONS + SHARED
+GEMMA3 = {
+    "num_hidden_layers": 3,
+    "query_pre_attn_scalar": 12,
+    "sliding_window": 20,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "rope_theta": 1000000.0, "factor": 8.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.2, 1.7],
+    "long_factor": [1.5, 4.0, 16.0],
+}
+# Every head has keys and values of its own, and its width follows from the state's.
+NEOX: dict[str, Any] = {
+    "hidden_act": "gelu",
+    "num_attention_heads": 2,
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 20000, "partial_rotary_factor": 0.5},
+}
+GRANITE = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.7,
+    "logits_scaling": 4.0,
+}
+MIXTRAL = {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 20}
+QWEN3_MOE = {
+    "num_hidden_layers": 3,
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 8,
+    "mlp_only_layers": [1],
+}
+OLMO3 = {
+    "num_hidden_layers": 2,
+    "sliding_window": 20,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "rope_parameters": {
+        "full_attention": YARN,
+        "sliding_attention": {"rope_type": "default", "rope_theta": 500000.0},
+    },
+}
 CHECKPOINTS = (
     Small("llama3", "llama", config={"rope_parameters": LLAMA3}),
     Small("llama-linear", "llama", config={"rope_parameters": LINEAR, "attention_bias": True, "mlp_bias": True}),
@@ -104,6 +173,56 @@ CHECKPOINTS = (
     Small("phi3", "phi3"),
     Small("olmo2", "olmo2"),
     Small("smollm3", "smollm3", config={"num_hidden_layers": 4, "no_rope_layer_interval": 2}),
+    Small("mistral-window", "mistral", config={"sliding_window": 20}, conversations=WINDOWED),
+    Small("gemma2-window", "gemma2", config=GATED | {"sliding_window": 20}, conversations=WINDOWED),
+    Small(
+        "qwen2-window",
+        "qwen2",
+        config={"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1},
+        conversations=WINDOWED,
+    ),
+    Small(
+        "smollm3-window",
+        "smollm3",
+        config={"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 20},
+        conversations=WINDOWED,
+    ),
+    Small("phi3-window", "phi3", config={"sliding_window": 20}, conversations=WINDOWED),
+    Small(
+        "phi3-longrope",
+        "phi3",
+        config={
+            "num_attention_heads": 2,
+            "rope_parameters": LONGROPE | {"partial_rotary_factor": 0.75},
+            "original_max_position_embeddings": 128,
+        },
+    ),
+    Small("gemma3", "gemma3_text", config=GEMMA3, conversations=WINDOWED, whole=True),
+    Small("gemma3-wrapped", "gemma3", config=GEMMA3, conversations=WINDOWED, whole=True),
+    Small("olmo3", "olmo3", config=OLMO3, conversations=WINDOWED, whole=True),
+    Small("glm", "glm", whole=True),
+    Small("glm4", "glm4", config={"attention_bias": True}, whole=True),
+    Small("pythia", "gpt_neox", config=NEOX, whole=True),
+    Small(
+        "oasst-pythia",
+        "gpt_neox",
+        head="out_proj",
+        prefix="gpt_neox",
+        config=NEOX | {"use_parallel_residual": False},
+        architecture="GPTNeoXRewardModel",
+        written={
+            "model_type": "gpt_neox_reward_model",
+            "pooling": "last",
+            # As files of its time say it.
+            "rope_parameters": None,
+            "rotary_pct": 0.5,
+            "rotary_emb_base": 20000,
+        },
+    ),
+    Small("granite", "granite", config=GRANITE),
+    Small("nemotron", "nemotron", config={"hidden_act": "relu2"}, whole=True),
+    Small("mixtral", "mixtral", config=MIXTRAL, conversations=WINDOWED, whole=True),
+    Small("qwen3-moe", "qwen3_moe", config=QWEN3_MOE, whole=True),
     Small("internlm2", "internlm2", head="v_head", config={"bias": False}, architecture="InternLM2ForRewardModel"),
 )
 CLASSES = {
@@ -116,6 +235,16 @@ CLASSES = {
     "phi3": "Phi3",
     "olmo2": "Olmo2",
     "smollm3": "SmolLM3",
+    "gemma3_text": "Gemma3Text",
+    "gemma3": "Gemma3",
+    "olmo3": "Olmo3",
+    "glm": "Glm",
+    "glm4": "Glm4",
+    "gpt_neox": "GPTNeoX",
+    "granite": "Granite",
+    "nemotron": "Nemotron",
+    "mixtral": "Mixtral",
+    "qwen3_moe": "Qwen3Moe",
     # Not in Transformers: Llama's arithmetic under names of its own.
     "internlm2": "Llama",
 }
@@ -145,32 +274,47 @@ def head(small: Small, width: int) -> nn.Module:
     """The head, in the arithmetic of its authors."""
     if small.head == "score.mlp":
         return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, small.rows))
-    return nn.Linear(width, small.rows, bias=small.head == "v_head.summary")
+    return nn.Linear(width, small.rows, bias=small.head in ("v_head.summary", "out_proj"))
 
 
 def as_internlm2(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Llama's tensors under InternLM2's names: in each group of heads the queries, then the key, then the value."""
     kv_heads, head_dim = SMALL["num_key_value_heads"], SMALL["head_dim"]
-    written = {}
+    renamed = {}
     for name, value in tensors.items():
         if "q_proj" in name:
             parts = [value, tensors[name.replace("q_proj", "k_proj")], tensors[name.replace("q_proj", "v_proj")]]
             grouped = [part.reshape(kv_heads, -1, head_dim, part.shape[-1]) for part in parts]
             joined = torch.cat(grouped, dim=1).reshape(-1, value.shape[-1])
-            written[name.replace("self_attn.q_proj", "attention.wqkv")] = joined
+            renamed[name.replace("self_attn.q_proj", "attention.wqkv")] = joined
         elif "k_proj" not in name and "v_proj" not in name:
             for ours, theirs in INTERNLM2.items():
                 name = name.replace(ours, theirs)
-            written[name] = value
-    return written
+            renamed[name] = value
+    return renamed
+
+
+def save_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerFast:
+    """Writes the tokenizer and its template, and reads them as Transformers does."""
+    made = tokenizer()
+    made.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+    return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def spread(module: nn.Module) -> None:
+    """Makes norms and biases count."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "norm" in name or name.endswith("bias"):
+                parameter.add_(torch.randn_like(parameter) * 0.2)
 
 
 def save(small: Small, trunk: nn.Module, top: nn.Module, folder: Path, config: dict[str, Any]) -> None:
     """Writes the checkpoint as its trainer does."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     name = small.head.removesuffix(".mlp")
-    tensors = {f"model.{key}": value for key, value in trunk.state_dict().items()}
+    tensors = {f"{small.prefix}.{key}": value for key, value in trunk.state_dict().items()}
     if small.model_type == "internlm2":
         tensors = as_internlm2(tensors)
     tensors |= {f"{name}.{key}": value for key, value in top.state_dict().items()}
@@ -178,25 +322,70 @@ def save(small: Small, trunk: nn.Module, top: nn.Module, folder: Path, config: d
         {key: value.to(torch.bfloat16).contiguous() for key, value in tensors.items()}, folder / "model.safetensors"
     )
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    made = tokenizer()
-    made.save(str(folder / "tokenizer.json"))
-    settings = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "chat_template": TEMPLATE}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
 
 
-def record(small: Small) -> None:
-    """Makes one checkpoint and records the scores of every conversation."""
-    torch.manual_seed(len(small.name) * 1000 + sum(map(ord, small.name)))
+def configuration(small: Small) -> transformers.PreTrainedConfig:
+    """What Transformers makes of the configuration."""
     kind = CLASSES[small.model_type]
-    configuration = getattr(transformers, f"{kind}Config")(**SMALL | small.config)
-    configuration._attn_implementation = "eager"
-    trunk = getattr(transformers, f"{kind}Model")(configuration).eval()
-    with torch.no_grad():
-        for name, parameter in trunk.named_parameters():
-            if "norm" in name or name.endswith("bias"):
-                parameter.add_(torch.randn_like(parameter) * 0.2)
-    top = head(small, configuration.hidden_size)
-    config = configuration.to_dict() | {
+    if small.model_type == "gemma3":
+        text = transformers.Gemma3TextConfig(**SMALL | small.config)
+        vision = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+        vision |= {"image_size": 28, "patch_size": 14}
+        made = transformers.Gemma3Config(
+            text_config=text, vision_config=vision, mm_tokens_per_image=4, initializer_range=0.4
+        )
+    elif small.file is not None:
+        made = getattr(transformers, f"{kind}Config").from_dict(small.file | {"initializer_range": 0.2})
+    else:
+        made = getattr(transformers, f"{kind}Config")(**SMALL | small.config)
+    made._attn_implementation = "eager"
+    return made
+
+
+def make_whole(small: Small, folder: Path) -> Reference:
+    """Writes a checkpoint as Transformers does; gives what its class makes of tokens."""
+    made = configuration(small)
+    made.num_labels = small.rows
+    model = getattr(transformers, f"{CLASSES[small.model_type]}ForSequenceClassification")(made).eval()
+    spread(model)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    # Read anew: tables of positions that were rounded with the model would stay so.
+    model = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+    def score(ids: list[int]) -> list[float]:
+        logits: list[float] = model(input_ids=torch.tensor([ids])).logits[0].tolist()
+        return logits
+
+    return score
+
+
+def make_parts(small: Small, folder: Path) -> Reference:
+    """Writes a checkpoint whose head Transformers doesn't know; gives what its authors make of tokens."""
+    kind = CLASSES[small.model_type]
+    made = configuration(small)
+    trunk = getattr(transformers, f"{kind}Model")(made).eval()
+    spread(trunk)
+    top = head(small, made.hidden_size)
+    config = small.file or written(small, made)
+    save(small, trunk, top, folder, config)
+    for module in (trunk, top):
+        module.load_state_dict({key: value.to(torch.bfloat16).float() for key, value in module.state_dict().items()})
+
+    def score(ids: list[int]) -> list[float]:
+        numbers = top(trunk(input_ids=torch.tensor([ids])).last_hidden_state[0])
+        if small.rows == 1:
+            return [numbers[-1, 0].item()]
+        marks = [at for at, token in enumerate(ids) if token == SPECIAL.index("<extra_0>")]
+        steps: list[float] = torch.softmax(numbers[marks].double(), dim=-1)[:, 1].tolist()
+        return steps
+
+    return score
+
+
+def written(small: Small, made: transformers.PreTrainedConfig) -> dict[str, Any]:
+    """The configuration as the checkpoint's trainer writes it."""
+    kind = CLASSES[small.model_type]
+    config = made.to_dict() | {
         "architectures": [small.architecture or f"{kind}ForSequenceClassification"],
         "model_type": small.model_type,
         "id2label": {str(row): f"LABEL_{row}" for row in range(small.rows)},
@@ -205,34 +394,41 @@ def record(small: Small) -> None:
     }
     if small.architecture is not None:
         config |= {"auto_map": {"AutoModel": f"modeling.{small.architecture}"}}
+    return {key: value for key, value in config.items() if value is not None or key == "sliding_window"}
+
+
+def make(small: Small, folder: Path) -> tuple[transformers.PreTrainedTokenizerFast, Reference]:
+    """Writes a checkpoint; gives its tokenizer, and what Transformers makes of tokens."""
+    torch.manual_seed(len(small.name) * 1000 + sum(map(ord, small.name)))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    score = make_whole(small, folder) if small.whole else make_parts(small, folder)
+    return save_tokenizer(folder), score
+
+
+def messages_of(small: Small, turns: list[tuple[str, str]]) -> Messages:
+    """A conversation; where steps are scored, with a mark behind each."""
+    messages = [{"role": role, "content": content} for role, content in turns]
+    if small.rows == 2:
+        last = messages[-1]
+        messages[-1] = last | {"content": "<extra_0>".join([*last["content"].split(" "), ""])}
+    return messages
+
+
+def record(small: Small) -> None:
+    """Makes one checkpoint and records the scores of every conversation."""
     folder = HERE / small.name
-    save(
-        small,
-        trunk,
-        top,
-        folder,
-        {key: value for key, value in config.items() if value is not None or key == "sliding_window"},
-    )
-    for module in (trunk, top):
-        module.load_state_dict({key: value.to(torch.bfloat16).float() for key, value in module.state_dict().items()})
-    encoder = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    encoder, reference = make(small, folder)
     cases = []
-    for turns in CONVERSATIONS:
-        messages = [{"role": role, "content": content} for role, content in turns]
-        if small.rows == 2:
-            last = messages[-1]
-            messages[-1] = last | {"content": "<extra_0>".join([*last["content"].split(" "), ""])}
+    for turns in small.conversations:
+        messages = messages_of(small, turns)
         text = encoder.apply_chat_template(messages, tokenize=False)
         ids = encoder(text, add_special_tokens=False)["input_ids"]
         with torch.no_grad():
-            state = trunk(input_ids=torch.tensor([ids])).last_hidden_state[0]
-            numbers = top(state)
+            numbers = reference(ids)
+        score: dict[str, Any] = {"reward": round(numbers[0], 7)}
         if small.rows == 2:
-            marks = [at for at, token in enumerate(ids) if token == SPECIAL.index("<extra_0>")]
-            steps = torch.softmax(numbers[marks].double(), dim=-1)[:, 1]
-            score: dict[str, Any] = {"steps": [round(value, 8) for value in steps.tolist()]}
-        else:
-            score = {"reward": round(numbers[-1, 0].item(), 7)}
+            score = {"steps": [round(value, 8) for value in numbers]}
         cases.append({"messages": messages, "tokens": ids, **score})
     (folder / "expected.json").write_text(
         json.dumps({"tolerance": 1e-4, "cases": cases}, ensure_ascii=False, indent=1) + "\n"
@@ -241,9 +437,10 @@ def record(small: Small) -> None:
 
 
 def main() -> None:
-    """Writes every checkpoint beside this file."""
+    """Writes the checkpoints of the names given beside this file; all where there are none."""
     for small in CHECKPOINTS:
-        record(small)
+        if not sys.argv[1:] or small.name in sys.argv[1:]:
+            record(small)
 
 
 if __name__ == "__main__":

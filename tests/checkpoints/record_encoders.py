@@ -1,12 +1,14 @@
 """Small random encoders of the real classes, and what Transformers makes of pairs of texts.
 
-`python tests/checkpoints/record_encoders.py`, in the environment that `record.py` needs.
+`python -m tests.checkpoints.record_encoders [NAME ...]`, in the environment that `record.py` needs.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ ENCODERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("electra", "Electra", {"embedding_size": 8}),
     ("distilbert", "DistilBert", DISTILBERT),
     ("deberta-v3", "DebertaV2", DEBERTA),
+    ("deberta-v2-convolution", "DebertaV2", DEBERTA | {"conv_kernel_size": 3, "conv_groups": 2, "conv_act": "gelu"}),
     ("modernbert", "ModernBert", {**MODERN, "classifier_pooling": "cls"}),
     ("modernbert-mean", "ModernBert", {**MODERN, "classifier_pooling": "mean"}),
 )
@@ -75,48 +78,63 @@ def tokenizer(pad: int) -> tuple[Tokenizer, list[str]]:
     return made, special
 
 
-def record(name: str, kind: str, changes: dict[str, Any]) -> None:
-    """Makes one checkpoint and records the scores of every pair, alone and padded beside the others."""
-    torch.manual_seed(sum(map(ord, name)))
+Encoded = tuple[list[int], list[int]]
+
+
+def configuration(kind: str, changes: dict[str, Any]) -> transformers.PreTrainedConfig:
+    """A small configuration of a family."""
     keys = {key: value for key, value in SMALL.items() if not (kind == "DistilBert" and key in DIFFERENT)}
-    configuration = getattr(transformers, f"{kind}Config")(**(keys | changes))
-    configuration._attn_implementation = "eager"
-    model = getattr(transformers, f"{kind}ForSequenceClassification")(configuration).eval()
+    made: transformers.PreTrainedConfig = getattr(transformers, f"{kind}Config")(**(keys | changes))
+    return made
+
+
+def make(
+    name: str, kind: str, made: transformers.PreTrainedConfig, folder: Path
+) -> tuple[Callable[[str, str], Encoded], Callable[[Encoded], float]]:
+    """Writes a checkpoint; gives how pairs become tokens, and what Transformers makes of those."""
+    torch.manual_seed(sum(map(ord, name)))
+    made._attn_implementation = "eager"
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(made).eval()
     with torch.no_grad():
         for title, parameter in model.named_parameters():
             if "norm" in title.lower() or title.endswith("bias"):
                 parameter.add_(torch.randn_like(parameter) * 0.2)
             parameter.copy_(parameter.to(torch.bfloat16).float())
-    folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     # Read anew: tables of positions that were rounded with the model would stay so.
     model = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    made, _ = tokenizer(configuration.pad_token_id)
-    made.save(str(folder / "tokenizer.json"))
+    joined, _ = tokenizer(made.pad_token_id)
+    joined.save(str(folder / "tokenizer.json"))
     settings = {"pad_token": "<pad>", "cls_token": "<cls>", "sep_token": "<sep>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
-    takes_segments = getattr(configuration, "type_vocab_size", 0) > 1
+    takes_segments = getattr(made, "type_vocab_size", 0) > 1
+
+    def encode(first: str, second: str) -> Encoded:
+        encoded = joined.encode(first, second)
+        return encoded.ids, encoded.type_ids
+
+    def score(encoded: Encoded) -> float:
+        ids, types = encoded
+        inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+        if takes_segments:
+            inputs["token_type_ids"] = torch.tensor([types])
+        reward: float = model(**inputs).logits[0, 0].item()
+        return reward
+
+    return encode, score
+
+
+def record(name: str, kind: str, changes: dict[str, Any]) -> None:
+    """Makes one checkpoint and records the scores of every pair."""
+    folder = HERE / name
+    encode, score = make(name, kind, configuration(kind, changes), folder)
     cases = []
     for first, second in PAIRS:
-        encoded = made.encode(first, second)
-        inputs = {
-            "input_ids": torch.tensor([encoded.ids]),
-            "attention_mask": torch.ones(1, len(encoded.ids), dtype=torch.long),
-        }
-        if takes_segments:
-            inputs["token_type_ids"] = torch.tensor([encoded.type_ids])
+        ids, types = encode(first, second)
         with torch.no_grad():
-            reward = model(**inputs).logits[0, 0].item()
-        cases.append(
-            {
-                "prompt": first,
-                "response": second,
-                "tokens": encoded.ids,
-                "types": encoded.type_ids,
-                "reward": round(reward, 7),
-            }
-        )
+            reward = round(score((ids, types)), 7)
+        cases.append({"prompt": first, "response": second, "tokens": ids, "types": types, "reward": reward})
     (folder / "expected.json").write_text(
         json.dumps({"tolerance": 1e-4, "cases": cases}, ensure_ascii=False, indent=1) + "\n"
     )
@@ -127,9 +145,10 @@ DIFFERENT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "interme
 
 
 def main() -> None:
-    """Writes every checkpoint beside this file."""
+    """Writes the checkpoints of the names given beside this file; all where there are none."""
     for name, kind, changes in ENCODERS:
-        record(name, kind, changes)
+        if not sys.argv[1:] or name in sys.argv[1:]:
+            record(name, kind, changes)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,25 @@ async fn every_checkpoint_gives_the_scores_of_transformers_alone_and_in_company(
 }
 
 #[tokio::test]
+async fn a_window_ends_where_it_should_behind_a_beginning_that_is_shared_or_cached() {
+    let windowed = ["mistral-window", "gemma2-window", "gemma3", "olmo3", "phi3-window", "smollm3-window"];
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| windowed.contains(&&*name(folder))).collect();
+    assert_eq!(folders.len(), windowed.len());
+    let server = Server::of(&repository(&folders)).await;
+    for folder in &folders {
+        let (model, cases) = (name(folder), cases(folder));
+        // The last three are answers to one question, which is longer than the window.
+        let [first, others @ ..] = &cases[cases.len() - 3..] else { panic!("{model} has three cases") };
+        assert_close(&model, &score(&server, &model, &[first]).await[0], &wanted(first));
+        for (found, case) in score(&server, &model, &others.iter().collect::<Vec<_>>()).await.iter().zip(others) {
+            assert_close(&model, found, &wanted(case));
+        }
+        let cached = server.metric(&format!("karat_prefix_cached_tokens_total{{model=\"{model}\"}}"));
+        assert!(cached >= 2 * 64, "{model} took {cached} tokens from the cache");
+    }
+}
+
+#[tokio::test]
 async fn a_checkpoint_that_is_rewritten_in_place_changes_no_score() {
     let folders: Vec<PathBuf> =
         recorded().into_iter().filter(|folder| ["qwen3", "bert"].contains(&&*name(folder))).collect();

@@ -1,7 +1,7 @@
 //! A folder as a model: read once, with everything that stands in the way told together.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -128,6 +128,7 @@ impl Checkpoint {
         for wrapper in ["module.", "_orig_mod.", "pretrained_model."] {
             weights.strip(wrapper, |name| name.starts_with("v_head."));
         }
+        weights.rename_norms();
         if is_wrapped {
             weights.open_text();
         }
@@ -189,10 +190,10 @@ impl Checkpoint {
         &self.graph
     }
 
-    /// Whether it has a form of packed rows.
+    /// Whether it has a form.
     #[must_use]
-    pub fn packs(&self) -> bool {
-        self.recipe.packs()
+    pub fn has(&self, form: Form) -> bool {
+        self.recipe.obstacle(form).is_none()
     }
 
     /// The 16-bit format that suits it: of a decoder the one in which its weights are stored, where they are.
@@ -322,7 +323,8 @@ fn normalisation(config: &Config) -> Option<(f64, f64)> {
     mean.zip(deviation).filter(|(_, deviation)| *deviation > 0.0)
 }
 
-/// Refuses tensors that the graph never reads: they are the sign of a part of the model that isn't known here.
+/// Refuses tensors that the graph never reads, or not all of: they are the sign of a part of the model that isn't known
+/// here, or that has another size.
 fn refuse_leftovers(weights: &Weights, graph: &Graph, problems: &mut Problems) {
     let sources = graph.tensors.iter().flat_map(|tensor| &tensor.sources);
     let used: BTreeSet<&str> = sources.map(|source| source.tensor.as_str()).collect();
@@ -335,6 +337,17 @@ fn refuse_leftovers(weights: &Weights, graph: &Graph, problems: &mut Problems) {
                     .any(|unused| name.ends_with(unused) || (unused.ends_with('.') && name.starts_with(unused)))
         })
         .collect();
+    let mut read: BTreeMap<&str, usize> = BTreeMap::new();
+    let sources = graph.tensors.iter().flat_map(|tensor| &tensor.sources);
+    for source in sources.filter(|source| !source.rows.is_empty()) {
+        *read.entry(&source.tensor).or_default() += source.rows.iter().map(ExactSizeIterator::len).sum::<usize>();
+    }
+    for (name, read) in read {
+        let rows = weights.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(read);
+        if read < rows {
+            problems.add::<()>(format!("{name} has {rows} rows, and by config.json it should have {read}"));
+        }
+    }
     if !left.is_empty() {
         let some = left.iter().take(4).copied().collect::<Vec<_>>().join(", ");
         problems.add::<()>(format!("{} tensors have no place in this architecture, such as {some}", left.len()));

@@ -19,34 +19,38 @@ pub(crate) enum Recipe {
 impl Recipe {
     /// Writes the graph in a form; what stands in the way goes into `problems`.
     pub(crate) fn write(&self, form: Form, weights: &Weights, problems: &mut Problems) -> Option<Graph> {
-        match (self, form) {
+        if let (Form::Packed(element), Some(obstacle)) = (form, self.obstacle(form)) {
+            let bits = if element == Element::Float32 { "" } else { " in 16 bits" };
+            return problems.add(format!("{obstacle} no form of packed rows{bits}; write form = \"rows\" in [graph]"));
+        }
+        Some(match (self, form) {
             (Self::Decoder { trunk, head, kind, pad_id }, _) => {
                 let parts = Parts { trunk, head, kind: *kind, pad_id: *pad_id, weights };
-                Some(match form {
+                match form {
                     Form::Rows => graphs::prefix(&parts, problems),
                     Form::Packed(element) => graphs::packed_decoder(&parts, element, problems),
-                })
+                }
             }
-            (Self::Encoder { trunk, labels }, Form::Rows) => Some(graphs::padded(trunk, *labels, weights, problems)),
-            (Self::Encoder { trunk, labels }, Form::Packed(element)) if trunk.distances.is_none() => {
-                Some(graphs::packed_encoder(trunk, *labels, element, weights, problems))
+            (Self::Encoder { trunk, labels }, Form::Rows) => graphs::padded(trunk, *labels, weights, problems),
+            (Self::Encoder { trunk, labels }, Form::Packed(element)) => {
+                graphs::packed_encoder(trunk, *labels, element, weights, problems)
             }
-            (Self::Modern { trunk, labels }, Form::Rows) => Some(graphs::modernbert(trunk, *labels, weights, problems)),
-            (Self::Encoder { .. }, Form::Packed(_)) => {
-                problems.add("attention to distances has no form of packed rows; write form = \"rows\" in [graph]")
-            }
-            (Self::Modern { .. }, Form::Packed(_)) => {
-                problems.add("windows that look ahead have no form of packed rows; write form = \"rows\" in [graph]")
-            }
-        }
+            (Self::Modern { trunk, labels }, _) => graphs::modernbert(trunk, *labels, weights, problems),
+        })
     }
 
-    /// Whether there is a form of packed rows.
-    pub(crate) fn packs(&self) -> bool {
+    /// What of it a form doesn't have, as the beginning of a sentence.
+    pub(crate) fn obstacle(&self, form: Form) -> Option<&'static str> {
+        let Form::Packed(element) = form else { return None };
         match self {
-            Self::Decoder { .. } => true,
-            Self::Encoder { trunk, .. } => trunk.distances.is_none(),
-            Self::Modern { .. } => false,
+            Self::Decoder { trunk, .. } if element != Element::Float32 && trunk.experts.is_some() => {
+                Some("experts that are chosen token by token have")
+            }
+            Self::Encoder { trunk, .. } if trunk.distances.is_some() || trunk.convolution.is_some() => {
+                Some("attention to distances has")
+            }
+            Self::Modern { .. } => Some("windows that look ahead have"),
+            Self::Decoder { .. } | Self::Encoder { .. } => None,
         }
     }
 

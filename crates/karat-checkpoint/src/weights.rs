@@ -103,6 +103,17 @@ impl Weights {
         }
     }
 
+    /// Calls norms what they are called today: the first files of BERT's time have other names for weight and bias.
+    pub(crate) fn rename_norms(&mut self) {
+        let places = std::mem::take(&mut self.places).into_iter();
+        let today = |name: String| match (name.strip_suffix("LayerNorm.gamma"), name.strip_suffix("LayerNorm.beta")) {
+            (Some(norm), _) => format!("{norm}LayerNorm.weight"),
+            (_, Some(norm)) => format!("{norm}LayerNorm.bias"),
+            (None, None) => name,
+        };
+        self.places = places.map(|(name, place)| (today(name), place)).collect();
+    }
+
     /// Leaves of a model of several kinds of input the part that reads texts, under the names that it has alone.
     pub(crate) fn open_text(&mut self) {
         const OTHERS: &[&str] = &["vision_tower.", "multi_modal_projector."];

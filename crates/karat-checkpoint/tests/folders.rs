@@ -43,6 +43,17 @@ impl Folder {
         self
     }
 
+    /// Renames tensors.
+    fn rename(self, from: &str, to: &str) -> Self {
+        let bytes = fs::read(self.path("model.safetensors")).unwrap();
+        let length = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+        let (header, numbers) = bytes[8..].split_at(length);
+        let header = String::from_utf8(header.to_vec()).unwrap().replace(from, to);
+        let written = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), numbers].concat();
+        fs::write(self.path("model.safetensors"), written).unwrap();
+        self
+    }
+
     /// What stands in the way, all of which is to be named.
     fn refused(&self, names: &[&str]) {
         let error = Checkpoint::read(self.0.path()).unwrap_err();
@@ -128,10 +139,67 @@ fn a_base_model_has_no_reward() {
 }
 
 #[test]
+fn what_would_change_every_score_is_refused() {
+    Folder::of("oasst-pythia").configure(&json!({"pooling": "mean"})).refused(&["pooling"]);
+    Folder::of("gemma3").configure(&json!({"use_bidirectional_attention": true})).refused(&["looks ahead"]);
+    Folder::of("llama3").configure(&json!({"partial_rotary_factor": 0.5})).refused(&["partial_rotary_factor is 0.5"]);
+    let partial = json!({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}});
+    Folder::of("llama3").configure(&partial).refused(&["turns 4 of 8 dimensions"]);
+    let kinds = json!({"layer_types": ["linear_attention", "full_attention", "full_attention"]});
+    Folder::of("gemma3").configure(&kinds).refused(&["linear_attention"]);
+    let factors = json!({"rope_parameters": {"rope_type": "longrope", "partial_rotary_factor": 0.75,
+        "short_factor": [1.0, 2.0], "long_factor": [1.0, 2.0]}});
+    Folder::of("phi3-longrope").configure(&factors).refused(&["2 factors for 6 dimensions"]);
+    Folder::of("mixtral").configure(&json!({"num_experts_per_tok": 5})).refused(&["5 of 4 experts"]);
+    let deberta = Folder::of("deberta-v2-convolution").configure(&json!({"conv_kernel_size": 4}));
+    deberta.refused(&["conv_kernel_size 4 is even"]);
+}
+
+#[test]
+fn tensors_of_another_size_or_that_are_missing_are_told_in_a_line() {
+    let folder = Folder::of("mixtral").configure(&json!({"num_local_experts": 6}));
+    folder.refused(&[
+        "lacks 12 tensors, such as model.layers.0.block_sparse_moe.experts.4.w1.weight",
+        "layers.0.block_sparse_moe.gate.weight is [4, 16]",
+        "layers.1.block_sparse_moe.gate.weight is [4, 16]",
+    ]);
+    // A projection of several parts, and one whose rows are put in another order, have to fit as a whole too.
+    let fewer = json!({"num_key_value_heads": 1});
+    Folder::of("phi3").configure(&fewer).refused(&["0.self_attn.qkv_proj", "1.self_attn.qkv_proj"]);
+    let fewer = Folder::of("glm4").configure(&json!({"num_attention_heads": 2, "num_key_value_heads": 2}));
+    fewer.refused(&[
+        "0.self_attn.o_proj",
+        "1.self_attn.o_proj",
+        "0.self_attn.q_proj.weight has 32 rows",
+        "0.self_attn.q_proj.bias has 32 rows",
+        "1.self_attn.q_proj.weight",
+        "1.self_attn.q_proj.bias",
+    ]);
+}
+
+#[test]
+fn a_family_is_known_under_all_of_its_names() {
+    let tensors = |folder: &Folder| Checkpoint::read(folder.0.path()).unwrap().graph().tensors.len();
+    // Norms as the first files of BERT's time have them.
+    let old =
+        Folder::of("bert").rename("LayerNorm.weight", "LayerNorm.gamma").rename("LayerNorm.bias", "LayerNorm.beta");
+    assert_eq!(tensors(&old), tensors(&Folder::of("bert")));
+    // A language model's class beside a reward's, and both ways in which the part that reads texts is wrapped.
+    let plain = Folder::of("gemma3").configure(&json!({"architectures": ["Gemma3ForCausalLM"]}));
+    let wrapped = Folder::of("gemma3-wrapped").rename("model.language_model.", "language_model.model.");
+    for folder in [plain, wrapped, Folder::of("gemma3-wrapped")] {
+        assert_eq!(tensors(&folder), tensors(&Folder::of("gemma3")));
+    }
+}
+
+#[test]
 fn a_manifest_says_what_was_decided() {
     let manifest = |name: &str| Checkpoint::read(Folder::of(name).0.path()).unwrap().manifest().unwrap().to_owned();
     let openrlhf = manifest("openrlhf");
     assert!(openrlhf.contains("[transforms.affine]") && openrlhf.contains("scale = 0.331"), "{openrlhf}");
     assert!(manifest("qwen2-math-prm").contains("step_mark = \"<extra_0>\""));
     assert!(manifest("mistral").contains("max_tokens = 256"));
+    // A window is no bound, and what longer texts are turned by is.
+    assert!(manifest("mistral-window").contains("max_tokens = 256"));
+    assert!(manifest("phi3-longrope").contains("max_tokens = 128"));
 }

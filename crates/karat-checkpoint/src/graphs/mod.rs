@@ -1,6 +1,7 @@
 //! The forms of the graph: what one device wants, written from a trunk and a head.
 
 mod element;
+mod experts;
 mod fused;
 mod modernbert;
 mod nodes;

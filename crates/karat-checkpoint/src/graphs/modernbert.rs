@@ -4,7 +4,7 @@ use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
 use super::{
     Graph,
-    nodes::{Attribute, Nodes, finish, signed},
+    nodes::{Attribute, Nodes, UNSEEN, finish, signed},
 };
 use crate::{
     problems::Problems,
@@ -12,9 +12,6 @@ use crate::{
     trunks::{Piece, modernbert::ModernBert},
     weights::Weights,
 };
-
-/// What is added where a token may not look: large enough that its share is 0 in 32 bits.
-const UNSEEN: f64 = -1e9;
 
 /// Writes the graph with `labels` outputs; what doesn't fit goes into `problems`.
 pub(crate) fn build(model: &ModernBert, labels: usize, weights: &Weights, problems: &mut Problems) -> Graph {

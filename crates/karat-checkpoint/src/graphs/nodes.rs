@@ -14,6 +14,8 @@ use crate::{
     weights::Weights,
 };
 
+/// What is added where a token may not look: large enough that its share is 0 in 32 bits.
+pub(super) const UNSEEN: f64 = -1e9;
 const OPSET: i64 = 20;
 const IR_VERSION: i64 = 10;
 
@@ -25,6 +27,8 @@ pub(crate) struct Nodes<'a> {
     pub(super) initializers: Vec<TensorProto>,
     pub(super) tensors: Vec<Tensor>,
     pub(super) known: BTreeSet<String>,
+    /// The tensors that the checkpoint doesn't have.
+    pub(super) missing: Vec<String>,
     /// What weights and constants are stored in, and so what is computed in.
     element: Element,
 }
@@ -46,6 +50,7 @@ impl<'a> Nodes<'a> {
             initializers: Vec::new(),
             tensors: Vec::new(),
             known: BTreeSet::new(),
+            missing: Vec::new(),
             element: Element::Float32,
         }
     }
@@ -158,6 +163,14 @@ impl<'a> Nodes<'a> {
         self.problems.add::<()>(problem);
     }
 
+    /// The largest numbers along the last axis and their places; how many stands in `count`.
+    pub(super) fn top(&mut self, value: &str, count: &str) -> [String; 2] {
+        let name = format!("TopK_{}", self.nodes.len());
+        let found = [format!("{name}_values"), format!("{name}_places")];
+        self.push("TopK", &[value, count], &found, &[("axis", Attribute::Int(-1))]);
+        found
+    }
+
     /// Stores numbers once under a name and gives the name.
     pub(super) fn numbers(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
         let (name, element) = (format!("{name}{}", self.element.suffix()), self.element);
@@ -228,6 +241,16 @@ impl<'a> Nodes<'a> {
         let offset = bias.then(|| self.weight(&format!("{}.bias", piece.tensor), &piece.rows, &shape[..1], false));
         inputs.extend(offset.as_deref());
         self.push("Gemm", &inputs, &[output.to_owned()], &[("transB", Attribute::Int(1))]);
+    }
+
+    /// `value` `[n, columns, places]` convolved over its places, as many of which come out, plus a bias; the weight is
+    /// `[rows, columns / groups, size]`.
+    pub(super) fn convolution(&mut self, piece: &Piece, value: &str, shape: [usize; 3], groups: usize) -> String {
+        let weight = self.weight(&format!("{}.weight", piece.tensor), &[], &shape, false);
+        let bias = self.weight(&format!("{}.bias", piece.tensor), &[], &shape[..1], false);
+        let around = signed(shape[2] / 2);
+        let attributes = [("pads", Attribute::Ints(&[around, around])), ("group", Attribute::Int(signed(groups)))];
+        self.add_with("Conv", &[value, &weight, &bias], &attributes)
     }
 
     /// A decoder's norm over the last axis.
@@ -356,7 +379,11 @@ pub(super) fn finish(
     output: Vec<ValueInfoProto>,
     metadata: &[(&str, &str)],
 ) -> Graph {
-    let Nodes { nodes, initializers, tensors, .. } = nodes;
+    let Nodes { nodes, initializers, tensors, missing, problems, .. } = nodes;
+    if !missing.is_empty() {
+        let some = missing.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
+        problems.add::<()>(format!("the checkpoint lacks {} tensors, such as {some}", missing.len()));
+    }
     let operators = |domain: Option<&str>, version| OperatorSetIdProto {
         domain: domain.map(str::to_owned),
         version: Some(version),

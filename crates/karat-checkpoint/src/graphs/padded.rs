@@ -11,16 +11,17 @@ use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
 use super::{
     Graph,
-    nodes::{Attribute, Nodes, finish, signed},
+    nodes::{Attribute, Nodes, UNSEEN, finish, signed},
 };
 use crate::{
     problems::Problems,
-    trunks::{Piece, deberta::Distances, encoder::Encoder},
+    trunks::{
+        Piece,
+        deberta::{Convolution, Distances},
+        encoder::Encoder,
+    },
     weights::Weights,
 };
-
-/// What is added where a token may not look: large enough that its share is 0 in 32 bits.
-const UNSEEN: f64 = -1e9;
 
 /// Writes the graph of an encoder with `labels` outputs; what doesn't fit goes into `problems`.
 pub(crate) fn build(encoder: &Encoder, labels: usize, weights: &Weights, problems: &mut Problems) -> Graph {
@@ -30,9 +31,13 @@ pub(crate) fn build(encoder: &Encoder, labels: usize, weights: &Weights, problem
     if let Some(distances) = &encoder.distances {
         layers.prepare_distances(distances);
     }
-    let mut state = layers.embed();
+    let embedded = layers.embed();
+    let mut state = embedded.clone();
     for layer in 0..encoder.layers {
         state = layers.layer(layer, &state);
+        if let Some(convolution) = encoder.convolution.filter(|_| layer == 0) {
+            state = layers.convolve(&convolution, &embedded, &state);
+        }
     }
     layers.classify(&state, labels);
     let rows = ["batch", "sequence"];
@@ -239,6 +244,36 @@ impl Layers<'_> {
             &["distance_rows_of_keys".to_owned()],
             &[("perm", Attribute::Ints(&[1, 0]))],
         );
+    }
+
+    /// `state` with what neighbouring embeddings give together, `[batch · sequence, hidden]`. Padding counts for 0.
+    fn convolve(&mut self, convolution: &Convolution, embedded: &str, state: &str) -> String {
+        let hidden = self.encoder.hidden;
+        let nodes = &mut self.nodes;
+        let to_float = [("to", Attribute::Int(DataType::Float as i64))];
+        let (column, flat) = (nodes.shape(&[-1, 1]), nodes.shape(&[-1, signed(hidden)]));
+        let text = nodes.add_with("Cast", &["attention_mask"], &to_float);
+        let text = nodes.add("Reshape", &[&text, &column]);
+        let rows = nodes.add("Shape", &["input_ids"]);
+        let width = nodes.integers("hidden", &[signed(hidden)]);
+        let sizes = nodes.add_with("Concat", &[&rows, &width], &[("axis", Attribute::Int(0))]);
+        let swap = || [("perm", Attribute::Ints(&[0, 2, 1]))];
+        let embedded = nodes.add("Mul", &[embedded, &text]);
+        let embedded = nodes.add("Reshape", &[&embedded, &sizes]);
+        let embedded = nodes.add_with("Transpose", &[&embedded], &swap());
+        let given = nodes.convolution(
+            &piece("deberta.encoder.conv.conv"),
+            &embedded,
+            [hidden, hidden / convolution.groups, convolution.size],
+            convolution.groups,
+        );
+        let given = nodes.add_with("Transpose", &[&given], &swap());
+        let given = nodes.add("Reshape", &[&given, &flat]);
+        let given = nodes.add("Mul", &[&given, &text]);
+        let given = nodes.gate(convolution.gate, &given);
+        let sum = nodes.add("Add", &[state, &given]);
+        let normed = self.norm("deberta.encoder.conv.LayerNorm", &sum, hidden);
+        self.nodes.add("Mul", &[&normed, &text])
     }
 
     /// The classifier at each row's first token, into `logits`.

@@ -6,13 +6,13 @@
 //! the last layer only what is read is computed beyond keys and values. Only standard operators are used, which every
 //! execution provider knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
 use super::{
-    Element, Graph,
-    nodes::{Attribute, Nodes, finish, signed},
+    Element, Graph, experts,
+    nodes::{Attribute, Nodes, UNSEEN, finish, signed},
 };
 use crate::{
     heads::{Head, Kind},
@@ -23,8 +23,6 @@ use crate::{
 
 const BIAS: &str = "attn_bias";
 const KEY_POSITIONS: &str = "key_position_ids";
-/// What is added where a window ends: large enough that its share is 0 in 32 bits.
-const UNSEEN: f64 = -1e9;
 
 /// What a graph is made of.
 pub(crate) struct Parts<'a> {
@@ -184,10 +182,9 @@ impl Layers<'_> {
     /// For each window that layers have, the mask with what lies outside of it masked too.
     fn biases(&mut self) -> BTreeMap<usize, String> {
         let nodes = &mut self.nodes;
-        let windows: BTreeMap<usize, String> =
-            self.trunk.sights.iter().filter_map(|sight| sight.window).map(|window| (window, String::new())).collect();
+        let windows: BTreeSet<usize> = self.trunk.sights.iter().filter_map(|sight| sight.window).collect();
         if windows.is_empty() {
-            return windows;
+            return BTreeMap::new();
         }
         let column = nodes.shape(&[-1, 1]);
         let unseen = nodes.number("unseen", UNSEEN);
@@ -198,7 +195,7 @@ impl Layers<'_> {
             let far = nodes.add("GreaterOrEqual", &[&distance, &size]);
             nodes.add("Where", &[&far, &unseen, BIAS])
         };
-        windows.into_keys().map(|window| (window, bias(window))).collect()
+        windows.into_iter().map(|window| (window, bias(window))).collect()
     }
 
     /// `value` `[tokens, heads, head_dim]` turned; dimensions i and i + `head_dim` / 2 are a pair.
@@ -267,9 +264,12 @@ impl Layers<'_> {
         nodes.linear(&trunk.piece(layer, Part::Drawn), &drawn, [trunk.hidden, width], trunk.output_bias)
     }
 
-    /// The MLP, gated (Shazeer 2020, "GLU Variants Improve Transformer") or not, `[m, hidden]`.
+    /// The MLP, gated (Shazeer 2020, "GLU Variants Improve Transformer") or not, or experts, `[m, hidden]`.
     fn mlp(&mut self, layer: usize, state: &str) -> String {
         let (trunk, nodes) = (self.trunk, &mut self.nodes);
+        if let Some(experts) = trunk.experts.as_ref().filter(|experts| experts.layers.contains(&layer)) {
+            return experts::build(nodes, trunk, experts, layer, state);
+        }
         let inner = [trunk.intermediate, trunk.hidden];
         let mut projected = |part| nodes.linear(&trunk.piece(layer, part), state, inner, trunk.mlp_bias);
         let inner = if trunk.gated {

@@ -74,7 +74,7 @@ impl Nodes<'_> {
     fn check(&mut self, source: &Source, shape: &[usize]) {
         let Source { tensor, rows } = source;
         let Some(found) = self.weights.shape(tensor) else {
-            self.problems.add::<()>(format!("the checkpoint has no tensor {tensor}"));
+            self.missing.push(tensor.clone());
             return;
         };
         // Of a tensor that several parts share, each needs its rows to be there.

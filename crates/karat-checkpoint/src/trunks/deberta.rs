@@ -43,6 +43,17 @@ pub(crate) struct Distances {
     pub(crate) normed: bool,
 }
 
+/// What is added behind the first layer: `gate(W * embeddings)`, then normed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Convolution {
+    /// How many neighbouring tokens are taken together, odd.
+    pub(crate) size: usize,
+    /// How many groups of dimensions are kept apart; divides the width of a state.
+    pub(crate) groups: usize,
+    /// What follows it.
+    pub(crate) gate: Gate,
+}
+
 impl Distances {
     /// How many kinds of likeness are added up.
     pub(crate) fn kinds(&self) -> usize {
@@ -60,16 +71,38 @@ fn read(config: &Config, problems: &mut Problems) -> Option<Encoder> {
     if config.get("position_biased_input").and_then(serde_json::Value::as_bool) != Some(false) {
         problems.add::<()>("config.json: position_biased_input: absolute positions beside distances are not known");
     }
-    if config.get("conv_kernel_size").and_then(serde_json::Value::as_u64).unwrap_or(0) > 0 {
-        problems.add::<()>("config.json: conv_kernel_size: a convolution beside the first layer is not known");
-    }
+    let convolution = convolution(config, problems);
     if !config.is_on("relative_attention") {
         problems.add::<()>("config.json: relative_attention is off: attention without distances is not known");
     }
     let distances = distances(config, problems);
     let segments = config.get("type_vocab_size").and_then(serde_json::Value::as_u64).unwrap_or(0);
     let plain = Encoder::plain(config, &NAMES, classifier, problems)?;
-    Some(Encoder { positions: 0, segments: usize::try_from(segments).ok()?, distances: Some(distances?), ..plain })
+    Some(Encoder {
+        positions: 0,
+        segments: usize::try_from(segments).ok()?,
+        distances: Some(distances?),
+        convolution: convolution?,
+        ..plain
+    })
+}
+
+/// The convolution of embeddings that is added behind the first layer, where there is one.
+#[expect(clippy::option_option, reason = "a wrong number is told from no convolution")]
+fn convolution(config: &Config, problems: &mut Problems) -> Option<Option<Convolution>> {
+    let size = config.get("conv_kernel_size").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let groups = config.count_or("conv_groups", 1, problems);
+    let gate = match config.text("conv_act") {
+        None | Some("tanh") => Some(Gate::Tanh),
+        Some(_) => gate(config, "conv_act", problems),
+    };
+    if size == 0 {
+        return Some(None);
+    }
+    if size.is_multiple_of(2) {
+        return problems.add(format!("config.json: conv_kernel_size {size} is even: states would change their number"));
+    }
+    Some(Some(Convolution { size: usize::try_from(size).ok()?, groups: groups?, gate: gate? }))
 }
 
 fn distances(config: &Config, problems: &mut Problems) -> Option<Distances> {

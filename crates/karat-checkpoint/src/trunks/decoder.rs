@@ -44,6 +44,8 @@ pub(crate) struct Decoder {
     pub(crate) activation: Activation,
     /// Whether the activation gates a second projection, or stands behind the only one.
     pub(crate) gated: bool,
+    /// The experts that some layers have in place of the MLP.
+    pub(crate) experts: Option<Experts>,
     /// Whether queries, keys and values have a bias.
     pub(crate) qkv_bias: bool,
     /// Whether what attention gives has a bias.
@@ -75,6 +77,31 @@ pub(crate) struct Sight {
     pub(crate) window: Option<usize>,
     /// Which of the trunk's rotations queries and keys turn by; `None` without positions.
     pub(crate) rope: Option<usize>,
+}
+
+/// MLPs of which a router chooses a few for each token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Experts {
+    /// How many a layer has.
+    pub(crate) count: usize,
+    /// How many are used for a token; at most `count`.
+    pub(crate) used: usize,
+    /// The width of each.
+    pub(crate) intermediate: usize,
+    /// Whether the weights of those that are used add up to 1.
+    pub(crate) normalised: bool,
+    /// The layers that have them; the others have an MLP.
+    pub(crate) layers: Vec<usize>,
+}
+
+impl Experts {
+    /// The same, unless more are to be used than there are.
+    pub(super) fn fitting(self, problems: &mut Problems) -> Option<Self> {
+        if self.used > self.count {
+            return problems.add(format!("config.json: {} of {} experts can't be used", self.used, self.count));
+        }
+        Some(self)
+    }
 }
 
 /// Where the norms of a layer stand.
@@ -141,21 +168,21 @@ pub(crate) enum Activation {
 pub(super) struct Wording {
     /// The activation, where it isn't to be read from `hidden_act`.
     pub(super) activation: Option<Activation>,
-    /// The key of what keeps norms from 0.
-    pub(super) epsilon: &'static str,
+    /// The key of what keeps norms from 0, and the number where it is missing.
+    pub(super) epsilon: (&'static str, f64),
     /// The key of what positions' slowest turn is made of, θ.
     pub(super) theta: &'static str,
     /// The share of a head's dimensions that is turned where the configuration doesn't say; `None` where it is always
     /// all of them.
     pub(super) turned: Option<f64>,
-    /// The rotations, where they aren't one for all layers.
-    pub(super) ropes: Option<Vec<Rope>>,
+    /// The rotations, where they aren't one for all layers: `None` within where what they say can't be understood.
+    pub(super) ropes: Option<Option<Vec<Rope>>>,
 }
 
 impl Wording {
     /// Llama's own.
     pub(super) const LLAMA: Self =
-        Self { activation: None, epsilon: "rms_norm_eps", theta: "rope_theta", turned: None, ropes: None };
+        Self { activation: None, epsilon: ("rms_norm_eps", 1e-6), theta: "rope_theta", turned: None, ropes: None };
 }
 
 impl Decoder {
@@ -205,14 +232,14 @@ impl Decoder {
         let context = config.count("max_position_embeddings", problems);
         let kv_heads = config.count_or("num_key_value_heads", heads.unwrap_or(1), problems);
         let head_dim = config.count_or("head_dim", hidden.unwrap_or(0) / heads.unwrap_or(1), problems);
-        let epsilon = config.positive_or(wording.epsilon, 1e-6, problems);
+        let epsilon = config.positive_or(wording.epsilon.0, wording.epsilon.1, problems);
         let activation = match wording.activation {
             Some(activation) => Some(activation),
             None => activation(config, &["hidden_act"], problems),
         };
         let rotary = Rotary::read(config, head_dim.unwrap_or(0), wording.turned, problems);
         let ropes = match wording.ropes {
-            Some(ropes) => Some(ropes),
+            Some(ropes) => ropes,
             None => Rope::read(config, wording.theta, context.unwrap_or(0), problems).map(|rope| vec![rope]),
         };
         let tied_embeddings = config.is_on("tie_word_embeddings");
@@ -255,6 +282,7 @@ impl Decoder {
             query_key_norm: QueryKeyNorm::None,
             activation: activation?,
             gated: true,
+            experts: None,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,

@@ -2,7 +2,10 @@
 //!
 //! Families differ in their names, in how positions are counted, and in what stands before the classifier's last matrix.
 
-use super::{Read, Trunk, deberta::Distances};
+use super::{
+    Read, Trunk,
+    deberta::{Convolution, Distances},
+};
 use crate::{config::Config, problems::Problems};
 
 /// The measures and variants of an encoder.
@@ -32,6 +35,8 @@ pub(crate) struct Encoder {
     pub(crate) activation: Gate,
     /// How layers attend to distances, where they do.
     pub(crate) distances: Option<Distances>,
+    /// What is added behind the first layer, where anything is.
+    pub(crate) convolution: Option<Convolution>,
     /// What its tensors are called.
     pub(crate) names: &'static Names,
     /// What stands above the trunk.
@@ -160,6 +165,7 @@ impl Encoder {
             epsilon: epsilon?,
             activation: activation?,
             distances: None,
+            convolution: None,
             names,
             classifier,
         })
@@ -253,6 +259,7 @@ fn distilbert(config: &Config, problems: &mut Problems) -> Option<Encoder> {
         epsilon: 1e-12,
         activation: activation?,
         distances: None,
+        convolution: None,
         names: &DISTILBERT,
         classifier: Classifier { dense: "pre_classifier", gate: Gate::Relu, last: "classifier" },
     };

@@ -30,7 +30,16 @@ const LOCAL_THETA: f64 = 10_000.0;
 
 fn read_wrapped(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     // What concerns images alone.
-    config.know(&["boi_token_index", "eoi_token_index", "image_token_index", "mm_tokens_per_image", "vision_config"]);
+    config.know(&[
+        "boi_token_id",
+        "boi_token_index",
+        "eoi_token_id",
+        "eoi_token_index",
+        "image_token_id",
+        "image_token_index",
+        "mm_tokens_per_image",
+        "vision_config",
+    ]);
     read(config, problems)
 }
 
@@ -38,8 +47,9 @@ fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     let pattern = config.count_or("sliding_window_pattern", 6, problems);
     let everywhere = config.positive_or("rope_theta", THETA, problems);
     let nearby = config.positive_or("rope_local_base_freq", LOCAL_THETA, problems);
-    let ropes = Rope::by_kind(config, [everywhere?, nearby?], problems)?;
-    let gemma = normed_around(config, Wording { ropes: Some(ropes), ..Wording::LLAMA }, problems)?;
+    let thetas = [everywhere.unwrap_or(THETA), nearby.unwrap_or(LOCAL_THETA)];
+    let wording = Wording { ropes: Some(Rope::by_kind(config, thetas, problems)), ..Wording::LLAMA };
+    let gemma = normed_around(config, wording, problems)?;
     let (window, pattern) = (config.window("sliding_window", problems)?, pattern?);
     let trunk = Decoder { query_key_norm: QueryKeyNorm::PerHead, ..gemma };
     trunk.within(window, config, problems, |layer| (layer + 1) % pattern != 0)

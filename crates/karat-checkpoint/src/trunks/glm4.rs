@@ -25,7 +25,11 @@ fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
 
 fn read_earlier(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     let bias = config.get("attention_bias").and_then(serde_json::Value::as_bool).unwrap_or(true);
-    let plain = Decoder::worded(config, Wording { turned: Some(TURNED), ..Wording::LLAMA }, problems)?;
+    let plain = Decoder::worded(
+        config,
+        Wording { epsilon: ("rms_norm_eps", 1.5625e-7), turned: Some(TURNED), ..Wording::LLAMA },
+        problems,
+    )?;
     let rotary = Rotary { neighbours: true, ..plain.rotary };
     Some(Decoder { rotary, qkv_bias: bias, names: names_before, ..plain })
 }

@@ -4,7 +4,7 @@
 use super::{
     Decoder, Norm, NormKind, Norms, Read, Trunk, Wording,
     decoder::activation,
-    names::{Part, Piece},
+    names::{self, Part, Piece},
 };
 use crate::{config::Config, problems::Problems};
 
@@ -28,7 +28,8 @@ fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
         None => Some(super::Activation::Gelu),
         Some(_) => activation(config, &["hidden_act"], problems),
     };
-    let wording = Wording { activation, epsilon: "layer_norm_eps", turned, theta: "rotary_emb_base", ..Wording::LLAMA };
+    let wording =
+        Wording { activation, epsilon: ("layer_norm_eps", 1e-5), turned, theta: "rotary_emb_base", ..Wording::LLAMA };
     let plain = Decoder::worded(config, wording, problems)?;
     Some(Decoder {
         norm: Norm { kind: NormKind::Layer { bias: true }, ..plain.norm },
@@ -60,9 +61,9 @@ fn names(trunk: &Decoder, layer: usize, part: Part) -> Piece {
         Part::NormBeforeAttention => "input_layernorm",
         Part::Gate | Part::Up => "mlp.dense_h_to_4h",
         Part::Down => "mlp.dense_4h_to_h",
-        Part::NormBeforeMlp | Part::NormAfterAttention | Part::NormAfterMlp | Part::QueryNorm | Part::KeyNorm => {
-            "post_attention_layernorm"
-        }
+        Part::NormBeforeMlp => "post_attention_layernorm",
+        // What the family doesn't have is asked for by nobody.
+        _ => return names::plain(trunk, layer, part),
     };
     Piece::whole(format!("gpt_neox.layers.{layer}.{in_layer}"))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Decoder, Read, Trunk,
-    names::{Part, Piece},
+    names::{self, Part, Piece},
 };
 use crate::{config::Config, problems::Problems};
 
@@ -35,9 +35,9 @@ fn names(trunk: &Decoder, layer: usize, part: Part) -> Piece {
         Part::Up => "feed_forward.w3",
         Part::Down => "feed_forward.w2",
         Part::NormBeforeAttention => "attention_norm",
-        Part::NormBeforeMlp | Part::NormAfterAttention | Part::NormAfterMlp | Part::QueryNorm | Part::KeyNorm => {
-            "ffn_norm"
-        }
+        Part::NormBeforeMlp => "ffn_norm",
+        // What the family doesn't have is asked for by nobody.
+        _ => return names::plain(trunk, layer, part),
     };
     Piece::whole(format!("model.layers.{layer}.{in_layer}"))
 }

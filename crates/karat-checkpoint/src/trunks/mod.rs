@@ -16,27 +16,32 @@ mod granite;
 mod internlm2;
 mod llama;
 mod mistral;
+mod mixtral;
 pub(crate) mod modernbert;
 mod names;
+mod nemotron;
 mod olmo2;
 mod olmo3;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod smollm3;
 
 use crate::{config::Config, problems::Problems};
 
-pub(crate) use decoder::{Activation, Decoder, Norm, NormKind, Norms, QueryKeyNorm, Sight};
+pub(crate) use decoder::{Activation, Decoder, Experts, Norm, NormKind, Norms, QueryKeyNorm, Sight};
 use decoder::{Wording, activation};
-pub(crate) use names::{Part, Piece};
+pub(crate) use names::{Expert, Part, Piece};
 
 /// Every family, in the order of messages.
 pub(crate) const TRUNKS: &[Trunk] = &[
     llama::TRUNK,
     qwen2::TRUNK,
     qwen3::TRUNK,
+    qwen3_moe::TRUNK,
     mistral::TRUNK,
+    mixtral::TRUNK,
     gemma::TRUNK,
     gemma2::TRUNK,
     gemma3::TRUNK,
@@ -52,6 +57,7 @@ pub(crate) const TRUNKS: &[Trunk] = &[
     gpt_neox::TRUNK,
     gpt_neox::REWARD_TRUNK,
     granite::TRUNK,
+    nemotron::TRUNK,
     encoder::BERT_TRUNK,
     encoder::ROBERTA_TRUNK,
     encoder::XLM_ROBERTA_TRUNK,

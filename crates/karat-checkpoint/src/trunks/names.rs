@@ -35,10 +35,25 @@ pub(crate) enum Part {
     Up,
     /// The MLP's outer projection.
     Down,
+    /// What chooses experts.
+    Router,
+    /// A part of the expert of that number.
+    Expert(usize, Expert),
     /// The norm after the last layer.
     LastNorm,
     /// A language model's own head, where it isn't the table of embeddings.
     Logits,
+}
+
+/// A part of an expert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expert {
+    /// Its gate.
+    Gate,
+    /// Its inner projection.
+    Up,
+    /// Its outer projection.
+    Down,
 }
 
 /// Where a part's weights are.
@@ -98,6 +113,15 @@ pub(super) fn plain(_: &Decoder, layer: usize, part: Part) -> Piece {
         Part::Gate => "mlp.gate_proj",
         Part::Up => "mlp.up_proj",
         Part::Down => "mlp.down_proj",
+        Part::Router => "mlp.gate",
+        Part::Expert(expert, part) => {
+            let part = match part {
+                Expert::Gate => "gate",
+                Expert::Up => "up",
+                Expert::Down => "down",
+            };
+            return Piece::whole(format!("model.layers.{layer}.mlp.experts.{expert}.{part}_proj"));
+        }
     };
     Piece::whole(format!("model.layers.{layer}.{in_layer}"))
 }

@@ -13,6 +13,7 @@ fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
 /// What the generations from the second on have in common.
 pub(super) fn worded(config: &Config, wording: Wording, problems: &mut Problems) -> Option<Decoder> {
     let bias = config.is_on("attention_bias");
+    let wording = Wording { epsilon: ("rms_norm_eps", 1e-5), ..wording };
     let plain = Decoder::worded(config, wording, problems)?;
     Some(Decoder {
         qkv_bias: bias,

@@ -14,7 +14,7 @@ const THETA: f64 = 500_000.0;
 
 fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     let everywhere = config.positive_or("rope_theta", THETA, problems);
-    let ropes = Rope::by_kind(config, [everywhere?, THETA], problems)?;
+    let ropes = Rope::by_kind(config, [everywhere.unwrap_or(THETA), THETA], problems);
     let window = config.window("sliding_window", problems);
     let olmo = olmo2::worded(config, Wording { ropes: Some(ropes), ..Wording::LLAMA }, problems)?;
     olmo.within(window?, config, problems, |layer| (layer + 1) % 4 != 0)

@@ -16,7 +16,11 @@ pub(super) const TRUNK: Trunk = Trunk {
 fn read(config: &Config, problems: &mut Problems) -> Option<Decoder> {
     config.know(&["attention_bias"]);
     let window = config.window("sliding_window", problems);
-    let plain = Decoder::worded(config, Wording { turned: Some(1.0), ..Wording::LLAMA }, problems)?;
+    let plain = Decoder::worded(
+        config,
+        Wording { epsilon: ("rms_norm_eps", 1e-5), turned: Some(1.0), ..Wording::LLAMA },
+        problems,
+    )?;
     Some(Decoder { names, ..plain.within_everywhere(window?) })
 }
 

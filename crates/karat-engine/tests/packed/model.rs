@@ -42,7 +42,10 @@ impl Model {
 /// Opens the graph of packed rows in that format on the processor; `None` where there is none.
 pub(crate) fn open(folder: &Path, element: Element) -> Option<Result<Graph, RuntimeError>> {
     let checkpoint = Checkpoint::read(folder).unwrap();
-    let graph = checkpoint.graph_for(Form::Packed(element)).ok()?;
+    if !checkpoint.has(Form::Packed(element)) {
+        return None;
+    }
+    let graph = checkpoint.graph_for(Form::Packed(element)).unwrap();
     let weight = |tensor: &Tensor| {
         let numbers = match checkpoint.numbers(tensor).unwrap() {
             Numbers::Float32(numbers) => WeightNumbers::Float32(numbers),

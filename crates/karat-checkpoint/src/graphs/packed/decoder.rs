@@ -1,7 +1,7 @@
 //! A decoder over packed rows.
 
 use super::{
-    super::{Element, Graph, Parts, nodes::Nodes},
+    super::{Element, Graph, Parts, experts, nodes::Nodes},
     Attention, CONTRACT, Contract, EXPAND, HeadNorms, Heads, Layer, READS, check_heads, close,
 };
 use crate::{
@@ -158,9 +158,12 @@ impl Layers<'_> {
         [between, given]
     }
 
-    /// The MLP; where it is gated, gate and inner projection are one product.
+    /// The MLP, or experts; where the MLP is gated, gate and inner projection are one product.
     fn mlp(&mut self, layer: usize, state: &str) -> String {
         let (trunk, nodes) = (self.trunk, &mut self.nodes);
+        if let Some(experts) = trunk.experts.as_ref().filter(|experts| experts.layers.contains(&layer)) {
+            return experts::build(nodes, trunk, experts, layer, state);
+        }
         let inner = |part| (trunk.piece(layer, part), trunk.intermediate);
         let inner = if trunk.gated {
             let both = nodes.joined(&[inner(Part::Gate), inner(Part::Up)], state, trunk.hidden, trunk.mlp_bias);

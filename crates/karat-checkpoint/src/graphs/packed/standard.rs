@@ -6,12 +6,9 @@
 use karat_onnx::tensor_proto::DataType;
 
 use super::{
-    super::nodes::{Attribute, Nodes, signed},
+    super::nodes::{Attribute, Nodes, UNSEEN, signed},
     BLOCK_TOKENS, BLOCKS, EXPAND, Heads, LONGEST, Layer, PASTS, ROW_STARTS, Rotation, caches,
 };
-
-/// What is added where a token may not look: large enough that its share is 0 in 32 bits.
-const UNSEEN: f64 = -1e9;
 
 /// What all layers share, as the names of values. There are B sequences; the longest has Q rows, and L tokens with its past.
 pub(super) struct Standard {

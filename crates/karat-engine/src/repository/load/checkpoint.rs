@@ -65,7 +65,7 @@ fn form(checkpoint: &Checkpoint, definition: &GraphDefinition, provider: Provide
     let on_cuda = provider == ProviderKind::Cuda;
     let packs = match definition.form {
         Some(form) => form == CheckpointForm::Packed,
-        None => on_cuda && checkpoint.packs(),
+        None => on_cuda && checkpoint.has(Form::Packed(checkpoint.half())),
     };
     match packs {
         false => Form::Rows,

@@ -1,0 +1,279 @@
+"""Every configuration that is known here, served by karat, against Transformers in 32 bits, eagerly.
+
+`make compare-checkpoints TORCH=PYTHON [COMPARE="PART OF A NAME ..."]`, with a Python that has torch and transformers.
+Checkpoints with small random weights are made of the configurations that tests use and of those that
+published reward models have (`configurations.json`), which are shrunk in size alone. Ten texts are scored one by one,
+in one request, and again when the server has seen them. Prints the largest difference of each; ends with 1 where one
+is above the tolerance.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from tests.checkpoints import record, record_encoders
+from tests.server_files import executable
+from tools.server_process import ServerProcess
+
+TOLERANCE = 1e-4
+CONFIGURATIONS = json.loads((Path(__file__).parent / "configurations.json").read_text())
+Turns = list[tuple[str, str]]
+# What Transformers makes of a conversation.
+Reference = Callable[[Turns], list[float]]
+
+SHARED = "A farmer has 17 sheep, and all but 9 run away. How many are left?"
+SHORT: tuple[Turns, ...] = (
+    [("user", "Hi"), ("assistant", "Hello!")],
+    [("user", "?"), ("assistant", "Yes.")],
+    [("user", "Ein Käse für Ångström?"), ("assistant", "価格は百円です。")],
+    [("user", "What causes the tides?"), ("assistant", "The moon's gravity, and the sun's.")],
+    [("user", SHARED), ("assistant", "9: all but 9 ran away.")],
+    [("user", SHARED), ("assistant", "8, as 17 minus 9 is 8.")],
+    [
+        ("user", "Name a prime above 10."),
+        ("assistant", "11"),
+        ("user", "And above 100?"),
+        ("assistant", "101 is prime: none of 2, 3, 5 and 7 divides it."),
+    ],
+    [("user", "Thanks!"), ("assistant", "You're welcome."), ("user", "Bye"), ("assistant", "Goodbye!")],
+)
+
+
+def texts(longest: int) -> tuple[Turns, ...]:
+    """Ten conversations, two of which are as long as a model of `longest` bytes takes."""
+    room = longest - 40
+    filled = ("The tide comes in twice a day, and it leaves as often. " * (room // 20))[:room]
+    return (
+        *SHORT,
+        [("user", filled[: room // 4]), ("assistant", filled[room // 4 :])],
+        [("user", filled[: room // 4]), ("assistant", filled[room // 3 :])],
+    )
+
+
+def chat(steps: bool = False) -> Callable[[Turns], dict[str, Any]]:
+    """How conversations are asked about; with a mark behind each step where `steps` are scored."""
+    marked = record.Small("", "", rows=2 if steps else 1)
+    return lambda turns: {"messages": record.messages_of(marked, turns)}
+
+
+def pair(turns: Turns) -> dict[str, Any]:
+    """How a question and its last answer are asked about."""
+    return {"prompt": turns[0][1], "response": turns[-1][1]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint to be made, and what is asked of it."""
+
+    name: str
+    # Writes the checkpoint into a folder.
+    make: Callable[[Path], Reference]
+    # A conversation as an input of `POST /v1/score`.
+    ask: Callable[[Turns], dict[str, Any]]
+    # How many bytes a text may have.
+    longest: int = 200
+
+
+def decoder(small: record.Small, longest: int = 200) -> Case:
+    """A decoder with a head."""
+
+    def make(folder: Path) -> Reference:
+        tokens, score = record.make(small, folder)
+
+        def reference(turns: Turns) -> list[float]:
+            text = tokens.apply_chat_template(record.messages_of(small, turns), tokenize=False)
+            return score(tokens(text, add_special_tokens=False)["input_ids"])
+
+        return reference
+
+    return Case(small.name, make, chat(steps=small.rows == 2), longest)
+
+
+def encoder(name: str, kind: str, made: transformers.PreTrainedConfig, longest: int = 200) -> Case:
+    """An encoder of pairs."""
+
+    def make(folder: Path) -> Reference:
+        encode, score = record_encoders.make(name, kind, made, folder)
+        return lambda turns: [score(encode(turns[0][1], turns[-1][1]))]
+
+    return Case(name, make, pair, longest)
+
+
+def language_model(name: str, kind: str, file: dict[str, Any]) -> Case:
+    """A language model, whose reward is the mean of its tokens' log-probabilities."""
+
+    def make(folder: Path) -> Reference:
+        torch.manual_seed(sum(map(ord, name)))
+        made = getattr(transformers, f"{kind}Config").from_dict(file | {"initializer_range": 0.2})
+        made._attn_implementation = "eager"
+        model = getattr(transformers, f"{kind}ForCausalLM")(made).eval()
+        record.spread(model)
+        folder.mkdir(parents=True)
+        tensors = {key: value.to(torch.bfloat16).contiguous() for key, value in model.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors")
+        model.load_state_dict({key: value.float() for key, value in tensors.items()})
+        (folder / "config.json").write_text(json.dumps(file, indent=1))
+        tokens = record.save_tokenizer(folder)
+
+        def reference(turns: Turns) -> list[float]:
+            messages = [{"role": role, "content": content} for role, content in turns]
+            text = tokens.apply_chat_template(messages, tokenize=False)
+            ids = tokens(text, add_special_tokens=False)["input_ids"]
+            # A token a byte, and one that ends the response.
+            end, count = len(ids) - 1, len(turns[-1][1].encode())
+            odds = torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0].double(), dim=-1)
+            places = range(end - count, end)
+            return [sum(odds[place - 1, ids[place]].item() for place in places) / count]
+
+        return reference
+
+    return Case(name, make, chat(), LONG)
+
+
+# How many bytes a text of a published model may have here.
+LONG = 2000
+# How a published model's file becomes a case.
+Published = Callable[[str, dict[str, Any]], Case]
+
+
+def shrunk(file: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with fewer and narrower layers, everything else being as it was."""
+    heads, kv_heads = file["num_attention_heads"], file.get("num_key_value_heads")
+    sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4}
+    sizes["num_attention_heads"] = 8
+    if kv_heads is not None:
+        sizes["num_key_value_heads"] = max(1, 8 * kv_heads // heads)
+    if "head_dim" in file:
+        sizes["head_dim"] = 16
+    if "pooler_hidden_size" in file:
+        sizes["pooler_hidden_size"] = 64
+    return file | sizes
+
+
+def scored(model_type: str, head: str = "score", rows: int = 1) -> Published:
+    """A decoder with a head in the words of `record`."""
+    return lambda name, file: decoder(record.Small(name, model_type, head=head, rows=rows, file=file), LONG)
+
+
+def of_pairs(name: str, file: dict[str, Any]) -> Case:
+    """A DeBERTa."""
+    made = transformers.DebertaV2Config.from_dict(file | {"initializer_range": 0.2, "num_labels": 1})
+    return encoder(name, "DebertaV2", made, longest=400)
+
+
+# One without an entry isn't compared, and the table says so.
+PUBLISHED: dict[str, Published] = {
+    "Skywork-Reward-Llama-3.1-8B": scored("llama"),
+    "OpenRLHF Llama classifier with mean and std": scored("llama"),
+    "GRM Llama-3.1-8B rewardmodel-ft": scored("llama", head="v_head.summary"),
+    "Qwen2.5-Math-PRM-7B": scored("qwen2", head="score.mlp", rows=2),
+    "Qwen2.5-Math-RM-72B": scored("qwen2", head="score.mlp"),
+    "Skywork-Reward-Gemma-2-27B": scored("gemma2"),
+    "DeBERTa-v3-large pair classifier": of_pairs,
+    "Mistral-7B-v0.1 language model (Math-Shepherd's base)": lambda name, file: language_model(name, "Mistral", file),
+}
+
+
+def cases() -> Iterator[tuple[str, Case | None]]:
+    """Every configuration by name; `None` for one that can't be made yet."""
+    for small in record.CHECKPOINTS:
+        # The one whose longer texts are turned otherwise is bounded.
+        yield small.name, decoder(small, longest=120 if small.name == "phi3-longrope" else 200)
+    for name, kind, changes in record_encoders.ENCODERS:
+        yield name, encoder(name, kind, record_encoders.configuration(kind, changes))
+    for name, file in CONFIGURATIONS.items():
+        known = PUBLISHED.get(name)
+        yield name, known(name, shrunk(file)) if known else None
+
+
+def folder_of(name: str) -> str:
+    """The name that the model is served under."""
+    return "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in name).strip("-.")
+
+
+class NotServed(Exception):
+    """The server refuses."""
+
+
+def served(url: str, case: Case, asked: list[Turns]) -> list[list[float]]:
+    """What the server gives for conversations, in one request.
+
+    Raises NotServed with what the server says.
+    """
+    inputs = [case.ask(turns) for turns in asked]
+    body = json.dumps({"model": folder_of(case.name), "inputs": inputs, "include": ["steps"]}).encode()
+    request = urllib.request.Request(f"{url}/v1/score", body, {"content-type": "application/json"})  # noqa: S310 - ours
+    try:
+        with urllib.request.urlopen(request, timeout=600) as reply:  # noqa: S310 - a server that was started here
+            results = json.load(reply)["results"]
+    except urllib.error.HTTPError as error:
+        raise NotServed(error.read().decode()) from error
+    return [
+        result["steps"]["scores"] if (result.get("steps") or {}).get("scores") else [result["raw"]]
+        for result in results
+    ]
+
+
+def difference(found: list[list[float]], wanted: list[list[float]]) -> float:
+    """The largest difference between two lists of scores of the same shape."""
+    if [len(row) for row in found] != [len(row) for row in wanted]:
+        return float("inf")
+    pairs = zip(chain.from_iterable(found), chain.from_iterable(wanted), strict=True)
+    # A number that is none is no small difference.
+    return max(gap if gap >= 0 else float("inf") for gap in (abs(ours - theirs) for ours, theirs in pairs))
+
+
+def compared(url: str, case: Case, reference: Reference) -> list[float]:
+    """The largest differences of texts one by one, in one request, and behind what the prefix cache then holds."""
+    asked = list(texts(case.longest))
+    wanted = [reference(turns) for turns in asked]
+    alone = [scores for turns in asked for scores in served(url, case, [turns])]
+    together = served(url, case, asked[::-1])[::-1]
+    again = served(url, case, asked)
+    return [difference(scores, wanted) for scores in (alone, together, again)]
+
+
+def main() -> None:
+    """Makes, serves and compares."""
+    words = [word.lower() for word in sys.argv[1:]]
+    chosen = [(name, case) for name, case in cases() if not words or any(word in name.lower() for word in words)]
+    known = [case for _, case in chosen if case is not None]
+    width = max((len(name) for name, _ in chosen), default=0)
+    worst = 0.0
+    with tempfile.TemporaryDirectory() as models, torch.no_grad():
+        references = {case.name: case.make(Path(models) / folder_of(case.name)) for case in known}
+        print(f"{'':{width}}{'alone':>10}{'together':>10}{'again':>10}")
+        # Nothing is answered from the memory of scores.
+        with ServerProcess(executable(), Path(models), "--cache-mb", "0") as server:
+            for name, case in chosen:
+                if case is None:
+                    print(f"{name:{width}}  not compared: nothing here makes such a checkpoint")
+                    continue
+                try:
+                    found = compared(server.url, case, references[name])
+                except NotServed as refusal:
+                    print(f"{name:{width}}  ! {refusal}")
+                    worst = float("inf")
+                    continue
+                worst = max(worst, *found)
+                mark = "" if max(found) <= TOLERANCE else "  !"
+                print(f"{name:{width}}" + "".join(f"{number:10.1e}" for number in found) + mark, flush=True)
+    print(f"{len(known)} checkpoints, largest difference {worst:.1e}")
+    raise SystemExit(worst > TOLERANCE)
+
+
+if __name__ == "__main__":
+    main()
