@@ -19,6 +19,7 @@ mod loading;
 mod metrics;
 #[cfg(feature = "offline")]
 mod offline;
+mod packed;
 mod process;
 mod quantised;
 mod scheduling;

@@ -38,6 +38,22 @@ async fn scores_are_those_computed_by_hand() {
 }
 
 #[tokio::test]
+async fn texts_that_are_read_on_all_cores_keep_their_order() {
+    let server = Server::of(&Repository::with_sum()).await;
+    let mut texts = texts(400);
+    let bytes: usize = texts.iter().map(String::len).sum();
+    assert!(bytes > 24 << 10, "{bytes} bytes are too few to be divided");
+    let expected: Vec<f64> = texts.iter().map(|text| sum(text)).collect();
+    assert_close(&server.rewards("sum", &texts.iter().map(String::as_str).collect::<Vec<_>>()).await, &expected);
+    // Of two that are too long the first is told of.
+    for long in [390, 210] {
+        texts[long] = format!("{} {}", texts[long], vec!["11"; 70].join(" "));
+    }
+    let inputs: Vec<Value> = texts.iter().map(|text| json!({"text": text})).collect();
+    server.post(&json!({"model": "sum", "inputs": inputs})).await.assert_problem(422, "too-long", "inputs[210]");
+}
+
+#[tokio::test]
 async fn a_prompt_and_its_response_are_rendered_as_the_model_wants_them() {
     let repository = Repository::empty();
     let manifest = "[graph]\nfile = \"sum.onnx\"\n[text]\nrender = \"pair\"\nmax_tokens = 9\npad_token = \"[PAD]\"";

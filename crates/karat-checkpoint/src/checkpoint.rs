@@ -10,11 +10,12 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     config::Config,
-    graphs::{self, Graph, Parts, Tensor},
+    graphs::{Element, Form, Graph, NumbersMut, Tensor},
     heads::{Head, Kind},
     manifest,
     problems::{CheckpointError, Problems},
     reading::Reading,
+    recipe::Recipe,
     tokens::Tokens,
     trunks::{Decoder, Read, TRUNKS, Trunk, encoder::Encoder, modernbert::ModernBert},
     weights::Weights,
@@ -92,6 +93,7 @@ pub struct Checkpoint {
     graph: Graph,
     /// The most tokens for which the graph is exact.
     context: usize,
+    recipe: Recipe,
     manifest: Result<String, String>,
 }
 
@@ -146,30 +148,35 @@ impl Checkpoint {
             }
         };
         config.refuse_leftovers(problems);
-        let decided = match shape? {
+        let (decided, recipe) = match shape? {
             Shape::Decoder(trunk) => {
                 let (kind, head) = head?;
                 // A score of these stands at the last token that isn't padding; others read the last token.
                 let pad_id = pad_id.filter(|_| kind == Kind::Sequence && class.ends_with("ForSequenceClassification"));
-                let parts = Parts { trunk: &trunk, head: &head, pad_id, weights: &weights };
                 let reads = match kind {
                     Kind::Sequence => Reads::Scores,
                     Kind::Token => Reads::Steps,
                     Kind::LanguageModel => Reads::Logits,
                 };
                 let width = head.width(&trunk, &weights);
-                let graph = graphs::prefix(&parts, problems);
-                Decided { graph, reads, width, context: trunk.context, vocabulary: trunk.vocabulary, normalise }
+                let (context, vocabulary) = (trunk.context, trunk.vocabulary);
+                let recipe = Recipe::Decoder { trunk, head, pad_id };
+                let graph = recipe.write(Form::Rows, &weights, problems)?;
+                (Decided { graph, reads, width, context, vocabulary, normalise }, recipe)
             }
             Shape::Encoder(encoder) => {
                 let width = rows(&weights, encoder.classifier.last);
-                let graph = graphs::padded(&encoder, width, &weights, problems);
-                Decided::of_pairs(graph, width, encoder.context(), encoder.vocabulary)
+                let (context, vocabulary) = (encoder.context(), encoder.vocabulary);
+                let recipe = Recipe::Encoder { trunk: encoder, labels: width };
+                let graph = recipe.write(Form::Rows, &weights, problems)?;
+                (Decided::of_pairs(graph, width, context, vocabulary), recipe)
             }
             Shape::Modern(model) => {
                 let width = rows(&weights, "classifier");
-                let graph = graphs::modernbert(&model, width, &weights, problems);
-                Decided::of_pairs(graph, width, model.context, model.vocabulary)
+                let (context, vocabulary) = (model.context, model.vocabulary);
+                let recipe = Recipe::Modern { trunk: model, labels: width };
+                let graph = recipe.write(Form::Rows, &weights, problems)?;
+                (Decided::of_pairs(graph, width, context, vocabulary), recipe)
             }
         };
         if decided.reads != Reads::Logits
@@ -182,7 +189,8 @@ impl Checkpoint {
         tokens.check(decided.vocabulary, problems);
         let manifest = manifest::write(class, &decided, &tokens);
         let Decided { graph, context, .. } = decided;
-        Some(Self { folder: folder.to_owned(), weights, configuration: config.into_text(), graph, context, manifest })
+        let configuration = config.into_text();
+        Some(Self { folder: folder.to_owned(), weights, configuration, graph, context, recipe, manifest })
     }
 
     /// The graph for a processor: of a decoder one that shares what samples begin with (`rm-prefix/1`), of an encoder one
@@ -192,23 +200,52 @@ impl Checkpoint {
         &self.graph
     }
 
-    /// Reads the graph's weights in 32 bits, once, on so many threads: of each in the order of [`Graph::tensors`] into the
-    /// memory that is given for it. `progress` is told now and then how many numbers are there.
+    /// Whether it has a form.
+    #[must_use]
+    pub fn has(&self, form: Form) -> bool {
+        self.recipe.obstacle(form).is_none()
+    }
+
+    /// The 16-bit format that suits it: of a decoder the one in which its weights are stored, where they are.
+    #[must_use]
+    pub fn half(&self) -> Element {
+        self.recipe.half(self.weights.types().contains("F16"))
+    }
+
+    /// The graph in a form.
+    ///
+    /// # Errors
+    /// When it has no such form.
+    pub fn graph_for(&self, form: Form) -> Result<Graph, CheckpointError> {
+        if form == Form::Rows {
+            return Ok(self.graph.clone());
+        }
+        let mut problems = Problems::default();
+        let graph = self.recipe.write(form, &self.weights, &mut problems);
+        problems.finish(&self.folder, graph)
+    }
+
+    /// Reads a graph's weights, once, on so many threads: of each in the order of [`Graph::tensors`] into the memory that
+    /// is given for it. `progress` is told now and then how many numbers are there.
     ///
     /// Gives a SHA-256 digest of exactly what was read, and of the configuration.
     ///
     /// # Errors
-    /// When a file has changed, memory is of another size, or numbers aren't finite.
+    /// When a file has changed, memory is of another size or format, or numbers aren't finite or none that the format
+    /// holds.
     pub fn read_weights<'a>(
         &self,
-        memory: impl IntoIterator<Item = &'a mut [f32]>,
+        graph: &Graph,
+        memory: impl IntoIterator<Item = NumbersMut<'a>>,
         threads: NonZeroUsize,
         progress: &(dyn Fn(usize) + Sync),
     ) -> Result<[u8; 32], CheckpointError> {
         let failed = |problem| CheckpointError { folder: self.folder.clone(), problems: vec![problem] };
-        let tensors: Vec<(&Tensor, &mut [f32])> = self.graph.tensors.iter().zip(memory).collect();
-        let fits = tensors.iter().all(|(tensor, numbers)| tensor.shape.iter().product::<usize>() == numbers.len());
-        if !fits || tensors.len() != self.graph.tensors.len() {
+        let tensors: Vec<(&Tensor, NumbersMut<'_>)> = graph.tensors.iter().zip(memory).collect();
+        let fits = |(tensor, numbers): &(&Tensor, NumbersMut<'_>)| {
+            tensor.shape.iter().product::<usize>() == numbers.len() && tensor.element == numbers.element()
+        };
+        if !tensors.iter().all(fits) || tensors.len() != graph.tensors.len() {
             return Err(failed("the memory for its weights is of another size".to_owned()));
         }
         let weights = Reading { weights: &self.weights, threads, progress }.run(tensors).map_err(failed)?;
@@ -337,7 +374,8 @@ fn normalisation(config: &Config) -> Option<(f64, f64)> {
 /// Refuses tensors that the graph never reads, or not all of: they are the sign of a part of the model that isn't known
 /// here, or that has another size.
 fn refuse_leftovers(weights: &Weights, graph: &Graph, problems: &mut Problems) {
-    let used: BTreeSet<&str> = graph.tensors.iter().map(|tensor| tensor.source.as_str()).collect();
+    let sources = graph.tensors.iter().flat_map(|tensor| &tensor.sources);
+    let used: BTreeSet<&str> = sources.map(|source| source.tensor.as_str()).collect();
     let left: Vec<&str> = weights
         .names()
         .filter(|name| {
@@ -348,8 +386,9 @@ fn refuse_leftovers(weights: &Weights, graph: &Graph, problems: &mut Problems) {
         })
         .collect();
     let mut read: BTreeMap<&str, usize> = BTreeMap::new();
-    for tensor in graph.tensors.iter().filter(|tensor| !tensor.rows.is_empty()) {
-        *read.entry(&tensor.source).or_default() += tensor.rows.iter().map(ExactSizeIterator::len).sum::<usize>();
+    let sources = graph.tensors.iter().flat_map(|tensor| &tensor.sources);
+    for source in sources.filter(|source| !source.rows.is_empty()) {
+        *read.entry(&source.tensor).or_default() += source.rows.iter().map(ExactSizeIterator::len).sum::<usize>();
     }
     for (name, read) in read {
         let rows = weights.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(read);

@@ -20,11 +20,12 @@ mod heads;
 mod manifest;
 mod problems;
 mod reading;
+mod recipe;
 mod rope;
 mod tokens;
 mod trunks;
 mod weights;
 
 pub use checkpoint::Checkpoint;
-pub use graphs::{Graph, Tensor};
+pub use graphs::{Element, Form, Graph, NumbersMut, Source, Tensor};
 pub use problems::CheckpointError;

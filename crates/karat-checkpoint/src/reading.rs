@@ -14,7 +14,10 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::{graphs::Tensor, weights::Weights};
+use crate::{
+    graphs::{NumbersMut, Tensor},
+    weights::Weights,
+};
 
 /// How many numbers are read at once.
 const PIECE: usize = 1 << 20;
@@ -27,7 +30,7 @@ struct Piece<'a> {
     tensor: &'a Tensor,
     /// The place of its first number in the tensor.
     start: usize,
-    numbers: &'a mut [f32],
+    numbers: NumbersMut<'a>,
     digest: &'a mut PieceDigest,
 }
 
@@ -44,25 +47,25 @@ impl Reading<'_> {
     ///
     /// # Errors
     /// What the first piece that failed says.
-    pub(crate) fn run(&self, tensors: Vec<(&Tensor, &mut [f32])>) -> Result<PieceDigest, String> {
-        let count = |numbers: &[f32]| numbers.len().div_ceil(PIECE);
+    pub(crate) fn run(&self, tensors: Vec<(&Tensor, NumbersMut<'_>)>) -> Result<PieceDigest, String> {
+        let count = |numbers: &NumbersMut<'_>| numbers.len().div_ceil(PIECE);
         let mut digests: Vec<Vec<PieceDigest>> =
             tensors.iter().map(|(_, numbers)| vec![PieceDigest::default(); count(numbers)]).collect();
         let names: Vec<&Tensor> = tensors.iter().map(|(tensor, _)| *tensor).collect();
         let pieces = tensors.into_iter().zip(&mut digests).flat_map(|((tensor, numbers), digests)| {
-            let parts = numbers.chunks_mut(PIECE).zip(digests).enumerate();
+            let parts = numbers.pieces(PIECE).into_iter().zip(digests).enumerate();
             parts.map(move |(index, (numbers, digest))| Piece { tensor, start: index * PIECE, numbers, digest })
         });
         let queue = Mutex::new(pieces);
         let (read, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || -> Result<(), String> {
-            let mut bytes = Vec::new();
+            let (mut bytes, mut widened) = (Vec::new(), Vec::new());
             while !failed.load(Ordering::Relaxed) {
                 // Held for as long as it takes to cut off a piece; a thread that panics there ends the whole scope.
                 let piece = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some(piece) = piece else { break };
                 let numbers = piece.numbers.len();
-                self.read(piece, &mut bytes).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+                self.read(piece, &mut bytes, &mut widened).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
                 (self.progress)(read.fetch_add(numbers, Ordering::Relaxed) + numbers);
             }
             Ok(())
@@ -84,11 +87,48 @@ impl Reading<'_> {
         Ok(digest.finalize().into())
     }
 
-    fn read(&self, piece: Piece<'_>, bytes: &mut Vec<u8>) -> Result<(), String> {
+    fn read(&self, piece: Piece<'_>, bytes: &mut Vec<u8>, widened: &mut Vec<f32>) -> Result<(), String> {
         let Piece { tensor, start, numbers, digest } = piece;
         let mut hash = Sha256::new();
-        self.weights.fill(&tensor.source, &tensor.rows, start, numbers, bytes, |bytes| hash.update(bytes))?;
+        match numbers {
+            NumbersMut::Float32(numbers) => self.widen(tensor, start, numbers, bytes, &mut hash)?,
+            mut numbers => {
+                widened.resize(numbers.len(), 0.0);
+                self.widen(tensor, start, widened, bytes, &mut hash)?;
+                numbers.round(widened).map_err(|odd| {
+                    format!("{} holds {odd}, which 16 bits don't: write form = \"rows\" in [graph]", tensor.name)
+                })?;
+            }
+        }
         *digest = hash.finalize().into();
+        Ok(())
+    }
+
+    /// Reads numbers of a tensor from place `start` on, in 32 bits.
+    fn widen(
+        &self,
+        tensor: &Tensor,
+        start: usize,
+        numbers: &mut [f32],
+        bytes: &mut Vec<u8>,
+        hash: &mut Sha256,
+    ) -> Result<(), String> {
+        let end = start + numbers.len();
+        let (mut before, mut filled) = (0, 0);
+        for source in &tensor.sources {
+            let count = self.weights.count(source);
+            let (first, last) = (start.max(before), end.min(before + count));
+            if first < last {
+                let part = numbers.get_mut(filled..filled + last - first).unwrap_or_default();
+                filled += part.len();
+                let seen = |bytes: &[u8]| hash.update(bytes);
+                self.weights.fill(&source.tensor, &source.rows, first - before, part, bytes, seen)?;
+            }
+            before += count;
+        }
+        if filled != numbers.len() {
+            return Err(format!("{} has fewer numbers than its shape says; the checkpoint is damaged", tensor.name));
+        }
         if tensor.plus_one {
             numbers.iter_mut().for_each(|number| *number += 1.0);
         }
@@ -100,7 +140,7 @@ impl Reading<'_> {
 mod tests {
     use std::{fs, num::NonZeroUsize, path::Path};
 
-    use crate::Checkpoint;
+    use crate::{Checkpoint, NumbersMut};
 
     /// A copy of a recorded checkpoint.
     fn copy(name: &str) -> tempfile::TempDir {
@@ -118,8 +158,8 @@ mod tests {
         let checkpoint = Checkpoint::read(folder).unwrap();
         let shapes = checkpoint.graph().tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>());
         let mut numbers: Vec<Vec<f32>> = shapes.map(|count| vec![f32::NAN; count]).collect();
-        let memory = numbers.iter_mut().map(Vec::as_mut_slice);
-        let digest = checkpoint.read_weights(memory, NonZeroUsize::new(threads).unwrap(), progress).unwrap();
+        let memory = numbers.iter_mut().map(|numbers| NumbersMut::Float32(numbers));
+        let digest = checkpoint.read_weights(checkpoint.graph(), memory, NonZeroUsize::new(threads).unwrap(), progress).unwrap();
         (numbers, digest)
     }
 
@@ -172,8 +212,8 @@ mod tests {
         fs::write(&weights, &bytes[..bytes.len() - 2]).unwrap();
         let shapes = checkpoint.graph().tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>());
         let mut numbers: Vec<Vec<f32>> = shapes.map(|count| vec![0.0; count]).collect();
-        let memory = numbers.iter_mut().map(Vec::as_mut_slice);
-        let error = checkpoint.read_weights(memory, NonZeroUsize::MIN, &|_| ()).unwrap_err().to_string();
+        let memory = numbers.iter_mut().map(|numbers| NumbersMut::Float32(numbers));
+        let error = checkpoint.read_weights(checkpoint.graph(), memory, NonZeroUsize::MIN, &|_| ()).unwrap_err().to_string();
         assert!(error.contains("changed while it was read"), "{error}");
     }
 }

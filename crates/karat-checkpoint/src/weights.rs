@@ -15,7 +15,10 @@ use half::{bf16, f16};
 use safetensors::{Dtype, tensor::Metadata};
 use serde_json::Value;
 
-use crate::{graphs::Tensor, problems::Problems};
+use crate::{
+    graphs::{Source, Tensor},
+    problems::Problems,
+};
 
 /// Names the shards of a large checkpoint.
 const INDEX: &str = "model.safetensors.index.json";
@@ -162,8 +165,17 @@ impl Weights {
 
     /// What a weight is beside its bytes: its name and type, its shape, and which rows of it are read.
     pub(crate) fn describe(&self, tensor: &Tensor) -> String {
-        let dtype = self.places.get(&tensor.source).map(|place| place.dtype);
-        format!("{tensor:?} {dtype:?}\n")
+        let dtype = |source: &Source| self.places.get(&source.tensor).map(|place| place.dtype);
+        let dtypes: Vec<_> = tensor.sources.iter().map(dtype).collect();
+        format!("{tensor:?} {dtypes:?}\n")
+    }
+
+    /// How many numbers a source has.
+    pub(crate) fn count(&self, source: &Source) -> usize {
+        let Some(place) = self.places.get(&source.tensor) else { return 0 };
+        let in_a_row: usize = place.shape.iter().skip(1).product();
+        let rows: usize = source.rows.iter().map(Range::len).sum();
+        in_a_row * if source.rows.is_empty() { place.rows.len() } else { rows }
     }
 
     /// The types of the tensors.

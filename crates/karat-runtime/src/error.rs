@@ -115,6 +115,19 @@ pub enum RuntimeError {
         #[source]
         cause: Cause,
     },
+    /// The device's memory doesn't hold so many blocks of keys and values.
+    #[error(
+        "{blocks} blocks of keys and values, {bytes} bytes, don't fit into the device's memory: {cause}; ask for fewer"
+    )]
+    Blocks {
+        /// How many blocks were asked for.
+        blocks: usize,
+        /// What they take.
+        bytes: usize,
+        /// What ONNX Runtime said.
+        #[source]
+        cause: Cause,
+    },
     /// The pass was stopped on request.
     #[error("the forward pass was cancelled")]
     Cancelled,

@@ -7,9 +7,11 @@
 
 mod batch;
 mod cancellation;
+mod chain;
 mod decoder;
 mod devices;
 mod error;
+mod free_memory;
 pub mod fake;
 pub mod libraries;
 mod memory;
@@ -18,6 +20,7 @@ pub mod packed;
 pub mod prefix;
 mod profile;
 mod provider;
+mod readout;
 pub mod telemetry;
 
 use karat_rules::domain::RowTensor;
@@ -29,10 +32,12 @@ pub use decoder::{
 };
 pub(crate) use devices::Devices;
 pub use error::RuntimeError;
-pub use memory::free_memory;
+pub use free_memory::free_memory;
+pub use memory::MemoryBound;
 pub use profile::{BatchLimits, Shape, ShapeProfile};
 pub(crate) use provider::Arena;
 pub use provider::{CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};
+pub use readout::{Readout, ScoresAt};
 
 /// Something that runs a graph: one session, owned by one thread.
 pub trait Executor: Send {

@@ -1,39 +1,57 @@
-//! How much memory this process may still use, so that what can't fit is refused before it is read.
+//! How large a batch the memory takes, learned from passes that ran out of it.
+//!
+//! No formula tells beforehand: attention, the runtime's arena, other models and other programs all take their share.
+//! So the bound starts at a budget, halves with a pass that doesn't fit, and is felt upwards again once many passes close
+//! to it did fit.
 
-use std::{fs, path::Path};
-
-/// Where Linux tells of groups of processes.
-const GROUPS: &str = "/sys/fs/cgroup";
-
-/// The bytes that this process may still use, by what the machine has free and by the limits of its groups, pages of files
-/// not counted as used. `None` where the system doesn't tell.
-#[must_use]
-pub fn free_memory() -> Option<u64> {
-    let machine = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")? << 10;
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let limits = groups(&own).filter_map(|group| free_in(&Path::new(GROUPS).join(group)));
-    Some(limits.fold(machine, u64::min))
+/// The most positions, padding included, that a batch of several samples may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryBound {
+    budget: usize,
+    bound: usize,
+    /// Passes close to the bound since it was last changed, none of which ran out.
+    fitting: usize,
 }
 
-/// The paths of the process's group and of those around it, innermost first, by `/proc/self/cgroup` (version 2).
-fn groups(own: &str) -> impl Iterator<Item = &Path> {
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    Path::new(path).ancestors()
-}
+/// After so many passes close to the bound it is raised a little: memory that another program held comes back, and a
+/// bound that is too high costs one pass that has to be split.
+const TRUST: usize = 256;
 
-/// What is left of a group's limit; `None` where it has none.
-fn free_in(group: &Path) -> Option<u64> {
-    let number = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse::<u64>().ok();
-    let used = number("memory.current")?;
-    let files = fs::read_to_string(group.join("memory.stat")).ok();
-    let files = files.and_then(|stat| field(&stat, "inactive_file")).unwrap_or(0);
-    Some(number("memory.max")?.saturating_sub(used.saturating_sub(files)))
-}
+impl MemoryBound {
+    /// A bound that nothing is known against.
+    #[must_use]
+    pub fn new(budget: usize) -> Self {
+        Self { budget, bound: budget, fitting: 0 }
+    }
 
-/// The number behind a name at the beginning of a line.
-fn field(text: &str, name: &str) -> Option<u64> {
-    let words = text.lines().map(str::split_whitespace);
-    words.into_iter().find_map(|mut words| if words.next() == Some(name) { words.next()?.parse().ok() } else { None })
+    /// The most positions that are believed to fit.
+    #[must_use]
+    pub fn bound(&self) -> usize {
+        self.bound
+    }
+
+    /// A pass of so many positions ran out of memory. Gives the bound if that lowers it.
+    pub fn ran_out(&mut self, positions: usize) -> Option<usize> {
+        self.fitting = 0;
+        let halved = (positions / 2).max(1);
+        (halved < self.bound).then(|| {
+            self.bound = halved;
+            halved
+        })
+    }
+
+    /// A pass of so many positions had enough memory. Gives the bound if that raises it.
+    pub fn fitted(&mut self, positions: usize) -> Option<usize> {
+        if self.bound == self.budget || positions < self.bound - self.bound / 4 {
+            return None;
+        }
+        self.fitting += 1;
+        (self.fitting >= TRUST).then(|| {
+            self.fitting = 0;
+            self.bound = self.bound.saturating_add(self.bound / 8 + 1).min(self.budget);
+            self.bound
+        })
+    }
 }
 
 #[cfg(test)]
@@ -41,23 +59,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tightest_limit_counts_and_cached_files_do_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-        write("memory.current", "700\n");
-        write("memory.stat", "anon 400\ninactive_file 300\nactive_file 0\n");
-        write("memory.max", "max\n");
-        assert_eq!(free_in(folder.path()), None);
-        write("memory.max", "1000\n");
-        assert_eq!(free_in(folder.path()), Some(600));
-        write("memory.max", "100\n");
-        assert_eq!(free_in(folder.path()), Some(0));
-        assert_eq!(free_in(&folder.path().join("none")), None);
+    fn a_pass_that_does_not_fit_halves_the_bound() {
+        let mut bound = MemoryBound::new(1000);
+        assert_eq!(bound.ran_out(1000), Some(500));
+        assert_eq!(bound.ran_out(3000), None, "a long sample alone says nothing about smaller batches");
+        assert_eq!(bound.bound, 500);
+        assert_eq!(bound.ran_out(1), Some(1), "never 0: a batch of one sample has to be possible");
     }
 
     #[test]
-    fn groups_are_asked_up_to_the_root() {
-        let paths: Vec<&str> = groups("1:cpu:/x\n0::/a/b\n").map(|path| path.to_str().unwrap()).collect();
-        assert_eq!(paths, ["a/b", "a", ""]);
+    fn the_bound_rises_only_after_many_passes_close_to_it() {
+        let mut bound = MemoryBound::new(1000);
+        assert!((0..10 * TRUST).all(|_| bound.fitted(1000).is_none()), "never beyond the budget");
+        bound.ran_out(1600);
+        assert!((0..10 * TRUST).all(|_| bound.fitted(100).is_none()), "small passes prove nothing");
+        assert!((1..TRUST).all(|_| bound.fitted(800).is_none()));
+        assert_eq!(bound.fitted(800), Some(901));
+        bound.ran_out(901);
+        assert!((1..TRUST).all(|_| bound.fitted(450).is_none()), "counted anew");
+        assert_eq!(bound.fitted(450), Some(507));
     }
 }

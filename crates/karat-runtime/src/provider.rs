@@ -131,7 +131,7 @@ pub struct SkippedProvider {
 impl Provider {
     /// Its name.
     #[must_use]
-    pub(crate) fn kind(&self) -> ProviderKind {
+    pub fn kind(&self) -> ProviderKind {
         match self {
             Self::Cpu => ProviderKind::Cpu,
             Self::Cuda(_) => ProviderKind::Cuda,

@@ -9,7 +9,7 @@ use axum::{
     extract::{Path, State},
 };
 use karat_engine::{
-    repository::{GraphUnit, Model, ModelBody, ModelStatus},
+    repository::{GraphForm, GraphUnit, Model, ModelBody, ModelStatus},
     schedule::calibrate::Calibration,
 };
 use karat_rules::domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice};
@@ -91,6 +91,8 @@ struct GraphCard {
     runs_alone: bool,
     /// Whether what samples begin with in common, such as a prompt with many candidates, is computed once.
     shares_prefixes: bool,
+    /// Whether samples are computed as one row of tokens, without padding.
+    packed: bool,
     /// How the graph uses the machine, as measured when it was loaded for the first time.
     #[serde(skip_serializing_if = "Option::is_none")]
     calibration: Option<Calibration>,
@@ -164,7 +166,8 @@ fn graph_card(unit: &GraphUnit) -> GraphCard {
         provider: unit.provider,
         skipped_providers: unit.skipped.clone(),
         runs_alone: unit.batch_dependent,
-        shares_prefixes: unit.prefixes.as_ref().is_some_and(|prefixes| prefixes.shares),
+        shares_prefixes: unit.form.shares_prefixes(),
+        packed: matches!(unit.form, GraphForm::Packed { .. }),
         calibration: unit.calibration,
         signature: unit.signature.clone(),
     }

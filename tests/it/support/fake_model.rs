@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use karat_engine::{
-    repository::{Critic, GraphId, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
+    repository::{Critic, GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
     schedule::{Executors, Policy, QueueLimits, Scheduler},
     telemetry::ModelMetrics,
     text::TextPipeline,
@@ -58,7 +58,7 @@ impl FakeModel {
             skipped: Vec::new(),
             batch_dependent: false,
             calibration: None,
-            prefixes: None,
+            form: GraphForm::Padded,
             scheduler: Scheduler::start(executors, Policy::default(), limits, metrics.clone()).unwrap(),
         };
         let graph = Arc::new(GraphModel {

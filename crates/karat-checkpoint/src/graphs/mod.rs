@@ -1,19 +1,36 @@
 //! The forms of the graph: what one device wants, written from a trunk and a head.
 
+mod element;
 mod experts;
+mod fused;
 mod modernbert;
 mod nodes;
+mod packed;
 mod padded;
 mod prefix;
+mod weights;
 
 use std::ops::Range;
 
 use karat_onnx::ModelProto;
 
+pub use element::{Element, NumbersMut};
 pub(crate) use modernbert::build as modernbert;
 pub(crate) use nodes::Nodes;
+pub(crate) use packed::{decoder as packed_decoder, encoder as packed_encoder};
 pub(crate) use padded::build as padded;
 pub(crate) use prefix::{Parts, build as prefix};
+
+/// A form of the graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// In 32 bits, from standard operators: of a decoder one that shares what samples begin with (`rm-prefix/1`), of an
+    /// encoder one of padded rows.
+    Rows,
+    /// Packed rows over blocks of keys and values (`rm-packed/1`), with numbers of this format: in 32 bits from standard
+    /// operators, in 16 bits with those that ONNX Runtime has for NVIDIA GPUs alone.
+    Packed(Element),
+}
 
 /// A graph without its weights, and where those come from.
 #[derive(Debug, Clone)]
@@ -29,12 +46,21 @@ pub struct Graph {
 pub struct Tensor {
     /// Its name in the graph.
     pub name: String,
-    /// The checkpoint's tensor.
-    pub source: String,
-    /// The rows of that tensor, in order; all where there are none.
-    pub rows: Vec<Range<usize>>,
+    /// What of the checkpoint it is, one below the other; at least one.
+    pub sources: Vec<Source>,
     /// Its shape.
     pub shape: Vec<usize>,
+    /// The format of its numbers.
+    pub element: Element,
     /// Whether 1 is added to each number: norms that are stored as their distance from 1.
     pub plus_one: bool,
+}
+
+/// Rows of a checkpoint's tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The tensor.
+    pub tensor: String,
+    /// The rows, in order; all where there are none.
+    pub rows: Vec<Range<usize>>,
 }

@@ -1,15 +1,13 @@
 //! Nodes of a graph, and the names between them.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::collections::BTreeSet;
 
 use karat_onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    ValueInfoProto,
-    attribute_proto::AttributeType,
-    tensor_proto::{DataLocation, DataType},
+    ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType,
 };
 
-use super::{Graph, Tensor};
+use super::{Element, Graph, Tensor, fused::FUSED_DOMAIN};
 use crate::{
     problems::Problems,
     trunks::{Activation, Norm, NormKind, Piece, encoder::Gate},
@@ -23,14 +21,16 @@ const IR_VERSION: i64 = 10;
 
 /// Collects nodes and tensors, and invents the names between them.
 pub(crate) struct Nodes<'a> {
-    weights: &'a Weights,
-    problems: &'a mut Problems,
+    pub(super) weights: &'a Weights,
+    pub(super) problems: &'a mut Problems,
     pub(super) nodes: Vec<NodeProto>,
     pub(super) initializers: Vec<TensorProto>,
     pub(super) tensors: Vec<Tensor>,
-    known: BTreeSet<String>,
+    pub(super) known: BTreeSet<String>,
     /// The tensors that the checkpoint doesn't have.
-    missing: Vec<String>,
+    pub(super) missing: Vec<String>,
+    /// What weights and constants are stored in, and so what is computed in.
+    element: Element,
 }
 
 /// What a node's attribute holds.
@@ -51,7 +51,26 @@ impl<'a> Nodes<'a> {
             tensors: Vec::new(),
             known: BTreeSet::new(),
             missing: Vec::new(),
+            element: Element::Float32,
         }
+    }
+
+    /// The format of what is computed.
+    pub(super) fn element(&self) -> Element {
+        self.element
+    }
+
+    /// What follows is computed in this format.
+    pub(super) fn compute_in(&mut self, element: Element) {
+        self.element = element;
+    }
+
+    /// A value in another format, from one in the present format.
+    pub(super) fn cast(&mut self, value: &str, element: Element) -> String {
+        if element == self.element {
+            return value.to_owned();
+        }
+        self.add_with("Cast", &[value], &[("to", Attribute::Int(element.data_type() as i64))])
     }
 
     /// Adds a node with one output and gives that output's name.
@@ -117,6 +136,33 @@ impl<'a> Nodes<'a> {
         halves
     }
 
+    /// A value cut along its last axis into parts of these widths.
+    pub(super) fn parts<const N: usize>(&mut self, value: &str, widths: [usize; N]) -> [String; N] {
+        let name = format!("Split_{}", self.nodes.len());
+        let parts = std::array::from_fn(|part| format!("{name}_{part}"));
+        let words = widths.map(|width| width.to_string()).join("_");
+        let widths = self.integers(&format!("widths_{words}"), &widths.map(signed));
+        self.push("Split", &[value, &widths], &parts, &[("axis", Attribute::Int(-1))]);
+        parts
+    }
+
+    /// Values side by side along their last axis.
+    pub(super) fn concat(&mut self, values: &[&str]) -> String {
+        self.add_with("Concat", values, &[("axis", Attribute::Int(-1))])
+    }
+
+    /// A value whose axes after the first become these.
+    pub(crate) fn grouped(&mut self, value: &str, axes: &[usize]) -> String {
+        let shape: Vec<i64> = std::iter::once(-1).chain(axes.iter().copied().map(signed)).collect();
+        let shape = self.shape(&shape);
+        self.add("Reshape", &[value, &shape])
+    }
+
+    /// Notes what stands in the way of this graph.
+    pub(super) fn refuse(&mut self, problem: String) {
+        self.problems.add::<()>(problem);
+    }
+
     /// The largest numbers along the last axis and their places; how many stands in `count`.
     pub(super) fn top(&mut self, value: &str, count: &str) -> [String; 2] {
         let name = format!("TopK_{}", self.nodes.len());
@@ -127,8 +173,11 @@ impl<'a> Nodes<'a> {
 
     /// Stores numbers once under a name and gives the name.
     pub(super) fn numbers(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.constant(name, shape, DataType::Float, bytes)
+        let (name, element) = (format!("{name}{}", self.element.suffix()), self.element);
+        if self.known.contains(&name) {
+            return name;
+        }
+        self.constant(&name, shape, element.data_type(), element.bytes(values))
     }
 
     /// Stores whole numbers once under a name and gives the name.
@@ -166,49 +215,6 @@ impl<'a> Nodes<'a> {
         let words: Vec<String> =
             sizes.iter().map(|size| if *size < 0 { "rest".to_owned() } else { size.to_string() }).collect();
         self.integers(&format!("shape_{}", words.join("_")), sizes)
-    }
-
-    /// A weight of the checkpoint, which has to have this shape.
-    ///
-    /// `rows` are those of the checkpoint's tensor, in order; none for all of it.
-    fn weight(&mut self, source: &str, rows: &[Range<usize>], shape: &[usize], plus_one: bool) -> String {
-        let name = match rows.first() {
-            None => source.to_owned(),
-            Some(first) => format!("{source}.rows_{}", first.start),
-        };
-        if !self.known.insert(name.clone()) {
-            return name;
-        }
-        match self.weights.shape(source) {
-            None => self.missing.push(source.to_owned()),
-            Some(found) => {
-                // Of a tensor that several parts share, each needs its rows to be there.
-                let fits = match rows.iter().map(|rows| rows.end).max() {
-                    None => found == shape,
-                    Some(end) => found.first().is_some_and(|all| *all >= end) && found[1..] == shape[1..],
-                };
-                if !fits {
-                    self.problems
-                        .add::<()>(format!("{source} is {found:?}, and by config.json it should be {shape:?}"));
-                }
-            }
-        }
-        self.initializers.push(TensorProto {
-            name: Some(name.clone()),
-            dims: dims(shape),
-            data_type: Some(DataType::Float.into()),
-            data_location: Some(DataLocation::External.into()),
-            external_data: vec![StringStringEntryProto::new("location", "checkpoint")],
-            ..TensorProto::default()
-        });
-        self.tensors.push(Tensor {
-            name: name.clone(),
-            source: source.to_owned(),
-            rows: rows.to_vec(),
-            shape: shape.to_vec(),
-            plus_one,
-        });
-        name
     }
 
     /// The table that token ids choose rows of.
@@ -249,7 +255,7 @@ impl<'a> Nodes<'a> {
 
     /// A decoder's norm over the last axis.
     pub(super) fn norm(&mut self, piece: &Piece, value: &str, size: usize, norm: Norm) -> String {
-        let weight = self.weight(&format!("{}.weight", piece.tensor), &piece.rows, &[size], norm.one_is_zero);
+        let weight = self.norm_weight(piece, size, norm);
         match norm.kind {
             NormKind::RootMeanSquare => self.rms_norm(&weight, value, norm.epsilon),
             NormKind::Layer { bias } => {
@@ -261,6 +267,9 @@ impl<'a> Nodes<'a> {
 
     /// Root-mean-square norm over the last axis (Zhang and Sennrich 2019).
     fn rms_norm(&mut self, weight: &str, value: &str, epsilon: f64) -> String {
+        if self.element != Element::Float32 {
+            return self.fused_rms_norm(weight, value, epsilon);
+        }
         let two = self.number("two", 2.0);
         let axis = self.integers("last_axis", &[-1]);
         let epsilon = self.number("norm_epsilon", epsilon);
@@ -299,6 +308,9 @@ impl<'a> Nodes<'a> {
 
     /// A decoder's activation.
     pub(super) fn activation(&mut self, activation: Activation, value: &str) -> String {
+        if self.element != Element::Float32 {
+            return self.fused_activation(activation, value);
+        }
         match activation {
             Activation::Silu => {
                 let share = self.add("Sigmoid", &[value]);
@@ -355,7 +367,7 @@ impl<'a> Nodes<'a> {
     }
 }
 
-fn dims(shape: &[usize]) -> Vec<i64> {
+pub(super) fn dims(shape: &[usize]) -> Vec<i64> {
     // No tensor in memory has 2⁶³ numbers.
     shape.iter().map(|size| i64::try_from(*size).unwrap_or(i64::MAX)).collect()
 }
@@ -372,10 +384,18 @@ pub(super) fn finish(
         let some = missing.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
         problems.add::<()>(format!("the checkpoint lacks {} tensors, such as {some}", missing.len()));
     }
+    let operators = |domain: Option<&str>, version| OperatorSetIdProto {
+        domain: domain.map(str::to_owned),
+        version: Some(version),
+    };
+    let mut opset_import = vec![operators(None, OPSET)];
+    if nodes.iter().any(|node| node.domain() == FUSED_DOMAIN) {
+        opset_import.push(operators(Some(FUSED_DOMAIN), 1));
+    }
     let graph = GraphProto { name: Some("reward".to_owned()), node: nodes, initializer: initializers, input, output };
     let model = ModelProto {
         ir_version: Some(IR_VERSION),
-        opset_import: vec![OperatorSetIdProto { domain: None, version: Some(OPSET) }],
+        opset_import,
         metadata_props: metadata.iter().map(|(key, value)| StringStringEntryProto::new(key, value)).collect(),
         ..ModelProto::of(graph)
     };

@@ -279,7 +279,7 @@ impl Layers<'_> {
     /// The classifier at each row's first token, into `logits`.
     fn classify(&mut self, state: &str, labels: usize) {
         let encoder = self.encoder;
-        let (hidden, head) = (encoder.hidden, encoder.classifier);
+        let hidden = encoder.hidden;
         let nodes = &mut self.nodes;
         let rows = nodes.add("Shape", &["input_ids"]);
         let width = nodes.integers("hidden", &[signed(hidden)]);
@@ -287,9 +287,7 @@ impl Layers<'_> {
         let state = nodes.add("Reshape", &[state, &sizes]);
         let zero = nodes.integer("zero", 0);
         let first = nodes.add_with("Gather", &[&state, &zero], &[("axis", Attribute::Int(1))]);
-        let dense = nodes.linear(&piece(head.dense), &first, [hidden, hidden], true);
-        let dense = self.nodes.gate(head.gate, &dense);
-        self.nodes.linear_into("logits", &piece(head.last), &dense, [labels, hidden], true);
+        read_out(nodes, encoder, &first, labels);
     }
 
     fn norm(&mut self, name: &str, value: &str, width: usize) -> String {
@@ -297,6 +295,14 @@ impl Layers<'_> {
     }
 }
 
-fn piece(name: &str) -> Piece {
+/// The classifier of a first token's state `[n, hidden]`, into `logits`.
+pub(super) fn read_out(nodes: &mut Nodes<'_>, encoder: &Encoder, first: &str, labels: usize) {
+    let (hidden, head) = (encoder.hidden, encoder.classifier);
+    let dense = nodes.linear(&piece(head.dense), first, [hidden, hidden], true);
+    let dense = nodes.gate(head.gate, &dense);
+    nodes.linear_into("logits", &piece(head.last), &dense, [labels, hidden], true);
+}
+
+pub(super) fn piece(name: &str) -> Piece {
     Piece::whole(name.to_owned())
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
 use super::{
-    Graph, experts,
+    Element, Graph, experts,
     nodes::{Attribute, Nodes, UNSEEN, finish, signed},
 };
 use crate::{
@@ -77,9 +77,51 @@ pub(crate) fn build(parts: &Parts<'_>, problems: &mut Problems) -> Graph {
         state = layers.finish(layer, &state, &normal, &Seen { rotation: query_rotation, keys, values, bias });
     }
     state = layers.norm(0, Part::LastNorm, &state);
-    parts.head.build(&mut layers.nodes, trunk, &state);
-    layers.nodes.add_into("hidden", "Identity", &[&state]);
+    parts.read_out(&mut layers.nodes, &state, Element::Float32);
     close(parts, layers)
+}
+
+impl Parts<'_> {
+    /// Adds the outputs that are read at tokens, from their last states `[m, hidden]` in 32 bits. Logits of a vocabulary
+    /// are computed in the trunk's own format: their matrix is as large as many layers.
+    pub(super) fn read_out(&self, nodes: &mut Nodes<'_>, state: &str, trunk: Element) {
+        let element = self.element(trunk);
+        // The state itself, for heads that embed.
+        nodes.add_into("hidden", "Identity", &[state]);
+        let state = nodes.cast(state, element);
+        nodes.compute_in(element);
+        self.head.build(nodes, self.trunk, &state);
+    }
+
+    /// Those outputs.
+    pub(super) fn outputs(&self, trunk: Element) -> Vec<ValueInfoProto> {
+        let output = |name: &str, element: Element, width: usize| {
+            ValueInfoProto::tensor(name, element.data_type(), &["read_tokens", &width.to_string()])
+        };
+        let width = self.head.width(self.trunk, self.weights);
+        vec![
+            output(self.head.output(), self.element(trunk), width),
+            output("hidden", Element::Float32, self.trunk.hidden),
+        ]
+    }
+
+    /// The format of what the head gives.
+    fn element(&self, trunk: Element) -> Element {
+        if *self.head == Head::LanguageModel { trunk } else { Element::Float32 }
+    }
+
+    /// What the host has to know of the trunk, and of where a sample's score stands.
+    pub(super) fn metadata(&self) -> Vec<(&'static str, String)> {
+        let trunk = self.trunk;
+        let mut metadata = vec![
+            ("karat.layers", trunk.layers.to_string()),
+            ("karat.kv_heads", trunk.kv_heads.to_string()),
+            ("karat.head_dim", trunk.head_dim.to_string()),
+            ("karat.context", trunk.context.to_string()),
+        ];
+        metadata.extend(self.pad_id.map(|id| ("karat.pad_id", id.to_string())));
+        metadata
+    }
 }
 
 /// The layers of a decoder as nodes, from weights under their Hugging Face names.
@@ -305,22 +347,10 @@ fn close(parts: &Parts<'_>, layers: Layers<'_>) -> Graph {
     let past =
         |name: &String| float(&name.replace("present", "past_key_values"), &["1", kv_heads, "past_tokens", head_dim]);
     input.extend(presents.iter().map(past));
-    let width = parts.head.width(trunk, parts.weights);
-    let mut output = vec![
-        float(parts.head.output(), &["read_tokens", &width.to_string()]),
-        // The state itself, for heads that embed.
-        float("hidden", &["read_tokens", &trunk.hidden.to_string()]),
-    ];
+    let mut output = parts.outputs(Element::Float32);
     output.extend(presents.iter().map(|name| float(name, &["1", kv_heads, "new_tokens", head_dim])));
-    let mut metadata = vec![
-        ("karat.contract", "rm-prefix/1".to_owned()),
-        ("karat.layers", trunk.layers.to_string()),
-        ("karat.kv_heads", trunk.kv_heads.to_string()),
-        ("karat.head_dim", trunk.head_dim.to_string()),
-        ("karat.context", trunk.context.to_string()),
-        ("karat.present", "new".to_owned()),
-    ];
-    metadata.extend(parts.pad_id.map(|id| ("karat.pad_id", id.to_string())));
+    let mut metadata = vec![("karat.contract", "rm-prefix/1".to_owned()), ("karat.present", "new".to_owned())];
+    metadata.extend(parts.metadata());
     let metadata: Vec<(&str, &str)> = metadata.iter().map(|(key, value)| (*key, value.as_str())).collect();
     finish(nodes, input, output, &metadata)
 }

@@ -1,4 +1,4 @@
-//! Tokenises the samples of a request: known texts from memory, long ones off the async threads.
+//! Tokenises the samples of a request: known texts from memory, long ones off the async threads, on all cores.
 //!
 //! Trainers send the same prompt and response again and again (another aggregation, another epoch), and tokenising
 //! costs more than everything else about a score that is known. So what a text became is kept, under the exact text.
@@ -6,7 +6,7 @@
 use std::{num::NonZeroUsize, ops::Range, sync::Arc, thread};
 
 use karat_rules::domain::{Sample, TokenizedInput};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ScoreError;
 use crate::{
@@ -71,6 +71,7 @@ pub(super) struct TokenCache {
     cores: Arc<Semaphore>,
     /// One permit for [`PERMIT_BYTES`] of text, since each takes many times its own memory.
     memory: Arc<Semaphore>,
+    most_cores: usize,
 }
 
 impl TokenCache {
@@ -85,6 +86,7 @@ impl TokenCache {
             known: moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).build(),
             cores: Arc::new(Semaphore::new(cores)),
             memory: Arc::new(Semaphore::new(BYTES_AT_ONCE / PERMIT_BYTES)),
+            most_cores: cores,
         }
     }
 
@@ -135,29 +137,10 @@ impl TokenCache {
         let missing = || found.iter().enumerate().filter(|(_, known)| known.is_none()).map(|(index, _)| index);
         let bytes: usize = missing().map(|index| samples[index].text_bytes()).sum();
         let work: Vec<(usize, Arc<Sample>)> = missing().map(|index| (index, Arc::clone(&samples[index]))).collect();
-
-        let model = Arc::clone(leaf);
-        let run = move || {
-            let tokenized = work.into_iter().map(|(index, sample)| tokenize_sample(&model, index, &sample, options));
-            tokenized.collect::<Result<Vec<_>, _>>()
-        };
         let fresh = if bytes <= INLINE_BYTES {
-            run()?
+            tokenize_samples(leaf, work, options)?
         } else {
-            // Samples are tokenised one after another: the longest tells what is needed at once.
-            let longest = missing().map(|index| samples[index].text_bytes()).max().unwrap_or(0);
-            let share = longest.div_ceil(PERMIT_BYTES).clamp(1, BYTES_AT_ONCE / PERMIT_BYTES);
-            // Nothing closes the semaphores. Permits stay with the work, which outlives a request that is given up.
-            let core = Arc::clone(&self.cores).acquire_owned().await;
-            let share = u32::try_from(share).unwrap_or(u32::MAX);
-            let memory = Arc::clone(&self.memory).acquire_many_owned(share).await;
-            let permits = core.and_then(|core| Ok((core, memory?))).map_err(|_| ScoreError::Panicked)?;
-            let run = move || {
-                let tokenized = run();
-                drop(permits);
-                tokenized
-            };
-            tokio::task::spawn_blocking(run).await.map_err(|_| ScoreError::Panicked)??
+            self.tokenize_on_all_cores(leaf, work, bytes, options).await?
         };
 
         let mut fresh = fresh.into_iter();
@@ -179,6 +162,58 @@ impl TokenCache {
         }
         Ok(inputs)
     }
+
+    /// Cuts the work into as many parts as there are cores, unless that makes them too small to be worth it.
+    async fn tokenize_on_all_cores(
+        &self,
+        model: &Arc<GraphModel>,
+        mut work: Vec<(usize, Arc<Sample>)>,
+        bytes: usize,
+        options: TextOptions,
+    ) -> Result<Vec<Known>, ScoreError> {
+        let parts = self.most_cores.min(bytes / INLINE_BYTES).clamp(1, work.len());
+        let mut running = Vec::with_capacity(parts);
+        let size = work.len().div_ceil(parts);
+        while !work.is_empty() {
+            let rest = work.split_off(size.min(work.len()));
+            let part = std::mem::replace(&mut work, rest);
+            let permits = self.permits(&part).await?;
+            let model = Arc::clone(model);
+            running.push(tokio::task::spawn_blocking(move || {
+                let tokenized = tokenize_samples(&model, part, options);
+                drop(permits);
+                tokenized
+            }));
+        }
+        let mut fresh = Vec::new();
+        // In their order, so that the first sample that can't be tokenised is the one that is told of.
+        for part in running {
+            fresh.extend(part.await.map_err(|_| ScoreError::Panicked)??);
+        }
+        Ok(fresh)
+    }
+
+    /// A core for some samples, which are tokenised one after another, and the memory that the longest of them takes.
+    /// Permits stay with the work, which outlives a request that is given up.
+    async fn permits(
+        &self,
+        work: &[(usize, Arc<Sample>)],
+    ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), ScoreError> {
+        let longest = work.iter().map(|(_, sample)| sample.text_bytes()).max().unwrap_or(0);
+        let share = longest.div_ceil(PERMIT_BYTES).clamp(1, BYTES_AT_ONCE / PERMIT_BYTES);
+        // Nothing closes the semaphores.
+        let core = Arc::clone(&self.cores).acquire_owned().await.map_err(|_| ScoreError::Panicked)?;
+        let memory = Arc::clone(&self.memory).acquire_many_owned(u32::try_from(share).unwrap_or(u32::MAX));
+        Ok((core, memory.await.map_err(|_| ScoreError::Panicked)?))
+    }
+}
+
+fn tokenize_samples(
+    model: &GraphModel,
+    work: Vec<(usize, Arc<Sample>)>,
+    options: TextOptions,
+) -> Result<Vec<Known>, ScoreError> {
+    work.into_iter().map(|(index, sample)| tokenize_sample(model, index, &sample, options)).collect()
 }
 
 /// What one sample becomes for a model: itself, or what the model's head asks about it.

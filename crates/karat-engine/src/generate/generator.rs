@@ -2,11 +2,12 @@
 
 use std::io;
 
-use karat_runtime::DecoderExecutor;
+use karat_runtime::{DecoderExecutor, packed::PackedTexts};
 
 use super::{
     order::{GenerationLimits, GenerationRefusal, Order},
     orders::Orders,
+    rows::Rows,
     stream::Stream,
     worker::Worker,
 };
@@ -35,7 +36,21 @@ impl Generator {
         metrics: ModelMetrics,
     ) -> io::Result<Self> {
         let workers = Workers::new(Orders::new(limits, metrics));
-        workers.spawn("karat-write", |orders| Worker::new(orders, executor).work())?;
+        workers.spawn("karat-write", |orders| Worker::new(orders, Rows::new(executor)).work())?;
+        Ok(Self { workers })
+    }
+
+    /// Starts the thread on a share of a session of packed rows.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub(crate) fn start_packed(
+        texts: PackedTexts,
+        limits: GenerationLimits,
+        metrics: ModelMetrics,
+    ) -> io::Result<Self> {
+        let workers = Workers::new(Orders::new(limits, metrics));
+        workers.spawn("karat-write", |orders| Worker::new(orders, texts).work())?;
         Ok(Self { workers })
     }
 

@@ -1,7 +1,7 @@
 //! Writes text with a decoder: many texts at once, token by token.
 //!
-//! One thread owns a session and runs one row after another. A row holds the last token of every text that is being
-//! written and, in what room is left, pieces of prompts that still have to be read: a new text joins at the next row and
+//! One thread owns a session, or a share of one, and runs one pass after another. A pass holds the last token of every text that is being
+//! written and, in what room is left, pieces of prompts that still have to be read: a new text joins at the next pass and
 //! holds nobody up, and one that ends makes room at once. What a text becomes depends on its prompt, its seed and the
 //! model alone, not on its neighbours.
 //!
@@ -15,6 +15,8 @@ mod generator;
 mod memory;
 mod order;
 mod orders;
+mod pages;
+mod rows;
 mod sampling;
 mod slots;
 mod stream;

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use super::{sampling::Sampling, slots};
+use super::{sampling::Sampling, slots::BLOCK};
 
 /// How much is written at once, and how much may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,12 +15,21 @@ pub struct GenerationLimits {
     pub waiting: usize,
     /// The most tokens of a row: what prompts may take of one step.
     pub row: usize,
+    /// Of how many tokens the blocks are in which keys and values are held.
+    pub block: usize,
+}
+
+impl GenerationLimits {
+    /// How many blocks are held at once.
+    pub(super) fn blocks(&self) -> usize {
+        self.tokens / self.block
+    }
 }
 
 impl Default for GenerationLimits {
     /// 16 texts, 16,384 tokens, 64 waiting orders, rows of up to 256 tokens, from which on processor cores gain nothing.
     fn default() -> Self {
-        Self { texts: 16, tokens: 1 << 14, waiting: 64, row: 256 }
+        Self { texts: 16, tokens: 1 << 14, waiting: 64, row: 256, block: BLOCK }
     }
 }
 
@@ -49,7 +58,7 @@ impl Order {
         if self.texts.len() > limits.texts {
             return Err(GenerationRefusal::TooMany { texts: self.texts.len(), most: limits.texts });
         }
-        if self.blocks() > slots::blocks(limits.tokens) {
+        if self.blocks(limits) > limits.blocks() {
             let tokens = self.prompt.len() + self.texts.len() * self.max_tokens.get();
             return Err(GenerationRefusal::TooLarge { tokens, most: limits.tokens });
         }
@@ -57,8 +66,11 @@ impl Order {
     }
 
     /// How many blocks of places it may come to take.
-    pub(super) fn blocks(&self) -> usize {
-        slots::blocks(self.prompt.len()) + self.texts.len() * slots::blocks(self.max_tokens.get())
+    pub(super) fn blocks(&self, limits: &GenerationLimits) -> usize {
+        let GenerationLimits { block, .. } = *limits;
+        // Each text may need what stands of the prompt in its last block once more.
+        let own = self.prompt.len() % block + self.max_tokens.get();
+        self.prompt.len().div_ceil(block) + self.texts.len() * own.div_ceil(block)
     }
 }
 

@@ -212,7 +212,7 @@ proptest! {
         texts in 3..9_usize,
         row in 1..40_usize,
     ) {
-        let rig = Rig::new(GenerationLimits { texts, tokens: 256, waiting: 64, row });
+        let rig = Rig::new(GenerationLimits { texts, tokens: 256, waiting: 64, row, block: 16 });
         let samplings = |count: usize, seed: u64| -> Vec<Sampling> {
             (0..count as u64).map(|index| if index == 0 { Sampling::GREEDY } else { warm(seed).nth(index) }).collect()
         };
@@ -312,7 +312,7 @@ fn a_text_whose_reader_has_enough_is_not_given_up() {
 
 #[test]
 fn what_does_not_fit_is_refused_and_what_waits_is_bounded() {
-    let rig = Rig::new(GenerationLimits { texts: 2, tokens: 64, waiting: 1, row: 16 });
+    let rig = Rig::new(GenerationLimits { texts: 2, tokens: 64, waiting: 1, row: 16, block: 16 });
     let greedy = |texts| vec![Sampling::GREEDY; texts];
     let refused = |prompt: &[u32], texts, most| rig.generator.submit(order(prompt, &greedy(texts), most)).unwrap_err();
     assert_eq!(refused(&[1; 40], 1, 30), GenerationRefusal::TooLarge { tokens: 70, most: 64 });

@@ -1,4 +1,4 @@
-//! One session's rows: the last tokens of all texts, and pieces of prompts.
+//! One session's passes: the last tokens of all texts, and pieces of prompts.
 
 use std::{
     collections::VecDeque,
@@ -8,32 +8,31 @@ use std::{
     sync::Arc,
 };
 
-use karat_runtime::{DecoderExecutor, DecoderRow, DecoderRowOutput, Read, ReadAt, RuntimeError, Span};
+use karat_rules::domain::RowTensor;
+use karat_runtime::{RuntimeError, packed::NextTokens};
 
 use super::{
-    memory::Memory,
     order::GenerationLimits,
     orders::{Orders, WaitingOrder},
+    pages::Pages,
     sampling::Sampler,
-    slots::{BLOCK, Lease, blocks},
     stream::{Event, Finish, GenerateError, Sender},
 };
 
 /// What one thread holds.
-pub(super) struct Worker<'a> {
+pub(super) struct Worker<'a, P: Pages> {
     orders: &'a Orders,
-    executor: Box<dyn DecoderExecutor>,
-    memory: Memory,
-    prompts: VecDeque<Prompt>,
-    texts: Vec<Text>,
+    pages: P,
+    prompts: VecDeque<Prompt<P::Text>>,
+    texts: Vec<Text<P::Text>>,
     /// How many blocks all that was admitted may come to take.
     promised: usize,
 }
 
 /// A prompt that is being read.
-struct Prompt {
+struct Prompt<T> {
     waiting: WaitingOrder,
-    lease: Lease,
+    text: T,
     progress: Progress,
 }
 
@@ -45,18 +44,17 @@ enum Progress {
     Failed,
 }
 
-/// A prompt that was read, as long as texts go on from it.
+/// What the texts of one order have in common, as long as one of them is written.
 struct Start {
-    lease: Lease,
     max_tokens: usize,
     ends: Arc<[u32]>,
     promised: usize,
 }
 
 /// A text that is being written.
-struct Text {
+struct Text<T> {
     start: Rc<Start>,
-    lease: Lease,
+    text: T,
     sampler: Sampler,
     sender: Sender,
     /// The token that was drawn last; it has not been computed yet.
@@ -66,7 +64,7 @@ struct Text {
     over: bool,
 }
 
-/// A part of a row.
+/// A part of a pass.
 #[derive(Debug, Clone, Copy)]
 enum Piece {
     /// The last token of the text of that index.
@@ -75,10 +73,9 @@ enum Piece {
     Prompt { index: usize, tokens: usize },
 }
 
-impl<'a> Worker<'a> {
-    pub(super) fn new(orders: &'a Orders, executor: Box<dyn DecoderExecutor>) -> Self {
-        let memory = Memory::new(executor.shape());
-        Self { orders, executor, memory, prompts: VecDeque::new(), texts: Vec::new(), promised: 0 }
+impl<'a, P: Pages> Worker<'a, P> {
+    pub(super) fn new(orders: &'a Orders, pages: P) -> Self {
+        Self { orders, pages, prompts: VecDeque::new(), texts: Vec::new(), promised: 0 }
     }
 
     /// Writes until the generator stops and nothing is left.
@@ -97,23 +94,27 @@ impl<'a> Worker<'a> {
             let idle = self.prompts.is_empty() && self.texts.is_empty();
             let to_come: usize = self.prompts.iter().map(|prompt| prompt.waiting.senders.len()).sum();
             let busy = self.texts.len() + to_come;
-            let GenerationLimits { texts, tokens, .. } = self.orders.limits;
+            let limits = self.orders.limits;
             let promised = self.promised;
-            let next = self
-                .orders
-                .next(idle, |order| busy + order.texts.len() <= texts && promised + order.blocks() <= blocks(tokens));
+            let next = self.orders.next(idle, |order| {
+                busy + order.texts.len() <= limits.texts && promised + order.blocks(&limits) <= limits.blocks()
+            });
             let Some(waiting) = next else { return !idle };
-            self.promised += waiting.order.blocks();
-            self.prompts.push_back(Prompt { waiting, lease: Lease::default(), progress: Progress::Reading });
+            self.promised += waiting.order.blocks(&limits);
+            let text = self.pages.begin(&waiting.order.prompt);
+            self.prompts.push_back(Prompt { waiting, text, progress: Progress::Reading });
         }
     }
 
-    /// The next row: one token of every text, and of prompts as many as there is room for, the oldest first.
+    /// The next pass: one token of every text, and of prompts as many as there is room for, the oldest first.
     fn plan(&self) -> Vec<Piece> {
-        let mut room = self.orders.limits.row.saturating_sub(self.texts.len()).max(BLOCK);
+        let GenerationLimits { row, block, .. } = self.orders.limits;
+        let mut room = row.saturating_sub(self.texts.len()).max(block);
         let mut pieces: Vec<Piece> = (0..self.texts.len()).map(Piece::Text).collect();
         for (index, prompt) in self.prompts.iter().enumerate() {
-            let tokens = (prompt.waiting.order.prompt.len() - prompt.lease.tokens()).min(room);
+            let left = prompt.waiting.order.prompt.len() - P::tokens(&prompt.text);
+            // Cut between blocks, so that what its texts each need of the last one is computed in one piece.
+            let tokens = if left <= room { left } else { room / block * block };
             if tokens == 0 {
                 break;
             }
@@ -123,30 +124,37 @@ impl<'a> Worker<'a> {
         pieces
     }
 
-    /// Runs a row. Where it fails, its pieces are run one by one, so that none takes its neighbours with it.
+    /// Runs a pass. Where it fails, its pieces are run one by one, so that none takes its neighbours with it.
     fn run(&mut self, pieces: &[Piece]) {
         match (self.attempt(pieces), pieces) {
-            (Ok(output), _) => self.apply(pieces, &output),
+            (Ok(reads), _) => self.apply(pieces, reads),
             (Err(error), [alone]) => self.fail(*alone, &error),
             (Err(error @ GenerateError::Stopped), _) => pieces.iter().for_each(|piece| self.fail(*piece, &error)),
             (Err(_), _) => pieces.iter().for_each(|piece| self.run(&[*piece])),
         }
     }
 
-    fn attempt(&mut self, pieces: &[Piece]) -> Result<DecoderRowOutput, GenerateError> {
+    fn attempt(&mut self, pieces: &[Piece]) -> Result<Vec<RowTensor>, GenerateError> {
         if self.orders.cancellation.is_cancelled() {
             return Err(GenerateError::Stopped);
         }
-        let row = self.row(pieces);
-        // An executor that panicked is used again: its session is the runtime's, which no Rust panic passes through,
-        // and its buffers are rewritten for each row.
-        let Self { executor, orders, .. } = self;
-        match catch_unwind(AssertUnwindSafe(|| executor.forward(&row, &orders.cancellation))) {
-            Ok(Ok(output)) if !output.is_finite() => Err(GenerateError::NotFinite),
-            Ok(Ok(output)) => Ok(output),
+        let mut next: Vec<NextTokens<P::Text>> = pieces.iter().map(|piece| self.next(*piece)).collect();
+        // What panicked is used again: its session is the runtime's, which no Rust panic passes through, and its buffers
+        // are rewritten for each pass.
+        let Self { pages, orders, .. } = self;
+        let computed = catch_unwind(AssertUnwindSafe(|| pages.compute(&mut next, &orders.cancellation)));
+        for (piece, next) in pieces.iter().zip(next) {
+            match *piece {
+                Piece::Text(index) => self.texts[index].text = next.text,
+                Piece::Prompt { index, .. } => self.prompts[index].text = next.text,
+            }
+        }
+        match computed {
+            Ok(Ok(reads)) => Ok(reads),
+            Ok(Err(RuntimeError::NotFinite)) => Err(GenerateError::NotFinite),
             Ok(Err(RuntimeError::Cancelled)) => Err(GenerateError::Stopped),
             Ok(Err(error)) => {
-                tracing::warn!(%error, pieces = pieces.len(), "a row of texts failed");
+                tracing::warn!(%error, pieces = pieces.len(), "a pass over texts failed");
                 Err(GenerateError::Runtime(Arc::new(error)))
             }
             // The panic's own message went through the panic hook.
@@ -154,58 +162,29 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn row(&self, pieces: &[Piece]) -> DecoderRow {
-        let mut row = DecoderRow { past: self.memory.past(), ..DecoderRow::default() };
-        let mut end = 0;
-        for piece in pieces {
-            let (span, read) = match *piece {
-                Piece::Text(index) => {
-                    let text = &self.texts[index];
-                    let start = &text.start.lease;
-                    let span = Span {
-                        tokens: vec![text.last],
-                        position: start.tokens() + text.lease.tokens(),
-                        sees_past: [start.ranges(), text.lease.ranges()].concat(),
-                        sees_new: Vec::new(),
-                    };
-                    (span, true)
-                }
-                Piece::Prompt { index, tokens } => {
-                    let Prompt { waiting, lease, .. } = &self.prompts[index];
-                    let prompt = &waiting.order.prompt;
-                    let next = lease.tokens()..lease.tokens() + tokens;
-                    let span = Span {
-                        tokens: prompt[next.clone()].to_vec(),
-                        position: next.start,
-                        sees_past: lease.ranges(),
-                        sees_new: Vec::new(),
-                    };
-                    (span, next.end == prompt.len())
-                }
-            };
-            end += span.tokens.len();
-            row.spans.push(span);
-            if read {
-                row.reads.push(ReadAt { at: end - 1, output: 0, what: Read::Numbers });
+    /// What a piece is to the pages, which hold its text meanwhile.
+    fn next(&mut self, piece: Piece) -> NextTokens<P::Text> {
+        match piece {
+            Piece::Text(index) => {
+                let text = &mut self.texts[index];
+                NextTokens { text: mem::take(&mut text.text), tokens: vec![text.last], read: true, texts: 1 }
+            }
+            Piece::Prompt { index, tokens } => {
+                let Prompt { waiting, text, .. } = &mut self.prompts[index];
+                let prompt = &waiting.order.prompt;
+                let text = mem::take(text);
+                let range = P::tokens(&text)..P::tokens(&text) + tokens;
+                let read = range.end == prompt.len();
+                let texts = if read { waiting.order.texts.len() } else { 1 };
+                NextTokens { text, tokens: prompt[range].to_vec(), read, texts }
             }
         }
-        row.keep.push(0..end);
-        row
     }
 
-    /// Keeps what a row computed and draws the texts' next tokens.
-    fn apply(&mut self, pieces: &[Piece], output: &DecoderRowOutput) {
-        let mut reads = output.reads.iter();
-        let mut first = 0;
+    /// Draws the texts' next tokens from what a pass gave.
+    fn apply(&mut self, pieces: &[Piece], reads: Vec<RowTensor>) {
+        let mut reads = reads.into_iter();
         for piece in pieces {
-            let (lease, tokens) = match *piece {
-                Piece::Text(index) => (&mut self.texts[index].lease, 1),
-                Piece::Prompt { index, tokens } => (&mut self.prompts[index].lease, tokens),
-            };
-            for kept in &output.kept {
-                self.memory.keep(lease, kept, first..first + tokens);
-            }
-            first += tokens;
             let mut drawn = 0;
             match *piece {
                 Piece::Text(index) => {
@@ -215,10 +194,10 @@ impl<'a> Worker<'a> {
                 }
                 Piece::Prompt { index, .. } => {
                     let prompt = &mut self.prompts[index];
-                    if prompt.lease.tokens() == prompt.waiting.order.prompt.len()
+                    if P::tokens(&prompt.text) == prompt.waiting.order.prompt.len()
                         && let Some(logits) = reads.next()
                     {
-                        for mut text in prompt.begin() {
+                        for mut text in prompt.begin(&mut self.pages, &self.orders.limits) {
                             drawn += text.draw(logits.values());
                             self.texts.push(text);
                         }
@@ -254,10 +233,9 @@ impl<'a> Worker<'a> {
             if !text.over && text.sender.is_given_up() {
                 self.orders.metrics.generation_cancelled();
             }
-            self.memory.end(text.lease);
+            self.pages.end(text.text);
             if let Some(start) = Rc::into_inner(text.start) {
                 self.promised -= start.promised;
-                self.memory.end(start.lease);
             }
         }
         for prompt in mem::take(&mut self.prompts) {
@@ -269,30 +247,30 @@ impl<'a> Worker<'a> {
                     if abandoned {
                         self.orders.metrics.generation_cancelled();
                     }
-                    self.promised -= prompt.waiting.order.blocks();
-                    self.memory.end(prompt.lease);
+                    self.promised -= prompt.waiting.order.blocks(&self.orders.limits);
+                    self.pages.end(prompt.text);
                 }
             }
         }
-        self.memory.fit();
+        self.pages.tidy();
     }
 }
 
-impl Prompt {
+impl<T: Default> Prompt<T> {
     /// Hands the prompt over to its texts.
-    fn begin(&mut self) -> Vec<Text> {
+    fn begin<P: Pages<Text = T>>(&mut self, pages: &mut P, limits: &GenerationLimits) -> Vec<Text<T>> {
         self.progress = Progress::Read;
         let order = &self.waiting.order;
         let start = Rc::new(Start {
-            lease: mem::take(&mut self.lease),
             max_tokens: order.max_tokens.get(),
             ends: Arc::clone(&order.ends),
-            promised: order.blocks(),
+            promised: order.blocks(limits),
         });
-        let senders = self.waiting.senders.drain(..);
-        let texts = order.texts.iter().zip(senders).map(|(sampling, sender)| Text {
+        let divided = pages.divide(&order.prompt, mem::take(&mut self.text), order.texts.len());
+        let parts = order.texts.iter().zip(self.waiting.senders.drain(..)).zip(divided);
+        let texts = parts.map(|((sampling, sender), text)| Text {
             start: Rc::clone(&start),
-            lease: Lease::default(),
+            text,
             sampler: Sampler::new(*sampling),
             sender,
             last: 0,
@@ -303,7 +281,7 @@ impl Prompt {
     }
 }
 
-impl Text {
+impl<T> Text<T> {
     /// Draws the next token and tells of it; gives how many were drawn, none when the model ends the text.
     fn draw(&mut self, logits: &[f32]) -> usize {
         let Some(picked) = self.sampler.pick(logits) else {

@@ -13,7 +13,10 @@ use karat_rules::{
 };
 use karat_runtime::Provider;
 
-use super::{CritiqueSection, FILE_NAME, GraphInputs, Manifest, ManifestError, OutputList, SchedulingSection};
+use super::{
+    CheckpointForm, CritiqueSection, FILE_NAME, GraphInputs, Manifest, ManifestError, OutputList,
+    SchedulingSection,
+};
 use crate::text::{RatingParser, StopStrings, TextConfig};
 
 /// More tokens than any model takes: a sample of that length is made when it is loaded.
@@ -35,6 +38,8 @@ pub(crate) struct GraphDefinition {
     pub manifest: PathBuf,
     /// The graphs, at least one.
     pub graphs: Vec<GraphSource>,
+    /// The form of graphs that are built from checkpoints, if the manifest says.
+    pub form: Option<CheckpointForm>,
     /// Input names that the manifest gives.
     pub inputs: GraphInputs,
     /// Output names that the manifest gives, at least one if any.
@@ -240,6 +245,13 @@ impl Definition {
                 ));
             }
         };
+        if graph.form.is_some() && graphs.iter().any(|source| matches!(source, GraphSource::File(_))) {
+            return Err(refuse(
+                "graph.form",
+                "a graph in a file has the form that it was exported in".to_owned(),
+                "remove the key, or name a checkpoint",
+            ));
+        }
         if graphs.is_empty() {
             return Err(refuse(key, "the list is empty".to_owned(), "name at least one"));
         }
@@ -296,6 +308,7 @@ impl Definition {
         Ok(Self::Graph(Box::new(GraphDefinition {
             manifest: path.clone(),
             graphs,
+            form: graph.form,
             inputs: graph.inputs,
             outputs,
             text,

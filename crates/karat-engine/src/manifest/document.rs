@@ -72,12 +72,26 @@ pub(crate) struct GraphSection {
     /// is built from it in memory when the model is loaded.
     #[serde(default)]
     pub checkpoint: Option<FileList>,
+    /// The form of the graph that is built from a checkpoint. By default `packed` on an NVIDIA GPU, for models that have
+    /// that form, else `rows`.
+    #[serde(default)]
+    pub form: Option<CheckpointForm>,
     /// The names of the graph's inputs, where they differ from the usual ones.
     #[serde(default)]
     pub inputs: GraphInputs,
     /// The output (or outputs) that the head reads. By default the only output, or the one named `logits`.
     #[serde(default)]
     pub output: Option<OutputList>,
+}
+
+/// The form of a graph that is built from a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CheckpointForm {
+    /// Rows of one sample each, or of what several begin with and what follows it, in 32 bits.
+    Rows,
+    /// All samples of a pass in one row, over blocks of keys and values: in 16 bits on an NVIDIA GPU, else in 32.
+    Packed,
 }
 
 /// One path or several, relative to the model's folder.
@@ -185,12 +199,17 @@ pub(crate) struct SchedulingSection {
     #[serde(default)]
     pub threads: Option<NonZeroUsize>,
     /// The most tokens, padding included, in one forward pass. A longer sample runs alone. Of a decoder that shares
-    /// prefixes: what other samples may add to the first one of a batch, what they have in common counted once.
+    /// prefixes: what other samples may add to the first one of a batch, what they have in common counted once. Of packed
+    /// rows: all rows of a pass.
     #[serde(default)]
     pub max_batch_tokens: Option<NonZeroUsize>,
     /// The most samples in one forward pass.
     #[serde(default)]
     pub max_batch: Option<NonZeroUsize>,
+    /// The memory for keys and values of packed rows, in mebibytes, on each device: of the samples of a pass and, of a
+    /// decoder, of prompts that come again. Never less than the longest sample takes.
+    #[serde(default)]
+    pub block_memory_mb: Option<NonZeroUsize>,
 }
 
 fn default_head() -> Choice {

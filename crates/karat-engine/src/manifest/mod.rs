@@ -19,8 +19,8 @@ use karat_checkpoint::{Checkpoint, CheckpointError};
 pub(crate) use bind::{bind_decoder, bind_graph};
 pub use definition::CritiqueDefinition;
 pub(crate) use definition::{CompositeDefinition, Definition, GraphDefinition, GraphSource};
+pub(crate) use document::{CheckpointForm, Manifest, SchedulingSection};
 use document::{CritiqueSection, GraphInputs, OutputList};
-pub(crate) use document::{Manifest, SchedulingSection};
 pub use reference::{reference, schema};
 
 /// The name of a manifest in a model's folder.

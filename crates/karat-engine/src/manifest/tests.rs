@@ -79,6 +79,7 @@ fn what_contradicts_itself_is_refused_with_its_key() {
             "graph.checkpoint",
         ),
         (&GRAPH.replace("\"model.onnx\"", "\"model.onnx\"\noutput = []"), "graph.output"),
+        (&GRAPH.replace("\"model.onnx\"", "\"model.onnx\"\nform = \"packed\""), "graph.form"),
         (&format!("head = \"scalr\"\n{GRAPH}"), "head"),
         (&format!("head = {{ multi = {{ members = 0 }} }}\n{GRAPH}"), "head"),
         (&format!("aggregate = {{ uncertainty_weighted = {{ lambda = -1 }} }}\n{GRAPH}"), "aggregate"),

@@ -16,7 +16,7 @@ use std::{
 
 pub use error::{LoadError, NoModel};
 pub use load::LoadOptions;
-pub use model::{CompositeMember, Critic, GraphId, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};
+pub use model::{CompositeMember, Critic, GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};
 
 use karat_rules::domain::ModelName;
 use karat_runtime::ort::Library;

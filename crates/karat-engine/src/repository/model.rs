@@ -11,7 +11,7 @@ use karat_rules::{
     head::{Head, HeadShape, Probing},
     transform::Chain,
 };
-use karat_runtime::{ProviderKind, SkippedProvider, prefix::SharedModel};
+use karat_runtime::{ProviderKind, SkippedProvider, packed::PackedSession, prefix::SharedModel};
 
 use crate::{
     generate::Generator,
@@ -104,10 +104,38 @@ pub struct GraphUnit {
     pub batch_dependent: bool,
     /// How it uses the machine; none where nothing was chosen.
     pub calibration: Option<Calibration>,
-    /// What its sessions share of what samples begin with; none for graphs that take whole samples.
-    pub prefixes: Option<Arc<SharedModel>>,
+    /// How it takes samples.
+    pub form: GraphForm,
     /// The queue and the workers.
     pub scheduler: Scheduler,
+}
+
+/// How a graph takes samples.
+#[derive(Debug)]
+pub enum GraphForm {
+    /// Whole, padded to the longest of their batch.
+    Padded,
+    /// In rows, which share what samples begin with; what its sessions share.
+    Prefixes(Arc<SharedModel>),
+    /// Packed into one row of tokens.
+    Packed {
+        /// The first of its sessions, on which texts can be written as well.
+        session: PackedSession,
+        /// The place of the logits among what its sessions read, where a critique wants them.
+        logits: Option<usize>,
+    },
+}
+
+impl GraphForm {
+    /// Whether what samples begin with in common is computed once.
+    #[must_use]
+    pub fn shares_prefixes(&self) -> bool {
+        match self {
+            Self::Padded => false,
+            Self::Prefixes(shared) => shared.shares,
+            Self::Packed { session, .. } => session.shape().causal,
+        }
+    }
 }
 
 /// What lets a model write critiques.

@@ -1,35 +1,47 @@
-//! Which texts run together where what they begin with is computed once.
+//! Which texts run together where none is padded.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, num::NonZeroUsize};
 
-/// The most tokens of texts that share a pass without sharing much else: about as many as make the best use of one row.
+use super::{Grouping, Policy};
+
+/// The most tokens of texts that share a pass without sharing much else, where each of them costs attention to all
+/// others: about as many as make the best use of one row.
 const ROW: usize = 256;
+
+/// A pass of packed rows is full when less than one part of so many is missing.
+const FULL: usize = 32;
 
 /// Chooses who joins the first of `texts`, those with most of its beginning first: indices, the first one's included.
 ///
-/// The budget bounds what the others add to the first, which runs whatever its length; each token that several of them
-/// begin with counts once. A text that doesn't fit is passed over. One that shares less than a quarter of what it adds
-/// joins only while all of them together fill no row.
-pub(super) fn sharing_prefix(texts: &[&[u32]], budget: usize, most: usize) -> Vec<usize> {
+/// Each token that several texts begin with counts once, and a text that doesn't fit into the budget is passed over. The
+/// first runs whatever its length. Where batches are formed by beginnings, a text that shares less than a quarter of what
+/// it adds joins only while all of them together fill no row.
+pub(super) fn join(texts: &[&[u32]], policy: &Policy) -> Vec<usize> {
     let Some(first) = texts.first() else { return Vec::new() };
-    let mut others: Vec<(usize, usize)> = (1..texts.len()).map(|text| (common(first, texts[text]), text)).collect();
+    let (unit, packed) = match policy.grouping {
+        Grouping::Packed { shared } => (shared.map_or(usize::MAX, NonZeroUsize::get), true),
+        Grouping::Length | Grouping::Beginning => (1, false),
+    };
+    let shared = |a: &[u32], b: &[u32]| common(a, b) / unit * unit;
+    let mut others: Vec<(usize, usize)> = (1..texts.len()).map(|text| (shared(first, texts[text]), text)).collect();
     // The earlier of equals first: they are in the order in which they are due.
     others.sort_by_key(|&(shared, text)| (Reverse(shared), text));
     // In the order of the texts themselves, what a text shares with any other it shares with a neighbour.
     let mut chosen: Vec<usize> = vec![0];
-    let mut joined = 0;
+    let mut joined = if packed { first.len() } else { 0 };
     for (_, text) in others {
-        if chosen.len() >= most {
+        // A pass that is all but full isn't worth looking through everything that waits.
+        if chosen.len() >= policy.max_batch || (packed && joined + joined / FULL >= policy.budget) {
             break;
         }
         let ids = texts[text];
         let place = chosen.partition_point(|other| texts[*other] < ids);
-        let shared_with = |other: Option<&usize>| other.map_or(0, |other| common(texts[*other], ids));
+        let shared_with = |other: Option<&usize>| other.map_or(0, |other| shared(texts[*other], ids));
         let shared =
             shared_with(place.checked_sub(1).and_then(|before| chosen.get(before))).max(shared_with(chosen.get(place)));
         let added = ids.len() - shared;
-        let shares_enough = shared.saturating_mul(4) >= added;
-        if joined + added <= budget && (shares_enough || first.len() + joined + added <= ROW) {
+        let belongs = packed || shared.saturating_mul(4) >= added || first.len() + joined + added <= ROW;
+        if joined + added <= policy.budget && belongs {
             chosen.insert(place, text);
             joined += added;
         }
@@ -55,8 +67,13 @@ mod tests {
         [vec![prompt; shared], vec![1000 + number; own]].concat()
     }
 
+    fn chosen_by(grouping: Grouping, texts: &[Vec<u32>], budget: usize, most: usize) -> Vec<usize> {
+        let policy = Policy { grouping, budget, max_batch: most, ..Policy::default() };
+        join(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>(), &policy)
+    }
+
     fn chosen(texts: &[Vec<u32>], budget: usize, most: usize) -> Vec<usize> {
-        sharing_prefix(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>(), budget, most)
+        chosen_by(Grouping::Beginning, texts, budget, most)
     }
 
     /// How many different beginnings the texts have: what is computed when nothing is computed twice.
@@ -95,6 +112,22 @@ mod tests {
         // A template's first words are not much to share.
         let template = [text(1, 20, 0, 1000), text(1, 20, 1, 1000)];
         assert_eq!(chosen(&template, 4096, 64), [0]);
+    }
+
+    #[test]
+    fn packed_texts_share_a_pass_with_any_other_up_to_the_budget() {
+        let apart = Grouping::Packed { shared: None };
+        let strangers: Vec<Vec<u32>> = (0..6).map(|number| text(number, 100, number, 50)).collect();
+        assert_eq!(chosen_by(apart, &strangers, 500, 64), [0, 1, 2], "the first counts as well");
+        assert_eq!(chosen_by(apart, &strangers, 100, 64), [0], "and runs whatever its length");
+        let alike: Vec<Vec<u32>> = (0..6).map(|number| text(1, 512, number, 50)).collect();
+        assert_eq!(chosen_by(apart, &alike, 1200, 64), [0, 1], "nothing is shared");
+        let blocks = Grouping::Packed { shared: NonZeroUsize::new(256) };
+        assert_eq!(chosen_by(blocks, &alike, 712, 64), [0, 1, 2, 3], "512 + 4 · 50");
+        // What is shared of a block that is not whole is repeated; and those that begin alike go first.
+        let tail = [text(1, 300, 0, 10), text(2, 300, 0, 10), text(1, 300, 1, 10), text(3, 90, 0, 10)];
+        assert_eq!(chosen_by(blocks, &tail, 464, 64), [0, 2, 3], "310 + 54 + 100");
+        assert_eq!(chosen_by(blocks, &tail, 463, 64), [0, 2]);
     }
 
     proptest! {

@@ -7,12 +7,12 @@ use std::{
 };
 
 use karat_rules::domain::TokenizedInput;
-use karat_runtime::Cancellation;
+use karat_runtime::{Cancellation, MemoryBound};
 use tokio::sync::oneshot;
 
 use super::{
     Completed, Job, JobError, JobId, Planned, Planner, Policy, QueueLimits, QueueRefusal, Ticket, WaitingJob,
-    admission::Load, memory::MemoryBound, rate::Rate,
+    admission::Load, rate::Rate,
 };
 use crate::{
     telemetry::ModelMetrics,

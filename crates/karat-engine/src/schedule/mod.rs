@@ -14,7 +14,6 @@ mod affinity;
 pub mod calibrate;
 mod dispatch;
 mod job;
-mod memory;
 mod planner;
 mod policy;
 mod rate;
@@ -23,5 +22,5 @@ mod worker;
 
 pub use job::{Admission, Completed, Job, JobError, Priority, QueueRefusal, Ticket};
 pub use planner::{JobId, Planned, Planner, WaitingJob};
-pub use policy::{Policy, QueueLimits};
+pub use policy::{Grouping, Policy, QueueLimits};
 pub use scheduler::{Executors, Scheduler, StartError};

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Policy, Priority, affinity};
+use super::{Grouping, Policy, Priority, affinity};
 
 /// Names a job within one planner. Ids grow in the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,11 +74,10 @@ impl<T> Planner<T> {
         }
     }
 
-    /// Forms batches of jobs that begin alike, where the policy says that this is computed once; `text` gives a job's
-    /// tokens.
+    /// Forms batches by what jobs consist of, where the policy wants that; `text` gives a job's tokens.
     #[must_use]
     pub fn with_texts(mut self, text: fn(&T) -> &[u32]) -> Self {
-        self.texts = self.policy.shares_prefixes.then_some(text);
+        self.texts = (self.policy.grouping != Grouping::Length).then_some(text);
         self
     }
 
@@ -170,7 +169,8 @@ impl<T> Planner<T> {
     ///
     /// It always holds the job that is due first, so that none starves, and with it jobs of similar length: as many
     /// as are cheaper together than apart, but no more than this worker's share of what waits, lest the
-    /// other workers stand idle. Where the policy shares prefixes, the jobs are those that begin alike. Jobs whose deadline has passed at `now` are never chosen.
+    /// other workers stand idle. Where jobs are not padded, they are those that begin alike, or whatever is due next.
+    /// Jobs whose deadline has passed at `now` are never chosen.
     pub fn plan(&mut self, now: Instant, free: usize) -> Option<Vec<Planned<T>>> {
         let alive =
             |id: &JobId| self.jobs.get(id).filter(|entry| entry.job.deadline.is_none_or(|deadline| deadline > now));
@@ -184,7 +184,7 @@ impl<T> Planner<T> {
         if let Some(text) = self.texts {
             let texts: Vec<&[u32]> =
                 window.iter().filter_map(|(_, id)| self.jobs.get(id).map(|entry| text(&entry.job.payload))).collect();
-            let chosen = affinity::sharing_prefix(&texts, self.policy.budget, self.policy.max_batch);
+            let chosen = affinity::join(&texts, &self.policy);
             let batch = chosen.into_iter().filter_map(|at| self.remove(window[at].1).map(|job| (window[at].1, job)));
             return Some(batch.map(|(id, job)| Planned { id, job }).collect());
         }

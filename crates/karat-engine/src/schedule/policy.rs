@@ -1,6 +1,6 @@
 //! The few numbers by which batches are formed and requests admitted.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use super::Priority;
 
@@ -24,9 +24,8 @@ pub struct Policy {
     /// `overhead` alone bounds what each job adds, which adds up where passes are dear and batches large, as on a
     /// GPU. While little waits, one padded pass is still better than two.
     pub padding_percent: usize,
-    /// Whether what samples begin with in common is computed once: then batches are formed by that instead of by
-    /// length, and `budget` bounds what the others add to the first, each token that several begin with counted once.
-    pub shares_prefixes: bool,
+    /// What a batch is formed by.
+    pub grouping: Grouping,
     /// How long a job may be overtaken by shorter ones, for each of its tokens.
     pub patience: Duration,
     /// How long a job may be overtaken by shorter ones at most, however long it is.
@@ -38,6 +37,21 @@ pub struct Policy {
     pub single_jobs: usize,
 }
 
+/// What a batch is formed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grouping {
+    /// Samples of similar length, since all are padded to the longest.
+    Length,
+    /// Samples that begin alike, since that is computed once. `budget` bounds what the others add to the first, each token
+    /// that several begin with counted once; samples that have little in common share a batch only while it is short.
+    Beginning,
+    /// Whatever is due first, since nothing is padded. `budget` bounds all of it.
+    Packed {
+        /// Of how many tokens the pieces are that are computed once where samples begin alike; `None` where nothing is.
+        shared: Option<NonZeroUsize>,
+    },
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
@@ -46,7 +60,7 @@ impl Default for Policy {
             window: 64,
             overhead: 16,
             padding_percent: 100,
-            shares_prefixes: false,
+            grouping: Grouping::Length,
             patience: Duration::from_millis(20),
             age_bound: Duration::from_secs(10),
             priority_step: Duration::from_secs(30),

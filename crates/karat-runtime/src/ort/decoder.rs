@@ -7,25 +7,23 @@ use ::ort::{
     value::{PrimitiveTensorElementType, TensorRef},
 };
 use half::{bf16, f16};
-use karat_rules::{
-    domain::{ElementType, RowTensor},
-    numeric::log_probabilities,
-};
+use karat_rules::domain::ElementType;
 
 use super::{
-    contract::{ATTN_BIAS, Contract, INPUT_IDS, KEY_POSITION_IDS, POSITION_IDS, SCORE_POSITIONS},
-    executor::{Options, widened},
+    contract::{PrefixContract, prefix_names as names},
+    executor::Options,
     failure,
+    reads::{Outputs, ReadTokens, Wanted, check_outputs, tensor},
 };
 use crate::{
-    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Past, Read, RuntimeError,
+    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Past, RuntimeError,
     decoder::Number,
 };
 
 /// Runs one session; its buffers are kept from row to row.
 pub(super) struct OrtDecoder {
     session: Session,
-    contract: Contract,
+    contract: PrefixContract,
     outputs: Vec<String>,
     /// Asks for the outputs alone.
     reading: Arc<Options>,
@@ -41,8 +39,7 @@ struct IntegerBuffers {
     positions: Vec<i64>,
     /// The position of each token that went before or is new; 0 of those that nobody sees.
     key_positions: Vec<i64>,
-    /// The tokens at which outputs are read, each once.
-    read: Vec<i64>,
+    read: ReadTokens,
 }
 
 /// Buffers in the number format of the graph.
@@ -81,15 +78,8 @@ impl TensorNumber for bf16 {
 
 impl OrtDecoder {
     /// Takes a session of a graph; `outputs` are the names of those that are read, at least one.
-    pub(super) fn new(session: Session, contract: Contract, outputs: &[String]) -> Result<Self, RuntimeError> {
-        let known = |name: &String| contract.outputs.iter().any(|output| output.name == *name);
-        if let Some(unknown) = outputs.iter().find(|name| !known(name)) {
-            let names: Vec<&str> = contract.outputs.iter().map(|output| output.name.as_str()).collect();
-            return Err(RuntimeError::Binding {
-                found: format!("the graph reads no {unknown:?} at a token"),
-                advice: format!("name one of: {}", names.join(", ")),
-            });
-        }
+    pub(super) fn new(session: Session, contract: PrefixContract, outputs: &[String]) -> Result<Self, RuntimeError> {
+        check_outputs(outputs, &contract.outputs)?;
         let options =
             |names: &[String]| Options::new(names, &[]).map_err(|error| RuntimeError::Pass { cause: error.into() });
         let floats = match contract.shape.element {
@@ -142,16 +132,7 @@ impl IntegerBuffers {
             self.ids.extend(span.tokens.iter().copied().map(i64::from));
             self.positions.extend((span.position..span.position + span.tokens.len()).map(number));
         }
-        let mut tokens: Vec<usize> = row.reads.iter().map(|read| read.at).collect();
-        tokens.sort_unstable();
-        tokens.dedup();
-        self.read.clear();
-        self.read.extend(tokens.iter().copied().map(number));
-        if tokens.is_empty() {
-            // A row that is only kept still computes one read, lest the graph meets an axis of length 0.
-            self.read.push(0);
-        }
-        row.reads.iter().map(|read| tokens.binary_search(&read.at).unwrap_or_default()).collect()
+        self.read.fill(row.reads.iter().map(|read| read.at))
     }
 
     /// Tells the positions of all tokens from those that see them: what a span sees goes right before it in its text.
@@ -178,7 +159,7 @@ impl IntegerBuffers {
 }
 
 impl<T: TensorNumber> Buffers<T> {
-    fn new(contract: &Contract) -> Self {
+    fn new(contract: &PrefixContract) -> Self {
         Self { bias: Vec::new(), past: vec![Vec::new(); contract.past.len()], assembled: Vec::new() }
     }
 
@@ -232,16 +213,9 @@ where
     tensor.map(SessionInputValue::from).map_err(|error| RuntimeError::Pass { cause: error.into() })
 }
 
-/// An output: one line of numbers for each token that is read.
-struct Table<'a> {
-    shape: Vec<i64>,
-    numbers: Cow<'a, [f32]>,
-    width: usize,
-}
-
 /// One row on its way through the session.
 struct Pass<'a> {
-    contract: &'a Contract,
+    contract: &'a PrefixContract,
     outputs: &'a [String],
     integers: &'a IntegerBuffers,
     options: &'a Arc<Options>,
@@ -267,16 +241,16 @@ impl Pass<'_> {
         if whole.is_none() {
             buffers.assemble(&self.row.past, shape);
         }
-        let IntegerBuffers { ids, positions, key_positions, read } = self.integers;
+        let IntegerBuffers { ids, positions, key_positions, read: ReadTokens(read) } = self.integers;
         let (new, past) = (ids.len(), self.row.past_tokens());
         let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
-            (INPUT_IDS.into(), view([1, new], ids)?),
-            (POSITION_IDS.into(), view([1, new], positions)?),
-            (SCORE_POSITIONS.into(), view([read.len()], read)?),
-            (ATTN_BIAS.into(), view([1, 1, new, past + new], &buffers.bias)?),
+            (names::INPUT_IDS.into(), view([1, new], ids)?),
+            (names::POSITION_IDS.into(), view([1, new], positions)?),
+            (names::SCORE_POSITIONS.into(), view([read.len()], read)?),
+            (names::ATTN_BIAS.into(), view([1, 1, new, past + new], &buffers.bias)?),
         ];
         if self.contract.wants_key_positions {
-            inputs.push((KEY_POSITION_IDS.into(), view([1, past + new], key_positions)?));
+            inputs.push((names::KEY_POSITION_IDS.into(), view([1, past + new], key_positions)?));
         }
         let size = shape.kv_heads * past * shape.head_dim;
         for (index, (name, assembled)) in self.contract.past.iter().zip(&buffers.past).enumerate() {
@@ -285,42 +259,9 @@ impl Pass<'_> {
         }
         let failed = |error| failure::explain(error, 1, past + new, self.cancel);
         let results = self.options.run(session, inputs, self.cancel, failed)?;
-        Ok(DecoderRowOutput { reads: self.read(&results)?, kept: self.kept::<T>(&results)? })
-    }
-
-    /// Takes the reads out of the outputs.
-    fn read(&self, results: &SessionOutputs<'_>) -> Result<Vec<RowTensor>, RuntimeError> {
-        let mut tables: Vec<Option<Table<'_>>> = self.outputs.iter().map(|_| None).collect();
-        let mut reads = Vec::with_capacity(self.row.reads.len());
-        for (read, line) in self.row.reads.iter().zip(&self.read) {
-            let (Some(name), Some(table)) = (self.outputs.get(read.output), tables.get_mut(read.output)) else {
-                let reason = format!("output {} of {} is wanted", read.output, self.outputs.len());
-                return Err(RuntimeError::Row { reason });
-            };
-            let table = match table {
-                Some(table) => table,
-                None => table.insert(self.table(results, name)?),
-            };
-            let line = &table.numbers[line * table.width..(line + 1) * table.width];
-            let mismatch = || self.mismatch(name, &table.shape);
-            let values = match &read.what {
-                Read::Numbers => line.to_vec(),
-                Read::LogProbabilities(columns) => log_probabilities(line, columns).ok_or_else(mismatch)?,
-            };
-            reads.push(RowTensor::new(vec![values.len()], values).ok_or_else(mismatch)?);
-        }
-        Ok(reads)
-    }
-
-    fn table<'a>(&self, results: &'a SessionOutputs<'_>, name: &str) -> Result<Table<'a>, RuntimeError> {
-        let (shape, numbers) = widened(self.tensor(results, name)?)?;
-        match shape.as_slice() {
-            [rows, _] if usize::try_from(*rows) == Ok(self.integers.read.len()) => {
-                let width = numbers.len() / self.integers.read.len();
-                Ok(Table { shape, numbers, width })
-            }
-            _ => Err(self.mismatch(name, &shape)),
-        }
+        let lines = self.row.reads.iter().zip(&self.read);
+        let wanted = lines.map(|(read, line)| Wanted { line: *line, output: read.output, what: &read.what });
+        Ok(DecoderRowOutput { reads: self.given().read(&results, wanted)?, kept: self.kept::<T>(&results)? })
     }
 
     /// Takes the wanted keys and values out of what the graph computed.
@@ -334,12 +275,11 @@ impl Pass<'_> {
             return Ok(Vec::new());
         }
         for name in &self.contract.present {
-            let (found, numbers) = self
-                .tensor(results, name)?
+            let (found, numbers) = tensor(results, name)?
                 .try_extract_tensor::<T>()
                 .map_err(|error| RuntimeError::Pass { cause: error.into() })?;
             if numbers.len() != shape.kv_heads * new * shape.head_dim {
-                return Err(self.mismatch(name, found));
+                return Err(self.given().mismatch(name, found));
             }
             for head in 0..shape.kv_heads {
                 let at = |token: usize| (head * new + token) * shape.head_dim;
@@ -355,23 +295,8 @@ impl Pass<'_> {
         ranges.iter().zip(kept).map(values).collect::<Option<Vec<_>>>().ok_or_else(lost)
     }
 
-    fn tensor<'a>(
-        &self,
-        results: &'a SessionOutputs<'_>,
-        name: &str,
-    ) -> Result<&'a ::ort::value::DynValue, RuntimeError> {
-        results
-            .get(name)
-            .ok_or_else(|| RuntimeError::Pass { cause: format!("the output {name:?} did not come").into() })
-    }
-
-    fn mismatch(&self, name: &str, found: &[i64]) -> RuntimeError {
-        RuntimeError::Shape {
-            name: name.to_owned(),
-            found: found.to_vec(),
-            samples: self.integers.read.len(),
-            tokens: self.row.new_tokens(),
-        }
+    fn given(&self) -> Outputs<'_> {
+        Outputs { names: self.outputs, lines: self.integers.read.0.len(), tokens: self.row.new_tokens() }
     }
 }
 

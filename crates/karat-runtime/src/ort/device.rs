@@ -29,7 +29,7 @@ use crate::{Cancellation, Executor, GraphBinding, Registration, RuntimeError, To
 pub(super) enum Memory {
     /// On that GPU, and in memory that is pinned for it.
     Gpu(u32),
-    /// In the processor's memory, for tests.
+    /// In the processor's memory.
     Host,
 }
 
@@ -223,7 +223,7 @@ impl From<RuntimeError> for Failure {
 }
 
 /// Ends the running pass when `cancel` is used, for as long as the registration lives.
-fn stop_on<'c>(cancel: &'c Cancellation, options: &Arc<RunOptions>) -> Registration<'c> {
+pub(super) fn stop_on<'c>(cancel: &'c Cancellation, options: &Arc<RunOptions>) -> Registration<'c> {
     let options = Arc::clone(options);
     cancel.on_cancel(move || {
         if let Err(error) = options.terminate() {
@@ -264,7 +264,7 @@ fn output_element(output: &Output) -> TensorElementType {
 }
 
 impl Memory {
-    fn device(self) -> ::ort::Result<MemoryInfo<'static>> {
+    pub(super) fn device(self) -> ::ort::Result<MemoryInfo<'static>> {
         match self {
             Self::Gpu(number) => MemoryInfo::new(
                 AllocationDevice::CUDA,
@@ -277,7 +277,7 @@ impl Memory {
     }
 
     /// Pinned memory, or ordinary memory where the provider has none: slower, but right.
-    fn staging(self, session: &Session) -> Allocator {
+    pub(super) fn staging(self, session: &Session) -> Allocator {
         let Self::Gpu(number) = self else { return Allocator::default() };
         let number = i32::try_from(number).unwrap_or(i32::MAX);
         MemoryInfo::new(AllocationDevice::CUDA_PINNED, number, AllocatorType::Device, MemoryType::CPUInput)

@@ -19,7 +19,9 @@ use ::ort::{
     },
     value::{DynValue, Outlet, Tensor},
 };
+use half::{bf16, f16};
 use karat_onnx::{ModelProto, ValueInfoProto, tensor_proto::DataType};
+use karat_rules::domain::ElementType;
 use prost::Message;
 
 use super::{Library, graph::Sessions};
@@ -40,36 +42,69 @@ enum Numbers {
     Given(Tensor<f32>),
     /// Whoever lends it.
     Lent { shape: Vec<usize>, numbers: Vec<f32> },
+    /// The same in half precision.
+    LentHalf { shape: Vec<usize>, numbers: Vec<f16> },
+    /// The same in the upper half of single precision.
+    LentBrain { shape: Vec<usize>, numbers: Vec<bf16> },
+}
+
+/// Memory for a weight's numbers, by their format.
+#[derive(Debug)]
+pub enum WeightNumbersMut<'a> {
+    /// Single precision.
+    Float32(&'a mut [f32]),
+    /// Half precision.
+    Float16(&'a mut [f16]),
+    /// The upper half of single precision.
+    Bfloat16(&'a mut [bf16]),
 }
 
 impl Weight {
-    /// Memory for a weight of that shape in sessions of that kind, to be filled before they start. ([`Library`] as its
-    /// memory is the library's.)
+    /// Memory for a weight of that shape and format in sessions of that kind, to be filled before they start; weights of
+    /// 16 bits are always lent. ([`Library`] as its memory is the library's.)
     ///
     /// # Errors
-    /// When there is not so much memory.
-    pub fn new(_: &Library, name: String, shape: &[usize], sessions: Sessions) -> Result<Self, RuntimeError> {
-        let numbers = if sessions.alone {
-            let unavailable =
-                |error: ::ort::Error| RuntimeError::Graph { path: name.clone().into(), cause: error.into() };
-            Numbers::Given(Tensor::new(&Allocator::default(), shape.to_vec()).map_err(unavailable)?)
-        } else {
-            Numbers::Lent { shape: shape.to_vec(), numbers: vec![0.0; shape.iter().product()] }
+    /// When there is not so much memory, or the format is none of floating point.
+    pub fn new(
+        _: &Library,
+        name: String,
+        shape: &[usize],
+        element: ElementType,
+        sessions: Sessions,
+    ) -> Result<Self, RuntimeError> {
+        let unavailable = |cause: Cause| RuntimeError::Graph { path: name.clone().into(), cause };
+        let (count, owned) = (shape.iter().product(), shape.to_vec());
+        let numbers = match element {
+            ElementType::Float32 if sessions.alone => {
+                let tensor = Tensor::new(&Allocator::default(), owned);
+                Numbers::Given(tensor.map_err(|error| unavailable(error.into()))?)
+            }
+            ElementType::Float32 => Numbers::Lent { shape: owned, numbers: vec![0.0; count] },
+            ElementType::Float16 => Numbers::LentHalf { shape: owned, numbers: vec![f16::ZERO; count] },
+            ElementType::Bfloat16 => Numbers::LentBrain { shape: owned, numbers: vec![bf16::ZERO; count] },
+            other => return Err(unavailable(format!("weights of the type {other:?} can't be given").into())),
         };
         Ok(Self { name, numbers })
     }
 
     /// Its numbers, row by row: as many as the shape has places. Anything until they are written.
-    pub fn numbers_mut(&mut self) -> &mut [f32] {
+    pub fn numbers_mut(&mut self) -> WeightNumbersMut<'_> {
         match &mut self.numbers {
-            Numbers::Given(tensor) => tensor.extract_tensor_mut().1,
-            Numbers::Lent { numbers, .. } => numbers,
+            Numbers::Given(tensor) => WeightNumbersMut::Float32(tensor.extract_tensor_mut().1),
+            Numbers::Lent { numbers, .. } => WeightNumbersMut::Float32(numbers),
+            Numbers::LentHalf { numbers, .. } => WeightNumbersMut::Float16(numbers),
+            Numbers::LentBrain { numbers, .. } => WeightNumbersMut::Bfloat16(numbers),
         }
     }
 
     /// How many bytes it takes.
     pub(super) fn bytes(&mut self) -> u64 {
-        size_of_val(self.numbers_mut()) as u64
+        let bytes = match self.numbers_mut() {
+            WeightNumbersMut::Float32(numbers) => size_of_val(numbers),
+            WeightNumbersMut::Float16(numbers) => size_of_val(numbers),
+            WeightNumbersMut::Bfloat16(numbers) => size_of_val(numbers),
+        };
+        bytes as u64
     }
 }
 
@@ -110,13 +145,16 @@ impl BuiltWeights {
         let unusable = |cause: Cause| RuntimeError::Graph { path: name.to_owned(), cause };
         let (mut tensors, mut given) = (Vec::new(), Vec::new());
         for Weight { name, numbers } in weights {
-            match numbers {
-                Numbers::Given(tensor) => given.push((name, tensor)),
-                Numbers::Lent { shape, numbers } => {
-                    let tensor = Tensor::from_array((shape, numbers)).map_err(|error| unusable(error.into()))?;
-                    tensors.push((name, Arc::new(tensor.into_dyn())));
+            let lent = match numbers {
+                Numbers::Given(tensor) => {
+                    given.push((name, tensor));
+                    continue;
                 }
-            }
+                Numbers::Lent { shape, numbers } => Tensor::from_array((shape, numbers)).map(Tensor::into_dyn),
+                Numbers::LentHalf { shape, numbers } => Tensor::from_array((shape, numbers)).map(Tensor::into_dyn),
+                Numbers::LentBrain { shape, numbers } => Tensor::from_array((shape, numbers)).map(Tensor::into_dyn),
+            };
+            tensors.push((name, Arc::new(lent.map_err(|error| unusable(error.into()))?)));
         }
         if given.is_empty() {
             let lent = Lent { graph: model.encode_to_vec(), tensors, packed: PrepackedWeights::new() };
@@ -240,8 +278,10 @@ mod tests {
             .output("scores", DataType::Float, &["batch", "64"])
             .model();
         let weight = |name: &str, shape: &[usize], number: fn(usize) -> f32| {
-            let mut weight = Weight::new(&library(), name.to_owned(), shape, sessions).unwrap();
-            weight.numbers_mut().iter_mut().enumerate().for_each(|(at, into)| *into = number(at));
+            let mut weight =
+                Weight::new(&library(), name.to_owned(), shape, ElementType::Float32, sessions).unwrap();
+            let WeightNumbersMut::Float32(numbers) = weight.numbers_mut() else { panic!("32 bits were asked for") };
+            numbers.iter_mut().enumerate().for_each(|(at, into)| *into = number(at));
             weight
         };
         #[expect(clippy::cast_precision_loss, reason = "small whole numbers")]

@@ -15,19 +15,21 @@ use karat_rules::domain::{GraphSignature, TensorSpec};
 
 use super::{
     Library,
-    contract::Contract,
+    contract::{Contract, PrefixContract},
     decoder::OrtDecoder,
     device::{DeviceExecutor, Memory},
     engines::{Engines, WeightFile},
     executor::OrtExecutor,
     given::{BuiltWeights, Weight},
     inspect::{self, Inspection},
+    packed::OrtPacked,
     session::{self, SessionSource, Weights},
     weights::SharedWeights,
 };
 use crate::{
     DecoderExecutor, DecoderShape, Executor, GraphBinding, Provider, ProviderKind, RuntimeError, ShapeProfile,
     SkippedProvider,
+    packed::{PackedExecutor, PackedModel},
 };
 
 /// Which graph to open, and on what.
@@ -79,7 +81,7 @@ pub struct Graph {
     skipped: Vec<SkippedProvider>,
     inspection: Inspection,
     signature: GraphSignature,
-    /// The contract for sharing prefixes, where the graph follows it.
+    /// The contract that the graph follows, if it says that it does.
     contract: Option<Contract>,
     weight_bytes: u64,
     /// How many threads the session computes on that the graph was opened with.
@@ -142,6 +144,7 @@ impl Graph {
                 behind: behind.to_vec(),
                 engines,
                 weights,
+                packed: Contract::claims_packed(&inspection.metadata),
             };
             // Other sessions compute side by side, on one thread each.
             let threads = if is_decoder && *provider == Provider::Cpu { sessions.threads } else { NonZeroUsize::MIN };
@@ -238,20 +241,20 @@ impl Graph {
     /// The measures of the model, where the graph follows the contract for sharing prefixes, `rm-prefix/1`.
     #[must_use]
     pub fn decoder_shape(&self) -> Option<DecoderShape> {
-        self.contract.as_ref().map(|contract| contract.shape)
+        self.prefix().map(|contract| contract.shape)
     }
 
     /// The token that a decoder takes for padding, if its metadata say so: its score stands at the last token
     /// that is another one.
     #[must_use]
     pub fn decoder_pad_id(&self) -> Option<u32> {
-        self.contract.as_ref().and_then(|contract| contract.pad_id)
+        self.prefix().and_then(|contract| contract.pad_id)
     }
 
     /// The outputs that a decoder gives at each token that is read, of shape `[positions, width]`.
     #[must_use]
     pub fn decoder_outputs(&self) -> &[TensorSpec] {
-        self.contract.as_ref().map_or(&[], |contract| &contract.outputs)
+        self.prefix().map_or(&[], |contract| &contract.outputs)
     }
 
     /// A session of its own for one worker of a decoder, computing on `threads` threads and reading `outputs`.
@@ -264,15 +267,70 @@ impl Graph {
         outputs: &[String],
         threads: NonZeroUsize,
     ) -> Result<Box<dyn DecoderExecutor>, RuntimeError> {
-        let contract = self.contract.clone().ok_or_else(|| RuntimeError::Binding {
+        let contract = self.prefix().cloned().ok_or_else(|| RuntimeError::Binding {
             found: "the graph doesn't say that it follows the contract rm-prefix/1".to_owned(),
             advice: "name the model's checkpoint folder instead (checkpoint in [graph]), or use a head that needs no causal model".to_owned(),
         })?;
+        self.forget_opening(threads);
+        Ok(Box::new(OrtDecoder::new(self.session(threads, self.next_turn())?, contract, outputs)?))
+    }
+
+    /// The model, where the graph takes packed rows as the contract `rm-packed/1` says.
+    #[must_use]
+    pub fn packed_model(&self) -> Option<&PackedModel> {
+        match &self.contract {
+            Some(Contract::Packed(contract)) => Some(&contract.model),
+            _ => None,
+        }
+    }
+
+    /// A session of its own for one worker of packed rows, with caches of `blocks` blocks that are allocated now,
+    /// computing on `threads` threads and reading `outputs`.
+    ///
+    /// # Errors
+    /// When the graph doesn't follow the contract for packed rows, has no such output, another session can't start, or
+    /// its device doesn't hold the caches ([`RuntimeError::Blocks`]).
+    pub fn packed_executor(
+        &self,
+        outputs: &[String],
+        blocks: NonZeroUsize,
+        threads: NonZeroUsize,
+    ) -> Result<Box<dyn PackedExecutor>, RuntimeError> {
+        let Some(Contract::Packed(contract)) = &self.contract else {
+            return Err(RuntimeError::Binding {
+                found: "the graph doesn't say that it follows the contract rm-packed/1".to_owned(),
+                advice: "serve a checkpoint with form = \"packed\" in [graph]".to_owned(),
+            });
+        };
+        let turn = self.next_turn();
+        let memory = match self.provider() {
+            ProviderKind::Cpu => Memory::Host,
+            ProviderKind::Cuda => Memory::Gpu(self.source.device(turn)),
+            ProviderKind::Tensorrt => {
+                return Err(RuntimeError::Binding {
+                    found: "TensorRT doesn't write into blocks in place".to_owned(),
+                    advice: "name the provider \"cuda\", or write form = \"rows\" in [graph]".to_owned(),
+                });
+            }
+        };
+        self.forget_opening(threads);
+        let session = self.session(threads, turn)?;
+        Ok(Box::new(OrtPacked::new(session, contract.clone(), outputs, blocks, memory)?))
+    }
+
+    fn prefix(&self) -> Option<&PrefixContract> {
+        match &self.contract {
+            Some(Contract::Prefix(contract)) => Some(contract),
+            _ => None,
+        }
+    }
+
+    /// Ends the session that the graph was opened with, unless one of so many threads takes it over: it holds all
+    /// weights.
+    fn forget_opening(&self, threads: NonZeroUsize) {
         if threads != self.opening_threads {
-            // Nobody will take it over, and it holds all weights.
             drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
-        Ok(Box::new(OrtDecoder::new(self.session(threads, self.next_turn())?, contract, outputs)?))
     }
 
     /// How many sessions were asked for before.
@@ -326,6 +384,15 @@ mod tests {
         assert_eq!(graph.signature().outputs[0].to_string(), "scores float32[batch, tokens]");
         assert_eq!(graph.provider(), ProviderKind::Cpu);
         assert!(graph.skipped().is_empty() && graph.is_batch_invariant());
+    }
+
+    #[test]
+    fn an_ordinary_graph_takes_no_packed_rows() {
+        let graph = open(&[Provider::Cpu]).unwrap();
+        assert!(graph.packed_model().is_none());
+        let one = NonZeroUsize::MIN;
+        let error = graph.packed_executor(&["scores".to_owned()], one, one).err().unwrap().to_string();
+        assert!(error.contains("rm-packed/1") && error.contains("form = \"packed\""), "{error}");
     }
 
     #[test]

@@ -13,15 +13,17 @@ mod given;
 mod graph;
 mod inspect;
 mod library;
+mod packed;
 mod preload;
 mod provider;
+mod reads;
 mod session;
 #[cfg(test)]
 mod testing;
 mod trial;
 mod weights;
 
-pub use given::Weight;
+pub use given::{Weight, WeightNumbersMut};
 pub use graph::{BuiltGraph, Graph, GraphFile, Sessions};
 pub use inspect::external_files;
 pub use library::Library;

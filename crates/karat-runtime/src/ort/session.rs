@@ -35,6 +35,8 @@ pub(super) struct SessionSource {
     /// Where TensorRT keeps what it builds.
     pub(super) engines: Option<Engines>,
     pub(super) weights: Weights,
+    /// Whether its sessions take packed rows.
+    pub(super) packed: bool,
 }
 
 impl SessionSource {
@@ -63,6 +65,10 @@ impl SessionSource {
         }
         if self.provider.kind() == ProviderKind::Tensorrt && !registration.allows_processor() {
             builder = builder.with_disable_cpu_fallback().map_err(|error| unavailable(error.into()))?;
+        }
+        if self.packed {
+            // The arena would round each weight up, and what is left of a GPU are the blocks of keys and values.
+            builder = builder.with_device_allocated_initializers().map_err(|error| unloadable(error.into()))?;
         }
         let committed = match &self.weights {
             Weights::InFile => builder.commit_from_file(&self.path),

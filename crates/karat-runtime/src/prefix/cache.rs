@@ -1,32 +1,26 @@
 //! Keys and values of beginnings that were computed before, bounded in bytes.
 //!
-//! A text is cut into blocks of [`BLOCK`] tokens. A block is kept under the block before it and its own exact tokens, so
-//! that finding it proves that every token up to its end is the same: there is no hash that two texts could share.
-//! Blocks are immutable; the least recently used go first, and of those a text's last block before the ones it builds
-//! on. What one worker computes, another waits for (single flight).
+//! A text is cut into blocks of [`BLOCK`] tokens, which a [`Chain`] finds again. Blocks are immutable. What one worker
+//! computes, another waits for (single flight).
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fmt,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Cancellation, KeyValues, Past, telemetry::PrefixCacheMetrics};
+use crate::{
+    Cancellation, KeyValues, Past,
+    chain::{Chain, Place},
+    telemetry::PrefixCacheMetrics,
+};
 
 /// How many tokens a block has: what is shared with later requests ends at a multiple of this.
 pub const BLOCK: usize = 16;
 
 /// What a block weighs beside its keys and values.
 const OVERHEAD: usize = 512;
-
-/// Where a block stands: after nothing, in the texts of one graph, or after another block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Place {
-    Root(u64),
-    After(u64),
-}
 
 /// The blocks of all graphs of a process. Clones share them.
 #[derive(Clone)]
@@ -44,47 +38,10 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    blocks: HashMap<Key, Block>,
-    /// Which blocks go first: the longest unused, and among those that were used together the last of the text.
-    eviction_order: BTreeMap<(u64, Reverse<usize>, u64), Key>,
-    /// The rank of every block: what a block after it needs to know.
-    ranks: HashMap<u64, Rank>,
+    chain: Chain<Arc<KeyValues>>,
     bytes: usize,
-    /// Numbers roots, blocks and workers.
-    last_number: u64,
-    /// Counts uses.
-    clock: u64,
     /// Which blocks are being computed, by their [`PrefixHash`], and by which worker.
     claims: HashMap<PrefixHash, u64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    place: Place,
-    tokens: Box<[u32]>,
-}
-
-/// How soon a block is evicted.
-#[derive(Clone, Copy)]
-struct Rank {
-    /// How many blocks of the text stand before it.
-    depth: usize,
-    /// When it was last used. Never later than the block before was used, which must not go first: nobody could find
-    /// this one any more.
-    used: u64,
-}
-
-impl Rank {
-    /// What sorts lowest is evicted first.
-    fn eviction_key(self, number: u64) -> (u64, Reverse<usize>, u64) {
-        (self.used, Reverse(self.depth), number)
-    }
-}
-
-struct Block {
-    root: u64,
-    number: u64,
-    values: Arc<KeyValues>,
 }
 
 /// Names a block that isn't there yet, by a hash over everything up to its end. Two blocks that share one would only
@@ -133,7 +90,7 @@ impl PrefixCache {
 
     /// A number for a graph that no other graph of this cache has: a reloaded model never gets the old one's keys.
     pub(super) fn new_root(&self) -> u64 {
-        self.lock().number()
+        self.lock().chain.number()
     }
 
     /// The blocks that `ids` begin with, over at most `at_most` tokens.
@@ -143,50 +100,29 @@ impl PrefixCache {
 
     /// Keeps a block of a text of `root` after `place`; gives where the next one would stand, or `None` when there is no room.
     pub(super) fn insert(&self, root: u64, place: Place, tokens: &[u32], values: Arc<KeyValues>) -> Option<Place> {
-        let key = Key { place, tokens: tokens.into() };
         let mut state = self.lock();
-        let rank = match place {
-            Place::Root(_) => Rank { depth: 0, used: state.clock },
-            // Its turn to go may have come while this block was computed.
-            Place::After(number) => {
-                let before = state.ranks.get(&number)?;
-                Rank { depth: before.depth + 1, ..*before }
-            }
-        };
-        if let Some((number, _)) = state.touch(key.clone(), rank.used) {
-            return Some(Place::After(number));
-        }
         let bytes = values.bytes() + OVERHEAD;
-        let number = state.number();
+        let (next, known) = state.chain.insert(root, place, tokens, values)?;
+        if known.is_some() {
+            return Some(next);
+        }
         state.bytes += bytes;
-        state.ranks.insert(number, rank);
-        state.eviction_order.insert(rank.eviction_key(number), key.clone());
-        state.blocks.insert(key, Block { root, number, values });
         let evicted = state.shrink(self.shared.capacity);
         self.shared.metrics.changed(state.bytes, evicted);
-        state.ranks.contains_key(&number).then_some(Place::After(number))
+        state.chain.holds(next).then_some(next)
     }
 
     /// Drops every block of a graph.
     pub(super) fn forget(&self, root: u64) {
         let mut state = self.lock();
-        let State { blocks, eviction_order, ranks, bytes, .. } = &mut *state;
-        blocks.retain(|_, block| {
-            let stays = block.root != root;
-            if !stays {
-                if let Some(rank) = ranks.remove(&block.number) {
-                    eviction_order.remove(&rank.eviction_key(block.number));
-                }
-                *bytes -= block.values.bytes() + OVERHEAD;
-            }
-            stays
-        });
+        let State { chain, bytes, .. } = &mut *state;
+        chain.forget(root, |values| *bytes -= values.bytes() + OVERHEAD);
         self.shared.metrics.changed(state.bytes, 0);
     }
 
     /// Someone who computes blocks that others may wait for.
     pub(super) fn claimant(&self) -> Claimant {
-        Claimant { cache: self.clone(), number: self.lock().number() }
+        Claimant { cache: self.clone(), number: self.lock().chain.number() }
     }
 
     /// Blocks until nobody computes the block any more, or `cancel` is used.
@@ -217,50 +153,29 @@ impl fmt::Debug for PrefixCache {
 }
 
 impl State {
-    fn number(&mut self) -> u64 {
-        self.last_number += 1;
-        self.last_number
-    }
-
     /// The blocks that `ids` begin with.
     fn find(&mut self, root: u64, ids: &[u32]) -> CachedPrefix {
         let mut found =
             CachedPrefix { root, past: Vec::new(), place: Place::Root(root), hash: PrefixHash::start(root), tokens: 0 };
-        self.clock += 1;
-        let now = self.clock;
+        self.chain.begin_use();
         let (blocks, _) = ids.as_chunks::<BLOCK>();
         for tokens in blocks {
-            let key = Key { place: found.place, tokens: tokens.as_slice().into() };
-            let Some((number, values)) = self.touch(key, now) else { break };
-            found.past.push(Past::all(values));
-            found.place = Place::After(number);
+            let Some((next, values)) = self.chain.find(found.place, tokens) else { break };
+            found.past.push(Past::all(Arc::clone(values)));
+            found.place = next;
             found.hash = found.hash.extended(tokens);
             found.tokens += BLOCK;
         }
         found
     }
 
-    /// Finds a block and marks it as used at `now`.
-    fn touch(&mut self, key: Key, now: u64) -> Option<(u64, Arc<KeyValues>)> {
-        let Block { number, values, .. } = self.blocks.get(&key)?;
-        let (number, values) = (*number, Arc::clone(values));
-        let rank = self.ranks.get_mut(&number)?;
-        self.eviction_order.remove(&rank.eviction_key(number));
-        rank.used = now;
-        self.eviction_order.insert(rank.eviction_key(number), key);
-        Some((number, values))
-    }
-
     /// Drops blocks until they fit; gives how many.
     fn shrink(&mut self, capacity: usize) -> usize {
         let mut dropped = 0;
         while self.bytes > capacity {
-            let Some((_, key)) = self.eviction_order.pop_first() else { break };
-            if let Some(block) = self.blocks.remove(&key) {
-                self.ranks.remove(&block.number);
-                self.bytes -= block.values.bytes() + OVERHEAD;
-                dropped += 1;
-            }
+            let Some(values) = self.chain.evict(|_| true) else { break };
+            self.bytes -= values.bytes() + OVERHEAD;
+            dropped += 1;
         }
         dropped
     }

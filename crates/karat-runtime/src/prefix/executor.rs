@@ -2,18 +2,20 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use karat_rules::domain::{RowTensor, TokenizedInput};
+use karat_rules::domain::RowTensor;
 
 use super::{
     cache::{CachedPrefix, Claimant, PrefixHash},
-    forest::{Forest, Text, TextRead},
-    model::{Plan, SharedModel},
+    forest::Forest,
+    model::SharedModel,
     path::{Path, Store, fragments},
     rows::{Piece, cut},
 };
 use crate::{
     Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, Executor, KeyValues, Past, ReadAt,
-    RuntimeError, Span, TokenBatch, telemetry::PrefixCounts,
+    RuntimeError, Span, TokenBatch,
+    readout::{Plan, Text, TextRead},
+    telemetry::PrefixCounts,
 };
 
 /// Runs batches on one session of a decoder, sharing what samples begin with.
@@ -34,8 +36,9 @@ impl PrefixExecutor {
 impl Executor for PrefixExecutor {
     fn run(&mut self, batch: &TokenBatch, cancel: &Cancellation) -> Result<Vec<Vec<RowTensor>>, RuntimeError> {
         let plans: Vec<Plan> =
-            batch.inputs().iter().map(|input| self.model.plan(input)).collect::<Result<_, RuntimeError>>()?;
-        let texts: Vec<Text<'_>> = batch.inputs().iter().zip(&plans).map(|(input, plan)| text(input, plan)).collect();
+            batch.inputs().iter().map(|input| self.model.readout.plan(input)).collect::<Result<_, RuntimeError>>()?;
+        let texts: Vec<Text<'_>> =
+            batch.inputs().iter().zip(&plans).map(|(input, plan)| Text::of(input, plan)).collect();
         let mut results: Results =
             texts.iter().map(|text| text.reads.iter().map(|_| None).collect::<Vec<_>>()).collect();
         // Of a text that nothing is read of there is nothing to compute.
@@ -108,16 +111,6 @@ impl PrefixExecutor {
     fn groups(&self, known: Known) -> Vec<Known> {
         if self.model.shares { vec![known] } else { known.into_iter().map(|text| vec![text]).collect() }
     }
-}
-
-fn text<'a>(input: &'a TokenizedInput, plan: &Plan) -> Text<'a> {
-    let reads = plan.tensors.iter().flatten().cloned().collect();
-    // Where prompt and response can't be told apart, anything may come again.
-    let prompt = match input.response().start {
-        0 => input.len(),
-        start => start,
-    };
-    Text::new(input.ids(), reads, prompt)
 }
 
 /// A forest on its way through a session.

@@ -5,37 +5,8 @@
 
 use std::{cmp::Ordering, collections::HashMap, ops::Range};
 
-use super::cache::{CachedPrefix, Place};
-use crate::Read;
-
-/// A text, with what is read of it.
-#[derive(Debug, Clone)]
-pub(super) struct Text<'a> {
-    pub(super) ids: &'a [u32],
-    pub(super) reads: Vec<TextRead>,
-    /// How many of its first tokens later requests are likely to share.
-    pub(super) lasting: usize,
-    /// How many tokens have to be computed or known: none stands behind the last that is read.
-    pub(super) needed: usize,
-    /// How many tokens may come from the cache: a token that is read has to be computed.
-    pub(super) sharable: usize,
-}
-
-/// Something that is read at a token of a text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TextRead {
-    pub(super) at: usize,
-    pub(super) output: usize,
-    pub(super) what: Read,
-}
-
-impl<'a> Text<'a> {
-    pub(super) fn new(ids: &'a [u32], reads: Vec<TextRead>, lasting: usize) -> Self {
-        let needed = reads.iter().map(|read| read.at + 1).max().unwrap_or(0);
-        let sharable = reads.iter().map(|read| read.at).min().unwrap_or(0);
-        Self { ids, reads, lasting: lasting.min(needed), needed, sharable }
-    }
-}
+use super::cache::CachedPrefix;
+use crate::{chain::Place, readout::Text};
 
 /// A run of tokens that are computed together.
 #[derive(Debug)]
@@ -169,6 +140,7 @@ pub(super) mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::{super::cache::PrefixHash, *};
+    use crate::{Read, readout::TextRead};
 
     pub(in crate::prefix) fn text(ids: &[u32]) -> Text<'_> {
         Text::new(ids, vec![TextRead { at: ids.len() - 1, output: 0, what: Read::Numbers }], 0)

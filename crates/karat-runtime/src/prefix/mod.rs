@@ -23,4 +23,4 @@ mod rows;
 pub use cache::{BLOCK, PrefixCache};
 pub use cost::RowCost;
 pub use executor::PrefixExecutor;
-pub use model::{ScoresAt, SharedModel};
+pub use model::SharedModel;

@@ -2,8 +2,8 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::cache::{BLOCK, CachedPrefix, Claimant, Place, PrefixCache, PrefixHash};
-use crate::{DecoderShape, KeyValues, Past};
+use super::cache::{BLOCK, CachedPrefix, Claimant, PrefixCache, PrefixHash};
+use crate::{DecoderShape, KeyValues, Past, chain::Place};
 
 /// What is computed of the texts that go through a node.
 #[derive(Debug, Clone)]

@@ -145,12 +145,10 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::{
-        super::forest::{
-            Text,
-            tests::{nothing, text},
-        },
+        super::forest::tests::{nothing, text},
         *,
     };
+    use crate::readout::Text;
 
     fn lengths(texts: &[Vec<u32>]) -> Vec<usize> {
         let texts: Vec<Text<'_>> = texts.iter().map(|ids| text(ids)).collect();

@@ -7,16 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use karat_checkpoint::Checkpoint;
-use karat_rules::domain::ModelName;
+use karat_checkpoint::{Checkpoint, Element, Form, NumbersMut};
+use karat_rules::domain::{ElementType, ModelName};
 use karat_runtime::{
-    free_memory,
-    ort::{BuiltGraph, Graph, Library, Sessions, Weight},
+    Provider, ProviderKind, free_memory,
+    ort::{BuiltGraph, Graph, Library, Sessions, Weight, WeightNumbersMut},
 };
 
 use super::sessions::cores;
 use crate::{
-    manifest::{GraphDefinition, ManifestError},
+    manifest::{CheckpointForm, GraphDefinition, ManifestError},
     repository::LoadError,
 };
 
@@ -31,24 +31,62 @@ pub(super) struct Opening<'a> {
     pub(super) sessions: Sessions,
 }
 
+/// The first of the providers that starts, or the last one, which then says why it doesn't.
+fn provider(library: &Library, providers: &[Provider]) -> ProviderKind {
+    let kinds = || providers.iter().map(Provider::kind);
+    kinds()
+        .find(|kind| library.try_provider(*kind).is_ok())
+        .or_else(|| kinds().next_back())
+        .unwrap_or(ProviderKind::Cpu)
+}
+
+/// The form that the manifest says, or the one that suits the provider.
+fn form(checkpoint: &Checkpoint, definition: &GraphDefinition, provider: ProviderKind) -> Form {
+    let on_cuda = provider == ProviderKind::Cuda;
+    let packs = match definition.form {
+        Some(form) => form == CheckpointForm::Packed,
+        None => on_cuda && checkpoint.has(Form::Packed(checkpoint.half())),
+    };
+    match packs {
+        false => Form::Rows,
+        true if on_cuda => Form::Packed(checkpoint.half()),
+        true => Form::Packed(Element::Float32),
+    }
+}
+
+fn element_type(element: Element) -> ElementType {
+    match element {
+        Element::Float32 => ElementType::Float32,
+        Element::Float16 => ElementType::Float16,
+        Element::Bfloat16 => ElementType::Bfloat16,
+    }
+}
+
 impl Opening<'_> {
     /// Reads a checkpoint into memory, each weight once, and starts its first session. Nothing of it depends on the files
     /// afterwards. Gives a digest of what was read as well.
     pub(super) fn open(&self, folder: &Path, checkpoint: &Checkpoint) -> Result<(Graph, [u8; 32]), LoadError> {
         self.check_length(checkpoint.context())?;
+        let form = form(checkpoint, self.definition, provider(self.library, &self.definition.providers));
+        let graph = checkpoint.graph_for(form)?;
         // Sessions of encoders compute side by side.
-        let sessions = if checkpoint.is_decoder() { self.sessions } else { Sessions::SEVERAL };
+        let alone = checkpoint.is_decoder() && form == Form::Rows;
+        let sessions = if alone { self.sessions } else { Sessions::SEVERAL };
         check_memory(folder, checkpoint.memory(sessions.alone), free_memory())?;
         let runtime = |source| LoadError::Runtime { path: self.definition.manifest.clone(), source };
-        let graph = checkpoint.graph();
-        let memory = graph.tensors.iter();
-        let memory = memory.map(|tensor| Weight::new(self.library, tensor.name.clone(), &tensor.shape, sessions));
+        let memory = graph.tensors.iter().map(|tensor| {
+            Weight::new(self.library, tensor.name.clone(), &tensor.shape, element_type(tensor.element), sessions)
+        });
         let mut weights = memory.collect::<Result<Vec<_>, _>>().map_err(runtime)?;
         let progress = Progress::start(self.name, checkpoint.parameters());
-        let numbers = weights.iter_mut().map(Weight::numbers_mut);
-        let digest = checkpoint.read_weights(numbers, threads(), &|read| progress.tell(read))?;
+        let numbers = weights.iter_mut().map(|weight| match weight.numbers_mut() {
+            WeightNumbersMut::Float32(numbers) => NumbersMut::Float32(numbers),
+            WeightNumbersMut::Float16(numbers) => NumbersMut::Float16(numbers),
+            WeightNumbersMut::Bfloat16(numbers) => NumbersMut::Bfloat16(numbers),
+        });
+        let digest = checkpoint.read_weights(&graph, numbers, threads(), &|read| progress.tell(read))?;
         tracing::info!(model = %self.name, seconds = progress.seconds(), "weights read, starting the session");
-        let built = BuiltGraph { name: folder.join("checkpoint"), model: graph.model.clone(), weights };
+        let built = BuiltGraph { name: folder.join("checkpoint"), model: graph.model, weights };
         let graph = self.library.open_built(built, &self.definition.providers, sessions).map_err(runtime)?;
         tracing::info!(model = %self.name, seconds = progress.seconds(), "session started, warming up");
         Ok((graph, digest))

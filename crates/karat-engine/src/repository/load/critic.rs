@@ -3,12 +3,17 @@
 use std::{num::NonZeroUsize, path::Path, sync::Arc, thread};
 
 use karat_rules::{domain::TokenizedInput, head::DecoderOutput};
-use karat_runtime::ort::Graph;
+use karat_runtime::{
+    DecoderExecutor,
+    ort::Graph,
+    packed::{BLOCK_TOKENS, PackedTexts},
+};
 
+use super::packed::blocks_for_texts;
 use crate::{
     generate::{Event, GenerationLimits, Generator, Order, Sampling},
     manifest::{CritiqueDefinition, GraphDefinition},
-    repository::{Critic, LoadError},
+    repository::{Critic, GraphForm, LoadError},
     telemetry::ModelMetrics,
     text::TextPipeline,
     workers::{Roster, Stage},
@@ -16,6 +21,8 @@ use crate::{
 
 /// The memory that keys and values of texts may take, if the longest text takes no more: half a gibibyte.
 const TEXT_BYTES: usize = 1 << 29;
+/// The most tokens of prompts in a pass of packed rows: little enough that those who wait for a score don't notice.
+const PACKED_ROW: usize = 1 << 11;
 
 /// What a critic is made of.
 pub(super) struct Parts<'a> {
@@ -23,35 +30,56 @@ pub(super) struct Parts<'a> {
     pub(super) critique: &'a CritiqueDefinition,
     pub(super) pipeline: &'a TextPipeline,
     pub(super) graph: &'a Graph,
+    /// How the graph takes samples.
+    pub(super) form: &'a GraphForm,
     pub(super) metrics: &'a ModelMetrics,
     /// A short text to try it with.
     pub(super) probe: Option<&'a Arc<TokenizedInput>>,
     pub(super) roster: &'a Roster,
 }
 
-/// Opens one more session of a graph, on all cores, and writes a token with it.
+/// Starts what writes: on one more session of a graph, on all cores, or in turns with scoring where the graph takes
+/// packed rows; and writes a token with it.
 pub(super) fn start(parts: &Parts<'_>) -> Result<Critic, LoadError> {
-    let Parts { definition, critique, pipeline, graph, metrics, probe, roster } = *parts;
+    let Parts { definition, critique, pipeline, metrics, probe, roster, .. } = *parts;
     let path = &definition.manifest;
     let ends =
         pipeline.end_ids(&critique.end_tokens).map_err(|source| LoadError::Text { path: path.clone(), source })?.into();
-    let threads = definition.scheduling.threads;
-    let threads = threads.unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
-    let executor = graph
-        .decoder_executor(&[DecoderOutput::Logits.name().to_owned()], threads)
-        .map_err(|source| LoadError::Runtime { path: path.clone(), source })?;
-    let limits = GenerationLimits {
-        texts: critique.texts.get(),
-        tokens: (TEXT_BYTES / executor.shape().bytes_per_token().max(1)).max(pipeline.max_tokens()),
-        ..GenerationLimits::default()
+    let texts = critique.texts.get();
+    let generator = if let GraphForm::Packed { session, logits: Some(logits) } = parts.form {
+        let limits = GenerationLimits {
+            texts,
+            tokens: blocks_for_texts(session.shape().blocks, pipeline.max_tokens()) * BLOCK_TOKENS,
+            row: PACKED_ROW,
+            block: BLOCK_TOKENS,
+            ..GenerationLimits::default()
+        };
+        Generator::start_packed(PackedTexts::new(session.clone(), *logits), limits, metrics.clone())
+    } else {
+        let executor = executor(parts)?;
+        let limits = GenerationLimits {
+            texts,
+            tokens: (TEXT_BYTES / executor.shape().bytes_per_token().max(1)).max(pipeline.max_tokens()),
+            ..GenerationLimits::default()
+        };
+        Generator::start(executor, limits, metrics.clone())
     };
-    let generator = Generator::start(executor, limits, metrics.clone())
-        .map_err(|source| LoadError::Workers { path: path.clone(), source: source.into() })?;
+    let generator = generator.map_err(|source| LoadError::Workers { path: path.clone(), source: source.into() })?;
     generator.enlist(roster, Stage::Loading);
     if let Some(probe) = probe {
         warm_up(&generator, probe, path)?;
     }
     Ok(Critic { definition: critique.clone(), ends, generator })
+}
+
+/// A session of its own.
+fn executor(parts: &Parts<'_>) -> Result<Box<dyn DecoderExecutor>, LoadError> {
+    let Parts { definition, graph, .. } = *parts;
+    let threads = definition.scheduling.threads;
+    let threads = threads.unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
+    graph
+        .decoder_executor(&[DecoderOutput::Logits.name().to_owned()], threads)
+        .map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })
 }
 
 fn warm_up(generator: &Generator, probe: &TokenizedInput, path: &Path) -> Result<(), LoadError> {

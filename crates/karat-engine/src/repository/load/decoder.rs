@@ -4,9 +4,9 @@ use std::{fs, io, num::NonZeroUsize, path::Path, sync::Arc};
 
 use karat_rules::{domain::ModelVersion, head::Head};
 use karat_runtime::{
-    DecoderExecutor, ProviderKind, RuntimeError,
+    DecoderExecutor, ProviderKind, Readout, RuntimeError, ScoresAt,
     ort::{Graph, Library, Sessions},
-    prefix::{PrefixCache, PrefixExecutor, RowCost, ScoresAt, SharedModel},
+    prefix::{PrefixCache, PrefixExecutor, RowCost, SharedModel},
     telemetry::SharingMetrics,
 };
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::sessions::{Running, cores};
 use crate::{
     manifest::{GraphDefinition, SchedulingSection},
-    schedule::{Executors, Policy, calibrate::Calibration},
+    repository::GraphForm,
+    schedule::{Executors, Grouping, Policy, calibrate::Calibration},
 };
 
 /// What a decoder is started with beside its graph.
@@ -76,14 +77,7 @@ impl Decoder<'_> {
             None => RowCost::assumed(),
         };
         let shares = graph.is_batch_invariant();
-        let shape = self.head.shape();
-        let scores_at = if shape.steps {
-            ScoresAt::Marks
-        } else if shape.tokens {
-            ScoresAt::Response
-        } else {
-            ScoresAt::End { pad_id: graph.decoder_pad_id() }
-        };
+        let scores_at = scores_at(self.head, true, graph.decoder_pad_id());
         let calibration = Calibration {
             sessions,
             threads,
@@ -95,12 +89,14 @@ impl Decoder<'_> {
             padding_percent: 100,
             tokens_per_second: cost.tokens_per_second(),
         };
-        let policy = Policy { shares_prefixes: shares, window: WINDOW, ..calibration.policy() };
-        let shared = SharedModel::new(self.outputs, scores_at, shares, cost, self.cache.clone(), self.metrics);
+        let grouping = if shares { Grouping::Beginning } else { Grouping::Length };
+        let policy = Policy { grouping, window: WINDOW, ..calibration.policy() };
+        let readout = Readout { outputs: self.outputs, scores_at };
+        let shared = SharedModel::new(readout, shares, cost, self.cache.clone(), self.metrics);
         let shared = Arc::new(shared);
         let executor = |decoders| Box::new(PrefixExecutor::new(decoders, Arc::clone(&shared))) as _;
         let executors = Executors { parallel: decoders.into_iter().map(executor).collect(), single: None };
-        Ok(Running { executors, policy, calibration, prefixes: Some(shared) })
+        Ok(Running { executors, policy, calibration, form: GraphForm::Prefixes(shared) })
     }
 
     fn cost(
@@ -122,6 +118,17 @@ impl Decoder<'_> {
             tracing::info!(file = %self.file.display(), %error, "costs of rows not kept: measured again next time");
         }
         Ok(cost)
+    }
+}
+
+/// Where a head reads its scores: a model that looks both ways gives a sample's at its first token.
+pub(super) fn scores_at(head: &dyn Head, causal: bool, pad_id: Option<u32>) -> ScoresAt {
+    let shape = head.shape();
+    match () {
+        () if shape.steps => ScoresAt::Marks,
+        () if shape.tokens => ScoresAt::Response,
+        () if causal => ScoresAt::End { pad_id },
+        () => ScoresAt::Start,
     }
 }
 

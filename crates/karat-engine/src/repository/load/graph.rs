@@ -10,6 +10,7 @@ use karat_rules::{
 use karat_runtime::{
     RuntimeError,
     ort::{Graph, GraphFile, Library, external_files},
+    packed::PackedModel,
     prefix::PrefixCache,
 };
 
@@ -19,11 +20,12 @@ use super::{
     critic,
     decoder::{self, Decoder},
     digest::Digest,
+    packed::Packed,
     sessions::{Plan, Running},
 };
 use crate::{
     manifest::{self, GraphDefinition, GraphSource, Written},
-    repository::{GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, WrittenRules},
+    repository::{GraphForm, GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, WrittenRules},
     schedule::{Job, QueueLimits, Scheduler},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextError, TextOptions, TextPipeline},
@@ -99,18 +101,18 @@ impl Loader<'_> {
                 tokens,
                 reason,
             })?;
-            if let Some(prefixes) = &unit.prefixes {
+            if let GraphForm::Prefixes(prefixes) = &unit.form {
                 // Nobody will send what it was warmed up with.
                 prefixes.forget();
             }
-            units.push(unit);
             // Of several graphs, the first one writes.
             if let (None, Some(critique)) = (&critic, &definition.critique) {
                 let (definition, pipeline, metrics, probe) = (&definition, &pipeline, &metrics, probes.first());
-                let roster = &self.repository.roster;
-                let parts = critic::Parts { definition, critique, pipeline, graph: &graph, metrics, probe, roster };
+                let (graph, form, roster) = (&graph, &unit.form, &self.repository.roster);
+                let parts = critic::Parts { definition, critique, pipeline, graph, form, metrics, probe, roster };
                 critic = Some(critic::start(&parts)?);
             }
+            units.push(unit);
         }
         let graph = GraphModel {
             name: self.name.clone(),
@@ -175,6 +177,9 @@ impl Loader<'_> {
     fn unit(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
+        if let Some(model) = graph.packed_model() {
+            return self.packed_unit(parts, graph, model);
+        }
         if let Some(shape) = graph.decoder_shape() {
             return self.decoder_unit(parts, source, graph, shape.context);
         }
@@ -189,7 +194,11 @@ impl Loader<'_> {
             time: self.options.calibration,
         };
         let (calibration, executors) = plan.start(graph, &binding).map_err(runtime)?;
-        self.schedule(parts, graph, Running { policy: calibration.policy(), calibration, executors, prefixes: None })
+        self.schedule(
+            parts,
+            graph,
+            Running { policy: calibration.policy(), calibration, executors, form: GraphForm::Padded },
+        )
     }
 
     /// A graph that follows the contract for sharing prefixes.
@@ -219,9 +228,29 @@ impl Loader<'_> {
         self.schedule(parts, graph, running)
     }
 
+    /// A graph that follows the contract for packed rows.
+    fn packed_unit(&self, parts: &Parts<'_>, graph: &Graph, model: &PackedModel) -> Result<GraphUnit, LoadError> {
+        let Parts { definition, pipeline, .. } = *parts;
+        let max_tokens = pipeline.max_tokens();
+        let outputs = manifest::bind_decoder(definition, &model.outputs, model.context, max_tokens)?;
+        let packed = Packed {
+            written: &definition.scheduling,
+            head: &*definition.head,
+            outputs,
+            max_tokens,
+            // Of several graphs, the first one writes; which that is doesn't matter to the others.
+            writes: definition.critique.is_some(),
+            metrics: self.metrics.prefixes().model(self.name),
+        };
+        let running = packed
+            .start(graph, model)
+            .map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
+        self.schedule(parts, graph, running)
+    }
+
     /// Puts a queue in front of a graph's sessions.
     fn schedule(&self, parts: &Parts<'_>, graph: &Graph, running: Running) -> Result<GraphUnit, LoadError> {
-        let Running { executors, policy, calibration, prefixes } = running;
+        let Running { executors, policy, calibration, form } = running;
         let limits = QueueLimits {
             queued_tokens: self.options.queue_tokens,
             wait: self.options.queue_time,
@@ -238,7 +267,7 @@ impl Loader<'_> {
             skipped: graph.skipped().to_vec(),
             batch_dependent: !graph.is_batch_invariant(),
             calibration: Some(calibration),
-            prefixes,
+            form,
             scheduler,
         })
     }

@@ -8,6 +8,7 @@ mod critic;
 mod decoder;
 mod digest;
 mod graph;
+mod packed;
 mod sessions;
 
 use std::{

@@ -1,17 +1,17 @@
 //! Chooses how a graph uses the machine: as its manifest says, as an earlier start measured, or by measuring now.
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
 use karat_rules::domain::{ModelVersion, TokenizedInput};
 use karat_runtime::{
     BatchLimits, GraphBinding, ProviderKind, RuntimeError,
     libraries::graphics,
     ort::{Graph, Library},
-    prefix::SharedModel,
 };
 
 use crate::{
     manifest::SchedulingSection,
+    repository::GraphForm,
     schedule::{
         Executors, Policy,
         calibrate::{Calibrated, Calibration, Conditions, Hardware, calibrate},
@@ -22,7 +22,7 @@ use crate::{
 const MAX_BATCH_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 16) - 1);
 
 /// The weights that may lie on a GPU twice.
-const SMALL_WEIGHTS: u64 = 2 << 30;
+pub(super) const SMALL_WEIGHTS: u64 = 2 << 30;
 const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
 
 /// The positions that a TensorRT engine is built for unless the manifest says otherwise: it reserves memory for them.
@@ -38,8 +38,8 @@ pub(super) struct Running {
     pub(super) executors: Executors,
     pub(super) policy: Policy,
     pub(super) calibration: Calibration,
-    /// Of a decoder, what its executors share.
-    pub(super) prefixes: Option<Arc<SharedModel>>,
+    /// How the graph takes samples.
+    pub(super) form: GraphForm,
 }
 
 /// What the choice depends on beside the graph.

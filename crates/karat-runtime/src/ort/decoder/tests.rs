@@ -2,11 +2,12 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
+use karat_rules::domain::RowTensor;
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    Numbers, Provider, ReadAt, Span,
+    Numbers, Provider, Read, ReadAt, Span,
     ort::{
         Graph, GraphFile, Sessions,
         testing::{DataType, GraphWriter, library},

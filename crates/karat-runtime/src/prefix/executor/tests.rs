@@ -2,22 +2,19 @@
 
 use std::{num::NonZeroUsize, ops::Range, path::Path as FilePath, thread};
 
-use karat_rules::domain::{Cut, Reading};
+use karat_rules::domain::{Cut, Reading, TokenizedInput};
 use prometheus::{Registry, TextEncoder};
 use proptest::{collection::vec, prelude::*};
 use serde::Deserialize;
 
 use super::{
-    super::{
-        cache::PrefixCache,
-        cost::RowCost,
-        model::{ScoresAt, score_position},
-    },
+    super::{cache::PrefixCache, cost::RowCost},
     *,
 };
 use crate::{
     Numbers, Provider,
     ort::{Graph, GraphFile, Library, Sessions},
+    readout::{Readout, ScoresAt, score_position},
     telemetry::PrefixMetrics,
 };
 
@@ -70,8 +67,7 @@ impl Harness {
         let registry = Registry::new();
         let metrics = PrefixMetrics::register(&registry).unwrap();
         let model = SharedModel::new(
-            outputs.iter().map(|&name| name.to_owned()).collect(),
-            scores_at,
+            Readout { outputs: outputs.iter().map(|&name| name.to_owned()).collect(), scores_at },
             shares,
             RowCost::assumed(),
             PrefixCache::new(cache_bytes, metrics.cache()),
@@ -85,7 +81,7 @@ impl Harness {
     }
 
     fn executor(&self) -> PrefixExecutor {
-        let decoder = self.graph.decoder_executor(&self.model.outputs, NonZeroUsize::MIN).unwrap();
+        let decoder = self.graph.decoder_executor(&self.model.readout.outputs, NonZeroUsize::MIN).unwrap();
         PrefixExecutor::new(decoder, Arc::clone(&self.model))
     }
 
@@ -287,7 +283,7 @@ impl DecoderExecutor for Overflowing {
 #[test]
 fn what_is_no_number_stays_with_its_own_sample() {
     let harness = Harness::scores(true, 1 << 20);
-    let decoder = harness.graph.decoder_executor(&harness.model.outputs, NonZeroUsize::MIN).unwrap();
+    let decoder = harness.graph.decoder_executor(&harness.model.readout.outputs, NonZeroUsize::MIN).unwrap();
     let mut executor = PrefixExecutor::new(Box::new(Overflowing(decoder)), Arc::clone(&harness.model));
     let prompt: Vec<u32> = (0..100).map(|at| 20 + at % 7).collect();
     let candidate = |own: &[u32]| input(&[&prompt, own].concat(), prompt.len());

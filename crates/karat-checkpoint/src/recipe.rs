@@ -1,0 +1,65 @@
+//! What a graph is made of, kept so that it can be written in any form.
+
+use crate::{
+    graphs::{self, Element, Form, Graph, Parts},
+    heads::Head,
+    problems::Problems,
+    trunks::{Decoder, encoder::Encoder, modernbert::ModernBert},
+    weights::Weights,
+};
+
+/// A trunk and what stands above it.
+#[derive(Debug)]
+pub(crate) enum Recipe {
+    Decoder { trunk: Decoder, head: Head, pad_id: Option<u32> },
+    Encoder { trunk: Encoder, labels: usize },
+    Modern { trunk: ModernBert, labels: usize },
+}
+
+impl Recipe {
+    /// Writes the graph in a form; what stands in the way goes into `problems`.
+    pub(crate) fn write(&self, form: Form, weights: &Weights, problems: &mut Problems) -> Option<Graph> {
+        if let (Form::Packed(element), Some(obstacle)) = (form, self.obstacle(form)) {
+            let bits = if element == Element::Float32 { "" } else { " in 16 bits" };
+            return problems.add(format!("{obstacle} no form of packed rows{bits}; write form = \"rows\" in [graph]"));
+        }
+        Some(match (self, form) {
+            (Self::Decoder { trunk, head, pad_id }, _) => {
+                let parts = Parts { trunk, head, pad_id: *pad_id, weights };
+                match form {
+                    Form::Rows => graphs::prefix(&parts, problems),
+                    Form::Packed(element) => graphs::packed_decoder(&parts, element, problems),
+                }
+            }
+            (Self::Encoder { trunk, labels }, Form::Rows) => graphs::padded(trunk, *labels, weights, problems),
+            (Self::Encoder { trunk, labels }, Form::Packed(element)) => {
+                graphs::packed_encoder(trunk, *labels, element, weights, problems)
+            }
+            (Self::Modern { trunk, labels }, _) => graphs::modernbert(trunk, *labels, weights, problems),
+        })
+    }
+
+    /// What of it a form doesn't have, as the beginning of a sentence.
+    pub(crate) fn obstacle(&self, form: Form) -> Option<&'static str> {
+        let Form::Packed(element) = form else { return None };
+        match self {
+            Self::Decoder { trunk, .. } if element != Element::Float32 && trunk.experts.is_some() => {
+                Some("experts that are chosen token by token have")
+            }
+            Self::Encoder { trunk, .. } if trunk.distances.is_some() || trunk.convolution.is_some() => {
+                Some("attention to distances has")
+            }
+            Self::Modern { .. } => Some("windows that look ahead have"),
+            Self::Decoder { .. } | Self::Encoder { .. } => None,
+        }
+    }
+
+    /// The 16-bit format that suits a model whose weights are stored in these types. Decoders are trained in bfloat16, and
+    /// outside of what half precision holds; encoders stay within, and are closer to 32 bits in it.
+    pub(crate) fn half(&self, stored_in_half: bool) -> Element {
+        match self {
+            Self::Decoder { .. } if !stored_in_half => Element::Bfloat16,
+            Self::Decoder { .. } | Self::Encoder { .. } | Self::Modern { .. } => Element::Float16,
+        }
+    }
+}

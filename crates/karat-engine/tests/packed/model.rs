@@ -1,0 +1,60 @@
+//! A recorded checkpoint as a session of packed rows on the processor.
+
+use std::{num::NonZeroUsize, path::Path};
+
+use karat_checkpoint::{Checkpoint, Element, Form, Numbers, Tensor};
+use karat_runtime::{
+    Cancellation, Provider, ProviderKind, RuntimeError,
+    ort::{BuiltGraph, Graph, Library, Weight, WeightNumbers},
+    packed::{PackedExecutor, PackedPass},
+};
+
+use crate::texts::Layout;
+
+const BLOCKS: NonZeroUsize = NonZeroUsize::new(48).unwrap();
+
+/// An open checkpoint.
+pub(crate) struct Model {
+    pub(crate) name: String,
+    session: Box<dyn PackedExecutor>,
+}
+
+impl Model {
+    /// Opens a folder's checkpoint; `None` where it has no form of packed rows.
+    pub(crate) fn open(name: &str, folder: &Path) -> Option<Self> {
+        let graph = open(folder, Element::Float32)?.unwrap();
+        let outputs = [graph.packed_model().unwrap().outputs[0].name.clone()];
+        let session = graph.packed_executor(&outputs, BLOCKS, NonZeroUsize::MIN).unwrap();
+        Some(Self { name: name.to_owned(), session })
+    }
+
+    /// What is read of a layout, all in one line.
+    pub(crate) fn run(&mut self, layout: &Layout) -> Vec<f32> {
+        self.try_run(&layout.pass, &Cancellation::new()).unwrap()
+    }
+
+    pub(crate) fn try_run(&mut self, pass: &PackedPass, cancel: &Cancellation) -> Result<Vec<f32>, RuntimeError> {
+        let rows = self.session.forward(pass, cancel)?;
+        Ok(rows.iter().flat_map(|row| row.values().to_vec()).collect())
+    }
+}
+
+/// Opens the graph of packed rows in that format on the processor; `None` where there is none.
+pub(crate) fn open(folder: &Path, element: Element) -> Option<Result<Graph, RuntimeError>> {
+    let checkpoint = Checkpoint::read(folder).unwrap();
+    if !checkpoint.has(Form::Packed(element)) {
+        return None;
+    }
+    let graph = checkpoint.graph_for(Form::Packed(element)).unwrap();
+    let weight = |tensor: &Tensor| {
+        let numbers = match checkpoint.numbers(tensor).unwrap() {
+            Numbers::Float32(numbers) => WeightNumbers::Float32(numbers),
+            Numbers::Float16(numbers) => WeightNumbers::Float16(numbers),
+            Numbers::Bfloat16(numbers) => WeightNumbers::Bfloat16(numbers),
+        };
+        Weight { name: tensor.name.clone(), shape: tensor.shape.clone(), numbers }
+    };
+    let weights = graph.tensors.iter().map(weight).collect();
+    let built = BuiltGraph { name: folder.to_owned(), model: graph.model, weights };
+    Some(Library::load(None).unwrap().open_built(built, &[Provider::from(ProviderKind::Cpu)]))
+}
