@@ -42,6 +42,9 @@ impl Recipe {
     /// What of it a form doesn't have, as the beginning of a sentence.
     pub(crate) fn obstacle(&self, form: Form) -> Option<&'static str> {
         let Form::Packed(element) = form else { return None };
+        if element != Element::Float32 && !graphs::takes_heads(self.head_dim()) {
+            return Some("heads whose size is no multiple of 8, or above 256, have");
+        }
         match self {
             Self::Decoder { trunk, .. } if element != Element::Float32 && trunk.experts.is_some() => {
                 Some("experts that are chosen token by token have")
@@ -51,6 +54,15 @@ impl Recipe {
             }
             Self::Modern { .. } => Some("windows that look ahead have"),
             Self::Decoder { .. } | Self::Encoder { .. } => None,
+        }
+    }
+
+    /// The width of a head.
+    fn head_dim(&self) -> usize {
+        match self {
+            Self::Decoder { trunk, .. } => trunk.head_dim,
+            Self::Encoder { trunk, .. } => trunk.hidden / trunk.heads,
+            Self::Modern { trunk, .. } => trunk.hidden / trunk.heads,
         }
     }
 

@@ -185,9 +185,10 @@ fn what_the_operator_does_not_take_is_refused_by_name() {
         checkpoint.graph_for(Form::Packed(element)).unwrap_err().to_string()
     };
     for (name, element, part) in [
-        ("bert", Element::Float16, "heads of 4 dimensions"),
+        ("bert", Element::Float16, "no multiple of 8"),
         ("deberta-v3", Element::Float32, "distances"),
         ("modernbert", Element::Float32, "look ahead"),
+        ("mixtral", Element::Bfloat16, "experts"),
     ] {
         let error = refused(name, element);
         assert!(error.contains(part) && error.contains("form = \"rows\""), "{error}");

@@ -17,7 +17,7 @@ use karat_onnx::ModelProto;
 pub use element::{Element, Numbers};
 pub(crate) use modernbert::build as modernbert;
 pub(crate) use nodes::Nodes;
-pub(crate) use packed::{decoder as packed_decoder, encoder as packed_encoder};
+pub(crate) use packed::{decoder as packed_decoder, encoder as packed_encoder, takes_heads};
 pub(crate) use padded::build as padded;
 pub(crate) use prefix::{Parts, build as prefix};
 

@@ -158,11 +158,6 @@ impl<'a> Nodes<'a> {
         self.add("Reshape", &[value, &shape])
     }
 
-    /// Notes what stands in the way of this graph.
-    pub(super) fn refuse(&mut self, problem: String) {
-        self.problems.add::<()>(problem);
-    }
-
     /// The largest numbers along the last axis and their places; how many stands in `count`.
     pub(super) fn top(&mut self, value: &str, count: &str) -> [String; 2] {
         let name = format!("TopK_{}", self.nodes.len());

@@ -2,7 +2,7 @@
 
 use super::{
     super::{Element, Graph, Parts, experts, nodes::Nodes},
-    Attention, CONTRACT, Contract, EXPAND, HeadNorms, Heads, Layer, READS, check_heads, close,
+    Attention, CONTRACT, Contract, EXPAND, HeadNorms, Heads, Layer, READS, close,
 };
 use crate::{
     problems::Problems,
@@ -22,7 +22,6 @@ pub(crate) fn build(parts: &Parts<'_>, element: Element, problems: &mut Problems
     };
     let mut nodes = Nodes::new(parts.weights, problems);
     nodes.compute_in(element);
-    check_heads(&mut nodes, trunk.head_dim);
     let rotations: Vec<_> = trunk.ropes.iter().map(|rope| trunk.rotation(rope)).collect();
     let attention = Attention::new(&mut nodes, heads, &rotations, trunk.context);
     let mut layers = Layers { trunk, heads, nodes, attention, element };

@@ -9,7 +9,7 @@ use super::{
         nodes::{Attribute, Nodes},
         padded::{piece, read_out},
     },
-    Attention, Contract, Heads, Layer, READS, check_heads, close,
+    Attention, Contract, Heads, Layer, READS, close,
 };
 use crate::{
     problems::Problems,
@@ -41,7 +41,6 @@ pub(crate) fn build(
     };
     let mut nodes = Nodes::new(weights, problems);
     nodes.compute_in(element);
-    check_heads(&mut nodes, head_dim);
     let attention = Attention::new(&mut nodes, heads, &[], encoder.context());
     let mut layers = Layers { encoder, heads, nodes, attention };
     let mut state = layers.embed();

@@ -27,7 +27,7 @@ pub(crate) use encoder::build as encoder;
 
 /// How many tokens a block holds: FlashAttention takes no other number.
 const BLOCK_TOKENS: usize = 256;
-/// Head sizes that FlashAttention takes are multiples of this, up to `LARGEST_HEAD`.
+/// The head sizes that FlashAttention takes: multiples of the one, up to the other.
 const HEAD_STEP: usize = 8;
 const LARGEST_HEAD: usize = 256;
 
@@ -45,6 +45,11 @@ const BLOCKS: &str = "block_table";
 const LONGEST: &str = "attention_metadata";
 /// The tokens at which outputs are read.
 const READS: &str = "score_positions";
+
+/// Whether `PagedAttention` takes heads of that size.
+pub(crate) fn takes_heads(head_dim: usize) -> bool {
+    head_dim.is_multiple_of(HEAD_STEP) && head_dim <= LARGEST_HEAD
+}
 
 /// What attention is the same in all layers.
 #[derive(Debug, Clone, Copy)]
@@ -168,14 +173,4 @@ fn close(nodes: Nodes<'_>, element: Element, contract: Contract, mut output: Vec
     ]);
     let metadata: Vec<(&str, &str)> = metadata.iter().map(|(key, value)| (*key, value.as_str())).collect();
     finish(nodes, input, output, &metadata)
-}
-
-/// Refuses heads that FlashAttention doesn't take.
-fn check_heads(nodes: &mut Nodes<'_>, head_dim: usize) {
-    if nodes.element() != Element::Float32 && (!head_dim.is_multiple_of(HEAD_STEP) || head_dim > LARGEST_HEAD) {
-        nodes.refuse(format!(
-            "heads of {head_dim} dimensions don't fit PagedAttention, which takes multiples of {HEAD_STEP} up to \
-             {LARGEST_HEAD}; write form = \"rows\" in [graph]"
-        ));
-    }
 }
