@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{RAW, Reply, Repository, Server, graph_manifest, is_close};
+use crate::support::{RAW, Reply, Repository, Server, Unserved, graph_manifest, is_close};
 
 #[track_caller]
 fn assert_close(actual: &[f64], expected: &[f64]) {
@@ -39,7 +39,10 @@ async fn scores_are_those_computed_by_hand() {
 
 #[tokio::test]
 async fn texts_that_are_read_on_all_cores_keep_their_order() {
-    let server = Server::of(&Repository::with_sum()).await;
+    let mut unserved = Unserved::new();
+    unserved.limits.inputs = 400;
+    unserved.load(&Repository::with_sum()).await.unwrap();
+    let server = unserved.serve().await;
     let mut texts = texts(400);
     let bytes: usize = texts.iter().map(String::len).sum();
     assert!(bytes > 24 << 10, "{bytes} bytes are too few to be divided");
@@ -50,7 +53,7 @@ async fn texts_that_are_read_on_all_cores_keep_their_order() {
         texts[long] = format!("{} {}", texts[long], vec!["11"; 70].join(" "));
     }
     let inputs: Vec<Value> = texts.iter().map(|text| json!({"text": text})).collect();
-    server.post(&json!({"model": "sum", "inputs": inputs})).await.assert_problem(422, "too-long", "inputs[210]");
+    server.post(&json!({"model": "sum", "inputs": inputs})).await.assert_problem(422, "too-long", "sample 210");
 }
 
 #[tokio::test]
