@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use karat_rules::domain::{ElementType, GraphSignature, TensorSpec};
 
-use crate::{DecoderShape, RuntimeError};
+use crate::{DecoderShape, Padding, RuntimeError};
 
 /// The metadata that names the contract.
 const CONTRACT_KEY: &str = "karat.contract";
@@ -30,8 +30,8 @@ pub(super) const SCORE_POSITIONS: &str = "score_positions";
 #[derive(Debug, Clone)]
 pub(super) struct Contract {
     pub(super) shape: DecoderShape,
-    /// The token that the model takes for padding: the score stands at the last token that is another one.
-    pub(super) pad_id: Option<u32>,
+    /// Where the score of a text stands, if the model has a token that it takes for padding.
+    pub(super) padding: Option<Padding>,
     /// The inputs and outputs of keys and values, by layer, keys before values.
     pub(super) past: Vec<String>,
     pub(super) present: Vec<String>,
@@ -82,6 +82,16 @@ impl Contract {
                 )
             })?),
         };
+        let padding = match metadata.get("karat.pad_rule").map(String::as_str) {
+            None | Some("last_other") => pad_id.map(Padding::LastOther),
+            Some("before_first") => pad_id.map(Padding::BeforeFirst),
+            Some(written) => {
+                return Err(refuse(
+                    format!("the graph's metadata karat.pad_rule is {written:?}"),
+                    "write \"last_other\" or \"before_first\", or leave it out for the first",
+                ));
+            }
+        };
         let layers = number("karat.layers")?;
         let tensors = |prefix: &str| -> Vec<String> {
             let of_layer = |layer| ["key", "value"].map(|what| format!("{prefix}.{layer}.{what}"));
@@ -123,7 +133,7 @@ impl Contract {
         if let Some(odd) = outputs.iter().find(|output| !output.element.is_float() || output.shape.len() != 2) {
             return Err(refuse(format!("output {odd} doesn't fit"), "export it as float [positions, width]"));
         }
-        Ok(Some(Self { shape, pad_id, past, present, outputs }))
+        Ok(Some(Self { shape, padding, past, present, outputs }))
     }
 }
 
@@ -195,17 +205,18 @@ mod tests {
         assert_eq!(contract.shape.numbers_per_token(), 16);
         assert_eq!(contract.past, ["past_key_values.0.key", "past_key_values.0.value"]);
         assert_eq!(contract.outputs, [tensor("scores", ElementType::Float32, 2)]);
-        assert_eq!(contract.pad_id, None);
+        assert_eq!(contract.padding, None);
     }
 
     #[test]
     fn a_broken_promise_is_named() {
         type Mistake = fn(&mut BTreeMap<String, String>, &mut GraphSignature);
-        let mistakes: [(&str, Mistake); 9] = [
+        let mistakes: [(&str, Mistake); 10] = [
             ("rm-prefix/2", |metadata, _| drop(metadata.insert(CONTRACT_KEY.to_owned(), "rm-prefix/2".to_owned()))),
             ("hold the past", |metadata, _| drop(metadata.insert("karat.present".to_owned(), "all".to_owned()))),
             ("karat.context is missing", |metadata, _| drop(metadata.remove("karat.context"))),
             ("karat.head_dim is 0", |metadata, _| drop(metadata.insert("karat.head_dim".to_owned(), "0".to_owned()))),
+            ("karat.pad_rule", |metadata, _| drop(metadata.insert("karat.pad_rule".to_owned(), "first".to_owned()))),
             ("karat.pad_id", |metadata, _| drop(metadata.insert("karat.pad_id".to_owned(), "</s>".to_owned()))),
             ("past_key_values.1.key", |metadata, _| drop(metadata.insert("karat.layers".to_owned(), "2".to_owned()))),
             ("score_positions", |_, signature| drop(signature.inputs.remove(3))),

@@ -25,7 +25,7 @@ use super::{
     weights::{GivenWeights, SharedWeights, Weights},
 };
 use crate::{
-    DecoderExecutor, DecoderShape, Executor, GraphBinding, Provider, ProviderKind, RuntimeError, ShapeProfile,
+    DecoderExecutor, DecoderShape, Executor, GraphBinding, Padding, Provider, ProviderKind, RuntimeError, ShapeProfile,
     SkippedProvider,
 };
 
@@ -231,11 +231,10 @@ impl Graph {
         self.contract.as_ref().map(|contract| contract.shape)
     }
 
-    /// The token that a decoder takes for padding, if its exporter says so: its score stands at the last token
-    /// that is another one.
+    /// Where the score of a decoder's text stands, if its exporter names a token that it takes for padding.
     #[must_use]
-    pub fn decoder_pad_id(&self) -> Option<u32> {
-        self.contract.as_ref().and_then(|contract| contract.pad_id)
+    pub fn decoder_padding(&self) -> Option<Padding> {
+        self.contract.as_ref().and_then(|contract| contract.padding)
     }
 
     /// The outputs that a decoder gives at each token that is read, of shape `[positions, width]`.

@@ -63,7 +63,7 @@ impl Decoder<'_> {
         } else if shape.tokens {
             ScoresAt::Response
         } else {
-            ScoresAt::End { pad_id: graph.decoder_pad_id() }
+            ScoresAt::End { padding: graph.decoder_padding() }
         };
         let calibration = Calibration {
             sessions,
