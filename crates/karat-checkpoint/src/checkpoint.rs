@@ -6,13 +6,15 @@ use std::{
 };
 
 use crate::{
+    classes::{self, Class},
     config::Config,
     graphs::{self, Graph, Parts, Tensor},
     heads::{Head, Kind},
     manifest,
+    normalise::{self, Normalisation},
     problems::{CheckpointError, Problems},
     tokens::Tokens,
-    trunks::{Decoder, Read, TRUNKS, Trunk, encoder::Encoder, modernbert::ModernBert},
+    trunks::{Decoder, Read, encoder::Encoder, modernbert::ModernBert},
     weights::Weights,
 };
 
@@ -26,15 +28,8 @@ const UNUSED: &[&str] = &[
     "embeddings.token_type_ids",
     "lm_predictions.",
     "mask_predictions.",
-];
-
-/// The classes that are known beside those that Transformers has for every family, and what they give.
-const KINDS: &[(&str, Kind)] = &[
-    ("ForSequenceClassification", Kind::Sequence),
-    ("ForRewardModel", Kind::Sequence),
-    ("ForTokenClassification", Kind::Token),
-    ("ForProcessRewardModel", Kind::Token),
-    ("ForCausalLM", Kind::LanguageModel),
+    "num_batches_tracked",
+    "normalizer.",
 ];
 
 /// What a configuration describes.
@@ -53,13 +48,26 @@ pub(crate) struct Decided {
     /// The most tokens for which the graph is exact.
     pub(crate) context: usize,
     pub(crate) vocabulary: usize,
-    /// Mean and deviation, where rewards are given as distances from the mean.
-    pub(crate) normalise: Option<(f64, f64)>,
+    /// How rewards are normalised, where they are.
+    pub(crate) normalise: Option<Normalisation>,
+    /// Whose weights stand where, if the head has some.
+    pub(crate) gating: Option<Gating>,
+    /// The token that every sample has to end with.
+    pub(crate) last_token: Option<String>,
+}
+
+/// Where the weights of a head's objectives are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gating {
+    /// Where the score is read.
+    AtScore,
+    /// At a mark in the text; the one that the authors' code looks for, where it is known.
+    AtMark(Option<&'static str>),
 }
 
 impl Decided {
     fn of_pairs(graph: Graph, width: usize, context: usize, vocabulary: usize) -> Self {
-        Self { graph, reads: Reads::Pairs, width, context, vocabulary, normalise: None }
+        Self { graph, reads: Reads::Pairs, width, context, vocabulary, normalise: None, gating: None, last_token: None }
     }
 }
 
@@ -107,42 +115,51 @@ impl Checkpoint {
         let weights = Weights::read(folder, problems);
         let tokens = Tokens::read(folder, problems);
         let config = config?;
-        let (family, class, kind) = class(&config, problems)?;
+        let (family, class) = Class::read(&config, problems)?;
         let shape = match family.read {
             Read::Decoder(read) => read(&config, problems).map(Shape::Decoder),
             Read::Encoder(read) => read(&config, problems).map(Shape::Encoder),
             Read::Modern(read) => read(&config, problems).map(Shape::Modern),
         };
         let pad_id = config.token("pad_token_id");
-        let normalise = normalisation(&config);
         let labels = labels(&config);
+        let last_token = last_token(&config, tokens.as_ref(), problems);
         let mut weights = weights?;
         // What trainers wrap a model in leaves its name before every tensor's.
         for wrapper in ["module.", "_orig_mod.", "pretrained_model."] {
             weights.strip(wrapper, |name| name.starts_with("v_head."));
         }
+        let normalise = normalise::read(&config, &weights, problems);
         let head = match family.read {
-            Read::Decoder(_) => Head::find(kind, &weights, &config, problems),
-            Read::Encoder(_) | Read::Modern(_) if kind == Kind::Sequence => None,
-            Read::Encoder(_) | Read::Modern(_) => {
-                problems.add(format!("config.json: {class}: an encoder gives rewards as a sequence classifier alone"))
-            }
+            Read::Decoder(_) => Head::find(class.kind, &weights, &config, problems),
+            Read::Encoder(_) | Read::Modern(_) if class.kind == Kind::Sequence => None,
+            Read::Encoder(_) | Read::Modern(_) => problems
+                .add(format!("config.json: {}: an encoder gives rewards as a sequence classifier alone", class.name)),
         };
         config.refuse_leftovers(problems);
         let decided = match shape? {
             Shape::Decoder(trunk) => {
                 let (kind, head) = head?;
-                // A score of these stands at the last token that isn't padding; others read the last token.
-                let pad_id = pad_id.filter(|_| kind == Kind::Sequence && class.ends_with("ForSequenceClassification"));
-                let parts = Parts { trunk: &trunk, head: &head, kind, pad_id, weights: &weights };
+                let parts =
+                    Parts { trunk: &trunk, head: &head, kind, pad_id, pooling: class.pooling, weights: &weights };
                 let reads = match kind {
                     Kind::Sequence => Reads::Scores,
                     Kind::Token => Reads::Steps,
                     Kind::LanguageModel => Reads::Logits,
                 };
-                let width = head.width(&trunk, &weights);
+                let width = head.outputs(&trunk, &weights).first().map_or(0, |(_, width)| *width);
+                let rewards = head.rewards(&trunk, &weights);
+                if let Some(labels) = labels.filter(|labels| reads != Reads::Logits && *labels != rewards) {
+                    problems.add::<()>(format!("config.json names {labels} labels, and the head has {rewards} rows"));
+                }
+                let gating = match head {
+                    Head::Gated(_) => Some(Gating::AtMark(gate_mark(family.model_type))),
+                    Head::Weighed(_) => Some(Gating::AtScore),
+                    Head::Linear(_) | Head::Mlp(_) | Head::LanguageModel => None,
+                };
                 let graph = graphs::prefix(&parts, problems);
-                Decided { graph, reads, width, context: trunk.context, vocabulary: trunk.vocabulary, normalise }
+                let (context, vocabulary) = (trunk.context, trunk.vocabulary);
+                Decided { graph, reads, width, context, vocabulary, normalise, gating, last_token }
             }
             Shape::Encoder(encoder) => {
                 let width = rows(&weights, encoder.classifier.last);
@@ -155,15 +172,14 @@ impl Checkpoint {
                 Decided::of_pairs(graph, width, model.context, model.vocabulary)
             }
         };
-        if decided.reads != Reads::Logits
-            && let Some(labels) = labels.filter(|labels| *labels != decided.width)
-        {
+        if let Some(labels) = labels.filter(|labels| decided.reads == Reads::Pairs && *labels != decided.width) {
             problems.add::<()>(format!("config.json names {labels} labels, and the head has {} rows", decided.width));
         }
         refuse_leftovers(&weights, &decided.graph, problems);
         let tokens = tokens?;
         tokens.check(decided.vocabulary, problems);
-        let manifest = manifest::write(class, &decided, &tokens);
+        classes::refuse_namesakes(folder, &tokens, problems);
+        let manifest = manifest::write(class.name, &decided, &tokens);
         Some(Self { folder: folder.to_owned(), weights, graph: decided.graph, manifest })
     }
 
@@ -219,29 +235,6 @@ impl Checkpoint {
     }
 }
 
-/// The family, the class and what it gives.
-fn class<'a>(config: &'a Config, problems: &mut Problems) -> Option<(&'static Trunk, &'a str, Kind)> {
-    let model_type = config.text("model_type").unwrap_or_default();
-    let known = || TRUNKS.iter().map(|trunk| trunk.model_type).collect::<Vec<_>>().join(", ");
-    let Some(trunk) = TRUNKS.iter().find(|trunk| trunk.model_type == model_type) else {
-        return problems.add(format!("config.json: model_type {model_type:?} is not known; known are {}", known()));
-    };
-    let classes = config.get("architectures").and_then(|classes| classes.as_array());
-    let class = classes.and_then(|classes| classes.first()?.as_str()).unwrap_or_default();
-    // The names of known classes are taken at their word; the code that may lie beside them is never run.
-    config.know(&["auto_map"]);
-    let kind = KINDS.iter().find(|(suffix, _)| class.strip_suffix(suffix) == Some(trunk.class));
-    let Some((_, kind)) = kind else {
-        let wanted: Vec<String> = KINDS.iter().map(|(suffix, _)| format!("{}{suffix}", trunk.class)).collect();
-        return problems.add(format!(
-            "config.json: the class {class:?} is not known, and code that comes with a checkpoint is never run; known \
-             are {}",
-            wanted.join(", ")
-        ));
-    };
-    Some((trunk, class, *kind))
-}
-
 /// How many rows the matrix of that name has; 0 where there is none.
 fn rows(weights: &Weights, name: &str) -> usize {
     weights.shape(&format!("{name}.weight")).and_then(|shape| shape.first().copied()).unwrap_or(0)
@@ -255,13 +248,21 @@ fn labels(config: &Config) -> Option<usize> {
     named.or(counted)
 }
 
-/// OpenRLHF's mean and deviation, where rewards are to be given as distances from the mean.
-fn normalisation(config: &Config) -> Option<(f64, f64)> {
-    let (mean, deviation) = (config.number("mean"), config.number("std"));
-    if !config.is_on("normalize_reward") {
-        return None;
+/// The text at whose first token the authors' code reads a gate, in a family's own template: where the last answer begins.
+fn gate_mark(model_type: &str) -> Option<&'static str> {
+    (model_type == "llama").then_some("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
+}
+
+/// The token that InternLM2's reward models read their score at, and append for it.
+fn last_token(config: &Config, tokens: Option<&Tokens>, problems: &mut Problems) -> Option<String> {
+    let id = config.token("reward_token_id")?;
+    let text = tokens?.text(id);
+    if text.is_none() {
+        problems.add::<()>(format!(
+            "config.json: reward_token_id is {id}, and tokenizer.json has no such token; fetch the tokenizer anew"
+        ));
     }
-    mean.zip(deviation).filter(|(_, deviation)| *deviation > 0.0)
+    text
 }
 
 /// Refuses tensors that the graph never reads: they are the sign of a part of the model that isn't known here.

@@ -119,7 +119,7 @@ impl<'a> Nodes<'a> {
     }
 
     /// Stores whole numbers once under a name and gives the name.
-    pub(super) fn integers(&mut self, name: &str, values: &[i64]) -> String {
+    pub(crate) fn integers(&mut self, name: &str, values: &[i64]) -> String {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.constant(name, &[values.len()], DataType::Int64, bytes)
     }
@@ -131,7 +131,7 @@ impl<'a> Nodes<'a> {
 
     /// A number as a constant.
     #[expect(clippy::cast_possible_truncation, reason = "the graph computes in 32 bits")]
-    pub(super) fn number(&mut self, name: &str, value: f64) -> String {
+    pub(crate) fn number(&mut self, name: &str, value: f64) -> String {
         self.numbers(name, &[], &[value as f32])
     }
 
@@ -198,6 +198,18 @@ impl<'a> Nodes<'a> {
             plus_one,
         });
         name
+    }
+
+    /// A whole tensor of the checkpoint.
+    pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> String {
+        self.weight(name, &[], shape, false)
+    }
+
+    /// A value whose axes after the first become these.
+    pub(crate) fn grouped(&mut self, value: &str, axes: &[usize]) -> String {
+        let shape: Vec<i64> = std::iter::once(-1).chain(axes.iter().copied().map(signed)).collect();
+        let shape = self.shape(&shape);
+        self.add("Reshape", &[value, &shape])
     }
 
     /// The table that token ids choose rows of.

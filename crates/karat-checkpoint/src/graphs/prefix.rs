@@ -12,6 +12,7 @@ use super::{
     nodes::{Attribute, Nodes, finish, signed},
 };
 use crate::{
+    classes::Pooling,
     heads::{Head, Kind},
     problems::Problems,
     trunks::{Activation, Decoder, Norms, Part, QueryKeyNorm},
@@ -23,8 +24,10 @@ pub(crate) struct Parts<'a> {
     pub(crate) trunk: &'a Decoder,
     pub(crate) head: &'a Head,
     pub(crate) kind: Kind,
-    /// The token that the model takes for padding: its score stands at the last token that is another one.
+    /// The token that the model takes for padding.
     pub(crate) pad_id: Option<u32>,
+    /// Where the score of a whole sample stands.
+    pub(crate) pooling: Pooling,
     pub(crate) weights: &'a Weights,
 }
 
@@ -260,8 +263,9 @@ fn close(parts: &Parts<'_>, layers: Layers<'_>) -> Graph {
     let past =
         |name: &String| float(&name.replace("present", "past_key_values"), &["1", kv_heads, "past_tokens", head_dim]);
     input.extend(presents.iter().map(past));
-    let width = parts.head.width(trunk, parts.weights);
-    let mut output = vec![float(parts.head.output(), &["read_tokens", &width.to_string()])];
+    let outputs = parts.head.outputs(trunk, parts.weights);
+    let mut output: Vec<ValueInfoProto> =
+        outputs.iter().map(|(name, width)| float(name, &["read_tokens", &width.to_string()])).collect();
     if parts.kind == Kind::LanguageModel {
         output.push(float("hidden", &["read_tokens", &trunk.hidden.to_string()]));
     }
@@ -274,7 +278,14 @@ fn close(parts: &Parts<'_>, layers: Layers<'_>) -> Graph {
         ("karat.context", trunk.context.to_string()),
         ("karat.present", "new".to_owned()),
     ];
-    metadata.extend(parts.pad_id.map(|id| ("karat.pad_id", id.to_string())));
+    let rule = match parts.pooling {
+        Pooling::Last => None,
+        Pooling::LastOther => Some("last_other"),
+        Pooling::BeforeFirst => Some("before_first"),
+    };
+    if let (Some(id), Some(rule)) = (parts.pad_id, rule) {
+        metadata.extend([("karat.pad_id", id.to_string()), ("karat.pad_rule", rule.to_owned())]);
+    }
     let metadata: Vec<(&str, &str)> = metadata.iter().map(|(key, value)| (*key, value.as_str())).collect();
     finish(nodes, input, output, &metadata)
 }

@@ -23,6 +23,13 @@ pub(crate) fn bind_graph(
             "export the model as a decoder graph with the output that the head reads, or choose another head",
         ));
     }
+    if definition.text.gate_mark.is_some() {
+        return Err(binder.refuse(
+            "text.gate_mark",
+            "the graph reads all its outputs itself, and not at tokens that karat finds".to_owned(),
+            "remove the key, or export the model as a decoder graph",
+        ));
+    }
     let names = &definition.inputs;
     let input_ids = binder.input("input_ids", names.input_ids.as_deref())?;
     let input_ids = input_ids.ok_or_else(|| {

@@ -4,7 +4,7 @@ use karat_rules::domain::RowTensor;
 
 use crate::{Cancellation, Read, RuntimeError};
 
-/// How many tokens a block of keys and values holds: FlashAttention takes no other number.
+/// How many tokens a block of keys and values holds: `FlashAttention` takes no other number.
 pub const BLOCK_TOKENS: usize = 256;
 
 /// Something that runs packed rows: one session with its device caches, owned by one thread.
