@@ -128,6 +128,26 @@ async fn scores_are_normalised_as_the_configuration_says() {
     }
 }
 
+#[tokio::test]
+async fn a_model_of_pairs_is_asked_in_both_orders() {
+    let folder = root().join("tests/checkpoints/pair-preference");
+    let server = Server::of(&repository(std::slice::from_ref(&folder))).await;
+    let recorded: Value = serde_json::from_slice(&fs::read(folder.join("pairs.json")).unwrap()).unwrap();
+    let cases = recorded["cases"].as_array().unwrap();
+    let content = |case: &Value, turn: usize| case["messages"][turn]["content"].clone();
+    let pair = |case| json!({ "prompt": content(case, 0), "chosen": content(case, 1), "rejected": content(case, 2) });
+    let pairs: Vec<Value> = cases.iter().map(pair).collect();
+    let reply = server.post_to("/v1/compare", &json!({ "model": "pair-preference", "pairs": pairs })).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    for (result, case) in reply.body["results"].as_array().unwrap().iter().zip(cases) {
+        let numbers = |list: &Value| -> Vec<f64> {
+            list.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+        };
+        assert_close("pair-preference", &numbers(&result["orders"]), &numbers(&case["orders"]));
+        assert_close("pair-preference", &[result["judged"]["reward"].as_f64().unwrap()], &wanted(case));
+    }
+}
+
 /// The prompt is known when a second candidate comes, and the gate stands in it.
 #[tokio::test]
 async fn a_gate_in_a_prompt_that_is_known_is_read_again() {
