@@ -225,7 +225,6 @@ impl TextPipeline {
     }
 
     /// Writes a list of steps as one response, each ended as the model expects; `None` when the model reads no steps.
-    #[must_use]
     ///
     /// # Errors
     /// When a step holds what ends one, and would be taken for several.

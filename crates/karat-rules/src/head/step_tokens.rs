@@ -1,7 +1,7 @@
 //! Steps judged by a language model: which of two tokens it would write at each.
 //!
-//! Math-Shepherd writes a mark after each step and compares `+` with `-` there (Wang et al. 2023). The models of Xiong et al. make
-//! each step a turn of the user's and compare what the assistant would answer (2024, "An Implementation of
+//! Math-Shepherd writes a mark after each step and compares `+` with `-` there (Wang et al. 2023). RLHFlow's models make
+//! each step a turn of the user's and compare what the assistant would answer (Xiong et al. 2024, "An Implementation of
 //! Generative PRM"). How steps are written is the text's business; either way two logits stand at each step.
 
 use std::sync::Arc;
