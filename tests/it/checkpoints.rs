@@ -194,6 +194,25 @@ async fn a_token_that_every_sample_ends_with_is_counted_and_never_cut() {
     assert_close("internlm2-reward", &reply.rewards(), &[wanted(short)[0], wanted(short)[0]]);
 }
 
+/// Numbers that are read elsewhere look right and mean nothing.
+#[tokio::test]
+async fn a_manifest_that_leaves_out_what_a_model_needs_is_refused() {
+    let needs = [("armorm", "gate_mark"), ("internlm2-reward", "last_token")];
+    let wanted = ["armorm", "internlm2-reward", "ultrarm"];
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| wanted.contains(&&*name(folder))).collect();
+    let repository = repository(&folders);
+    let text = "[text]\nrender = \"chat_template\"\nmax_tokens = 128\n";
+    let gated = "head = { attributes = { names = [\"a\", \"b\", \"c\"], weights = \"gating\" } }\n[graph]\n\
+                 checkpoint = \".\"\noutput = [\"scores\", \"gates\"]\n";
+    repository.write("armorm", "model.toml", format!("{gated}{text}"));
+    repository.write("internlm2-reward", "model.toml", format!("[graph]\ncheckpoint = \".\"\n{text}"));
+    let server = Server::of(&repository).await;
+    for (model, key) in needs {
+        let card = server.get(&format!("/v1/models/{model}")).await.body;
+        assert!(card["reason"].as_str().is_some_and(|reason| reason.contains(key)), "{card}");
+    }
+}
+
 #[tokio::test]
 async fn steps_that_are_no_part_of_one_text_have_to_come_as_turns() {
     let steps = ["rlhflow-prm", "trl-prm"];

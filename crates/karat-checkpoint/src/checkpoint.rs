@@ -140,8 +140,15 @@ impl Checkpoint {
         let decided = match shape? {
             Shape::Decoder(trunk) => {
                 let (kind, head) = head?;
-                let parts =
-                    Parts { trunk: &trunk, head: &head, kind, pad_id, pooling: class.pooling, weights: &weights };
+                let parts = Parts {
+                    trunk: &trunk,
+                    head: &head,
+                    kind,
+                    pad_id,
+                    pooling: class.pooling,
+                    last_token: last_token.as_deref(),
+                    weights: &weights,
+                };
                 let reads = match kind {
                     Kind::Sequence => Reads::Scores,
                     Kind::Token => Reads::Steps,

@@ -200,6 +200,15 @@ pub enum Read {
     Columns(Arc<[u32]>),
 }
 
+/// What a decoder's texts must hold for its numbers to mean something, where its exporter says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TextNeeds {
+    /// Whether weights are read at a mark in the text.
+    pub gate_mark: bool,
+    /// The token that every text ends with.
+    pub last_token: Option<String>,
+}
+
 /// How a sequence classifier finds the token at which its score stands, by the token that it takes for padding.
 ///
 /// Both rules look at ids, so that a text that holds the padding token itself is read as the model's own code reads it.

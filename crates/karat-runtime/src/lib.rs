@@ -25,6 +25,7 @@ pub use batch::TokenBatch;
 pub use cancellation::{Cancellation, Registration};
 pub use decoder::{
     DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, Padding, Past, Read, ReadAt, Span,
+    TextNeeds,
 };
 pub(crate) use devices::Devices;
 pub use error::RuntimeError;

@@ -28,6 +28,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) pad_id: Option<u32>,
     /// Where the score of a whole sample stands.
     pub(crate) pooling: Pooling,
+    /// The token that every sample has to end with.
+    pub(crate) last_token: Option<&'a str>,
     pub(crate) weights: &'a Weights,
 }
 
@@ -285,6 +287,10 @@ fn close(parts: &Parts<'_>, layers: Layers<'_>) -> Graph {
     };
     if let (Some(id), Some(rule)) = (parts.pad_id, rule) {
         metadata.extend([("karat.pad_id", id.to_string()), ("karat.pad_rule", rule.to_owned())]);
+    }
+    metadata.extend(parts.last_token.map(|token| ("karat.last_token", token.to_owned())));
+    if matches!(parts.head, Head::Gated(_)) {
+        metadata.push(("karat.gates", "at_mark".to_owned()));
     }
     let metadata: Vec<(&str, &str)> = metadata.iter().map(|(key, value)| (*key, value.as_str())).collect();
     finish(nodes, input, output, &metadata)

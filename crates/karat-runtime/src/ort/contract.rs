@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use karat_rules::domain::{ElementType, GraphSignature, TensorSpec};
 
-use crate::{DecoderShape, Padding, RuntimeError};
+use crate::{DecoderShape, Padding, RuntimeError, TextNeeds};
 
 /// The metadata that names the contract.
 const CONTRACT_KEY: &str = "karat.contract";
@@ -32,6 +32,8 @@ pub(super) struct Contract {
     pub(super) shape: DecoderShape,
     /// Where the score of a text stands, if the model has a token that it takes for padding.
     pub(super) padding: Option<Padding>,
+    /// What texts must hold.
+    pub(super) needs: TextNeeds,
     /// The inputs and outputs of keys and values, by layer, keys before values.
     pub(super) past: Vec<String>,
     pub(super) present: Vec<String>,
@@ -92,6 +94,17 @@ impl Contract {
                 ));
             }
         };
+        let gate_mark = match metadata.get("karat.gates").map(String::as_str) {
+            None => false,
+            Some("at_mark") => true,
+            Some(written) => {
+                return Err(refuse(
+                    format!("the graph's metadata karat.gates is {written:?}"),
+                    "write \"at_mark\", or leave it out where weights are read with the score",
+                ));
+            }
+        };
+        let needs = TextNeeds { gate_mark, last_token: metadata.get("karat.last_token").cloned() };
         let layers = number("karat.layers")?;
         let tensors = |prefix: &str| -> Vec<String> {
             let of_layer = |layer| ["key", "value"].map(|what| format!("{prefix}.{layer}.{what}"));
@@ -133,7 +146,7 @@ impl Contract {
         if let Some(odd) = outputs.iter().find(|output| !output.element.is_float() || output.shape.len() != 2) {
             return Err(refuse(format!("output {odd} doesn't fit"), "export it as float [positions, width]"));
         }
-        Ok(Some(Self { shape, padding, past, present, outputs }))
+        Ok(Some(Self { shape, padding, needs, past, present, outputs }))
     }
 }
 
@@ -205,17 +218,18 @@ mod tests {
         assert_eq!(contract.shape.numbers_per_token(), 16);
         assert_eq!(contract.past, ["past_key_values.0.key", "past_key_values.0.value"]);
         assert_eq!(contract.outputs, [tensor("scores", ElementType::Float32, 2)]);
-        assert_eq!(contract.padding, None);
+        assert_eq!((contract.padding, contract.needs), (None, TextNeeds::default()));
     }
 
     #[test]
     fn a_broken_promise_is_named() {
         type Mistake = fn(&mut BTreeMap<String, String>, &mut GraphSignature);
-        let mistakes: [(&str, Mistake); 10] = [
+        let mistakes: [(&str, Mistake); 11] = [
             ("rm-prefix/2", |metadata, _| drop(metadata.insert(CONTRACT_KEY.to_owned(), "rm-prefix/2".to_owned()))),
             ("hold the past", |metadata, _| drop(metadata.insert("karat.present".to_owned(), "all".to_owned()))),
             ("karat.context is missing", |metadata, _| drop(metadata.remove("karat.context"))),
             ("karat.head_dim is 0", |metadata, _| drop(metadata.insert("karat.head_dim".to_owned(), "0".to_owned()))),
+            ("karat.gates", |metadata, _| drop(metadata.insert("karat.gates".to_owned(), "end".to_owned()))),
             ("karat.pad_rule", |metadata, _| drop(metadata.insert("karat.pad_rule".to_owned(), "first".to_owned()))),
             ("karat.pad_id", |metadata, _| drop(metadata.insert("karat.pad_id".to_owned(), "</s>".to_owned()))),
             ("past_key_values.1.key", |metadata, _| drop(metadata.insert("karat.layers".to_owned(), "2".to_owned()))),

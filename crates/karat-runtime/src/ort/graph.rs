@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     DecoderExecutor, DecoderShape, Executor, GraphBinding, Padding, Provider, ProviderKind, RuntimeError, ShapeProfile,
-    SkippedProvider,
+    SkippedProvider, TextNeeds,
 };
 
 /// Which graph to open, and on what.
@@ -235,6 +235,12 @@ impl Graph {
     #[must_use]
     pub fn decoder_padding(&self) -> Option<Padding> {
         self.contract.as_ref().and_then(|contract| contract.padding)
+    }
+
+    /// What a decoder's texts must hold; nothing of a graph that is none.
+    #[must_use]
+    pub fn decoder_needs(&self) -> TextNeeds {
+        self.contract.as_ref().map(|contract| contract.needs.clone()).unwrap_or_default()
     }
 
     /// The outputs that a decoder gives at each token that is read, of shape `[positions, width]`.

@@ -176,7 +176,7 @@ impl Loader<'_> {
         context: usize,
     ) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
-        let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, pipeline.max_tokens())?;
+        let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, &graph.decoder_needs())?;
         let decoder = Decoder {
             library: self.library,
             version: parts.version,
