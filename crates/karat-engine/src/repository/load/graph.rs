@@ -175,7 +175,7 @@ impl Loader<'_> {
         graph: &Graph,
         context: usize,
     ) -> Result<GraphUnit, LoadError> {
-        let Parts { definition, pipeline, .. } = *parts;
+        let Parts { definition, .. } = *parts;
         let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, &graph.decoder_needs())?;
         let decoder = Decoder {
             library: self.library,
