@@ -1,5 +1,5 @@
 //! Hugging Face checkpoints as they lie on the disk: each gives the scores that Transformers recorded for it, alone and
-//! in company (`tests/checkpoints/record.py`), and depends on no file once it is ready.
+//! in company (`tests/checkpoints/record*.py`), and depends on no file once it is ready.
 
 use std::{fs, path::PathBuf};
 
@@ -88,6 +88,148 @@ async fn every_checkpoint_gives_the_scores_of_transformers_alone_and_in_company(
         for (found, case) in score(&server, &model, &backwards).await.iter().zip(backwards) {
             assert_close(&model, found, &wanted(case));
         }
+    }
+}
+
+/// Objectives that a model's own code reports beside its reward.
+#[tokio::test]
+async fn heads_that_weigh_objectives_report_them() {
+    let folders: Vec<PathBuf> =
+        recorded().into_iter().filter(|folder| ["armorm", "qrm", "urm"].contains(&&*name(folder))).collect();
+    assert_eq!(folders.len(), 3);
+    let server = Server::of(&repository(&folders)).await;
+    for folder in &folders {
+        let (model, cases) = (name(folder), cases(folder));
+        let inputs: Vec<Value> = cases.iter().map(input).collect();
+        let reply = server.post(&json!({ "model": model, "inputs": inputs, "include": ["objectives"] })).await;
+        for (result, case) in reply.body["results"].as_array().unwrap().iter().zip(&cases) {
+            let wanted: Vec<f64> =
+                case["objectives"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap()).collect();
+            let found: Vec<f64> = (1..=wanted.len())
+                .map(|number| result["objectives"][format!("objective-{number}")].as_f64().unwrap())
+                .collect();
+            assert_close(&model, &found, &wanted);
+        }
+    }
+}
+
+/// What a trainer saves beside a head to normalise its scores is applied where the configuration says so.
+#[tokio::test]
+async fn scores_are_normalised_as_the_configuration_says() {
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder).starts_with("beaver")).collect();
+    assert_eq!(folders.len(), 2);
+    let server = Server::of(&repository(&folders)).await;
+    for folder in &folders {
+        let cases = cases(folder);
+        let inputs: Vec<Value> = cases.iter().map(input).collect();
+        let reply = server.post(&json!({ "model": name(folder), "inputs": inputs })).await;
+        let wanted: Vec<f64> = cases.iter().map(|case| case["normalised"].as_f64().unwrap()).collect();
+        assert_close(&name(folder), &reply.rewards(), &wanted);
+    }
+}
+
+#[tokio::test]
+async fn a_model_of_pairs_is_asked_in_both_orders() {
+    let folder = root().join("tests/checkpoints/pair-preference");
+    let server = Server::of(&repository(std::slice::from_ref(&folder))).await;
+    let recorded: Value = serde_json::from_slice(&fs::read(folder.join("pairs.json")).unwrap()).unwrap();
+    let cases = recorded["cases"].as_array().unwrap();
+    let content = |case: &Value, turn: usize| case["messages"][turn]["content"].clone();
+    let pair = |case| json!({ "prompt": content(case, 0), "chosen": content(case, 1), "rejected": content(case, 2) });
+    let pairs: Vec<Value> = cases.iter().map(pair).collect();
+    let reply = server.post_to("/v1/compare", &json!({ "model": "pair-preference", "pairs": pairs })).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    for (result, case) in reply.body["results"].as_array().unwrap().iter().zip(cases) {
+        let numbers = |list: &Value| -> Vec<f64> {
+            list.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+        };
+        assert_close("pair-preference", &numbers(&result["orders"]), &numbers(&case["orders"]));
+        assert_close("pair-preference", &[result["judged"]["reward"].as_f64().unwrap()], &wanted(case));
+    }
+}
+
+/// The prompt is known when a second candidate comes, and the gate stands in it.
+#[tokio::test]
+async fn a_gate_in_a_prompt_that_is_known_is_read_again() {
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "armorm").collect();
+    let server = Server::of(&repository(&folders)).await;
+    let case = &cases(&folders[0])[2];
+    let mut other = case.clone();
+    other["messages"][3]["content"] = json!("103");
+    score(&server, "armorm", &[&other]).await;
+    assert_close("armorm", &score(&server, "armorm", &[case]).await[0], &wanted(case));
+}
+
+#[tokio::test]
+async fn a_text_without_the_mark_of_its_gate_is_refused_and_others_are_not() {
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "qrm").collect();
+    let server = Server::of(&repository(&folders)).await;
+    let reply = server.post(&json!({ "model": "qrm", "inputs": [{ "text": "Hello!" }] })).await;
+    assert_eq!(reply.status, 422, "{}", reply.text);
+    assert!(reply.text.contains("gate_mark") && reply.text.contains("<|start_header_id|>assistant"), "{}", reply.text);
+    let case = &cases(&folders[0])[0];
+    assert_close("qrm", &score(&server, "qrm", &[case]).await[0], &wanted(case));
+}
+
+/// A token that has to be last counts, and stays whatever is cut.
+#[tokio::test]
+async fn a_token_that_every_sample_ends_with_is_counted_and_never_cut() {
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "internlm2-reward").collect();
+    let repository = repository(&folders);
+    let manifest = |most: usize| {
+        format!(
+            "[graph]\ncheckpoint = \".\"\n[text]\nrender = \"chat_template\"\nlast_token = \
+             \"[UNUSED_TOKEN_130]\"\ntruncation = \"response_end\"\nmax_tokens = {most}\n"
+        )
+    };
+    let short = &cases(&folders[0])[4];
+    let tokens = short["tokens"].as_array().unwrap().len();
+    repository.write("internlm2-reward", "model.toml", manifest(tokens));
+    let server = Server::of(&repository).await;
+    // The same dialogue with one more letter is cut to the one that was recorded.
+    let mut long = short.clone();
+    long["messages"][1]["content"] = json!("Hello!");
+    let reply = server.post(&json!({ "model": "internlm2-reward", "inputs": [input(&long), input(short)] })).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_close("internlm2-reward", &reply.rewards(), &[wanted(short)[0], wanted(short)[0]]);
+}
+
+/// Numbers that are read elsewhere look right and mean nothing.
+#[tokio::test]
+async fn a_manifest_that_leaves_out_what_a_model_needs_is_refused() {
+    let needs = [("armorm", "gate_mark"), ("internlm2-reward", "last_token")];
+    let wanted = ["armorm", "internlm2-reward", "ultrarm"];
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| wanted.contains(&&*name(folder))).collect();
+    let repository = repository(&folders);
+    let text = "[text]\nrender = \"chat_template\"\nmax_tokens = 128\n";
+    let gated = "head = { attributes = { names = [\"a\", \"b\", \"c\"], weights = \"gating\" } }\n[graph]\n\
+                 checkpoint = \".\"\noutput = [\"scores\", \"gates\"]\n";
+    repository.write("armorm", "model.toml", format!("{gated}{text}"));
+    repository.write("internlm2-reward", "model.toml", format!("[graph]\ncheckpoint = \".\"\n{text}"));
+    let server = Server::of(&repository).await;
+    for (model, key) in needs {
+        let card = server.get(&format!("/v1/models/{model}")).await.body;
+        assert!(card["reason"].as_str().is_some_and(|reason| reason.contains(key)), "{card}");
+    }
+}
+
+#[tokio::test]
+async fn steps_that_are_no_part_of_one_text_have_to_come_as_turns() {
+    let steps = ["rlhflow-prm", "trl-prm"];
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| steps.contains(&&*name(folder))).collect();
+    let server = Server::of(&repository(&folders)).await;
+    for folder in &folders {
+        let reply = server.post(&json!({ "model": name(folder), "inputs": [{ "text": "1 + 1 = 2." }] })).await;
+        assert_eq!(reply.status, 422, "{}", reply.text);
+        assert!(reply.text.contains("steps that are written one by one"), "{}", reply.text);
+        let case = &cases(folder)[0];
+        let question = &case["messages"][0]["content"];
+        let list = json!({ "prompt": question, "steps": ["3 + 4 = 7.", "7 - 2 = 5.", "The answer is 5."] });
+        let reply = server.post_to("/v1/process", &json!({ "model": name(folder), "inputs": [list] })).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let scores = reply.body["results"][0]["scores"].as_array().unwrap();
+        let found: Vec<f64> = scores.iter().map(|score| score.as_f64().unwrap()).collect();
+        assert_close(&name(folder), &found, &wanted(case));
     }
 }
 

@@ -9,15 +9,17 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
+    classes::{self, Class},
     config::Config,
     graphs::{Element, Form, Graph, NumbersMut, Tensor},
     heads::{Head, Kind},
     manifest,
+    normalise::{self, Normalisation},
     problems::{CheckpointError, Problems},
     reading::Reading,
     recipe::Recipe,
     tokens::Tokens,
-    trunks::{Decoder, Read, TRUNKS, Trunk, encoder::Encoder, modernbert::ModernBert},
+    trunks::{Decoder, Read, encoder::Encoder, modernbert::ModernBert},
     weights::Weights,
 };
 
@@ -31,17 +33,8 @@ const UNUSED: &[&str] = &[
     "embeddings.token_type_ids",
     "lm_predictions.",
     "mask_predictions.",
-];
-
-/// The classes that are known beside those that Transformers has for every family, and what they give.
-const KINDS: &[(&str, Kind)] = &[
-    ("ForSequenceClassification", Kind::Sequence),
-    ("ForRewardModel", Kind::Sequence),
-    ("ForTokenClassification", Kind::Token),
-    ("ForProcessRewardModel", Kind::Token),
-    ("RewardModel", Kind::Sequence),
-    ("ForCausalLM", Kind::LanguageModel),
-    ("ForConditionalGeneration", Kind::LanguageModel),
+    "num_batches_tracked",
+    "normalizer.",
 ];
 
 /// What a configuration describes.
@@ -60,13 +53,26 @@ pub(crate) struct Decided {
     /// The most tokens for which the graph is exact.
     pub(crate) context: usize,
     pub(crate) vocabulary: usize,
-    /// Mean and deviation, where rewards are given as distances from the mean.
-    pub(crate) normalise: Option<(f64, f64)>,
+    /// How rewards are normalised, where they are.
+    pub(crate) normalise: Option<Normalisation>,
+    /// Whose weights stand where, if the head has some.
+    pub(crate) gating: Option<Gating>,
+    /// The token that every sample has to end with.
+    pub(crate) last_token: Option<String>,
+}
+
+/// Where the weights of a head's objectives are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gating {
+    /// Where the score is read.
+    AtScore,
+    /// At a mark in the text; the one that the authors' code looks for, where it is known.
+    AtMark(Option<&'static str>),
 }
 
 impl Decided {
     fn of_pairs(graph: Graph, width: usize, context: usize, vocabulary: usize) -> Self {
-        Self { graph, reads: Reads::Pairs, width, context, vocabulary, normalise: None }
+        Self { graph, reads: Reads::Pairs, width, context, vocabulary, normalise: None, gating: None, last_token: None }
     }
 }
 
@@ -120,17 +126,17 @@ impl Checkpoint {
         let tokens = Tokens::read(folder, problems);
         let mut config = config?;
         let is_wrapped = config.open_text();
-        let family = family(&config, problems)?;
+        let family = classes::family(&config, problems)?;
         config.fill_in(family.defaults);
-        let (class, kind) = class(family, &config, problems)?;
+        let class = Class::read(family, &config, problems)?;
         let shape = match family.read {
             Read::Decoder(read) => read(&config, problems).map(Shape::Decoder),
             Read::Encoder(read) => read(&config, problems).map(Shape::Encoder),
             Read::Modern(read) => read(&config, problems).map(Shape::Modern),
         };
         let pad_id = config.token("pad_token_id");
-        let normalise = normalisation(&config);
         let labels = labels(&config);
+        let last_token = last_token(&config, tokens.as_ref(), problems);
         let mut weights = weights?;
         // What trainers wrap a model in leaves its name before every tensor's.
         for wrapper in ["module.", "_orig_mod.", "pretrained_model."] {
@@ -140,29 +146,36 @@ impl Checkpoint {
         if is_wrapped {
             weights.open_text();
         }
+        let normalise = normalise::read(&config, &weights, problems);
         let head = match family.read {
-            Read::Decoder(_) => Head::find(kind, &weights, &config, problems),
-            Read::Encoder(_) | Read::Modern(_) if kind == Kind::Sequence => None,
-            Read::Encoder(_) | Read::Modern(_) => {
-                problems.add(format!("config.json: {class}: an encoder gives rewards as a sequence classifier alone"))
-            }
+            Read::Decoder(_) => Head::find(class.kind, &weights, &config, problems),
+            Read::Encoder(_) | Read::Modern(_) if class.kind == Kind::Sequence => None,
+            Read::Encoder(_) | Read::Modern(_) => problems
+                .add(format!("config.json: {}: an encoder gives rewards as a sequence classifier alone", class.name)),
         };
         config.refuse_leftovers(problems);
         let (decided, recipe) = match shape? {
             Shape::Decoder(trunk) => {
                 let (kind, head) = head?;
-                // A score of these stands at the last token that isn't padding; others read the last token.
-                let pad_id = pad_id.filter(|_| kind == Kind::Sequence && class.ends_with("ForSequenceClassification"));
                 let reads = match kind {
                     Kind::Sequence => Reads::Scores,
                     Kind::Token => Reads::Steps,
                     Kind::LanguageModel => Reads::Logits,
                 };
-                let width = head.width(&trunk, &weights);
+                let width = head.outputs(&trunk, &weights).first().map_or(0, |(_, width)| *width);
+                let rewards = head.rewards(&trunk, &weights);
+                if let Some(labels) = labels.filter(|labels| reads != Reads::Logits && *labels != rewards) {
+                    problems.add::<()>(format!("config.json names {labels} labels, and the head has {rewards} rows"));
+                }
+                let gating = match head {
+                    Head::Gated(_) => Some(Gating::AtMark(gate_mark(family.model_type))),
+                    Head::Weighed(_) => Some(Gating::AtScore),
+                    Head::Linear(_) | Head::Mlp(_) | Head::LanguageModel => None,
+                };
                 let (context, vocabulary) = (trunk.context, trunk.vocabulary);
-                let recipe = Recipe::Decoder { trunk, head, pad_id };
+                let recipe = Recipe::Decoder { trunk, head, pad_id, pooling: class.pooling, last_token: last_token.clone() };
                 let graph = recipe.write(Form::Rows, &weights, problems)?;
-                (Decided { graph, reads, width, context, vocabulary, normalise }, recipe)
+                (Decided { graph, reads, width, context, vocabulary, normalise, gating, last_token }, recipe)
             }
             Shape::Encoder(encoder) => {
                 let width = rows(&weights, encoder.classifier.last);
@@ -179,15 +192,14 @@ impl Checkpoint {
                 (Decided::of_pairs(graph, width, context, vocabulary), recipe)
             }
         };
-        if decided.reads != Reads::Logits
-            && let Some(labels) = labels.filter(|labels| *labels != decided.width)
-        {
+        if let Some(labels) = labels.filter(|labels| decided.reads == Reads::Pairs && *labels != decided.width) {
             problems.add::<()>(format!("config.json names {labels} labels, and the head has {} rows", decided.width));
         }
         refuse_leftovers(&weights, &decided.graph, problems);
         let tokens = tokens?;
         tokens.check(decided.vocabulary, problems);
-        let manifest = manifest::write(class, &decided, &tokens);
+        classes::refuse_namesakes(folder, &tokens, problems);
+        let manifest = manifest::write(class.name, &decided, &tokens);
         let Decided { graph, context, .. } = decided;
         let configuration = config.into_text();
         Some(Self { folder: folder.to_owned(), weights, configuration, graph, context, recipe, manifest })
@@ -314,41 +326,6 @@ impl Checkpoint {
     }
 }
 
-/// The family that `model_type` names; of one whose classes have several names, the one that fits.
-fn family(config: &Config, problems: &mut Problems) -> Option<&'static Trunk> {
-    let model_type = config.text("model_type").unwrap_or_default();
-    let mut of_type = TRUNKS.iter().filter(|trunk| trunk.model_type == model_type);
-    let family = of_type.clone().find(|trunk| class_name(config).starts_with(trunk.class)).or_else(|| of_type.next());
-    family.or_else(|| {
-        let mut known: Vec<&str> = TRUNKS.iter().map(|trunk| trunk.model_type).collect();
-        known.dedup();
-        problems.add(format!("config.json: model_type {model_type:?} is not known; known are {}", known.join(", ")))
-    })
-}
-
-/// The class that made the checkpoint; empty where it isn't said.
-fn class_name(config: &Config) -> &str {
-    let classes = config.get("architectures").and_then(|classes| classes.as_array());
-    classes.and_then(|classes| classes.first()?.as_str()).unwrap_or_default()
-}
-
-/// The class and what it gives.
-fn class<'a>(family: &Trunk, config: &'a Config, problems: &mut Problems) -> Option<(&'a str, Kind)> {
-    let class = class_name(config);
-    // The names of known classes are taken at their word; the code that may lie beside them is never run.
-    config.know(&["auto_map"]);
-    let kind = KINDS.iter().find(|(suffix, _)| class.strip_suffix(suffix) == Some(family.class));
-    let Some((_, kind)) = kind else {
-        let wanted: Vec<String> = KINDS.iter().map(|(suffix, _)| format!("{}{suffix}", family.class)).collect();
-        return problems.add(format!(
-            "config.json: the class {class:?} is not known, and code that comes with a checkpoint is never run; known \
-             are {}",
-            wanted.join(", ")
-        ));
-    };
-    Some((class, *kind))
-}
-
 /// How many rows the matrix of that name has; 0 where there is none.
 fn rows(weights: &Weights, name: &str) -> usize {
     weights.shape(&format!("{name}.weight")).and_then(|shape| shape.first().copied()).unwrap_or(0)
@@ -362,13 +339,21 @@ fn labels(config: &Config) -> Option<usize> {
     named.or(counted)
 }
 
-/// OpenRLHF's mean and deviation, where rewards are to be given as distances from the mean.
-fn normalisation(config: &Config) -> Option<(f64, f64)> {
-    let (mean, deviation) = (config.number("mean"), config.number("std"));
-    if !config.is_on("normalize_reward") {
-        return None;
+/// The text at whose first token the authors' code reads a gate, in a family's own template: where the last answer begins.
+fn gate_mark(model_type: &str) -> Option<&'static str> {
+    (model_type == "llama").then_some("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
+}
+
+/// The token that InternLM2's reward models read their score at, and append for it.
+fn last_token(config: &Config, tokens: Option<&Tokens>, problems: &mut Problems) -> Option<String> {
+    let id = config.token("reward_token_id")?;
+    let text = tokens?.text(id);
+    if text.is_none() {
+        problems.add::<()>(format!(
+            "config.json: reward_token_id is {id}, and tokenizer.json has no such token; fetch the tokenizer anew"
+        ));
     }
-    mean.zip(deviation).filter(|(_, deviation)| *deviation > 0.0)
+    text
 }
 
 /// Refuses tensors that the graph never reads, or not all of: they are the sign of a part of the model that isn't known

@@ -14,10 +14,12 @@
 //! file in `graphs`.
 
 mod checkpoint;
+mod classes;
 mod config;
 mod graphs;
 mod heads;
 mod manifest;
+mod normalise;
 mod problems;
 mod reading;
 mod recipe;

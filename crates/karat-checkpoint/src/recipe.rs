@@ -1,6 +1,7 @@
 //! What a graph is made of, kept so that it can be written in any form.
 
 use crate::{
+    classes::Pooling,
     graphs::{self, Element, Form, Graph, Parts},
     heads::Head,
     problems::Problems,
@@ -11,7 +12,7 @@ use crate::{
 /// A trunk and what stands above it.
 #[derive(Debug)]
 pub(crate) enum Recipe {
-    Decoder { trunk: Decoder, head: Head, pad_id: Option<u32> },
+    Decoder { trunk: Decoder, head: Head, pad_id: Option<u32>, pooling: Pooling, last_token: Option<String> },
     Encoder { trunk: Encoder, labels: usize },
     Modern { trunk: ModernBert, labels: usize },
 }
@@ -24,8 +25,15 @@ impl Recipe {
             return problems.add(format!("{obstacle} no form of packed rows{bits}; write form = \"rows\" in [graph]"));
         }
         Some(match (self, form) {
-            (Self::Decoder { trunk, head, pad_id }, _) => {
-                let parts = Parts { trunk, head, pad_id: *pad_id, weights };
+            (Self::Decoder { trunk, head, pad_id, pooling, last_token }, _) => {
+                let parts = Parts {
+                    trunk,
+                    head,
+                    pad_id: *pad_id,
+                    pooling: *pooling,
+                    last_token: last_token.as_deref(),
+                    weights,
+                };
                 match form {
                     Form::Rows => graphs::prefix(&parts, problems),
                     Form::Packed(element) => graphs::packed_decoder(&parts, element, problems),

@@ -18,6 +18,7 @@ pub(crate) struct Tokens {
     pub(crate) chat_template: bool,
     /// The highest token id.
     highest: usize,
+    tokenizer: Value,
 }
 
 impl Tokens {
@@ -35,7 +36,25 @@ impl Tokens {
         let longest = longest.map(|most| most as usize);
         let written = &settings["chat_template"];
         let chat_template = folder.join("chat_template.jinja").is_file() || written.is_string() || written.is_array();
-        Some(Self { longest, chat_template, highest: highest(&tokenizer) })
+        Some(Self { longest, chat_template, highest: highest(&tokenizer), tokenizer })
+    }
+
+    /// How `tokenizer.json` writes a token.
+    pub(crate) fn text(&self, id: u32) -> Option<String> {
+        let has_id = |found: &Value| found.as_u64() == Some(u64::from(id));
+        let mut added = self.tokenizer["added_tokens"].as_array().into_iter().flatten();
+        let added = added.find(|token| has_id(&token["id"])).and_then(|token| token["content"].as_str());
+        let vocabulary = &self.tokenizer["model"]["vocab"];
+        let mapped = || vocabulary.as_object()?.iter().find(|(_, found)| has_id(found)).map(|(text, _)| text.as_str());
+        let listed = || vocabulary.as_array()?.get(usize::try_from(id).ok()?)?[0].as_str();
+        added.or_else(mapped).or_else(listed).map(str::to_owned)
+    }
+
+    /// Whether `tokenizer.json` adds such a token.
+    pub(crate) fn knows(&self, token: &str) -> bool {
+        self.tokenizer["added_tokens"]
+            .as_array()
+            .is_some_and(|added| added.iter().any(|known| known["content"] == token))
     }
 
     /// Whether every token has an embedding.

@@ -163,6 +163,17 @@ impl Weights {
         }
     }
 
+    /// All numbers of a small tensor, widened to 32 bits.
+    ///
+    /// # Errors
+    /// As [`Self::fill`].
+    pub(crate) fn numbers(&self, name: &str) -> Result<Vec<f32>, String> {
+        let count = self.shape(name).map_or(0, |shape| shape.iter().product());
+        let mut numbers = vec![0.0; count];
+        self.fill(name, &[], 0, &mut numbers, &mut Vec::new(), |_| ())?;
+        Ok(numbers)
+    }
+
     /// What a weight is beside its bytes: its name and type, its shape, and which rows of it are read.
     pub(crate) fn describe(&self, tensor: &Tensor) -> String {
         let dtype = |source: &Source| self.places.get(&source.tensor).map(|place| place.dtype);

@@ -203,3 +203,55 @@ fn a_manifest_says_what_was_decided() {
     assert!(manifest("mistral-window").contains("max_tokens = 256"));
     assert!(manifest("phi3-longrope").contains("max_tokens = 128"));
 }
+
+#[test]
+fn models_that_do_not_rate_one_answer_are_refused_by_name() {
+    let class = |name: &str, class: &str| Folder::of(name).configure(&json!({ "architectures": [class] }));
+    class("deberta-v3", "DebertaV2PairRM").refused(&["compares two answers"]);
+    class("llama3", "T5ForConditionalGeneration").refused(&["SteamSHP"]);
+    let ldl = Folder::of("gemma2");
+    fs::write(ldl.path("regression_layer.pt"), b"").unwrap();
+    ldl.refused(&["LDL"]);
+    let polar = Folder::of("internlm2-reward");
+    let path = polar.path("tokenizer.json");
+    let written = fs::read_to_string(&path).unwrap();
+    fs::write(&path, written.replace("<extra_0>", "<|reward|>")).unwrap();
+    polar.refused(&["POLAR"]);
+}
+
+#[test]
+fn a_token_that_has_to_be_last_must_be_the_tokenizers() {
+    Folder::of("internlm2-reward").configure(&json!({"reward_token_id": 92527})).refused(&["reward_token_id is 92527"]);
+}
+
+#[test]
+fn a_gated_head_must_be_what_the_configuration_says() {
+    Folder::of("qrm").configure(&json!({"num_quantiles": null})).refused(&["regression_layer.weight is [15, 16]"]);
+    let layers = ["gating.layers.9.weight", "gating.layers.9.bias", "gating.layers.8"];
+    let error = Checkpoint::read(Folder::of("qrm").configure(&json!({"gating_n_hidden": 3})).0.path()).unwrap_err();
+    for layer in layers {
+        assert!(error.to_string().contains(layer), "{layer} is not in {error}");
+    }
+    Folder::of("armorm")
+        .configure(&json!({"gating_temperature": 0}))
+        .refused(&["gating_temperature is 0", "no reward head"]);
+}
+
+#[test]
+fn a_manifest_says_where_a_head_is_read() {
+    let manifest = |name: &str| {
+        let folder = Folder::of(name);
+        let _ = fs::remove_file(folder.path("model.toml"));
+        Checkpoint::read(folder.0.path()).unwrap().manifest().map(str::to_owned).map_err(|error| error.to_string())
+    };
+    assert!(manifest("internlm2-reward").unwrap().contains("last_token = \"[UNUSED_TOKEN_130]\""));
+    for name in ["armorm", "qrm"] {
+        let gated = manifest(name).unwrap();
+        assert!(gated.contains("<|start_header_id|>assistant") && gated.contains("\"gates\""), "{gated}");
+    }
+    let urm = manifest("urm").unwrap();
+    assert!(urm.contains("weights = \"gating\"") && !urm.contains("gate_mark"), "{urm}");
+    assert!(manifest("skywork-o1-prm").unwrap().contains("steps = \"apart\""));
+    // Two numbers a token mean steps to one trainer, and something else to others.
+    assert!(manifest("trl-prm").unwrap_err().contains("2 numbers"));
+}

@@ -14,6 +14,7 @@
 
 mod edit;
 mod number;
+mod text;
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -22,6 +23,7 @@ use karat_rules::domain::{ElementType, RowTensor};
 
 use super::{Cancellation, RuntimeError};
 pub(crate) use number::Number;
+pub use text::{Padding, TextNeeds};
 
 /// Something that runs a decoder: one session, owned by one thread.
 pub trait DecoderExecutor: Send {
@@ -201,6 +203,8 @@ pub enum Read {
     /// Natural logarithms of the probabilities, by a softmax over the whole output, of these columns: of the tokens
     /// that may come next, where the output is logits. Shape `[columns]`.
     LogProbabilities(Arc<[u32]>),
+    /// The numbers of these columns as they are. Shape `[columns]`.
+    Columns(Arc<[u32]>),
 }
 
 /// What a row gave.

@@ -28,7 +28,8 @@ use karat_rules::domain::RowTensor;
 pub use batch::TokenBatch;
 pub use cancellation::{Cancellation, Registration};
 pub use decoder::{
-    DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, Past, Read, ReadAt, Span,
+    DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, Padding, Past, Read, ReadAt, Span,
+    TextNeeds,
 };
 pub(crate) use devices::Devices;
 pub use error::RuntimeError;

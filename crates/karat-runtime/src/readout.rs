@@ -1,8 +1,8 @@
 //! Where the numbers that a sample asks for stand in its text.
 
-use karat_rules::domain::{Reading, RowTensor, TokenizedInput};
+use karat_rules::domain::{After, Reading, RowTensor, TokenizedInput};
 
-use crate::{Read, RuntimeError};
+use crate::{Padding, Read, RuntimeError};
 
 /// The output that heads read log-probabilities from.
 const LOGITS: &str = "logits";
@@ -12,13 +12,10 @@ const HIDDEN: &str = "hidden";
 /// Where a head reads a sample's scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScoresAt {
-    /// At the last token that is not the padding token, as models for sequence classification are trained.
-    ///
-    /// Where padding and end of sequence are the same token, that is the token before the end. Of a text that is all
-    /// padding it is the first token.
+    /// At the end, as models for sequence classification are trained.
     End {
-        /// The model's padding token; without one the last token counts, whatever it is.
-        pad_id: Option<u32>,
+        /// How the model tells the end; without it the last token counts, whatever it is.
+        padding: Option<Padding>,
     },
     /// At the first token, as encoders are trained.
     Start,
@@ -32,7 +29,8 @@ pub enum ScoresAt {
 #[derive(Debug, Clone)]
 pub struct Readout {
     /// The outputs that are read, in the order in which the executors were made to read them. Scores are read from all
-    /// of them; log-probabilities from `logits` and states from `hidden`, unless there is only one.
+    /// of them, those after the first at the input's gate where it has one; logits and log-probabilities from `logits` and
+    /// states from `hidden`, unless there is only one.
     pub outputs: Vec<String>,
     /// Where scores are read.
     pub scores_at: ScoresAt,
@@ -54,13 +52,17 @@ impl Readout {
         Ok(match input.reading() {
             Reading::Scores => {
                 let positions = match self.scores_at {
-                    ScoresAt::End { pad_id } => vec![score_position(input.ids(), pad_id)],
+                    ScoresAt::End { padding } => {
+                        vec![padding.map_or(last, |padding| padding.score_position(input.ids()))]
+                    }
                     ScoresAt::Start => vec![0],
                     ScoresAt::Marks => input.steps().to_vec(),
                     ScoresAt::Response => input.response().collect(),
                 };
+                let gate: Option<Vec<usize>> = input.gate().map(|gate| vec![gate]);
                 let tensors = (0..self.outputs.len()).map(|output| {
                     let read = |at: &usize| TextRead { at: *at, output, what: Read::Numbers };
+                    let positions = gate.as_ref().filter(|_| output > 0).unwrap_or(&positions);
                     positions.iter().map(read).collect()
                 });
                 Plan {
@@ -75,6 +77,14 @@ impl Readout {
             Reading::NextToken(ids) => {
                 let read = TextRead { at: last, output: output(LOGITS)?, what: Read::LogProbabilities(ids[..].into()) };
                 Plan { tensors: vec![vec![read]], by_token: false }
+            }
+            Reading::Logits(after, ids) => {
+                let output = output(LOGITS)?;
+                let read = |at: &usize| TextRead { at: *at, output, what: Read::Columns(ids[..].into()) };
+                match after {
+                    After::End => Plan { tensors: vec![vec![read(&last)]], by_token: false },
+                    After::Steps => Plan { tensors: vec![input.steps().iter().map(read).collect()], by_token: true },
+                }
             }
             Reading::LogProbabilities(range) => {
                 let output = output(LOGITS)?;
@@ -104,14 +114,6 @@ impl Plan {
             RowTensor::new(shape, values)
         };
         self.tensors.iter().map(tensor).collect()
-    }
-}
-
-/// Where a sequence classifier reads its score.
-pub(crate) fn score_position(ids: &[u32], pad_id: Option<u32>) -> usize {
-    match pad_id {
-        None => ids.len() - 1,
-        Some(pad_id) => ids.iter().rposition(|id| *id != pad_id).unwrap_or(0),
     }
 }
 

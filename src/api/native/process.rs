@@ -112,7 +112,7 @@ async fn process(
     let name = options.model().to_owned();
     let join = |steps: &[String]| {
         let model = name.parse().ok().and_then(|name| state.engine.model(&name).ok());
-        model.and_then(|model| model.join_steps(steps))
+        model.map_or(Ok(None), |model| model.join_steps(steps))
     };
     // An unknown model is told as such, not as one without steps.
     if let Ok(name) = name.parse() {
@@ -132,8 +132,10 @@ async fn process(
         if steps.iter().any(|step| step.trim().is_empty()) || steps.is_empty() {
             return Err("there must be at least one step, and each must hold text".to_owned());
         }
-        let response = join(&steps).ok_or_else(|| {
-            format!("the model {name:?} reads no step marks; choose a model with a process head and text.step_mark")
+        let response = join(&steps).map_err(|error| error.to_string())?.ok_or_else(|| {
+            format!(
+                "the model {name:?} reads no steps; choose a model with a process head, and text.step_mark or steps"
+            )
         })?;
         answer(&turns(solution.prompt, solution.messages)?, response)
     })?;

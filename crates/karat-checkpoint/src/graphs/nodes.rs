@@ -176,7 +176,7 @@ impl<'a> Nodes<'a> {
     }
 
     /// Stores whole numbers once under a name and gives the name.
-    pub(super) fn integers(&mut self, name: &str, values: &[i64]) -> String {
+    pub(crate) fn integers(&mut self, name: &str, values: &[i64]) -> String {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.constant(name, &[values.len()], DataType::Int64, bytes)
     }
@@ -188,7 +188,7 @@ impl<'a> Nodes<'a> {
 
     /// A number as a constant.
     #[expect(clippy::cast_possible_truncation, reason = "the graph computes in 32 bits")]
-    pub(super) fn number(&mut self, name: &str, value: f64) -> String {
+    pub(crate) fn number(&mut self, name: &str, value: f64) -> String {
         self.numbers(name, &[], &[value as f32])
     }
 

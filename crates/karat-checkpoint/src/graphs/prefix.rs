@@ -15,6 +15,7 @@ use super::{
     nodes::{Attribute, Nodes, UNSEEN, finish, signed},
 };
 use crate::{
+    classes::Pooling,
     heads::Head,
     problems::Problems,
     trunks::{Decoder, Norms, Part, QueryKeyNorm, Sight},
@@ -28,8 +29,12 @@ const KEY_POSITIONS: &str = "key_position_ids";
 pub(crate) struct Parts<'a> {
     pub(crate) trunk: &'a Decoder,
     pub(crate) head: &'a Head,
-    /// The token that the model takes for padding: its score stands at the last token that is another one.
+    /// The token that the model takes for padding.
     pub(crate) pad_id: Option<u32>,
+    /// Where the score of a whole sample stands.
+    pub(crate) pooling: Pooling,
+    /// The token that every sample has to end with.
+    pub(crate) last_token: Option<&'a str>,
     pub(crate) weights: &'a Weights,
 }
 
@@ -98,11 +103,10 @@ impl Parts<'_> {
         let output = |name: &str, element: Element, width: usize| {
             ValueInfoProto::tensor(name, element.data_type(), &["read_tokens", &width.to_string()])
         };
-        let width = self.head.width(self.trunk, self.weights);
-        vec![
-            output(self.head.output(), self.element(trunk), width),
-            output("hidden", Element::Float32, self.trunk.hidden),
-        ]
+        let element = self.element(trunk);
+        let of_head = self.head.outputs(self.trunk, self.weights);
+        let of_head = of_head.iter().map(|(name, width)| output(name, element, *width));
+        of_head.chain([output("hidden", Element::Float32, self.trunk.hidden)]).collect()
     }
 
     /// The format of what the head gives.
@@ -119,7 +123,18 @@ impl Parts<'_> {
             ("karat.head_dim", trunk.head_dim.to_string()),
             ("karat.context", trunk.context.to_string()),
         ];
-        metadata.extend(self.pad_id.map(|id| ("karat.pad_id", id.to_string())));
+        let rule = match self.pooling {
+            Pooling::Last => None,
+            Pooling::LastOther => Some("last_other"),
+            Pooling::BeforeFirst => Some("before_first"),
+        };
+        if let (Some(id), Some(rule)) = (self.pad_id, rule) {
+            metadata.extend([("karat.pad_id", id.to_string()), ("karat.pad_rule", rule.to_owned())]);
+        }
+        metadata.extend(self.last_token.map(|token| ("karat.last_token", token.to_owned())));
+        if matches!(self.head, Head::Gated(_)) {
+            metadata.push(("karat.gates", "at_mark".to_owned()));
+        }
         metadata
     }
 }

@@ -19,6 +19,11 @@ impl Nodes<'_> {
         self.store(&[(source, shape.to_vec())], shape, plus_one)
     }
 
+    /// A whole tensor of the checkpoint.
+    pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> String {
+        self.weight(name, &[], shape, false)
+    }
+
     /// The weight of a decoder's norm.
     pub(super) fn norm_weight(&mut self, piece: &Piece, size: usize, norm: Norm) -> String {
         self.weight(&format!("{}.weight", piece.tensor), &piece.rows, &[size], norm.one_is_zero)

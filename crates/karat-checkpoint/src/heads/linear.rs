@@ -1,9 +1,10 @@
 //! One matrix: the head of most reward models, under many names.
 
-use super::Head;
+use super::{Head, weighed};
 use crate::{
     config::Config,
     graphs::Nodes,
+    problems::Problems,
     trunks::{Decoder, Piece},
     weights::Weights,
 };
@@ -31,7 +32,11 @@ pub(crate) struct Linear {
     bias: bool,
 }
 
-pub(super) fn find(weights: &Weights, config: &Config) -> Vec<Head> {
+pub(super) fn find(weights: &Weights, config: &Config, _: &mut Problems) -> Vec<Head> {
+    config.know(&["classification_out_size"]);
+    if weighed::is_there(weights) {
+        return Vec::new();
+    }
     // OpenRLHF says what it calls its head.
     let named = config.text("value_head_prefix").into_iter();
     let mut names: Vec<&str> = NAMES.iter().copied().chain(named).collect();

@@ -4,6 +4,7 @@ use super::Head;
 use crate::{
     config::Config,
     graphs::Nodes,
+    problems::Problems,
     trunks::{Decoder, Piece},
     weights::Weights,
 };
@@ -18,7 +19,7 @@ pub(crate) struct Mlp {
     pub(super) last: String,
 }
 
-pub(super) fn find(weights: &Weights, config: &Config) -> Vec<Head> {
+pub(super) fn find(weights: &Weights, config: &Config, _: &mut Problems) -> Vec<Head> {
     // GRM says how its head is made; its tensors say the same.
     config.know(&["vhead_layer_type", "vhead_num_layers", "vhead_num_neurons"]);
     let layers = NAMES.iter().map(|name| Mlp { first: format!("{name}.0"), last: format!("{name}.2") });

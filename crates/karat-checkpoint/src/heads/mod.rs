@@ -3,22 +3,31 @@
 //! A head is found by its tensors, under any of the names in use; a checkpoint with none or with two is refused. Each
 //! file here knows one arithmetic; [`HEADS`] is the list of them.
 
+mod gated;
 mod language_model;
 mod linear;
 mod mlp;
+mod weighed;
 
 use crate::{config::Config, graphs::Nodes, problems::Problems, trunks::Decoder, weights::Weights};
 
+/// Finds the heads of one arithmetic by their tensors.
+type Find = fn(&Weights, &Config, &mut Problems) -> Vec<Head>;
+
 /// Every head that a checkpoint can carry beside a language model's own.
-const HEADS: &[fn(&Weights, &Config) -> Vec<Head>] = &[linear::find, mlp::find];
+const HEADS: &[Find] = &[linear::find, mlp::find, gated::find, weighed::find];
 
 /// A head, with the names of its tensors.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Head {
     /// `W h + b`.
     Linear(linear::Linear),
     /// `W₂ relu(W₁ h + b₁) + b₂`.
     Mlp(mlp::Mlp),
+    /// Objectives, and weights that are read at a token of their own.
+    Gated(gated::Gated),
+    /// Attributes, and weights that are read at the same token.
+    Weighed(weighed::Weighed),
     /// The logits of all tokens.
     LanguageModel,
 }
@@ -42,7 +51,7 @@ impl Head {
         config: &Config,
         problems: &mut Problems,
     ) -> Option<(Kind, Self)> {
-        let found: Vec<Self> = HEADS.iter().flat_map(|find| find(weights, config)).collect();
+        let found: Vec<Self> = HEADS.iter().flat_map(|find| find(weights, config, problems)).collect();
         match (found.as_slice(), kind) {
             ([], Kind::LanguageModel) => Some((kind, Self::LanguageModel)),
             // A value head beside a language model is what trainers save that train one.
@@ -64,25 +73,32 @@ impl Head {
         match self {
             Self::Linear(linear) => &linear.name,
             Self::Mlp(mlp) => &mlp.first,
+            Self::Gated(_) => "regression_layer",
+            Self::Weighed(_) => "weights.fc",
             Self::LanguageModel => "lm_head",
         }
     }
 
-    /// How many numbers it gives.
-    pub(crate) fn width(&self, trunk: &Decoder, weights: &Weights) -> usize {
-        let last = match self {
-            Self::Linear(linear) => &linear.name,
-            Self::Mlp(mlp) => &mlp.last,
-            Self::LanguageModel => return trunk.vocabulary,
-        };
-        weights.shape(&format!("{last}.weight")).and_then(|shape| shape.first().copied()).unwrap_or(0)
+    /// How many rewards it makes: as many as the configuration has labels.
+    pub(crate) fn rewards(&self, trunk: &Decoder, weights: &Weights) -> usize {
+        match self {
+            Self::Gated(_) => 1,
+            Self::Weighed(weighed) => 2 * weighed.attributes,
+            Self::Linear(_) | Self::Mlp(_) | Self::LanguageModel => {
+                self.outputs(trunk, weights).first().map_or(0, |(_, width)| *width)
+            }
+        }
     }
 
-    /// The graph's output that it gives.
-    pub(crate) fn output(&self) -> &'static str {
+    /// The graph's outputs that it gives, at least one, each with how many numbers it has a token.
+    pub(crate) fn outputs(&self, trunk: &Decoder, weights: &Weights) -> Vec<(&'static str, usize)> {
+        let rows = |name: &str| weights.shape(&format!("{name}.weight")).and_then(|shape| shape.first().copied());
         match self {
-            Self::Linear(_) | Self::Mlp(_) => "scores",
-            Self::LanguageModel => "logits",
+            Self::Linear(linear) => vec![("scores", rows(&linear.name).unwrap_or(0))],
+            Self::Mlp(mlp) => vec![("scores", rows(&mlp.last).unwrap_or(0))],
+            Self::Gated(gated::Gated { objectives: width, .. })
+            | Self::Weighed(weighed::Weighed { attributes: width }) => vec![("scores", *width), ("gates", *width)],
+            Self::LanguageModel => vec![("logits", trunk.vocabulary)],
         }
     }
 
@@ -91,6 +107,8 @@ impl Head {
         match self {
             Self::Linear(linear) => linear.build(nodes, trunk, state),
             Self::Mlp(mlp) => mlp.build(nodes, trunk, state),
+            Self::Gated(gated) => gated.build(nodes, trunk, state),
+            Self::Weighed(weighed) => weighed.build(nodes, trunk, state),
             Self::LanguageModel => language_model::build(nodes, trunk, state),
         }
     }

@@ -1,7 +1,7 @@
 //! Holds a manifest against the graph that it names.
 
 use karat_rules::domain::{Dimension, ElementType, GraphSignature, TensorSpec};
-use karat_runtime::GraphBinding;
+use karat_runtime::{GraphBinding, TextNeeds};
 
 use super::{GraphDefinition, ManifestError};
 
@@ -21,6 +21,13 @@ pub(crate) fn bind_graph(
             "head",
             format!("the {} head reads a language model, and this graph is none that shares prefixes", probing.name()),
             "name a decoder's checkpoint folder in its place (checkpoint in [graph]), or choose another head",
+        ));
+    }
+    if definition.text.gate_mark.is_some() {
+        return Err(binder.refuse(
+            "text.gate_mark",
+            "the graph reads all its outputs itself, and not at tokens that karat finds".to_owned(),
+            "remove the key, or export the model as a decoder graph",
         ));
     }
     let names = &definition.inputs;
@@ -60,15 +67,17 @@ pub(crate) fn bind_graph(
 ///
 /// # Errors
 /// When an output is missing or doesn't fit the head, names are given to inputs that the contract fixes, or samples may
-/// be longer than the graph takes.
+/// be longer than the graph takes, or lack what it needs.
 pub(crate) fn bind_decoder(
     definition: &GraphDefinition,
     outputs: &[TensorSpec],
     context: usize,
-    max_tokens: usize,
+    needs: &TextNeeds,
 ) -> Result<Vec<String>, ManifestError> {
     let signature = GraphSignature { inputs: Vec::new(), outputs: outputs.to_vec() };
     let binder = Binder { definition, signature: &signature };
+    binder.check_needs(needs)?;
+    let max_tokens = definition.text.max_tokens.get();
     if max_tokens > context {
         return Err(binder.refuse(
             "text.max_tokens",
@@ -117,6 +126,28 @@ struct Binder<'a> {
 }
 
 impl Binder<'_> {
+    /// Refuses texts without which the graph's numbers would look right and mean nothing.
+    fn check_needs(&self, needs: &TextNeeds) -> Result<(), ManifestError> {
+        let text = &self.definition.text;
+        if self.definition.head.reads_gate() && needs.gate_mark && text.gate_mark.is_none() {
+            return Err(self.refuse(
+                "text.gate_mark",
+                "it is missing, and this model reads its weights at a mark in the text".to_owned(),
+                "write the text at whose first token they are read, such as what stands before the last answer",
+            ));
+        }
+        match &needs.last_token {
+            Some(token) if self.definition.head.probing().is_none() && text.last_token.as_ref() != Some(token) => {
+                Err(self.refuse(
+                    "text.last_token",
+                    format!("it is {:?}, and this model reads its score at {token:?}", text.last_token),
+                    &format!("write last_token = {token:?}"),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The input for `role`, under the manifest's name or its usual one; `None` when the graph has no use for it.
     fn input(&self, role: &str, named: Option<&str>) -> Result<Option<String>, ManifestError> {
         let key = format!("graph.inputs.{role}");

@@ -8,7 +8,7 @@ use std::{
 use karat_rules::{
     aggregate::{self, Aggregation, MembersShape},
     domain::{ModelName, Pattern, catalogue::Choice},
-    head::{self, Head, Probing},
+    head::{self, DecoderOutput, Head, Probing},
     transform::Chain,
 };
 use karat_runtime::Provider;
@@ -17,7 +17,7 @@ use super::{
     CheckpointForm, CritiqueSection, FILE_NAME, GraphInputs, Manifest, ManifestError, OutputList,
     SchedulingSection,
 };
-use crate::text::{RatingParser, StopStrings, TextConfig};
+use crate::text::{RatingParser, StepForm, StopStrings, TextConfig};
 
 /// More tokens than any model takes: a sample of that length is made when it is loaded.
 const MOST_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 24) - 1);
@@ -223,6 +223,9 @@ impl Definition {
             ));
         }
         let head = head::CATALOGUE.build(&manifest.head).map_err(|error| rule("head")(&error))?;
+        if let Some((key, found, wanted)) = misplaced(&text, &*head) {
+            return Err(refuse(key, found, wanted));
+        }
         let transforms =
             Chain::build(&manifest.transforms, head.gives_steps()).map_err(|error| rule("transforms")(&error))?;
         let (key, graphs): (_, Vec<GraphSource>) = match (graph.file, graph.checkpoint) {
@@ -320,4 +323,26 @@ impl Definition {
             critique,
         })))
     }
+}
+
+/// A key of `[text]` that nothing would come of with this head: what was found, and what to write instead.
+fn misplaced(text: &TextConfig, head: &dyn Head) -> Option<(&'static str, String, &'static str)> {
+    let name = head.name();
+    let asks = head.probing().is_some_and(|probing| !head.gives_steps() && probing.reads() == DecoderOutput::Logits);
+    if text.gate_mark.is_some() && !head.reads_gate() {
+        let wanted = "remove the key, or write a head with gating such as attributes";
+        return Some(("text.gate_mark", format!("the {name} head reads no weights at a mark"), wanted));
+    }
+    if text.steps != StepForm::Marked && !head.gives_steps() {
+        return Some((
+            "text.steps",
+            format!("the {name} head reads no steps"),
+            "remove the key, or write a process head",
+        ));
+    }
+    if text.last_token.is_some() && asks {
+        let found = format!("the {name} head asks about texts that end where a token is to be predicted");
+        return Some(("text.last_token", found, "remove the key"));
+    }
+    None
 }

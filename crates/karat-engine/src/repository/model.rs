@@ -18,7 +18,7 @@ use crate::{
     manifest::CritiqueDefinition,
     schedule::{Scheduler, calibrate::Calibration},
     telemetry::ModelMetrics,
-    text::TextPipeline,
+    text::{TextError, TextPipeline},
     workers::{Roster, Stage},
 };
 
@@ -223,12 +223,14 @@ impl Model {
         }
     }
 
-    /// Writes a list of steps as one response; `None` when the model reads no step marks.
-    #[must_use]
-    pub fn join_steps(&self, steps: &[String]) -> Option<String> {
+    /// Writes a list of steps as one response; `None` when the model reads no steps.
+    ///
+    /// # Errors
+    /// When a step holds what ends one, and would be taken for several.
+    pub fn join_steps(&self, steps: &[String]) -> Result<Option<String>, TextError> {
         match &self.body {
             ModelBody::Graph(graph) => graph.pipeline.join_steps(steps),
-            ModelBody::Composite(_) => None,
+            ModelBody::Composite(_) => Ok(None),
         }
     }
 

@@ -39,9 +39,22 @@ pub struct TextConfig {
     #[serde(default)]
     pub step_mark: Option<String>,
     /// What is written after each step of a response that is sent as a list, when that is more than the mark alone, such
-    /// as `" ки\n"`. It must hold the mark.
+    /// as `" ки\n"`. It must hold the mark. Where `steps` aren't marked, what steps are told apart by.
     #[serde(default)]
     pub step_end: Option<String>,
+    /// For process reward models: how the steps of a response are written.
+    #[serde(default)]
+    pub steps: StepForm,
+    /// The token that every sample ends with: appended where it isn't the last one already, counted in `max_tokens` and
+    /// never cut. Such as the `[UNUSED_TOKEN_130]` at which InternLM2's reward models read, or an end of sequence that a
+    /// model was trained with and its template doesn't write.
+    #[serde(default)]
+    pub last_token: Option<String>,
+    /// For heads that read weights from a second output: the text at whose first token they are read, such as
+    /// `"<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"` of ArmoRM. The last place counts that has its
+    /// tokens; a sample without one is refused.
+    #[serde(default)]
+    pub gate_mark: Option<String>,
     /// The most tokens that the model takes, special tokens included.
     pub max_tokens: NonZeroUsize,
     /// What happens to longer samples, unless a request says otherwise.
@@ -80,6 +93,21 @@ impl Render {
     pub(super) fn adds_special_tokens(&self) -> bool {
         matches!(self, Self::Pair | Self::Raw)
     }
+}
+
+/// How the steps of a response are written, and at which tokens they are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepForm {
+    /// In one text with everything else, `step_mark` at the end of each, where it is read.
+    #[default]
+    Marked,
+    /// Each tokenised by itself with `step_end` behind it, and read at the last token of that, as TRL's process reward
+    /// models and Skywork-o1-Open-PRM were trained. Needs a template.
+    Apart,
+    /// As turns: each step is the user's, the first one behind the question and a space, and the assistant answers each
+    /// with this text, one token. A step is read where its answer is predicted. As RLHFlow's models were trained.
+    Turns(String),
 }
 
 /// What happens to a sample that is longer than the model takes.

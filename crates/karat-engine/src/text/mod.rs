@@ -8,14 +8,17 @@
 
 mod config;
 mod detokenize;
+mod gate;
 mod parse_template;
 mod probe;
 mod rating;
 mod render;
 mod size;
+mod steps;
 mod stop;
 mod template;
 mod truncate;
+mod word;
 
 use std::{
     borrow::Cow,
@@ -25,13 +28,15 @@ use std::{
 use karat_rules::domain::{RenderedText, Sample, TokenizedInput};
 use tokenizers::Tokenizer;
 
-pub use config::{Ending, Render, TextConfig, TextOptions, Truncation};
+pub use config::{Ending, Render, StepForm, TextConfig, TextOptions, Truncation};
 pub(crate) use detokenize::Detokenizer;
+use gate::Gate;
 pub use parse_template::{Markers, PolicyTemplate, TurnMarkers};
 pub use rating::RatingParser;
 use render::{Rendered, Renderer};
 use size::LongestText;
 pub use size::TooManyBytes;
+use steps::Steps;
 pub(crate) use stop::StopMatcher;
 pub use stop::{EmptyStop, StopStrings};
 pub use truncate::TooLong;
@@ -85,10 +90,33 @@ pub enum TextError {
          it, without what the template takes out"
     )]
     Changed(String),
-    /// A word that a judge chooses from isn't one token.
+    /// A sample holds no mark at which a gated head's weights are read.
     #[error(
-        "the answer {word:?} is {tokens} tokens, and a judge's answers are one each; spell it as the model writes it, \
-         perhaps with a leading space"
+        "the text holds no {mark:?} (text.gate_mark), where this model reads how it weighs its objectives; send messages \
+         that its template renders, or text in that template"
+    )]
+    NoGate {
+        /// The mark.
+        mark: String,
+    },
+    /// The steps of a response have to be tokenised apart or written as turns, and what was sent is text or tokens.
+    #[error(
+        "this model reads steps that are written one by one, and they can't be told apart in text that is rendered \
+         already or in tokens; send {{\"prompt\", \"response\"}} or {{\"messages\"}}"
+    )]
+    WantsTurns,
+    /// A step of a list holds what ends a step.
+    #[error("step {step} holds {end:?}, which ends a step here; send it as two steps, or without that")]
+    SplitStep {
+        /// Its place in the list, counted from 0.
+        step: usize,
+        /// What ends a step.
+        end: String,
+    },
+    /// A word that is asked for isn't one token.
+    #[error(
+        "the answer {word:?} is {tokens} tokens, and what a language model is asked for is one each; spell it as the \
+         model writes it, perhaps with a leading space"
     )]
     Word {
         /// The word.
@@ -128,8 +156,9 @@ pub struct TextPipeline {
     beginning: Option<u32>,
     end: Option<String>,
     padding: u32,
-    step_mark: Option<u32>,
-    step_end: Option<String>,
+    steps: Steps,
+    last_token: Option<u32>,
+    gate: Option<Gate>,
     token_offsets: bool,
     reads_response: bool,
     padding_text: Option<String>,
@@ -164,18 +193,9 @@ impl TextPipeline {
         };
         let beginning = known("text.bos_token", &tokens.bos)?;
         let padding = known("text.pad_token", &tokens.pad)?.unwrap_or(0);
-        let step_mark = known("text.step_mark", &config.step_mark)?;
-        let step_end = config.step_end.clone().or_else(|| config.step_mark.clone());
-        if let (Some(end), Some(mark)) = (&config.step_end, &config.step_mark)
-            && !end.contains(mark.as_str())
-        {
-            return Err(TextError::Config {
-                key: "text.step_end",
-                reason: format!(
-                    "{end:?} doesn't hold the step mark {mark:?}; write what ends a step, the mark included"
-                ),
-            });
-        }
+        let last_token = known("text.last_token", &config.last_token)?;
+        let steps = Steps::load(config, &tokenizer)?;
+        let gate = config.gate_mark.as_deref().map(|mark| Gate::load(mark, &tokenizer)).transpose()?;
         let parse_template = config.parse_template.as_ref().map(PolicyTemplate::markers).transpose()?;
         Ok(Self {
             end: tokens.eos.clone(),
@@ -187,8 +207,9 @@ impl TextPipeline {
             tokenizer,
             beginning,
             padding,
-            step_mark,
-            step_end,
+            steps,
+            last_token,
+            gate,
             token_offsets: false,
             reads_response: false,
             max_tokens: config.max_tokens.get(),
@@ -212,10 +233,11 @@ impl TextPipeline {
     }
 
     /// Writes a list of steps as one response, each ended as the model expects; `None` when the model reads no steps.
-    #[must_use]
-    pub fn join_steps(&self, steps: &[String]) -> Option<String> {
-        let end = self.step_end.as_deref()?;
-        Some(steps.iter().flat_map(|step| [step.as_str(), end]).collect())
+    ///
+    /// # Errors
+    /// When a step holds what ends one, and would be taken for several.
+    pub fn join_steps(&self, steps: &[String]) -> Result<Option<String>, TextError> {
+        self.steps.join(steps)
     }
 
     /// The most tokens that a sample may have, special tokens included.
@@ -251,8 +273,18 @@ impl TextPipeline {
         if self.reads_response {
             tokens.need_response()?;
         }
-        let doubled_beginning = self.fit(&mut tokens, options)?;
-        let input = tokens.into_input(self.step_mark).ok_or(TextError::NoTokens)?;
+        if let Some(last) = self.last_token {
+            tokens.end_with(last);
+        }
+        let doubled_beginning = match self.steps.are_turns() {
+            true => self.fit(&mut tokens, self.keep_end(options)).map_err(probe::keep_what_is_asked)?,
+            false => self.fit(&mut tokens, options)?,
+        };
+        let mut input = tokens.into_input(self.steps.mark()).ok_or(TextError::NoTokens)?;
+        if let Some(gate) = &self.gate {
+            let at = gate.find(input.ids())?;
+            input = input.with_gate(at).ok_or(TextError::NoTokens)?;
+        }
         Ok(Tokenized { input, doubled_beginning })
     }
 
@@ -260,9 +292,15 @@ impl TextPipeline {
     fn tokens(&self, sample: &Sample, options: TextOptions) -> Result<truncate::Tokens, TextError> {
         let sample = self.prepare(sample, options.ending)?;
         let tokens = match &*sample {
-            Sample::Tokens(ids) => self.known(ids)?,
-            Sample::Text(text) => self.encode(&self.renderer.callers_text(text), options)?,
-            Sample::Conversation(conversation) => self.encode(&self.renderer.render(conversation)?, options)?,
+            Sample::Tokens(ids) if self.steps.are_marked() => self.known(ids)?,
+            Sample::Text(text) if !self.steps.are_turns() => {
+                self.encode_response(&self.renderer.callers_text(text), options)?
+            }
+            Sample::Tokens(_) | Sample::Text(_) => return Err(TextError::WantsTurns),
+            Sample::Conversation(conversation) => match self.steps.answer() {
+                None => self.encode_response(&self.renderer.render(conversation)?, options)?,
+                Some(answer) => self.encode_turns(conversation, answer, options)?,
+            },
             Sample::Pair(_) => return Err(TextError::Pair),
         };
         Ok(tokens)

@@ -1,8 +1,8 @@
 //! Tokens of the texts that a decoder's head asks about.
 
-use karat_rules::domain::{Message, Probe, Reading};
+use karat_rules::domain::{After, Message, Probe, Reading, Sample};
 
-use super::{TextError, TextOptions, TextPipeline, Tokenized, Truncation, truncate};
+use super::{TextError, TextOptions, TextPipeline, Tokenized, Truncation, truncate, word::one_token};
 
 impl TextPipeline {
     /// Turns a probe into tokens, with what is read of them.
@@ -21,6 +21,16 @@ impl TextPipeline {
                 let ids = words.iter().map(|word| self.word(word)).collect::<Result<_, _>>()?;
                 let tokenized = self.tokenize_opening(turns, *kept, options).map_err(keep_what_is_asked)?;
                 read(tokenized, Reading::NextToken(ids))
+            }
+            Probe::NextLogit { sample, word } => {
+                let Sample::Conversation(conversation) = sample else { return Err(TextError::WantsTurns) };
+                let turns = conversation.messages();
+                let tokenized = self.tokenize_opening(turns, turns.len() - 1, options).map_err(keep_what_is_asked)?;
+                read(tokenized, Reading::Logits(After::End, [self.word(word)?].into()))
+            }
+            Probe::Steps { sample, words } => {
+                let ids = words.iter().map(|word| self.word(word)).collect::<Result<_, _>>()?;
+                read(self.tokenize_with(sample, options)?, Reading::Logits(After::Steps, ids))
             }
             Probe::LastState(sample) => read(self.tokenize_with(sample, options)?, Reading::LastState),
         }
@@ -44,7 +54,7 @@ impl TextPipeline {
     }
 
     /// Never cuts the end of a text that ends with what the model is asked.
-    fn keep_end(&self, options: TextOptions) -> TextOptions {
+    pub(super) fn keep_end(&self, options: TextOptions) -> TextOptions {
         match options.truncation.unwrap_or(self.truncation) {
             Truncation::ResponseEnd => TextOptions { truncation: Some(Truncation::Refuse), ..options },
             Truncation::PromptStart | Truncation::Refuse => options,
@@ -56,7 +66,7 @@ impl TextPipeline {
         tokens.need_response()?;
         tokens.end_with_response();
         let doubled_beginning = self.fit(&mut tokens, options)?;
-        let input = tokens.into_input(self.step_mark).ok_or(TextError::NoTokens)?;
+        let input = tokens.into_input(self.steps.mark()).ok_or(TextError::NoTokens)?;
         let response = input.response();
         let range = response.start.max(1)..response.end;
         if range.is_empty() {
@@ -67,16 +77,12 @@ impl TextPipeline {
 
     /// The one token that a word is.
     fn word(&self, word: &str) -> Result<u32, TextError> {
-        let encoding = self.tokenizer.encode(word, false).map_err(|error| TextError::Tokenizer(error.to_string()))?;
-        match encoding.get_ids() {
-            [id] => Ok(*id),
-            ids => Err(TextError::Word { word: word.to_owned(), tokens: ids.len() }),
-        }
+        one_token(&self.tokenizer, word)?.map_err(|tokens| TextError::Word { word: word.to_owned(), tokens })
     }
 }
 
 /// Says of a text that doesn't fit what may be cut where a head asks something about it.
-fn keep_what_is_asked(error: TextError) -> TextError {
+pub(super) fn keep_what_is_asked(error: TextError) -> TextError {
     match error {
         TextError::TooLong(too_long) => TextError::TooLong(truncate::TooLong {
             advice: "what is judged, and what the model is asked about it, are never cut: shorten them, or let \

@@ -130,6 +130,34 @@ impl Renderer {
         Ok(Rendered::Single { text: text.into(), response, kept })
     }
 
+    /// Renders turns some of which, `answers`, say the same, and finds those; the turns from `kept` on must stay whole.
+    pub(super) fn answered(
+        &self,
+        turns: &[Message],
+        answers: &[usize],
+        kept: usize,
+    ) -> Result<(Rendered<'static>, Vec<Range<usize>>), TextError> {
+        let template = self.template()?;
+        let text = template.render(turns, false)?;
+        let answer = answers.first().map_or("", |first| turns[*first].content.as_str());
+        let mut others = turns.to_vec();
+        answers.iter().for_each(|turn| STAND_IN.clone_into(&mut others[*turn].content));
+        let other = template.render(&others, false)?;
+        let mut places = Vec::with_capacity(answers.len());
+        let mut end = 0;
+        for before in other.split(STAND_IN).take(answers.len()) {
+            let start = end + before.len();
+            end = start + answer.len();
+            places.push(start..end);
+        }
+        if other.matches(STAND_IN).count() != answers.len() || other.replace(STAND_IN, answer) != text {
+            return Err(TextError::Changed(answer.to_owned()));
+        }
+        let start = start_of(&text, turns, kept, |turns| template.render(turns, false).ok());
+        let response = ResponseSpan::at(start..text.len());
+        Ok((Rendered::single(text.into(), response), places))
+    }
+
     /// Renders turns up to where the assistant speaks next. The turns from `kept` on, if any, take the response's place.
     pub(super) fn opening(&self, turns: &[Message], kept: usize) -> Result<Rendered<'static>, TextError> {
         let template = self.template()?;

@@ -267,7 +267,7 @@ fn steps_are_joined_and_their_marks_found_in_the_response_alone() {
     let folder = folder(&[]);
     let toml = "render = \"pair\"\nmax_tokens = 16\nstep_mark = \"x\"\nstep_end = \" x \"";
     let pipeline = pipeline(&folder, toml).unwrap();
-    let response = pipeline.join_steps(&["a b".to_owned(), "c".to_owned()]).unwrap();
+    let response = pipeline.join_steps(&["a b".to_owned(), "c".to_owned()]).unwrap().unwrap();
     assert_eq!(response, "a b x c x ");
     let input = pipeline.tokenize(&pair("x a", &response), None).unwrap();
     assert_eq!(input.ids(), [1, 33, 10, 2, 10, 11, 33, 12, 33, 2]);
@@ -436,4 +436,104 @@ fn a_text_that_cannot_fit_is_refused_before_it_is_tokenised() {
     let cut = pair("a b", &"d ".repeat(100_000));
     assert_eq!(pipeline.tokenize(&cut, Some(Truncation::ResponseEnd)).unwrap().len(), 8);
     assert!(pipeline.tokenize(&cut, None).unwrap_err().to_string().contains("bytes"));
+}
+
+/// Writes the turns' contents, each behind its role.
+const SPOKEN: &str = "render = { jinja = \"{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}\" }\n\
+                     max_tokens = 16\n";
+
+#[test]
+fn a_last_token_is_appended_once_counted_and_never_cut() {
+    let folder = folder(&[]);
+    let with = |rest: &str| pipeline(&folder, &format!("{SPOKEN}last_token = \"z\"\n{rest}")).unwrap();
+    let pipeline = with("");
+    assert_eq!(pipeline.tokenize(&pair("a", "b"), None).unwrap().ids(), [6, 10, 7, 11, 35]);
+    assert_eq!(pipeline.tokenize(&pair("a", "b z"), None).unwrap().ids(), [6, 10, 7, 11, 35]);
+    assert_eq!(pipeline.tokenize(&Sample::Tokens(vec![10, 11]), None).unwrap().ids(), [10, 11, 35]);
+    let long = "b c d e f g h i j k l m n o";
+    let Err(TextError::TooLong(too_long)) = pipeline.tokenize(&pair("a", long), None) else { panic!("it fits") };
+    assert_eq!(too_long.tokens, 18);
+    for (policy, prompt) in [(Truncation::ResponseEnd, 2), (Truncation::PromptStart, 1)] {
+        let cut = pipeline.tokenize(&pair("a", long), Some(policy)).unwrap();
+        assert_eq!((cut.len(), cut.ids()[15]), (16, 35), "{prompt}");
+    }
+    // What a template ends with stays as well.
+    let ended = pipeline.tokenize(&pair("a", "b c d e f g h i j k l m n z"), Some(Truncation::ResponseEnd)).unwrap();
+    assert_eq!((ended.len(), ended.ids()[15], ended.ids()[14]), (16, 35, 22));
+    let unknown = self::pipeline(&folder, &format!("{SPOKEN}last_token = \"<none>\""));
+    assert!(unknown.unwrap_err().to_string().contains("text.last_token"));
+}
+
+#[test]
+fn a_gate_stands_at_the_last_mark_whatever_is_cut() {
+    let folder = folder(&[]);
+    let toml = format!("{SPOKEN}gate_mark = \"x y\"");
+    let pipeline = pipeline(&folder, &toml).unwrap();
+    assert_eq!(pipeline.tokenize(&pair("a x y x y", "b"), None).unwrap().gate(), Some(4));
+    assert_eq!(pipeline.tokenize(&pair("a x y", "b x y"), None).unwrap().gate(), Some(6));
+    let long = pair("a b c d e f g h i j x y", "k l m n");
+    let cut = pipeline.tokenize(&long, Some(Truncation::PromptStart)).unwrap();
+    assert_eq!((cut.gate(), cut.ids()[9]), (Some(9), 33));
+    let error = pipeline.tokenize(&pair("a", "b"), None).unwrap_err();
+    assert!(matches!(&error, TextError::NoGate { mark } if mark == "x y"), "{error}");
+}
+
+#[test]
+fn steps_apart_end_at_the_last_token_of_what_ends_them() {
+    let folder = folder(&[]);
+    let pipeline = pipeline(&folder, &format!("{SPOKEN}steps = \"apart\"\nstep_end = \" x y\"")).unwrap();
+    let input = pipeline.tokenize(&pair("a x y", "b c x y x y d"), None).unwrap();
+    // Two steps with text, and an empty one between them; the last gets its end as well.
+    assert_eq!(input.ids(), [6, 10, 33, 34, 7, 11, 12, 33, 34, 33, 34, 13, 33, 34]);
+    assert_eq!((input.steps(), input.response()), ([8, 10, 13].as_slice(), 5..14));
+    let ended = pipeline.tokenize(&pair("a", "b x y"), None).unwrap();
+    assert_eq!((ended.ids(), ended.steps()), ([6, 10, 7, 11, 33, 34].as_slice(), [5].as_slice()));
+    let split = |text: &str| Sample::Text(RenderedText::new(text.to_owned()).unwrap().with_prompt("user a"));
+    assert_eq!(pipeline.tokenize(&split("user a b x y c"), None).unwrap().steps(), [4, 7]);
+    for unknown in [Sample::Tokens(vec![10]), Sample::Text(text("a b"))] {
+        assert!(matches!(pipeline.tokenize(&unknown, None), Err(TextError::WantsTurns)));
+    }
+    let error = pipeline.join_steps(&["a".to_owned(), "b x y c".to_owned()]).unwrap_err();
+    assert!(matches!(error, TextError::SplitStep { step: 1, .. }), "{error}");
+}
+
+#[test]
+fn steps_as_turns_are_read_where_their_answers_are_predicted() {
+    let folder = folder(&[]);
+    let pipeline = pipeline(&folder, &format!("{SPOKEN}steps = {{ turns = \"z\" }}\nstep_end = \" x\"")).unwrap();
+    let dialogue = turns(&[(Role::System, "s"), (Role::User, "a"), (Role::Assistant, "b x c x")]);
+    let input = pipeline.tokenize(&dialogue, None).unwrap();
+    // "system" is no word of this tokenizer.
+    assert_eq!(input.ids(), [3, 28, 6, 10, 11, 7, 35, 6, 12, 7, 35]);
+    assert_eq!(input.steps(), [5, 9]);
+    let long = turns(&[
+        (Role::User, "a b c d e f g h"),
+        (Role::Assistant, "i"),
+        (Role::User, "a"),
+        (Role::Assistant, "b x c x"),
+    ]);
+    let cut = pipeline.tokenize(&long, Some(Truncation::PromptStart)).unwrap();
+    assert_eq!((cut.len(), cut.steps(), cut.ids()[15]), (16, [10, 14].as_slice(), 35));
+    for refused in [Truncation::Refuse, Truncation::ResponseEnd] {
+        assert!(matches!(pipeline.tokenize(&long, Some(refused)), Err(TextError::TooLong(_))));
+    }
+    assert!(matches!(pipeline.tokenize(&Sample::Text(text("a b")), None), Err(TextError::WantsTurns)));
+}
+
+#[test]
+fn settings_of_steps_that_contradict_each_other_are_refused() {
+    let folder = folder(&[]);
+    for (rest, key) in [
+        ("steps = \"apart\"", "text.step_end"),
+        ("steps = \"apart\"\nstep_end = \" x\"\nstep_mark = \"x\"", "text.step_mark"),
+        ("steps = \"apart\"\nstep_end = \" x\"\nspecial_tokens = true", "text.special_tokens"),
+        ("step_mark = \"x\"\nstep_end = \" y\"", "text.step_end"),
+        // A word that is unknown to the tokenizer is no mark.
+        ("step_mark = \"word\"", "text.step_mark"),
+    ] {
+        let error = pipeline(&folder, &format!("{SPOKEN}{rest}")).unwrap_err().to_string();
+        assert!(error.contains(key), "{rest}: {error}");
+    }
+    let raw = pipeline(&folder, "render = \"raw\"\nmax_tokens = 16\nsteps = { turns = \"z\" }\nstep_end = \" x\"");
+    assert!(raw.unwrap_err().to_string().contains("text.steps"));
 }

@@ -31,6 +31,8 @@ pub(super) struct Tokens {
     /// Which characters of the response each token stands for, where that is wanted; empty for all others.
     characters: Option<Vec<Range<usize>>>,
     response: Range<usize>,
+    /// The tokens at which steps are read, where that is known before marks are sought; ascending.
+    steps: Vec<usize>,
     /// The first token that stays when the start of the prompt is cut: the response's, or one before it.
     kept: usize,
     boundary: Boundary,
@@ -94,7 +96,25 @@ impl Tokens {
         };
         let kept = kept.map_or(response.start, |kept| kept.min(response.start));
         let type_ids = encoding.get_type_ids().to_vec();
-        Self { ids, type_ids, special, characters, response, kept, boundary, cut: Cut::default() }
+        let steps = Vec::new();
+        Self { ids, type_ids, special, characters, response, steps, kept, boundary, cut: Cut::default() }
+    }
+
+    /// A response whose steps were tokenised by themselves, none of them empty, between what stands around it.
+    pub(super) fn of_steps(before: &[u32], steps: &[Vec<u32>], after: &[u32]) -> Self {
+        let ids = [before, &steps.concat(), after].concat();
+        let ends = steps.iter().scan(before.len(), |end, step| {
+            *end += step.len();
+            Some(*end - 1)
+        });
+        let ends: Vec<usize> = ends.collect();
+        Self {
+            response: before.len()..ids.len() - after.len(),
+            kept: before.len(),
+            boundary: Boundary::Known,
+            steps: ends,
+            ..Self::of_caller(&ids)
+        }
     }
 
     /// Token ids that the caller made: none of them is known to be special.
@@ -105,6 +125,7 @@ impl Tokens {
             special: vec![false; ids.len()],
             characters: None,
             response: 0..ids.len(),
+            steps: Vec::new(),
             kept: 0,
             boundary: Boundary::CallersText,
             cut: Cut::default(),
@@ -122,6 +143,29 @@ impl Tokens {
             self.special[0] = true;
         }
         doubled
+    }
+
+    /// Says at which tokens steps are read; they must ascend.
+    pub(super) fn with_steps(self, steps: Vec<usize>) -> Self {
+        Self { steps, ..self }
+    }
+
+    /// Puts a token behind all others that is never cut, unless it is the last one already.
+    pub(super) fn end_with(&mut self, last: u32) {
+        match self.ids.last() {
+            Some(id) if *id == last => {
+                let end = self.ids.len() - 1;
+                self.special[end] = true;
+            }
+            _ => {
+                self.ids.push(last);
+                self.type_ids.push(self.type_ids.last().copied().unwrap_or(0));
+                self.special.push(true);
+                if let Some(characters) = &mut self.characters {
+                    characters.push(0..0);
+                }
+            }
+        }
     }
 
     /// Refuses a response that can't be found, as nobody could say which tokens are its own.
@@ -191,7 +235,7 @@ impl Tokens {
             return None;
         }
         let marks = |mark| self.response.clone().filter(|token| self.ids[*token] == mark).collect();
-        let steps = step_mark.map(marks).unwrap_or_default();
+        let steps = step_mark.map(marks).unwrap_or(self.steps);
         let response = self.response.clone();
         let input = TokenizedInput::new(self.ids, self.type_ids, self.response, self.cut)?.with_steps(steps)?;
         match self.characters {
@@ -223,6 +267,8 @@ impl Tokens {
         };
         self.response = shift(self.response.start)..shift(self.response.end);
         self.kept = shift(self.kept);
+        self.steps.retain(|step| !range.contains(step));
+        self.steps.iter_mut().for_each(|step| *step = shift(*step));
         self.ids.drain(range.clone());
         self.type_ids.drain(range.clone());
         if let Some(characters) = &mut self.characters {

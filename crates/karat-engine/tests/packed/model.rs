@@ -2,10 +2,11 @@
 
 use std::{num::NonZeroUsize, path::Path};
 
-use karat_checkpoint::{Checkpoint, Element, Form, Numbers, Tensor};
+use karat_checkpoint::{Checkpoint, Element, Form, NumbersMut, Tensor};
+use karat_rules::domain::ElementType;
 use karat_runtime::{
     Cancellation, Provider, ProviderKind, RuntimeError,
-    ort::{BuiltGraph, Graph, Library, Weight, WeightNumbers},
+    ort::{BuiltGraph, Graph, Library, Sessions, Weight, WeightNumbersMut},
     packed::{PackedExecutor, PackedPass},
 };
 
@@ -46,15 +47,22 @@ pub(crate) fn open(folder: &Path, element: Element) -> Option<Result<Graph, Runt
         return None;
     }
     let graph = checkpoint.graph_for(Form::Packed(element)).unwrap();
-    let weight = |tensor: &Tensor| {
-        let numbers = match checkpoint.numbers(tensor).unwrap() {
-            Numbers::Float32(numbers) => WeightNumbers::Float32(numbers),
-            Numbers::Float16(numbers) => WeightNumbers::Float16(numbers),
-            Numbers::Bfloat16(numbers) => WeightNumbers::Bfloat16(numbers),
+    let library = Library::load(None).unwrap();
+    let new = |tensor: &Tensor| {
+        let element = match tensor.element {
+            Element::Float32 => ElementType::Float32,
+            Element::Float16 => ElementType::Float16,
+            Element::Bfloat16 => ElementType::Bfloat16,
         };
-        Weight { name: tensor.name.clone(), shape: tensor.shape.clone(), numbers }
+        Weight::new(&library, tensor.name.clone(), &tensor.shape, element, Sessions::SEVERAL).unwrap()
     };
-    let weights = graph.tensors.iter().map(weight).collect();
+    let mut weights: Vec<Weight> = graph.tensors.iter().map(new).collect();
+    let memory = weights.iter_mut().map(|weight| match weight.numbers_mut() {
+        WeightNumbersMut::Float32(numbers) => NumbersMut::Float32(numbers),
+        WeightNumbersMut::Float16(numbers) => NumbersMut::Float16(numbers),
+        WeightNumbersMut::Bfloat16(numbers) => NumbersMut::Bfloat16(numbers),
+    });
+    checkpoint.read_weights(&graph, memory, NonZeroUsize::MIN, &|_| ()).unwrap();
     let built = BuiltGraph { name: folder.to_owned(), model: graph.model, weights };
-    Some(Library::load(None).unwrap().open_built(built, &[Provider::from(ProviderKind::Cpu)]))
+    Some(library.open_built(built, &[Provider::from(ProviderKind::Cpu)], Sessions::SEVERAL))
 }

@@ -19,7 +19,7 @@ pub use conversation::{Conversation, ConversationError, Message, Pair, RenderedT
 pub use ids::{ModelName, ModelNameError, ModelVersion};
 pub use number::{Count, NotNegative, Number, Positive, Range, Share};
 pub use pattern::Pattern;
-pub use reading::{Probe, Reading};
+pub use reading::{After, Probe, Reading};
 pub use reward::{NonFinite, Reward};
 pub use tensor::{Dimension, ElementType, GraphSignature, RowTensor, TensorSpec};
 pub use tokens::{Cut, TokenizedInput};

@@ -19,8 +19,19 @@ pub enum Reading {
     LogProbabilities(Range<usize>),
     /// The log-probability of each of these tokens, at least one, as the one that follows the input.
     NextToken(Box<[u32]>),
+    /// The raw logit of each of these tokens, at least one, as the one that follows each place.
+    Logits(After, Box<[u32]>),
     /// The trunk's state at the last token.
     LastState,
+}
+
+/// After which tokens of an input something is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum After {
+    /// After the last one.
+    End,
+    /// After each one that ends a step.
+    Steps,
 }
 
 /// A text that a head wants a pass over, and what it wants to know of it.
@@ -43,6 +54,21 @@ pub enum Probe {
         /// The first turn that must stay whole when the text is too long.
         kept: usize,
         /// The words, at least one, exactly as the model would write them, with a leading space where it writes one.
+        words: Arc<[String]>,
+    },
+    /// The raw logit of a word, which must be one token, as the first one of the assistant's turn that comes after the
+    /// sample.
+    NextLogit {
+        /// A dialogue.
+        sample: Sample,
+        /// The word, exactly as the model would write it.
+        word: String,
+    },
+    /// The raw logit of each of some words, each one token, at each step of the sample's response.
+    Steps {
+        /// A dialogue, or text or tokens where a mark ends each step.
+        sample: Sample,
+        /// The words, at least one, exactly as the model would write them.
         words: Arc<[String]>,
     },
     /// The trunk's state at the end of the sample.

@@ -27,7 +27,7 @@ impl Cut {
 /// The token ids of one sample, special tokens included, never padded.
 ///
 /// Invariants: at least one token; as many type ids as ids; `response` lies within the tokens; step marks ascend within
-/// the tokens; offsets, where known, are one a token of the response; what is read lies within the tokens.
+/// the tokens; offsets, where known, are one a token of the response; the gate and what is read lie within the tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TokenizedInput {
     ids: Box<[u32]>,
@@ -36,6 +36,7 @@ pub struct TokenizedInput {
     cut: Cut,
     steps: Box<[usize]>,
     offsets: Option<Box<[Range<usize>]>>,
+    gate: Option<usize>,
     reading: Reading,
 }
 
@@ -64,6 +65,7 @@ impl TokenizedInput {
             cut,
             steps: Box::default(),
             offsets: None,
+            gate: None,
             reading: Reading::Scores,
         })
     }
@@ -87,6 +89,14 @@ impl TokenizedInput {
         sound.then_some(self)
     }
 
+    /// Adds the token at which the weights of a gated head are read: the second of its outputs. `None` unless it lies
+    /// within the tokens.
+    #[must_use]
+    pub fn with_gate(mut self, gate: usize) -> Option<Self> {
+        self.gate = Some(gate);
+        (gate < self.ids.len()).then_some(self)
+    }
+
     /// Says what is read of a decoder's pass over it. `None` when a range is empty, reaches beyond the tokens or begins
     /// at the first one, or when there are no tokens to choose from.
     #[must_use]
@@ -94,7 +104,7 @@ impl TokenizedInput {
         let sound = match &reading {
             Reading::Scores | Reading::LastState => true,
             Reading::LogProbabilities(range) => range.start > 0 && range.start < range.end && range.end <= self.len(),
-            Reading::NextToken(ids) => !ids.is_empty(),
+            Reading::NextToken(ids) | Reading::Logits(_, ids) => !ids.is_empty(),
         };
         self.reading = reading;
         sound.then_some(self)
@@ -110,6 +120,12 @@ impl TokenizedInput {
     #[must_use]
     pub fn steps(&self) -> &[usize] {
         &self.steps
+    }
+
+    /// The token at which the weights of a gated head are read, where that is another than the score's.
+    #[must_use]
+    pub fn gate(&self) -> Option<usize> {
+        self.gate
     }
 
     /// The characters of the response that each of its tokens stands for, where they are known.
@@ -164,7 +180,9 @@ mod tests {
         assert!(input.clone().with_offsets(vec![0..2, 2..2]).is_some());
         assert!(input.clone().with_offsets(std::iter::once(0..2).collect()).is_none());
         let (start, end) = (2, 1);
-        assert!(input.with_offsets(vec![0..1, start..end]).is_none());
+        assert!(input.clone().with_offsets(vec![0..1, start..end]).is_none());
+        assert_eq!(input.clone().with_gate(2).and_then(|input| input.gate()), Some(2));
+        assert!(input.with_gate(3).is_none());
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Rule for Attributes {
 enum Weights {
     /// The same weights for every prompt, one for each attribute.
     Fixed(Vec<f64>),
-    /// The graph's second output.
+    /// The graph's second output, read at the same token, or at the first of `text.gate_mark`.
     Gating,
 }
 
@@ -72,6 +72,10 @@ impl Head for Attributes {
 
     fn advice(&self, output: &TensorSpec) -> Option<String> {
         Some(format!("name {} attributes, in the graph's order", width(output)?))
+    }
+
+    fn reads_gate(&self) -> bool {
+        matches!(self.weights, Weights::Gating)
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {

@@ -7,7 +7,7 @@ use super::{
     Axis, CATALOGUE, Head, HeadError, HeadOutput, Layout,
     testing::{input, output, row},
 };
-use crate::domain::{Probe, Reading, RowTensor, TensorSpec, TokenizedInput, catalogue::Law};
+use crate::domain::{After, Probe, Reading, RowTensor, TensorSpec, TokenizedInput, catalogue::Law};
 
 const TOKENS: usize = 4;
 
@@ -50,10 +50,19 @@ fn score(head: &dyn Head, set: &[Layout], value: impl Fn(usize) -> f32) -> Resul
         let (reading, count) = match probe {
             Probe::Response(_) | Probe::LastTurn { .. } => (Reading::LogProbabilities(1..TOKENS), TOKENS - 1),
             Probe::NextWord { words, .. } => (Reading::NextToken(words.iter().map(|_| 7).collect()), words.len()),
+            Probe::NextLogit { .. } => (Reading::Logits(After::End, [7].into()), 1),
+            Probe::Steps { words, .. } => {
+                let tokens = words.iter().map(|_| 7).collect();
+                (Reading::Logits(After::Steps, tokens), marked().steps().len() * words.len())
+            }
             Probe::LastState(_) => (Reading::LastState, 2),
         };
+        let shape = match &reading {
+            Reading::Logits(After::Steps, tokens) => vec![count / tokens.len(), tokens.len()],
+            _ => vec![count],
+        };
         let values: Vec<f32> = (0..count).map(&value).collect();
-        head.read(&input(TOKENS).with_reading(reading).unwrap(), &[row(&[count], &values)])
+        head.read(&marked().with_reading(reading).unwrap(), &[row(&shape, &values)])
     });
     let readings = readings.collect::<Result<Vec<_>, _>>()?;
     probing.combine(&vec![readings.iter().collect(); probing.graphs()])

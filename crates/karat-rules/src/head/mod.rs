@@ -17,6 +17,7 @@ mod implicit;
 mod judge;
 mod layout;
 mod log_probability;
+mod logit;
 mod multi;
 mod output;
 mod pairwise;
@@ -26,6 +27,7 @@ mod process;
 mod quantile;
 mod scalar;
 mod segment;
+mod step_tokens;
 mod token;
 
 #[cfg(test)]
@@ -65,6 +67,7 @@ pub const CATALOGUE: Catalogue<dyn Head> = Catalogue {
         Entry::of::<follow_up::FollowUp>(),
         Entry::of::<contrastive::Contrastive>(),
         Entry::of::<judge::Judge>(),
+        Entry::of::<logit::Logit>(),
         Entry::of::<embedding::Embedding>(),
     ],
 };
@@ -106,6 +109,11 @@ pub trait Head: Named + fmt::Debug + Send + Sync {
 
     /// Whether the head gives a vector that tells responses apart.
     fn gives_embedding(&self) -> bool {
+        false
+    }
+
+    /// Whether the head's second output holds weights, which a model may read at a token of its own.
+    fn reads_gate(&self) -> bool {
         false
     }
 

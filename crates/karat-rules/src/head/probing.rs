@@ -161,7 +161,7 @@ pub(super) fn log_probabilities(head: &str, input: &TokenizedInput, rows: &[RowT
     let wanted = match input.reading() {
         Reading::LogProbabilities(range) => range.len(),
         Reading::NextToken(ids) => ids.len(),
-        Reading::Scores | Reading::LastState => 0,
+        Reading::Scores | Reading::LastState | Reading::Logits(..) => 0,
     };
     match rows {
         [row] if wanted > 0 && row.values().len() == wanted => finite(row.values()),

@@ -1,60 +1,36 @@
 //! A score for each step of a solution, read at the tokens that mark its end.
 //!
 //! Readings: two classes at each mark (Qwen2.5-Math-PRM's `<extra_0>`), a pair of vocabulary entries such as `+` and `-`
-//! at each mark (Math-Shepherd, Wang et al. 2023), or one logit (a plain sigmoid). All are log-odds underneath, and the
+//! at each mark (Math-Shepherd, Wang et al. 2023; by number or, of a language model, by their text), or one logit (a plain
+//! sigmoid). All are log-odds underneath, and the
 //! reductions of RewardMATH (Kim et al. 2024) work on them, so that a probability which rounds to 1 does no harm.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Axis, Head, HeadError, HeadOutput, HeadShape, Layout,
+    Axis, Head, HeadError, HeadOutput, HeadShape, Layout, Probing,
     layout::{arrangement, marks, of_token},
     parameters::Class,
+    step_tokens::{StepTokens, TwoTokens, steps},
 };
 use crate::{
-    domain::{Reward, RowTensor, TokenizedInput, catalogue::Rule},
-    numeric::{Reduction, sigmoid},
+    domain::{RowTensor, TokenizedInput, catalogue::Rule},
+    numeric::Reduction,
 };
 
-/// The process head.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+/// Parameters of the process head.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Process {
+pub(super) struct Parameters {
     /// What the numbers at a mark mean.
     read: Read,
     /// How the steps become one reward.
     reduction: Reduction,
 }
 
-impl Rule for Process {
-    const NAME: &'static str = "process";
-    const SUMMARY: &'static str = "A probability for each step of a solution, read at the step marks, and one reward \
-        by a reduction. Output [batch, sequence, 2], [batch, sequence, V] or [batch, sequence].";
-    const FORMULA: &'static str = "p_k = sigmoid(z_good - z_bad) at mark k; R = reduction of p_1 .. p_K";
-    const SOURCE: &'static str = "Wang et al. 2023, Math-Shepherd; Zhang et al. 2025, The Lessons of Developing \
-        Process Reward Models in Mathematical Reasoning; Kim et al. 2024, Evaluating Robustness of Reward Models for \
-        Mathematical Reasoning";
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{"read": {"two_class": {"positive": 1}}, "reduction": "min"}"#,
-        r#"{"read": {"label_pair": {"good": 648, "bad": 387}}, "reduction": "prod"}"#,
-        r#"{"read": "sigmoid", "reduction": "mean_logit"}"#,
-    ];
-
-    type Parameters = Self;
-
-    fn check_parameters(&self) -> Result<(), String> {
-        match self.read {
-            Read::LabelPair { good, bad } if good == bad => {
-                Err(format!("good and bad are both {good}; name two different vocabulary entries"))
-            }
-            Read::TwoClass { .. } | Read::LabelPair { .. } | Read::Sigmoid => Ok(()),
-        }
-    }
-}
-
 /// What the numbers at a mark mean.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Read {
     /// Logits of two classes.
@@ -62,6 +38,8 @@ enum Read {
         /// The class of a right step, 0 or 1.
         positive: Class,
     },
+    /// Of a language model: the logits of two tokens, of which only these are computed with.
+    TwoToken(TwoTokens),
     /// Logits of a vocabulary, two entries of which are compared.
     LabelPair {
         /// The entry of a right step, such as that of `+`.
@@ -73,23 +51,86 @@ enum Read {
     Sigmoid,
 }
 
-impl Read {
+/// The process head.
+#[derive(Debug, Clone)]
+pub(super) enum Process {
+    /// Reads numbers at the marks.
+    Numbers { read: Numbers, reduction: Reduction },
+    /// Asks a language model.
+    Tokens(StepTokens),
+}
+
+/// Numbers at a mark, and what they mean.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Numbers {
+    TwoClass(Class),
+    LabelPair { good: usize, bad: usize },
+    Logit,
+}
+
+impl Rule for Process {
+    const NAME: &'static str = "process";
+    const SUMMARY: &'static str = "A probability for each step of a solution, read at the step marks, and one reward \
+        by a reduction. Output [batch, sequence, 2], [batch, sequence, V] or [batch, sequence]; or two tokens of a \
+        decoder's output logits.";
+    const FORMULA: &'static str = "p_k = sigmoid(z_good - z_bad) at mark k; R = reduction of p_1 .. p_K";
+    const SOURCE: &'static str = "Wang et al. 2023, Math-Shepherd; Zhang et al. 2025, The Lessons of Developing \
+        Process Reward Models in Mathematical Reasoning; Kim et al. 2024, Evaluating Robustness of Reward Models for \
+        Mathematical Reasoning";
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{"read": {"two_class": {"positive": 1}}, "reduction": "min"}"#,
+        r#"{"read": {"two_token": {"positive": "+", "negative": "-"}}, "reduction": "min"}"#,
+        r#"{"read": {"label_pair": {"good": 648, "bad": 387}}, "reduction": "prod"}"#,
+        r#"{"read": "sigmoid", "reduction": "mean_logit"}"#,
+    ];
+
+    type Parameters = Parameters;
+}
+
+impl TryFrom<Parameters> for Process {
+    type Error = String;
+
+    fn try_from(Parameters { read, reduction }: Parameters) -> Result<Self, String> {
+        let read = match read {
+            Read::TwoToken(tokens) => {
+                tokens.check()?;
+                return Ok(Self::Tokens(StepTokens::new(Self::NAME, tokens, reduction)));
+            }
+            Read::LabelPair { good, bad } if good == bad => {
+                return Err(format!("good and bad are both {good}; name two different vocabulary entries"));
+            }
+            Read::TwoClass { positive } => Numbers::TwoClass(positive),
+            Read::LabelPair { good, bad } => Numbers::LabelPair { good, bad },
+            Read::Sigmoid => Numbers::Logit,
+        };
+        Ok(Self::Numbers { read, reduction })
+    }
+}
+
+impl Numbers {
+    fn layout(self) -> Layout {
+        match self {
+            Self::TwoClass(_) => Layout::by_token(2),
+            Self::LabelPair { good, bad } => Layout(vec![Axis::Tokens, Axis::AtLeast(good.max(bad) + 1)]),
+            Self::Logit => Layout::by_token(1),
+        }
+    }
+
     fn log_odds(self, numbers: &[f64]) -> f64 {
         match self {
-            Self::TwoClass { positive } => positive.log_odds(numbers),
+            Self::TwoClass(positive) => positive.log_odds(numbers),
             Self::LabelPair { good, bad } => numbers[good] - numbers[bad],
-            Self::Sigmoid => numbers[0],
+            Self::Logit => numbers[0],
         }
     }
 }
 
 impl Head for Process {
     fn layouts(&self) -> Vec<Vec<Layout>> {
-        vec![vec![match self.read {
-            Read::TwoClass { .. } => Layout::by_token(2),
-            Read::LabelPair { good, bad } => Layout(vec![Axis::Tokens, Axis::AtLeast(good.max(bad) + 1)]),
-            Read::Sigmoid => Layout::by_token(1),
-        }]]
+        match self {
+            Self::Numbers { read, .. } => vec![vec![read.layout()]],
+            Self::Tokens(tokens) => tokens.layouts(),
+        }
     }
 
     fn shape(&self) -> HeadShape {
@@ -97,13 +138,22 @@ impl Head for Process {
     }
 
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
+        let (read, reduction) = match self {
+            Self::Numbers { read, reduction } => (*read, *reduction),
+            Self::Tokens(tokens) => return tokens.read(input, rows),
+        };
         let marks = marks(input)?;
         arrangement(self, input, rows)?;
         let log_odds: Result<Vec<f64>, HeadError> =
-            marks.iter().map(|mark| Ok(self.read.log_odds(&of_token(&rows[0], input, *mark)?))).collect();
-        let log_odds = log_odds?;
-        let reward = Reward::new(self.reduction.apply_to_log_odds(&log_odds)?)?;
-        Ok(HeadOutput::Steps { scores: log_odds.into_iter().map(sigmoid).collect(), reward })
+            marks.iter().map(|mark| Ok(read.log_odds(&of_token(&rows[0], input, *mark)?))).collect();
+        steps(&log_odds?, reduction)
+    }
+
+    fn probing(&self) -> Option<&dyn Probing> {
+        match self {
+            Self::Numbers { .. } => None,
+            Self::Tokens(tokens) => Some(tokens),
+        }
     }
 }
 
@@ -113,7 +163,10 @@ mod tests {
         super::testing::{head, input, numbers, output, row},
         *,
     };
-    use crate::numeric::{logit, testing::assert_all_close};
+    use crate::{
+        domain::{After, Probe, Reading, Sample},
+        numeric::{logit, testing::assert_all_close},
+    };
 
     #[test]
     fn golden_g14_with_every_reading() {
@@ -139,6 +192,22 @@ mod tests {
     }
 
     #[test]
+    fn a_language_model_is_asked_for_two_tokens_at_each_step() {
+        let head = head(r#"{"process":{"read":{"two_token":{"positive":"+","negative":"-"}},"reduction":"min"}}"#);
+        let head = head.unwrap();
+        let sample = Sample::from_prompt("1 + 1?".to_owned(), "2".to_owned()).unwrap();
+        let probes = head.probing().unwrap().probes(&sample).unwrap();
+        assert!(matches!(probes.as_slice(), [Probe::Steps { words, .. }] if words[..] == ["+", "-"]), "{probes:?}");
+        let asked = input(5).with_steps(vec![1, 3]).unwrap();
+        assert!(head.read(&asked, &[row(&[2, 2], &[1.0; 4])]).is_err(), "nobody asked for logits");
+        let asked = asked.with_reading(Reading::Logits(After::Steps, [7, 8].into())).unwrap();
+        let output = head.read(&asked, &[row(&[2, 2], &[5.0, 5.0, 101.0, 100.0])]).unwrap();
+        assert_all_close(output.steps().unwrap(), &[0.5, 0.731059]);
+        assert_all_close(&numbers(output.members()), &[0.5]);
+        assert!(head.gives_steps());
+    }
+
+    #[test]
     fn a_probability_that_rounds_to_one_still_counts() {
         let head = head(r#"{"process":{"read":"sigmoid","reduction":"mean_logit"}}"#).unwrap();
         let marked = input(2).with_steps(vec![0, 1]).unwrap();
@@ -156,6 +225,8 @@ mod tests {
         for bad in [
             r#"{"read":{"two_class":{"positive":2}},"reduction":"min"}"#,
             r#"{"read":{"label_pair":{"good":3,"bad":3}},"reduction":"min"}"#,
+            r#"{"read":{"two_token":{"positive":"+","negative":"+"}},"reduction":"min"}"#,
+            r#"{"read":{"two_token":{"positive":"","negative":"+"}},"reduction":"min"}"#,
             r#"{"read":"sigmoid"}"#,
             r#"{"read":"sigmoid","reduction":"median"}"#,
         ] {

@@ -27,8 +27,8 @@ use super::{
     weights::SharedWeights,
 };
 use crate::{
-    DecoderExecutor, DecoderShape, Executor, GraphBinding, Provider, ProviderKind, RuntimeError, ShapeProfile,
-    SkippedProvider,
+    DecoderExecutor, DecoderShape, Executor, GraphBinding, Padding, Provider, ProviderKind, RuntimeError, ShapeProfile,
+    SkippedProvider, TextNeeds,
     packed::{PackedExecutor, PackedModel},
 };
 
@@ -244,11 +244,20 @@ impl Graph {
         self.prefix().map(|contract| contract.shape)
     }
 
-    /// The token that a decoder takes for padding, if its metadata say so: its score stands at the last token
-    /// that is another one.
+    /// Where the score of a decoder's text stands, if its metadata name a token that it takes for padding.
     #[must_use]
-    pub fn decoder_pad_id(&self) -> Option<u32> {
-        self.prefix().and_then(|contract| contract.pad_id)
+    pub fn decoder_padding(&self) -> Option<Padding> {
+        self.prefix().and_then(|contract| contract.padding)
+    }
+
+    /// What a decoder's texts must hold; nothing of a graph that is none.
+    #[must_use]
+    pub fn decoder_needs(&self) -> TextNeeds {
+        match &self.contract {
+            Some(Contract::Prefix(contract)) => contract.needs.clone(),
+            Some(Contract::Packed(contract)) => contract.model.needs.clone(),
+            None => TextNeeds::default(),
+        }
     }
 
     /// The outputs that a decoder gives at each token that is read, of shape `[positions, width]`.

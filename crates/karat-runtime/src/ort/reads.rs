@@ -93,6 +93,10 @@ impl Outputs<'_> {
             let values = match what {
                 Read::Numbers => line.to_vec(),
                 Read::LogProbabilities(columns) => log_probabilities(line, columns).ok_or_else(mismatch)?,
+                Read::Columns(columns) => {
+                    let at = |column: &u32| line.get(usize::try_from(*column).ok()?).copied();
+                    columns.iter().map(at).collect::<Option<_>>().ok_or_else(mismatch)?
+                }
             };
             reads.push(RowTensor::new(vec![values.len()], values).ok_or_else(mismatch)?);
         }

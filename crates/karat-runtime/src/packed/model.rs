@@ -3,6 +3,7 @@
 use karat_rules::domain::TensorSpec;
 
 use super::PackedShape;
+use crate::{Padding, TextNeeds};
 
 /// A model that takes packed rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +14,10 @@ pub struct PackedModel {
     pub context: usize,
     /// Whether a token sees only those before it and itself.
     pub causal: bool,
-    /// The token that the model takes for padding, if its score stands at the last token that is another one.
-    pub pad_id: Option<u32>,
+    /// Where the score of a text stands, if the model has a token that it takes for padding.
+    pub padding: Option<Padding>,
+    /// What texts must hold.
+    pub needs: TextNeeds,
     /// The outputs that are read at tokens, `[reads, width]`.
     pub outputs: Vec<TensorSpec>,
 }

@@ -4,7 +4,7 @@ use std::{fs, io, num::NonZeroUsize, path::Path, sync::Arc};
 
 use karat_rules::{domain::ModelVersion, head::Head};
 use karat_runtime::{
-    DecoderExecutor, ProviderKind, Readout, RuntimeError, ScoresAt,
+    DecoderExecutor, Padding, ProviderKind, Readout, RuntimeError, ScoresAt,
     ort::{Graph, Library, Sessions},
     prefix::{PrefixCache, PrefixExecutor, RowCost, SharedModel},
     telemetry::SharingMetrics,
@@ -77,7 +77,7 @@ impl Decoder<'_> {
             None => RowCost::assumed(),
         };
         let shares = graph.is_batch_invariant();
-        let scores_at = scores_at(self.head, true, graph.decoder_pad_id());
+        let scores_at = scores_at(self.head, true, graph.decoder_padding());
         let calibration = Calibration {
             sessions,
             threads,
@@ -122,12 +122,12 @@ impl Decoder<'_> {
 }
 
 /// Where a head reads its scores: a model that looks both ways gives a sample's at its first token.
-pub(super) fn scores_at(head: &dyn Head, causal: bool, pad_id: Option<u32>) -> ScoresAt {
+pub(super) fn scores_at(head: &dyn Head, causal: bool, padding: Option<Padding>) -> ScoresAt {
     let shape = head.shape();
     match () {
         () if shape.steps => ScoresAt::Marks,
         () if shape.tokens => ScoresAt::Response,
-        () if causal => ScoresAt::End { pad_id },
+        () if causal => ScoresAt::End { padding },
         () => ScoresAt::Start,
     }
 }

@@ -209,8 +209,8 @@ impl Loader<'_> {
         graph: &Graph,
         context: usize,
     ) -> Result<GraphUnit, LoadError> {
-        let Parts { definition, pipeline, .. } = *parts;
-        let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, pipeline.max_tokens())?;
+        let Parts { definition, .. } = *parts;
+        let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, &graph.decoder_needs())?;
         let decoder = Decoder {
             library: self.library,
             version: parts.version,
@@ -232,7 +232,7 @@ impl Loader<'_> {
     fn packed_unit(&self, parts: &Parts<'_>, graph: &Graph, model: &PackedModel) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         let max_tokens = pipeline.max_tokens();
-        let outputs = manifest::bind_decoder(definition, &model.outputs, model.context, max_tokens)?;
+        let outputs = manifest::bind_decoder(definition, &model.outputs, model.context, &model.needs)?;
         let packed = Packed {
             written: &definition.scheduling,
             head: &*definition.head,
@@ -298,14 +298,37 @@ fn probes(pipeline: &TextPipeline, head: &dyn Head, longest: usize) -> Result<Ve
     // A model that takes text out of a policy's template refuses plain text, but no conversation.
     let text = Sample::from_text("warm up".to_owned());
     let turn = Sample::from_prompt(String::new(), "warm up".to_owned());
-    let plain = || [text, turn].into_iter().flatten().find_map(|sample| pipeline.tokenize(&sample, None).ok());
-    let Some(short) = asked.into_iter().next().or_else(plain) else { return Ok(Vec::new()) };
+    let mut plain = None;
+    for sample in [text, turn].into_iter().flatten().filter(|_| asked.is_empty()) {
+        match pipeline.tokenize(&sample, None) {
+            Ok(found) => plain = plain.or(Some(found)),
+            // Whatever a client sends, its template writes the mark or doesn't.
+            Err(error @ TextError::NoGate { .. }) if matches!(sample, Sample::Conversation(_)) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let Some(mut short) = asked.into_iter().next().or(plain) else { return Ok(Vec::new()) };
+    if head.gives_steps() && short.steps().is_empty() {
+        short = at_its_end(short);
+    }
     let ids: Vec<u32> = short.ids().iter().copied().cycle().take(longest.max(short.len())).collect();
     let type_ids = vec![0; ids.len()];
     let response = 0..ids.len();
     let long = TokenizedInput::new(ids, type_ids, response, Cut::default());
     let long = long.and_then(|long| long.with_reading(short.reading().clone()));
+    let long = long.and_then(|long| match short.gate() {
+        Some(gate) => long.with_gate(gate),
+        None => Some(long),
+    });
+    let long = long.map(|long| if head.gives_steps() { at_its_end(long) } else { long });
     Ok([Some(short), long].into_iter().flatten().map(Arc::new).collect())
+}
+
+/// An input that is one step, which is read at its last token.
+fn at_its_end(input: TokenizedInput) -> TokenizedInput {
+    let last = input.len() - 1;
+    // The last token lies within the tokens.
+    input.clone().with_steps(vec![last]).unwrap_or(input)
 }
 
 /// Runs each probe once; an error comes with the length of the sample that failed.

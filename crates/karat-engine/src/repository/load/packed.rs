@@ -67,7 +67,7 @@ impl Packed<'_> {
         };
         let rows = self.written.max_batch_tokens.map_or(usual, NonZeroUsize::get);
         let blocks = self.blocks(model, rows, on_processor);
-        let readout = Readout { scores_at: scores_at(self.head, model.causal, model.pad_id), outputs: self.outputs };
+        let readout = Readout { scores_at: scores_at(self.head, model.causal, model.padding), outputs: self.outputs };
         let readout = Arc::new(readout);
         let mut read = readout.outputs.clone();
         let logits = self.writes.then(|| place_of(DecoderOutput::Logits.name(), &mut read));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use karat_rules::domain::{ElementType, GraphSignature, TensorSpec};
 
-use crate::RuntimeError;
+use crate::{Padding, RuntimeError, TextNeeds};
 
 pub(super) use packed::{PackedContract, names as packed_names};
 pub(super) use prefix::{PrefixContract, names as prefix_names};
@@ -83,7 +83,34 @@ impl Promise<'_> {
         })
     }
 
-    /// The token that the model takes for padding, if it has one.
+    /// Where the score of a text stands, if the model has a token that it takes for padding.
+    fn padding(&self) -> Result<Option<Padding>, RuntimeError> {
+        let pad_id = self.pad_id()?;
+        match self.text("karat.pad_rule") {
+            None | Some("last_other") => Ok(pad_id.map(Padding::LastOther)),
+            Some("before_first") => Ok(pad_id.map(Padding::BeforeFirst)),
+            Some(written) => Err(refuse(
+                format!("the graph's metadata karat.pad_rule is {written:?}"),
+                "write \"last_other\" or \"before_first\", or leave it out for the first",
+            )),
+        }
+    }
+
+    /// What texts must hold.
+    fn needs(&self) -> Result<TextNeeds, RuntimeError> {
+        let gate_mark = match self.text("karat.gates") {
+            None => false,
+            Some("at_mark") => true,
+            Some(written) => {
+                return Err(refuse(
+                    format!("the graph's metadata karat.gates is {written:?}"),
+                    "write \"at_mark\", or leave it out where weights are read with the score",
+                ));
+            }
+        };
+        Ok(TextNeeds { gate_mark, last_token: self.text("karat.last_token").map(str::to_owned) })
+    }
+
     fn pad_id(&self) -> Result<Option<u32>, RuntimeError> {
         let read = |written: &str| {
             written.parse().map_err(|_| {

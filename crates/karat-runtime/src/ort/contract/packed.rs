@@ -132,7 +132,8 @@ impl PackedContract {
             block_bytes: caches.len() * block.iter().product::<usize>() * number,
             context: promise.number("karat.context")?,
             causal,
-            pad_id: promise.pad_id()?,
+            padding: promise.padding()?,
+            needs: promise.needs()?,
             outputs,
         };
         Ok(Self { model, takes_segments, takes_positions, caches, block, element })
@@ -208,7 +209,7 @@ mod tests {
     fn the_contract_is_read() {
         let contract = read(&metadata(), &signature()).unwrap();
         assert_eq!(contract.model.block_bytes, 2 * 256 * 2 * 8 * 2);
-        assert_eq!((contract.model.context, contract.model.pad_id), (64, Some(3)));
+        assert_eq!((contract.model.context, contract.model.padding), (64, Some(Padding::LastOther(3))));
         assert_eq!(contract.model.outputs, [tensor("scores", ElementType::Float32, 2)]);
         assert!(contract.model.causal && !contract.takes_segments);
         assert_eq!(contract.caches[1].output.as_deref(), Some("value_cache_out.0"));

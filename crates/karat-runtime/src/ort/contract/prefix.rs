@@ -17,7 +17,7 @@
 use karat_rules::domain::{ElementType, TensorSpec};
 
 use super::{Promise, refuse};
-use crate::{DecoderShape, RuntimeError};
+use crate::{DecoderShape, Padding, RuntimeError, TextNeeds};
 
 pub(super) const NAME: &str = "rm-prefix/1";
 
@@ -34,8 +34,10 @@ pub(crate) mod names {
 #[derive(Debug, Clone)]
 pub(crate) struct PrefixContract {
     pub(crate) shape: DecoderShape,
-    /// The token that the model takes for padding: the score stands at the last token that is another one.
-    pub(crate) pad_id: Option<u32>,
+    /// Where the score of a text stands, if the model has a token that it takes for padding.
+    pub(crate) padding: Option<Padding>,
+    /// What texts must hold.
+    pub(crate) needs: TextNeeds,
     /// The inputs and outputs of keys and values, by layer, keys before values.
     pub(crate) past: Vec<String>,
     pub(crate) present: Vec<String>,
@@ -80,7 +82,8 @@ impl PrefixContract {
         let optional = wants_key_positions.then_some((names::KEY_POSITION_IDS, ElementType::Int64, 2));
         promise.takes(fixed.into_iter().chain(optional).chain(past.iter().map(|name| (name.as_str(), element, 4))))?;
         let outputs = promise.gives(&present, element)?;
-        Ok(Self { shape, pad_id: promise.pad_id()?, past, present, wants_key_positions, outputs })
+        let (padding, needs) = (promise.padding()?, promise.needs()?);
+        Ok(Self { shape, padding, needs, past, present, wants_key_positions, outputs })
     }
 }
 
@@ -132,7 +135,7 @@ mod tests {
         assert_eq!(contract.shape.numbers_per_token(), 16);
         assert_eq!(contract.past, ["past_key_values.0.key", "past_key_values.0.value"]);
         assert_eq!(contract.outputs, [tensor("scores", ElementType::Float32, 2)]);
-        assert_eq!(contract.pad_id, None);
+        assert_eq!(contract.padding, None);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Harness {
     }
 }
 
-const END: ScoresAt = ScoresAt::End { pad_id: None };
+const END: ScoresAt = ScoresAt::End { padding: None };
 
 /// A sample whose response begins at `response`.
 fn input(ids: &[u32], response: usize) -> Arc<TokenizedInput> {

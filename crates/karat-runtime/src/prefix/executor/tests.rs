@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, ops::Range, path::Path as FilePath, thread};
 
-use karat_rules::domain::{Cut, Reading, TokenizedInput};
+use karat_rules::domain::{After, Cut, Reading, TokenizedInput};
 use prometheus::{Registry, TextEncoder};
 use proptest::{collection::vec, prelude::*};
 use serde::Deserialize;
@@ -12,9 +12,9 @@ use super::{
     *,
 };
 use crate::{
-    Numbers, Provider,
+    Numbers, Padding, Provider,
     ort::{Graph, GraphFile, Library, Sessions},
-    readout::{Readout, ScoresAt, score_position},
+    readout::{Readout, ScoresAt},
     telemetry::PrefixMetrics,
 };
 
@@ -77,7 +77,7 @@ impl Harness {
     }
 
     fn scores(shares: bool, cache_bytes: u64) -> Self {
-        Self::new(SCORES, &["scores"], ScoresAt::End { pad_id: None }, shares, cache_bytes)
+        Self::new(SCORES, &["scores"], ScoresAt::End { padding: None }, shares, cache_bytes)
     }
 
     fn executor(&self) -> PrefixExecutor {
@@ -153,7 +153,7 @@ fn steps_of_a_solution_are_read_in_one_pass() {
 #[test]
 fn a_decoder_is_read_at_single_tokens() {
     let cases = golden().tiny_decoder_lm;
-    let harness = Harness::new(LOGITS, &["logits", "hidden"], ScoresAt::End { pad_id: None }, true, 1 << 20);
+    let harness = Harness::new(LOGITS, &["logits", "hidden"], ScoresAt::End { padding: None }, true, 1 << 20);
     let mut executor = harness.executor();
     for case in &cases {
         let choices: Box<[u32]> = [0, 17, 319].into();
@@ -172,7 +172,7 @@ fn a_decoder_is_read_at_single_tokens() {
         }
     }
     let scores = Harness::scores(true, 0);
-    let pairs = Harness::new(LOGITS, &["hidden", "logits"], ScoresAt::End { pad_id: None }, true, 0);
+    let pairs = Harness::new(LOGITS, &["hidden", "logits"], ScoresAt::End { padding: None }, true, 0);
     let read = reading(&[1, 2], Reading::NextToken([7].into()));
     assert_eq!(run(&mut pairs.executor(), &[read]).len(), 1);
     // A column that the only output doesn't have.
@@ -181,17 +181,53 @@ fn a_decoder_is_read_at_single_tokens() {
 }
 
 #[test]
+fn logits_are_read_as_they_are() {
+    let harness = Harness::new(LOGITS, &["logits"], ScoresAt::End { padding: None }, true, 0);
+    for case in &golden().tiny_decoder_lm {
+        let wanted = [case.last_logits[319], case.last_logits[0]];
+        let end = reading(&case.ids, Reading::Logits(After::End, [319, 0].into()));
+        let last = case.ids.len() - 1;
+        let step = TokenizedInput::clone(&end).with_steps(vec![last]).unwrap();
+        let step = Arc::new(step.with_reading(Reading::Logits(After::Steps, [319, 0].into())).unwrap());
+        let rows = run(&mut harness.executor(), &[end, step]);
+        assert_eq!((rows[0][0].shape(), rows[1][0].shape()), (&[2][..], &[1, 2][..]));
+        rows.iter().for_each(|rows| assert_close(rows[0].values(), &wanted));
+    }
+}
+
+#[test]
+fn a_gate_is_read_at_its_own_token_also_of_a_prompt_that_is_known() {
+    let case = &golden().tiny_decoder_lm[1];
+    let harness = Harness::new(LOGITS, &["logits", "hidden"], ScoresAt::End { padding: None }, true, 1 << 20);
+    let mut executor = harness.executor();
+    let gated = |own: u32| {
+        let ids = [case.ids.as_slice(), &[own; 40]].concat();
+        Arc::new(TokenizedInput::clone(&input(&ids, case.ids.len() + 20)).with_gate(case.ids.len() - 1).unwrap())
+    };
+    for candidates in [[7, 8], [9, 10]] {
+        let rows = run(&mut executor, &candidates.map(gated));
+        for (rows, own) in rows.iter().zip(candidates) {
+            assert_close(rows[1].values(), &case.last_hidden);
+            let ungated = run(&mut executor, &[input(gated(own).ids(), 0)]);
+            assert_close(rows[0].values(), ungated[0][0].values());
+        }
+    }
+}
+
+#[test]
 fn the_score_stands_before_padding_at_the_end() {
-    for (ids, pad_id, position) in [
-        (vec![5, 6, 2], None, 2),
-        (vec![5, 6, 2], Some(2), 1),
-        (vec![2, 6, 2, 2], Some(2), 1),
-        (vec![2, 2], Some(2), 0),
+    for (ids, last_other, before_first) in [
+        (vec![5, 6, 2], 1, 1),
+        (vec![5, 2, 6, 2, 2], 2, 0),
+        (vec![2, 6, 2], 1, 2),
+        (vec![2, 2], 0, 1),
+        (vec![5, 6], 1, 1),
     ] {
-        assert_eq!(score_position(&ids, pad_id), position, "{ids:?}");
+        assert_eq!(Padding::LastOther(2).score_position(&ids), last_other, "{ids:?}");
+        assert_eq!(Padding::BeforeFirst(2).score_position(&ids), before_first, "{ids:?}");
     }
     let case = &golden().tiny_decoder_scores[2];
-    let harness = Harness::new(SCORES, &["scores"], ScoresAt::End { pad_id: Some(9) }, true, 0);
+    let harness = Harness::new(SCORES, &["scores"], ScoresAt::End { padding: Some(Padding::LastOther(9)) }, true, 0);
     let padded = [case.ids.as_slice(), &[9, 9]].concat();
     assert_close(run(&mut harness.executor(), &[input(&padded, 0)])[0][0].values(), &case.scores[6]);
 }

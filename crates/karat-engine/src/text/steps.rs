@@ -1,0 +1,215 @@
+//! How the steps of a response become tokens, and at which of them each is read.
+
+use karat_rules::domain::{Conversation, Message, Role};
+use tokenizers::Tokenizer;
+
+use super::{
+    Render, StepForm, TextConfig, TextError, TextOptions, TextPipeline,
+    render::{Rendered, ResponseSpan},
+    truncate::Tokens,
+    word::one_token,
+};
+
+/// How a model's steps are written.
+#[derive(Debug)]
+pub(super) struct Steps {
+    form: Form,
+    /// What is written after each step; none where a model reads no steps.
+    end: Option<String>,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// The mark's token; none where a model reads no steps.
+    Marked(Option<u32>),
+    Apart,
+    /// What the assistant answers to each step.
+    Turns(String),
+}
+
+impl Steps {
+    /// What the manifest says.
+    ///
+    /// # Errors
+    /// When its keys contradict each other, or the tokenizer doesn't know the mark.
+    pub(super) fn load(config: &TextConfig, tokenizer: &Tokenizer) -> Result<Self, TextError> {
+        let refuse = |key: &'static str, reason: String| Err(TextError::Config { key, reason });
+        let (mark, end) = (config.step_mark.as_deref(), config.step_end.as_deref());
+        let form = match (&config.steps, mark, end) {
+            (StepForm::Marked, Some(mark), Some(end)) if !end.contains(mark) => {
+                return refuse(
+                    "text.step_end",
+                    format!("{end:?} doesn't hold the step mark {mark:?}; write what ends a step, the mark included"),
+                );
+            }
+            (StepForm::Marked, Some(mark), _) => Form::Marked(Some(mark_id(tokenizer, mark, end.unwrap_or(mark))?)),
+            (StepForm::Marked, None, _) => Form::Marked(None),
+            (StepForm::Apart | StepForm::Turns(_), Some(mark), _) => {
+                return refuse(
+                    "text.step_mark",
+                    format!("steps that aren't marked have no mark, and there is {mark:?}; remove the key"),
+                );
+            }
+            (StepForm::Apart | StepForm::Turns(_), None, None | Some("")) => {
+                return refuse(
+                    "text.step_end",
+                    "it is missing; write what steps are told apart by, such as \"\\n\"".to_owned(),
+                );
+            }
+            (StepForm::Apart | StepForm::Turns(_), ..) if matches!(config.render, Render::Pair | Render::Raw) => {
+                return refuse("text.steps", "steps that aren't marked need a template in text.render".to_owned());
+            }
+            (StepForm::Apart, ..) if config.special_tokens == Some(true) => {
+                return refuse(
+                    "text.special_tokens",
+                    "steps are tokenised apart, and each would get them; write them in the template".to_owned(),
+                );
+            }
+            (StepForm::Apart, ..) => Form::Apart,
+            (StepForm::Turns(answer), ..) => Form::Turns(answer.clone()),
+        };
+        Ok(Self { form, end: end.or(mark).map(str::to_owned) })
+    }
+
+    /// The token at which a marked step is read.
+    pub(super) fn mark(&self) -> Option<u32> {
+        match self.form {
+            Form::Marked(mark) => mark,
+            Form::Apart | Form::Turns(_) => None,
+        }
+    }
+
+    /// Whether steps, if there are any, are found by their mark, in whatever was sent.
+    pub(super) fn are_marked(&self) -> bool {
+        matches!(self.form, Form::Marked(_))
+    }
+
+    /// Whether each step is a turn.
+    pub(super) fn are_turns(&self) -> bool {
+        self.answer().is_some()
+    }
+
+    /// What is answered to each step, where each is a turn.
+    pub(super) fn answer(&self) -> Option<&str> {
+        match &self.form {
+            Form::Turns(answer) => Some(answer),
+            Form::Marked(_) | Form::Apart => None,
+        }
+    }
+
+    /// A list of steps as one response; `None` where a model reads no steps.
+    ///
+    /// # Errors
+    /// When a step holds what ends one, and would be taken for several.
+    pub(super) fn join(&self, steps: &[String]) -> Result<Option<String>, TextError> {
+        let Some(end) = self.end.as_deref() else { return Ok(None) };
+        if let Some(step) = steps.iter().position(|step| step.contains(end)) {
+            return Err(TextError::SplitStep { step, end: end.to_owned() });
+        }
+        Ok(Some(steps.iter().flat_map(|step| [step.as_str(), end]).collect()))
+    }
+
+    /// The steps of a response; the last one may lack its end.
+    fn split<'a>(&self, response: &'a str) -> Vec<&'a str> {
+        match self.end.as_deref() {
+            None => vec![response],
+            Some(end) => response.strip_suffix(end).unwrap_or(response).split(end).collect(),
+        }
+    }
+}
+
+/// The one token that a mark is behind a step: as text, or as the vocabulary spells it.
+///
+/// Some tokenizers know a word at the beginning of a text, behind a space and within a word as three tokens: where the
+/// mark could be several, it is the one that stands where the mark is written.
+fn mark_id(tokenizer: &Tokenizer, mark: &str, end: &str) -> Result<u32, TextError> {
+    let alone = one_token(tokenizer, mark)?;
+    let candidates: Vec<u32> = alone.iter().copied().chain(tokenizer.token_to_id(mark)).collect();
+    let written = tokenizer.encode(format!("1{end}"), false);
+    let written = written.map_err(|error| TextError::Tokenizer(error.to_string()))?;
+    let found = candidates.iter().find(|candidate| written.get_ids().contains(candidate));
+    found.or(candidates.first()).copied().ok_or_else(|| TextError::Config {
+        key: "text.step_mark",
+        reason: format!(
+            "the tokenizer doesn't know the token {mark:?}, which is {} tokens as text; write one of its vocabulary",
+            alone.err().unwrap_or(1)
+        ),
+    })
+}
+
+impl TextPipeline {
+    /// The tokens of a rendered sample, its steps apart where the model wants them so.
+    pub(super) fn encode_response(&self, rendered: &Rendered<'_>, options: TextOptions) -> Result<Tokens, TextError> {
+        match self.steps.form {
+            Form::Apart => self.encode_apart(rendered),
+            Form::Marked(_) | Form::Turns(_) => self.encode(rendered, options),
+        }
+    }
+
+    fn encode_apart(&self, rendered: &Rendered<'_>) -> Result<Tokens, TextError> {
+        let (text, response) = match rendered {
+            Rendered::Single { text, response: ResponseSpan::At { bytes, .. }, .. } => (text, bytes),
+            Rendered::Single { response: ResponseSpan::Changed { said }, .. } => {
+                return Err(TextError::Changed(said.clone()));
+            }
+            Rendered::Single { .. } | Rendered::Pair { .. } => return Err(TextError::WantsTurns),
+        };
+        let end = self.ids(self.steps.end.as_deref().unwrap_or_default())?;
+        let mut steps = Vec::new();
+        for step in self.steps.split(&text[response.clone()]) {
+            let mut ids = if step.is_empty() { Vec::new() } else { self.ids(step)? };
+            ids.extend_from_slice(&end);
+            steps.push(ids);
+        }
+        Ok(Tokens::of_steps(&self.ids(&text[..response.start])?, &steps, &self.ids(&text[response.end..])?))
+    }
+
+    fn ids(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let encoding = self.tokenizer.encode(text, false).map_err(|error| TextError::Tokenizer(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// A dialogue whose last response is taken apart: each step a turn of the user's, and an answer to each.
+    pub(super) fn encode_turns(
+        &self,
+        conversation: &Conversation,
+        answer: &str,
+        options: TextOptions,
+    ) -> Result<Tokens, TextError> {
+        let mut turns = conversation.context().to_vec();
+        let question = turns.pop_if(|turn| turn.role == Role::User).map(|turn| turn.content);
+        let first = turns.len();
+        let mut answers = Vec::new();
+        // A blank turn says nothing that could be answered.
+        let steps = self.steps.split(conversation.response()).into_iter().filter(|step| !step.trim().is_empty());
+        for (number, step) in steps.enumerate() {
+            let content = match &question {
+                Some(question) if number == 0 => format!("{question} {step}"),
+                _ => step.to_owned(),
+            };
+            turns.push(Message { role: Role::User, content });
+            answers.push(turns.len());
+            turns.push(Message { role: Role::Assistant, content: answer.to_owned() });
+        }
+        let (rendered, places) = self.renderer.answered(&turns, &answers, first)?;
+        let Rendered::Single { text, .. } = &rendered else { return Err(TextError::WantsTurns) };
+        let special = options.special_tokens.unwrap_or(self.special_tokens);
+        let encoding =
+            self.tokenizer.encode(text.as_ref(), special).map_err(|error| TextError::Tokenizer(error.to_string()))?;
+        let offsets = encoding.get_offsets();
+        let mut reads = Vec::with_capacity(places.len());
+        for place in places {
+            let mut within =
+                (0..offsets.len()).filter(|token| offsets[*token].0 < place.end && offsets[*token].1 > place.start);
+            match (within.next(), within.count()) {
+                // The token before predicts the answer.
+                (Some(token), 0) if token > 0 => reads.push(token - 1),
+                (found, more) => {
+                    let tokens = more + usize::from(found.is_some());
+                    return Err(TextError::Word { word: answer.to_owned(), tokens });
+                }
+            }
+        }
+        Ok(Tokens::new(&encoding, &rendered, false).with_steps(reads))
+    }
+}
