@@ -17,7 +17,7 @@ use karat::api::{self, ApiLimits, AppState};
 use karat::telemetry::Metrics;
 use karat_engine::{
     engine::{Engine, ScoreRequest},
-    repository::{GraphId, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
+    repository::{GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
     schedule::{Executors, Policy, QueueLimits, Scheduler},
     text::{TextConfig, TextPipeline},
 };
@@ -105,7 +105,7 @@ fn model(metrics: &Metrics) -> Model {
         skipped: Vec::new(),
         batch_dependent: false,
         calibration: None,
-        prefixes: None,
+        form: GraphForm::Padded,
         scheduler,
     };
     let graph = GraphModel {
