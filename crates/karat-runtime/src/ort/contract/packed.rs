@@ -164,6 +164,7 @@ mod tests {
     use karat_rules::domain::GraphSignature;
 
     use super::{super::testing::tensor, *};
+    use crate::Padding;
 
     fn signature() -> GraphSignature {
         use ElementType::{Float16, Float32, Int32, Int64};
