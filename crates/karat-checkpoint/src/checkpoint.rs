@@ -6,13 +6,15 @@ use std::{
 };
 
 use crate::{
+    adapter::Adapter,
     config::Config,
     graphs::{self, Graph, Parts, Tensor},
     heads::{Head, Kind},
     manifest,
+    origin::Origin,
     problems::{CheckpointError, Problems},
     tokens::Tokens,
-    trunks::{Decoder, Read, TRUNKS, Trunk, encoder::Encoder, modernbert::ModernBert},
+    trunks::{Decoder, Part, Read, TRUNKS, Trunk, encoder::Encoder, modernbert::ModernBert},
     weights::Weights,
 };
 
@@ -26,6 +28,12 @@ const UNUSED: &[&str] = &[
     "embeddings.token_type_ids",
     "lm_predictions.",
     "mask_predictions.",
+    "cls.predictions.",
+    "cls.seq_relationship.",
+    "lm_head.",
+    "vocab_transform.",
+    "vocab_layer_norm.",
+    "vocab_projector.",
 ];
 
 /// The classes that are known beside those that Transformers has for every family, and what they give.
@@ -79,35 +87,33 @@ pub(crate) enum Reads {
 /// A checkpoint that can be served.
 #[derive(Debug)]
 pub struct Checkpoint {
-    folder: PathBuf,
+    origin: Origin,
+    adapter: Option<PathBuf>,
     weights: Weights,
     graph: Graph,
     manifest: Result<String, String>,
 }
 
 impl Checkpoint {
-    /// Whether a folder looks like a checkpoint.
-    #[must_use]
-    pub fn is_one(folder: &Path) -> bool {
-        folder.join("config.json").is_file()
-    }
-
-    /// Reads a folder: its configuration, the headers of its weights, and what its tokenizer says.
+    /// Reads a checkpoint: its configuration, the headers of its weights, and what its tokenizer says; of an adapter, that
+    /// of the model it changes, with the changes.
     ///
     /// # Errors
     /// Everything that stands in the way of serving it.
-    pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
+    pub fn read(origin: &Origin) -> Result<Self, CheckpointError> {
         let mut problems = Problems::default();
-        let checkpoint = Self::of(folder, &mut problems);
-        problems.finish(folder, checkpoint)
+        let checkpoint = Self::of(origin, &mut problems);
+        problems.finish(origin.folder(), checkpoint)
     }
 
-    fn of(folder: &Path, problems: &mut Problems) -> Option<Self> {
-        let config = problems.take(Config::read(folder));
-        let weights = Weights::read(folder, problems);
-        let tokens = Tokens::read(folder, problems);
+    fn of(origin: &Origin, problems: &mut Problems) -> Option<Self> {
+        let config = problems.take(Config::read(origin.model()));
+        let weights = Weights::read(origin.model(), problems);
+        let adapter = if origin.is_adapter() { Some(problems.take(Adapter::read(origin.folder()))?) } else { None };
+        let tokens = Tokens::read(tokenizer(origin), problems);
         let config = config?;
-        let (family, class, kind) = class(&config, problems)?;
+        let task = adapter.as_ref().and_then(|adapter| adapter.class_ending(problems));
+        let (family, class, kind) = class(&config, task, problems)?;
         let shape = match family.read {
             Read::Decoder(read) => read(&config, problems).map(Shape::Decoder),
             Read::Encoder(read) => read(&config, problems).map(Shape::Encoder),
@@ -115,11 +121,15 @@ impl Checkpoint {
         };
         let pad_id = config.token("pad_token_id");
         let normalise = normalisation(&config);
-        let labels = labels(&config);
+        // A task that was chosen for an adapter says nothing of its base's labels.
+        let labels = labels(&config).filter(|_| task.is_none());
         let mut weights = weights?;
         // What trainers wrap a model in leaves its name before every tensor's.
         for wrapper in ["module.", "_orig_mod.", "pretrained_model."] {
             weights.strip(wrapper, |name| name.starts_with("v_head."));
+        }
+        if let Some(adapter) = &adapter {
+            adapter.apply(&mut weights, problems);
         }
         let head = match family.read {
             Read::Decoder(_) => Head::find(kind, &weights, &config, problems),
@@ -132,6 +142,15 @@ impl Checkpoint {
         let decided = match shape? {
             Shape::Decoder(trunk) => {
                 let (kind, head) = head?;
+                let table = trunk.piece(0, Part::Embeddings).tensor;
+                if kind == Kind::LanguageModel
+                    && trunk.tied_embeddings
+                    && weights.is_updated(&format!("{table}.weight"))
+                {
+                    problems.add::<()>(format!(
+                        "the adapter changes {table}, from which the logits are taken too: merge it in PEFT and serve that"
+                    ));
+                }
                 // A score of these stands at the last token that isn't padding; others read the last token.
                 let pad_id = pad_id.filter(|_| kind == Kind::Sequence && class.ends_with("ForSequenceClassification"));
                 let parts = Parts { trunk: &trunk, head: &head, kind, pad_id, weights: &weights };
@@ -163,8 +182,9 @@ impl Checkpoint {
         refuse_leftovers(&weights, &decided.graph, problems);
         let tokens = tokens?;
         tokens.check(decided.vocabulary, problems);
-        let manifest = manifest::write(class, &decided, &tokens);
-        Some(Self { folder: folder.to_owned(), weights, graph: decided.graph, manifest })
+        let manifest = manifest::write(&class, &decided, &tokens);
+        let adapter = adapter.map(|adapter| adapter.file());
+        Some(Self { origin: origin.clone(), adapter, weights, graph: decided.graph, manifest })
     }
 
     /// The graph for a processor: of a decoder one that shares what samples begin with (`rm-prefix/1`), of an encoder one
@@ -180,8 +200,7 @@ impl Checkpoint {
     /// When its file has changed or holds numbers that aren't finite.
     pub fn numbers(&self, tensor: &Tensor) -> Result<Vec<f32>, CheckpointError> {
         let numbers = self.weights.numbers(&tensor.source, &tensor.rows);
-        let mut numbers =
-            numbers.map_err(|problem| CheckpointError { folder: self.folder.clone(), problems: vec![problem] })?;
+        let mut numbers = numbers.map_err(|problem| self.error(problem))?;
         if tensor.plus_one {
             numbers.iter_mut().for_each(|number| *number += 1.0);
         }
@@ -193,15 +212,18 @@ impl Checkpoint {
     /// # Errors
     /// When the head's numbers can mean several things, which only a person can tell apart.
     pub fn manifest(&self) -> Result<&str, CheckpointError> {
-        self.manifest
-            .as_deref()
-            .map_err(|problem| CheckpointError { folder: self.folder.clone(), problems: vec![problem.clone()] })
+        self.manifest.as_deref().map_err(|problem| self.error(problem.clone()))
+    }
+
+    fn error(&self, problem: String) -> CheckpointError {
+        CheckpointError { folder: self.origin.folder().to_owned(), problems: vec![problem] }
     }
 
     /// The files that decide a score beside tokenizer and template.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        let mut files = vec![self.folder.join("config.json")];
+        let mut files = vec![self.origin.model().join("config.json")];
+        files.extend(self.adapter.clone());
         files.extend(self.weights.files.iter().cloned());
         files
     }
@@ -219,15 +241,21 @@ impl Checkpoint {
     }
 }
 
-/// The family, the class and what it gives.
-fn class<'a>(config: &'a Config, problems: &mut Problems) -> Option<(&'static Trunk, &'a str, Kind)> {
+/// The folder of the tokenizer: an adapter's own, or the one that its base came with.
+fn tokenizer(origin: &Origin) -> &Path {
+    origin.folders().find(|folder| folder.join("tokenizer.json").is_file()).unwrap_or_else(|| origin.folder())
+}
+
+/// The family, the class and what it gives; `task` is what the class ends with where an adapter chose one.
+fn class(config: &Config, task: Option<&str>, problems: &mut Problems) -> Option<(&'static Trunk, String, Kind)> {
     let model_type = config.text("model_type").unwrap_or_default();
     let known = || TRUNKS.iter().map(|trunk| trunk.model_type).collect::<Vec<_>>().join(", ");
     let Some(trunk) = TRUNKS.iter().find(|trunk| trunk.model_type == model_type) else {
         return problems.add(format!("config.json: model_type {model_type:?} is not known; known are {}", known()));
     };
     let classes = config.get("architectures").and_then(|classes| classes.as_array());
-    let class = classes.and_then(|classes| classes.first()?.as_str()).unwrap_or_default();
+    let own = || classes.and_then(|classes| classes.first()?.as_str()).unwrap_or_default().to_owned();
+    let class = task.map_or_else(own, |task| format!("{}{task}", trunk.class));
     // The names of known classes are taken at their word; the code that may lie beside them is never run.
     config.know(&["auto_map"]);
     let kind = KINDS.iter().find(|(suffix, _)| class.strip_suffix(suffix) == Some(trunk.class));

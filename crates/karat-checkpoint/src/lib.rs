@@ -13,11 +13,13 @@
 //! A trunk family is one file and a line in `trunks`; a head one file and a line in `heads`; a form of the graph one
 //! file in `graphs`.
 
+mod adapter;
 mod checkpoint;
 mod config;
 mod graphs;
 mod heads;
 mod manifest;
+mod origin;
 mod problems;
 mod rope;
 mod tokens;
@@ -26,4 +28,5 @@ mod weights;
 
 pub use checkpoint::Checkpoint;
 pub use graphs::{Graph, Tensor};
+pub use origin::{FindModel, Origin};
 pub use problems::CheckpointError;
