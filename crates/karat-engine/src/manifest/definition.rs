@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use karat_checkpoint::Origin;
+use karat_hub::{Hub, ModelId};
 use karat_rules::{
     aggregate::{self, Aggregation, MembersShape},
     domain::{ModelName, Pattern, catalogue::Choice},
@@ -14,7 +16,7 @@ use karat_rules::{
 use karat_runtime::Provider;
 
 use super::{
-    CritiqueSection, FILE_NAME, FileList, GraphInputs, Manifest, ManifestError, OutputList, SchedulingSection,
+    CritiqueSection, FILE_NAME, FileList, GraphInputs, Manifest, ManifestError, OutputList, SchedulingSection, origin,
 };
 use crate::text::{RatingParser, StopStrings, TextConfig};
 
@@ -62,17 +64,39 @@ pub(crate) struct GraphDefinition {
 pub(crate) enum GraphSource {
     /// An ONNX file, as a full path.
     File(PathBuf),
-    /// The folder of a checkpoint, as a full path.
-    Checkpoint(PathBuf),
+    /// A checkpoint.
+    Checkpoint(Origin),
+}
+
+impl GraphDefinition {
+    /// Takes the tokenizer, with what lies beside it, from a checkpoint's folder where the model's own has none.
+    pub(crate) fn locate_tokenizer(&mut self, folder: &Path) {
+        let own = Some(folder).into_iter();
+        let mut folders = own.chain(self.graphs.iter().flat_map(GraphSource::folders));
+        if let Some(found) = folders.find(|folder| folder.join(&self.text.tokenizer).is_file())
+            && found != folder
+        {
+            self.text.tokenizer = found.join(&self.text.tokenizer);
+        }
+    }
 }
 
 impl GraphSource {
+    /// The folders of a checkpoint, the nearest first.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &Path> {
+        let origin = match self {
+            Self::File(_) => None,
+            Self::Checkpoint(origin) => Some(origin),
+        };
+        origin.into_iter().flat_map(Origin::folders)
+    }
+
     /// A file beside the graph, for what is measured of it: named after the graph's own, with another ending.
     #[must_use]
     pub(crate) fn beside(&self, ending: &str) -> PathBuf {
         match self {
             Self::File(file) => file.with_extension(ending),
-            Self::Checkpoint(folder) => folder.join("checkpoint").with_extension(ending),
+            Self::Checkpoint(origin) => origin.folder().join("checkpoint").with_extension(ending),
         }
     }
 }
@@ -152,7 +176,7 @@ impl Definition {
     ///
     /// # Errors
     /// When keys contradict each other, a rule's parameters are wrong, or a graph file is missing.
-    pub(crate) fn new(manifest: Manifest, folder: &Path) -> Result<Self, ManifestError> {
+    pub(crate) fn new(manifest: Manifest, folder: &Path, hub: &Hub) -> Result<Self, ManifestError> {
         let path = folder.join(FILE_NAME);
         let refuse = |key: &str, found: String, wanted: &str| ManifestError::Key {
             path: path.clone(),
@@ -227,7 +251,7 @@ impl Definition {
             (Some(FileList::Many(files)), None) => {
                 files.into_iter().map(|file| GraphSource::File(folder.join(file))).collect()
             }
-            (None, Some(checkpoint)) => vec![GraphSource::Checkpoint(folder.join(checkpoint))],
+            (None, Some(place)) => vec![GraphSource::Checkpoint(checkpoint(&place, folder, hub)?)],
             (Some(_), Some(_)) => {
                 return Err(refuse(
                     "graph",
@@ -310,4 +334,15 @@ impl Definition {
             critique,
         })))
     }
+}
+
+/// What a manifest's models of the Hub begin with.
+const HUB: &str = "hub:";
+
+/// The checkpoint that a manifest in `folder` names: a path, or a model of the Hub.
+fn checkpoint(place: &str, folder: &Path, hub: &Hub) -> Result<Origin, ManifestError> {
+    let Some(id) = place.strip_prefix(HUB) else { return Ok(origin(&folder.join(place), hub)?) };
+    let found = id.parse::<ModelId>().map_err(Into::into).and_then(|id| hub.find(&id));
+    let found = found.map_err(|source| ManifestError::Hub { path: folder.join(FILE_NAME), source })?;
+    Ok(origin(&found.folder, hub)?)
 }

@@ -65,10 +65,11 @@ pub(crate) struct GraphSection {
     /// the members in this order.
     #[serde(default)]
     pub file: Option<FileList>,
-    /// In place of a file: the folder of a Hugging Face checkpoint, `.` for the model's own. The graph is built from it
-    /// in memory when the model is loaded.
+    /// In place of a file: the folder of a Hugging Face checkpoint or of an adapter, `.` for the model's own; or a model of
+    /// the Hub as `hub:org/name`, with `@revision` behind it a branch, a tag or a commit. The graph is built from it in
+    /// memory when the model is loaded. A tokenizer that isn't in the model's folder is taken from there.
     #[serde(default)]
-    pub checkpoint: Option<PathBuf>,
+    pub checkpoint: Option<String>,
     /// The names of the graph's inputs, where they differ from the usual ones.
     #[serde(default)]
     pub inputs: GraphInputs,

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use karat_checkpoint::Checkpoint;
+use karat_checkpoint::{Checkpoint, Origin};
+use karat_hub::Hub;
 use karat_rules::domain::ModelName;
 use karat_runtime::ort::{BuiltGraph, Weight};
 
@@ -16,8 +17,8 @@ use crate::repository::LoadError;
 const PROGRESS: Duration = Duration::from_secs(5);
 
 /// Reads a checkpoint into memory: its graph, and each weight once. Nothing of it depends on the files afterwards.
-pub(super) fn build(name: &ModelName, folder: &Path) -> Result<BuiltGraph, LoadError> {
-    let checkpoint = Checkpoint::read(folder)?;
+pub(super) fn build(name: &ModelName, origin: &Origin) -> Result<BuiltGraph, LoadError> {
+    let checkpoint = Checkpoint::read(origin)?;
     let graph = checkpoint.graph();
     let all: usize = graph.tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     let (started, mut told, mut read) = (Instant::now(), Instant::now(), 0);
@@ -32,17 +33,19 @@ pub(super) fn build(name: &ModelName, folder: &Path) -> Result<BuiltGraph, LoadE
         }
         weights.push(Weight { name: tensor.name.clone(), shape: tensor.shape.clone(), numbers });
     }
-    Ok(BuiltGraph { name: folder.join("checkpoint"), model: graph.model.clone(), weights })
+    Ok(BuiltGraph { name: origin.folder().join("checkpoint"), model: graph.model.clone(), weights })
 }
 
 /// Adds what a checkpoint's scores depend on beside its tokenizer: its configuration, its weights, and what was made of
-/// them.
-pub(super) fn digest(folder: &Path, digest: &mut Digest) -> Result<(), LoadError> {
-    let checkpoint = Checkpoint::read(folder)?;
+/// them; of models of the Hub also which commit they are.
+pub(super) fn digest(origin: &Origin, hub: &Hub, digest: &mut Digest) -> Result<(), LoadError> {
+    let checkpoint = Checkpoint::read(origin)?;
+    for snapshot in origin.folders().filter_map(|folder| hub.snapshot_in(folder)) {
+        digest.text(&snapshot.id.to_string());
+    }
     digest.text(checkpoint.manifest().unwrap_or_default());
     for file in checkpoint.files() {
-        let name = file.strip_prefix(folder).unwrap_or(&file);
-        digest.file(folder, name)?;
+        digest.file(Path::new(""), &file)?;
     }
     Ok(())
 }

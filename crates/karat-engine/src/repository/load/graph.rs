@@ -27,13 +27,29 @@ use crate::{
     workers::Stage,
 };
 
-/// What is needed to load one model.
-pub(super) struct Loader<'a> {
+/// What is needed to load any model.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
     pub(super) repository: &'a Repository,
     pub(super) library: &'a Library,
     pub(super) metrics: &'a EngineMetrics,
     pub(super) options: &'a LoadOptions,
     pub(super) prefixes: &'a PrefixCache,
+}
+
+impl<'a> Given<'a> {
+    /// What loads the model in a folder.
+    pub(super) fn loader<'b>(&self, name: &'b ModelName, folder: &'b Path) -> Loader<'b>
+    where
+        'a: 'b,
+    {
+        Loader { given: *self, name, folder }
+    }
+}
+
+/// What is needed to load one model.
+pub(super) struct Loader<'a> {
+    pub(super) given: Given<'a>,
     pub(super) name: &'a ModelName,
     pub(super) folder: &'a Path,
 }
@@ -49,15 +65,16 @@ struct Parts<'a> {
 
 impl Loader<'_> {
     /// Loads and warms up a model that has graphs of its own.
-    pub(super) fn load(&self, manifest: Manifest, definition: GraphDefinition) -> Result<Model, LoadError> {
+    pub(super) fn load(&self, manifest: Manifest, mut definition: GraphDefinition) -> Result<Model, LoadError> {
         let path = self.folder.join(manifest::FILE_NAME);
         let shape = definition.head.shape();
+        definition.locate_tokenizer(self.folder);
         let pipeline = TextPipeline::load(self.folder, &definition.text)
             .map_err(|source| LoadError::Text { path: path.clone(), source })?
             .with_token_offsets(shape.tokens)
             .reading_response(shape.tokens || shape.steps);
         let version = self.version(&definition)?;
-        let metrics = self.metrics.model(self.name);
+        let metrics = self.given.metrics.model(self.name);
         let probes =
             probes(&pipeline, &*definition.head).map_err(|source| LoadError::Text { path: path.clone(), source })?;
         let mut units = Vec::with_capacity(definition.graphs.len());
@@ -85,11 +102,14 @@ impl Loader<'_> {
             // Of several graphs, the first one writes.
             if let (None, Some(critique)) = (&critic, &definition.critique) {
                 let (definition, pipeline, metrics, probe) = (&definition, &pipeline, &metrics, probes.first());
-                let roster = &self.repository.roster;
+                let roster = &self.given.repository.roster;
                 let parts = critic::Parts { definition, critique, pipeline, graph: &graph, metrics, probe, roster };
                 critic = Some(critic::start(&parts)?);
             }
         }
+        let hub = definition.graphs.iter().flat_map(GraphSource::folders);
+        let hub =
+            hub.filter_map(|folder| self.given.options.hub.snapshot_in(folder)).map(|snapshot| snapshot.id).collect();
         let graph = GraphModel {
             name: self.name.clone(),
             metrics,
@@ -101,6 +121,7 @@ impl Loader<'_> {
         Ok(Model {
             name: self.name.clone(),
             version,
+            hub,
             description: manifest.description,
             license: manifest.license,
             aggregate: definition.aggregate,
@@ -119,8 +140,8 @@ impl Loader<'_> {
         for source in &definition.graphs {
             let file = match source {
                 GraphSource::File(file) => file,
-                GraphSource::Checkpoint(folder) => {
-                    checkpoint::digest(folder, &mut digest)?;
+                GraphSource::Checkpoint(origin) => {
+                    checkpoint::digest(origin, &self.given.options.hub, &mut digest)?;
                     continue;
                 }
             };
@@ -138,10 +159,10 @@ impl Loader<'_> {
 
     fn open(&self, definition: &GraphDefinition, source: &GraphSource) -> Result<Graph, LoadError> {
         let opened = match source {
-            GraphSource::File(path) => self.library.open(&GraphFile { path, providers: &definition.providers }),
-            GraphSource::Checkpoint(folder) => {
-                let built = checkpoint::build(self.name, folder)?;
-                self.library.open_built(built, &definition.providers)
+            GraphSource::File(path) => self.given.library.open(&GraphFile { path, providers: &definition.providers }),
+            GraphSource::Checkpoint(origin) => {
+                let built = checkpoint::build(self.name, origin)?;
+                self.given.library.open_built(built, &definition.providers)
             }
         };
         opened.map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })
@@ -155,13 +176,13 @@ impl Loader<'_> {
         }
         let binding = manifest::bind_graph(definition, graph.signature(), pipeline.padding_id())?;
         let plan = Plan {
-            library: self.library,
+            library: self.given.library,
             version: parts.version,
             written: &parts.definition.scheduling,
             probe: parts.probes.first().map(|probe| &**probe),
             max_tokens: parts.pipeline.max_tokens(),
             file: source.beside("calibration.json"),
-            time: self.options.calibration,
+            time: self.given.options.calibration,
         };
         let (calibration, executors) = plan.start(graph, &binding).map_err(runtime)?;
         self.schedule(parts, graph, Running { policy: calibration.policy(), calibration, executors, prefixes: None })
@@ -178,16 +199,16 @@ impl Loader<'_> {
         let Parts { definition, pipeline, .. } = *parts;
         let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, pipeline.max_tokens())?;
         let decoder = Decoder {
-            library: self.library,
+            library: self.given.library,
             version: parts.version,
             written: &definition.scheduling,
             head: &*definition.head,
             outputs,
-            cache: self.prefixes,
-            metrics: self.metrics.prefixes().model(self.name),
+            cache: self.given.prefixes,
+            metrics: self.given.metrics.prefixes().model(self.name),
             token: parts.probes.first().map_or(0, |probe| probe.ids()[probe.len() / 2]),
             file: &source.beside("rows.calibration.json"),
-            time: self.options.calibration,
+            time: self.given.options.calibration,
         };
         let running =
             decoder.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
@@ -198,14 +219,14 @@ impl Loader<'_> {
     fn schedule(&self, parts: &Parts<'_>, graph: &Graph, running: Running) -> Result<GraphUnit, LoadError> {
         let Running { executors, policy, calibration, prefixes } = running;
         let limits = QueueLimits {
-            queued_tokens: self.options.queue_tokens,
+            queued_tokens: self.given.options.queue_tokens,
             tokens_per_second: calibration.tokens_per_second,
             ..QueueLimits::default()
         };
         let scheduler = Scheduler::start(executors, policy, limits, parts.metrics.clone())
             .map_err(|source| LoadError::Workers { path: parts.definition.manifest.clone(), source })?;
         // From here on, so that warming up ends with the server too.
-        scheduler.enlist(&self.repository.roster, Stage::Loading);
+        scheduler.enlist(&self.given.repository.roster, Stage::Loading);
         Ok(GraphUnit {
             id: GraphId::unique(),
             signature: graph.signature().clone(),

@@ -11,20 +11,21 @@ mod graph;
 mod sessions;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use karat_hub::Hub;
 use karat_rules::domain::ModelName;
 use karat_runtime::{
     ort::{GraphFile, Library},
     prefix::PrefixCache,
 };
 
-use super::{LoadError, Model, ModelStatus, Repository};
+use super::{LoadError, Model, ModelSource, ModelStatus, Repository};
 use crate::{
     manifest::{self, Definition, GraphDefinition, GraphSource, Manifest},
     telemetry::EngineMetrics,
@@ -32,10 +33,14 @@ use crate::{
 use composite::Candidate;
 
 /// Where models come from and what they may use.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct LoadOptions {
-    /// The model repository: a folder with one folder for each model.
-    pub repository: PathBuf,
+    /// The model repository, if there is one: a folder with one folder for each model.
+    pub repository: Option<PathBuf>,
+    /// Models beside those of the repository.
+    pub models: Vec<ModelSource>,
+    /// Where models of the Hugging Face Hub come from.
+    pub hub: Hub,
     /// The most tokens that may wait for one graph before requests are refused.
     pub queue_tokens: usize,
     /// How long measuring a graph may take when it is loaded for the first time; zero for not at all.
@@ -51,24 +56,32 @@ pub(super) fn load(
     metrics: &EngineMetrics,
     options: &LoadOptions,
 ) -> Result<(), LoadError> {
-    let folders = folders(&options.repository)?;
-    for name in folders.keys() {
-        repository.set_status(name.clone(), ModelStatus::Loading);
+    let sources = sources(options)?;
+    for source in &sources {
+        repository.set_status(source.name().clone(), ModelStatus::Loading);
     }
     let prefixes = &PrefixCache::new(options.prefix_cache_bytes, metrics.prefixes().cache());
-    let loader = |name, folder| graph::Loader { repository, library, metrics, options, prefixes, name, folder };
+    let given = graph::Given { repository, library, metrics, options, prefixes };
     let mut composites = BTreeMap::new();
     let mut builds = BTreeMap::new();
-    for (name, folder) in &folders {
+    for source in &sources {
         if repository.roster.is_closed() {
             return Ok(());
         }
-        match read(&loader(name, folder)) {
+        let name = source.name();
+        let folder = match source.locate(&options.hub) {
+            Ok(folder) => folder,
+            Err(error) => {
+                announce(repository, name, Err(error.into()));
+                continue;
+            }
+        };
+        match read(&given.loader(name, &folder)) {
             Ok(Read::Graph { definition, manifest, builds: false }) => {
-                announce(repository, name, loader(name, folder).load(*manifest, *definition));
+                announce(repository, name, given.loader(name, &folder).load(*manifest, *definition));
             }
             Ok(Read::Graph { definition, manifest, builds: true }) => {
-                builds.insert(name.clone(), (definition, manifest));
+                builds.insert(name.clone(), (folder, definition, manifest));
             }
             Ok(Read::Composite(candidate)) => {
                 composites.insert(name.clone(), *candidate);
@@ -83,13 +96,11 @@ pub(super) fn load(
     }
     let (late_composites, composites) = composites.into_iter().partition(|(name, _)| late.contains(name));
     composite::load(repository, composites);
-    for (name, folder) in &folders {
+    for (name, (folder, definition, manifest)) in builds {
         if repository.roster.is_closed() {
             return Ok(());
         }
-        if let Some((definition, manifest)) = builds.remove(name) {
-            announce(repository, name, loader(name, folder).load(*manifest, *definition));
-        }
+        announce(repository, &name, given.loader(&name, &folder).load(*manifest, *definition));
     }
     composite::load(repository, late_composites);
     Ok(())
@@ -112,26 +123,36 @@ fn announce(repository: &Repository, name: &ModelName, loaded: Result<Model, Loa
     }
 }
 
-/// The model folders of the repository by name.
-fn folders(repository: &Path) -> Result<BTreeMap<ModelName, PathBuf>, LoadError> {
+/// Every model by its place: those of the repository, then those that are named; what may have to be fetched last.
+fn sources(options: &LoadOptions) -> Result<Vec<ModelSource>, LoadError> {
+    let mut sources = options.repository.as_deref().map(folders).transpose()?.unwrap_or_default();
+    sources.extend(options.models.iter().cloned());
+    let mut names = BTreeSet::new();
+    if let Some(twice) = sources.iter().find(|source| !names.insert(source.name())) {
+        return Err(LoadError::Twice { name: twice.name().clone() });
+    }
+    sources.sort_by_key(ModelSource::is_remote);
+    Ok(sources)
+}
+
+/// The model folders of the repository, by name.
+fn folders(repository: &Path) -> Result<Vec<ModelSource>, LoadError> {
     let unreadable = |source| LoadError::Repository { path: repository.to_owned(), source };
-    let mut found = BTreeMap::new();
+    let mut found = Vec::new();
     for entry in fs::read_dir(repository).map_err(unreadable)? {
         let folder = entry.map_err(unreadable)?.path();
         if !manifest::is_model(&folder) {
             continue;
         }
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().parse::<ModelName>();
-        match name {
-            Ok(name) => {
-                found.insert(name, folder);
-            }
+        match ModelSource::folder(folder.clone()) {
+            Ok(source) => found.push(source),
             Err(error) => tracing::error!(folder = %folder.display(), %error, "model folder skipped: rename it"),
         }
     }
     if found.is_empty() {
         return Err(LoadError::Empty { path: repository.to_owned() });
     }
+    found.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(found)
 }
 
@@ -147,8 +168,9 @@ enum Read {
 }
 
 fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
-    let manifest = Manifest::read(loader.folder)?;
-    match Definition::new(manifest.clone(), loader.folder)? {
+    let hub = &loader.given.options.hub;
+    let manifest = Manifest::read(loader.folder, hub)?;
+    match Definition::new(manifest.clone(), loader.folder, hub)? {
         Definition::Graph(mut definition) => {
             let limits = sessions::batch_limits(&definition.scheduling, definition.text.max_tokens);
             definition.providers =
@@ -157,7 +179,7 @@ fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
             let builds = definition.graphs.iter().any(|graph| match graph {
                 GraphSource::File(path) => {
                     let file = GraphFile { path, providers: &definition.providers };
-                    loader.library.must_build(&file).unwrap_or(false)
+                    loader.given.library.must_build(&file).unwrap_or(false)
                 }
                 GraphSource::Checkpoint(_) => false,
             });
