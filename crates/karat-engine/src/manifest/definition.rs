@@ -343,6 +343,7 @@ const HUB: &str = "hub:";
 fn checkpoint(place: &str, folder: &Path, hub: &Hub) -> Result<Origin, ManifestError> {
     let Some(id) = place.strip_prefix(HUB) else { return Ok(origin(&folder.join(place), hub)?) };
     let found = id.parse::<ModelId>().map_err(Into::into).and_then(|id| hub.find(&id));
-    let found = found.map_err(|source| ManifestError::Hub { path: folder.join(FILE_NAME), source })?;
+    let found =
+        found.map_err(|source| ManifestError::Hub { path: folder.join(FILE_NAME), source: Box::new(source) })?;
     Ok(origin(&found.folder, hub)?)
 }

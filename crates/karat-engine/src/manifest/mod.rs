@@ -47,7 +47,7 @@ pub enum ManifestError {
         /// The manifest.
         path: PathBuf,
         /// The cause.
-        source: HubError,
+        source: Box<HubError>,
     },
     /// The file is not TOML, or has unknown, missing or mistyped keys.
     #[error("{path}: {source}")]

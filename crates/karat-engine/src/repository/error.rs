@@ -70,7 +70,7 @@ pub enum LoadError {
     Manifest(#[from] ManifestError),
     /// A model of the Hub can't be had.
     #[error(transparent)]
-    Hub(#[from] HubError),
+    Hub(#[from] Box<HubError>),
     /// A checkpoint can't be served, or changed while it was read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

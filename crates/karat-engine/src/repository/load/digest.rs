@@ -16,7 +16,7 @@ impl Digest {
     /// where it lies; a missing one counts as missing.
     pub(super) fn file(&mut self, folder: &Path, name: &Path) -> Result<(), LoadError> {
         let path = folder.join(name);
-        let told = if name.is_absolute() { name.file_name().map(Path::new).unwrap_or(name) } else { name };
+        let told = if name.is_absolute() { name.file_name().map_or(name, Path::new) } else { name };
         self.text(&told.to_string_lossy());
         if !path.exists() {
             self.text("missing");

@@ -72,7 +72,7 @@ pub(super) fn load(
         let folder = match source.locate(&options.hub) {
             Ok(folder) => folder,
             Err(error) => {
-                announce(repository, name, Err(error.into()));
+                announce(repository, name, Err(Box::new(error).into()));
                 continue;
             }
         };
