@@ -119,6 +119,7 @@ fn model(metrics: &Metrics) -> Model {
     Model {
         name: name(),
         version: ModelVersion::from_digest(&[0; 32]),
+        hub: Vec::new(),
         description: None,
         license: None,
         aggregate: aggregate::CATALOGUE.build(&Choice::named("mean")).unwrap(),

@@ -10,6 +10,7 @@ use karat_engine::{
     engine::Engine,
     repository::{LoadError, LoadOptions, ModelStatus},
 };
+use karat_hub::{Hub, HubSettings};
 use karat_runtime::ort::Library;
 use prometheus::Registry;
 use tokio::{net::TcpListener, sync::oneshot};
@@ -39,7 +40,7 @@ pub(super) fn serve(settings: ServeSettings) -> Result<(), CommandError> {
 async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandError> {
     let signals = StopSignals::watch()?;
     if let Some(model) = settings.default_model.as_ref().filter(|model| !settings.has_model(model)) {
-        return Err(format!("--default-model names {model}, which isn't in {}", settings.models.display()).into());
+        return Err(format!("--default-model names {model}, which is no folder of --models and no --model").into());
     }
     let metrics = Arc::new(Metrics::register(&Registry::new())?);
     let engine = Arc::new(Engine::new(settings.cache_mb << 20));
@@ -56,7 +57,9 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
     tracing::info!(address = %listener.local_addr()?, onnxruntime = %library.path().display(), "listening");
 
     let options = LoadOptions {
-        repository: settings.models.clone(),
+        repository: settings.repository(),
+        models: settings.named_models().to_vec(),
+        hub: Hub::new(HubSettings::from_env()),
         queue_tokens: settings.queue_tokens,
         queue_time: settings.queue_time(),
         calibration: settings.calibration(),

@@ -8,7 +8,7 @@ use clap::{
     Args,
     builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValueParser},
 };
-use karat_engine::manifest;
+use karat_engine::{manifest, repository::ModelSource};
 use karat_rules::domain::ModelName;
 
 use crate::{
@@ -21,9 +21,14 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 #[expect(clippy::doc_markdown, reason = "the comments are the flags' help, where backticks would stand as they are")]
 pub(crate) struct ServeSettings {
-    /// The model repository: a folder with one folder for each model.
-    #[arg(long, env = "KARAT_MODELS", default_value = "models", value_name = "FOLDER")]
-    pub(crate) models: PathBuf,
+    /// The model repository: a folder with one folder for each model. By default "models", unless there is a --model.
+    #[arg(long, env = "KARAT_MODELS", value_name = "FOLDER")]
+    models: Option<PathBuf>,
+
+    /// A checkpoint's folder, or a model of the Hugging Face Hub as org/name or org/name@revision; may be given several
+    /// times. It is called by the last part of its place, unless as NAME=PLACE. What the Hub's cache lacks is fetched.
+    #[arg(long = "model", env = "KARAT_MODEL", value_delimiter = ',', value_name = "[NAME=]PLACE")]
+    model: Vec<ModelSource>,
 
     /// Where to listen. Loopback by default: whoever reaches the port can score.
     #[arg(long, env = "KARAT_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
@@ -141,9 +146,21 @@ impl ServeSettings {
         Duration::from_secs_f64(self.receive_seconds)
     }
 
-    /// Whether the repository holds that model.
+    /// The folder of models, if one is served.
+    pub(crate) fn repository(&self) -> Option<PathBuf> {
+        let usual = || self.model.is_empty().then(|| PathBuf::from("models"));
+        self.models.clone().or_else(usual)
+    }
+
+    /// The models that are named one by one.
+    pub(crate) fn named_models(&self) -> &[ModelSource] {
+        &self.model
+    }
+
+    /// Whether a model of that name is served.
     pub(crate) fn has_model(&self, model: &ModelName) -> bool {
-        manifest::is_model(&self.models.join(model.as_str()))
+        let in_repository = |folder: PathBuf| manifest::is_model(&folder.join(model.as_str()));
+        self.model.iter().any(|source| source.name() == model) || self.repository().is_some_and(in_repository)
     }
 
     /// Which web pages may use the server, and under which names. Other machines may call it whatever they like.

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on should panic")]
 
+mod adapters;
 mod bad_input;
 mod checkpoints;
 mod compression;
@@ -13,6 +14,8 @@ mod decoder;
 mod decoder_heads;
 mod dialects;
 mod generated;
+#[cfg(feature = "hub")]
+mod hub;
 mod intake;
 mod layers;
 mod loading;

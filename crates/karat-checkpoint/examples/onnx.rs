@@ -5,9 +5,9 @@
 //! cargo run -p karat-checkpoint --example onnx FOLDER FILE.onnx
 //! ```
 
-use std::{env, error::Error, fs, path::Path};
+use std::{env, error::Error, fs, num::NonZeroUsize, path::Path};
 
-use karat_checkpoint::Checkpoint;
+use karat_checkpoint::{Checkpoint, NumbersMut, Origin};
 use karat_onnx::TensorProto;
 use prost::Message;
 
@@ -16,14 +16,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [folder, file] = arguments.as_slice() else {
         return Err("write the checkpoint's folder and the file that is to be written".into());
     };
-    let checkpoint = Checkpoint::read(Path::new(folder))?;
+    let checkpoint = Checkpoint::read(&Origin::whole(Path::new(folder)))?;
     let graph = checkpoint.graph();
+    let mut weights: Vec<Vec<f32>> =
+        graph.tensors.iter().map(|tensor| vec![0.0; tensor.shape.iter().product()]).collect();
+    let memory = weights.iter_mut().map(|numbers| NumbersMut::Float32(numbers));
+    checkpoint.read_weights(graph, memory, NonZeroUsize::MIN, &|_| ())?;
     let mut model = graph.model.clone();
     let initializers = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
     for initializer in initializers {
-        if let Some(tensor) = graph.tensors.iter().find(|tensor| tensor.name == initializer.name()) {
-            let numbers = checkpoint.numbers(tensor)?;
-            let bytes: Vec<u8> = numbers.into_iter().flat_map(f32::to_le_bytes).collect();
+        let mut tensors = graph.tensors.iter().zip(&weights);
+        if let Some((_, numbers)) = tensors.find(|(tensor, _)| tensor.name == initializer.name()) {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
             *initializer = TensorProto {
                 data_location: None,
                 external_data: Vec::new(),

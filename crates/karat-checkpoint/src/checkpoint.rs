@@ -3,23 +3,25 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use sha2::{Digest, Sha256};
 
 use crate::{
+    adapter::Adapter,
     classes::{self, Class},
     config::Config,
     graphs::{Element, Form, Graph, NumbersMut, Tensor},
     heads::{Head, Kind},
     manifest,
     normalise::{self, Normalisation},
+    origin::Origin,
     problems::{CheckpointError, Problems},
     reading::Reading,
     recipe::Recipe,
     tokens::Tokens,
-    trunks::{Decoder, Read, encoder::Encoder, modernbert::ModernBert},
+    trunks::{Decoder, Part, Read, encoder::Encoder, modernbert::ModernBert},
     weights::Weights,
 };
 
@@ -35,6 +37,12 @@ const UNUSED: &[&str] = &[
     "mask_predictions.",
     "num_batches_tracked",
     "normalizer.",
+    "cls.predictions.",
+    "cls.seq_relationship.",
+    "lm_head.",
+    "vocab_transform.",
+    "vocab_layer_norm.",
+    "vocab_projector.",
 ];
 
 /// What a configuration describes.
@@ -92,9 +100,9 @@ pub(crate) enum Reads {
 /// A checkpoint that can be served.
 #[derive(Debug)]
 pub struct Checkpoint {
-    folder: PathBuf,
+    origin: Origin,
     weights: Weights,
-    /// `config.json`, as it was read.
+    /// `config.json`, and an adapter's own configuration, as they were read.
     configuration: String,
     graph: Graph,
     /// The most tokens for which the graph is exact.
@@ -104,38 +112,36 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Whether a folder looks like a checkpoint.
-    #[must_use]
-    pub fn is_one(folder: &Path) -> bool {
-        folder.join("config.json").is_file()
-    }
-
-    /// Reads a folder: its configuration, the headers of its weights, and what its tokenizer says.
+    /// Reads a checkpoint: its configuration, the headers of its weights, and what its tokenizer says; of an adapter, that
+    /// of the model it changes, with the changes.
     ///
     /// # Errors
     /// Everything that stands in the way of serving it.
-    pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
+    pub fn read(origin: &Origin) -> Result<Self, CheckpointError> {
         let mut problems = Problems::default();
-        let checkpoint = Self::of(folder, &mut problems);
-        problems.finish(folder, checkpoint)
+        let checkpoint = Self::of(origin, &mut problems);
+        problems.finish(origin.folder(), checkpoint)
     }
 
-    fn of(folder: &Path, problems: &mut Problems) -> Option<Self> {
-        let config = problems.take(Config::read(folder));
-        let weights = Weights::read(folder, problems);
-        let tokens = Tokens::read(folder, problems);
+    fn of(origin: &Origin, problems: &mut Problems) -> Option<Self> {
+        let config = problems.take(Config::read(origin.model()));
+        let weights = Weights::read(origin.model(), problems);
+        let adapter = if origin.is_adapter() { Some(problems.take(Adapter::read(origin.folder()))?) } else { None };
+        let tokens = Tokens::read(tokenizer(origin), problems);
         let mut config = config?;
         let is_wrapped = config.open_text();
+        let task = adapter.as_ref().and_then(|adapter| adapter.class_ending(problems));
         let family = classes::family(&config, problems)?;
         config.fill_in(family.defaults);
-        let class = Class::read(family, &config, problems)?;
+        let class = Class::read(family, &config, task, problems)?;
         let shape = match family.read {
             Read::Decoder(read) => read(&config, problems).map(Shape::Decoder),
             Read::Encoder(read) => read(&config, problems).map(Shape::Encoder),
             Read::Modern(read) => read(&config, problems).map(Shape::Modern),
         };
         let pad_id = config.token("pad_token_id");
-        let labels = labels(&config);
+        // A task that was chosen for an adapter says nothing of its base's labels.
+        let labels = labels(&config).filter(|_| task.is_none());
         let last_token = last_token(&config, tokens.as_ref(), problems);
         let mut weights = weights?;
         // What trainers wrap a model in leaves its name before every tensor's.
@@ -145,6 +151,9 @@ impl Checkpoint {
         weights.rename_norms();
         if is_wrapped {
             weights.open_text();
+        }
+        if let Some(adapter) = &adapter {
+            adapter.apply(&mut weights, problems);
         }
         let normalise = normalise::read(&config, &weights, problems);
         let head = match family.read {
@@ -157,6 +166,15 @@ impl Checkpoint {
         let (decided, recipe) = match shape? {
             Shape::Decoder(trunk) => {
                 let (kind, head) = head?;
+                let table = trunk.piece(0, Part::Embeddings).tensor;
+                if kind == Kind::LanguageModel
+                    && trunk.tied_embeddings
+                    && weights.is_updated(&format!("{table}.weight"))
+                {
+                    problems.add::<()>(format!(
+                        "the adapter changes {table}, from which the logits are taken too: merge it in PEFT and serve that"
+                    ));
+                }
                 let reads = match kind {
                     Kind::Sequence => Reads::Scores,
                     Kind::Token => Reads::Steps,
@@ -173,7 +191,8 @@ impl Checkpoint {
                     Head::Linear(_) | Head::Mlp(_) | Head::LanguageModel => None,
                 };
                 let (context, vocabulary) = (trunk.context, trunk.vocabulary);
-                let recipe = Recipe::Decoder { trunk, head, pad_id, pooling: class.pooling, last_token: last_token.clone() };
+                let recipe =
+                    Recipe::Decoder { trunk, head, pad_id, pooling: class.pooling, last_token: last_token.clone() };
                 let graph = recipe.write(Form::Rows, &weights, problems)?;
                 (Decided { graph, reads, width, context, vocabulary, normalise, gating, last_token }, recipe)
             }
@@ -198,11 +217,11 @@ impl Checkpoint {
         refuse_leftovers(&weights, &decided.graph, problems);
         let tokens = tokens?;
         tokens.check(decided.vocabulary, problems);
-        classes::refuse_namesakes(folder, &tokens, problems);
-        let manifest = manifest::write(class.name, &decided, &tokens);
+        classes::refuse_namesakes(origin.model(), &tokens, problems);
+        let manifest = manifest::write(&class.name, &decided, &tokens);
         let Decided { graph, context, .. } = decided;
-        let configuration = config.into_text();
-        Some(Self { folder: folder.to_owned(), weights, configuration, graph, context, recipe, manifest })
+        let configuration = config.into_text() + &adapter.map(|adapter| adapter.written()).unwrap_or_default();
+        Some(Self { origin: origin.clone(), weights, configuration, graph, context, recipe, manifest })
     }
 
     /// The graph for a processor: of a decoder one that shares what samples begin with (`rm-prefix/1`), of an encoder one
@@ -234,7 +253,7 @@ impl Checkpoint {
         }
         let mut problems = Problems::default();
         let graph = self.recipe.write(form, &self.weights, &mut problems);
-        problems.finish(&self.folder, graph)
+        problems.finish(self.origin.folder(), graph)
     }
 
     /// Reads a graph's weights, once, on so many threads: of each in the order of [`Graph::tensors`] into the memory that
@@ -252,7 +271,7 @@ impl Checkpoint {
         threads: NonZeroUsize,
         progress: &(dyn Fn(usize) + Sync),
     ) -> Result<[u8; 32], CheckpointError> {
-        let failed = |problem| CheckpointError { folder: self.folder.clone(), problems: vec![problem] };
+        let failed = |problem| self.error(problem);
         let tensors: Vec<(&Tensor, NumbersMut<'_>)> = graph.tensors.iter().zip(memory).collect();
         let fits = |(tensor, numbers): &(&Tensor, NumbersMut<'_>)| {
             tensor.shape.iter().product::<usize>() == numbers.len() && tensor.element == numbers.element()
@@ -272,9 +291,11 @@ impl Checkpoint {
     /// # Errors
     /// When the head's numbers can mean several things, which only a person can tell apart.
     pub fn manifest(&self) -> Result<&str, CheckpointError> {
-        self.manifest
-            .as_deref()
-            .map_err(|problem| CheckpointError { folder: self.folder.clone(), problems: vec![problem.clone()] })
+        self.manifest.as_deref().map_err(|problem| self.error(problem.clone()))
+    }
+
+    fn error(&self, problem: String) -> CheckpointError {
+        CheckpointError { folder: self.origin.folder().to_owned(), problems: vec![problem] }
     }
 
     /// Whether the graph shares what samples begin with.
@@ -299,7 +320,9 @@ impl Checkpoint {
         };
         let copies = |tensor: &Tensor| match (packed(&tensor.name), read(&tensor.name)) {
             (true, false) if alone => 1,
-            (true, _) => 2,
+            (true, true) if alone => 2,
+            // What it packs for a second session, to find it packed already, stays with the allocator.
+            (true, _) => 3,
             (false, _) => 1,
         };
         let numbers = |tensor: &Tensor| tensor.shape.iter().product::<usize>();
@@ -324,6 +347,11 @@ impl Checkpoint {
     pub fn types(&self) -> BTreeSet<String> {
         self.weights.types()
     }
+}
+
+/// The folder of the tokenizer: an adapter's own, or the one that its base came with.
+fn tokenizer(origin: &Origin) -> &Path {
+    origin.folders().find(|folder| folder.join("tokenizer.json").is_file()).unwrap_or_else(|| origin.folder())
 }
 
 /// How many rows the matrix of that name has; 0 where there is none.

@@ -25,8 +25,8 @@ pub(crate) enum Pooling {
 
 /// A class and what it gives.
 #[derive(Debug)]
-pub(crate) struct Class<'a> {
-    pub(crate) name: &'a str,
+pub(crate) struct Class {
+    pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) pooling: Pooling,
 }
@@ -86,10 +86,11 @@ fn name(config: &Config) -> &str {
     classes.and_then(|classes| classes.first()?.as_str()).unwrap_or_default()
 }
 
-impl<'a> Class<'a> {
-    /// The class that a configuration of this family names.
-    pub(crate) fn read(trunk: &Trunk, config: &'a Config, problems: &mut Problems) -> Option<Self> {
-        let (model_type, name) = (trunk.model_type, name(config));
+impl Class {
+    /// The class that a configuration of this family names; `task` is what it ends with where an adapter chose one.
+    pub(crate) fn read(trunk: &Trunk, config: &Config, task: Option<&str>, problems: &mut Problems) -> Option<Self> {
+        let model_type = trunk.model_type;
+        let name = task.map_or_else(|| name(config).to_owned(), |task| format!("{}{task}", trunk.class));
         config.know(&["auto_map"]);
         let of_family = OF_FAMILIES.iter().find(|(suffix, ..)| name.strip_suffix(suffix) == Some(trunk.class));
         let other = OTHERS.iter().find(|(other, family, ..)| *other == name && *family == model_type);

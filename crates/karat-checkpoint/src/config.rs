@@ -179,7 +179,7 @@ pub(crate) fn positive(key: &str, value: &Value, problems: &mut Problems) -> Opt
 }
 
 /// What is switched off or empty computes nothing.
-fn computes_nothing(value: &Value) -> bool {
+pub(crate) fn computes_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Array(list) => list.is_empty(),

@@ -13,6 +13,7 @@
 //! A trunk family is one file and a line in `trunks`; a head one file and a line in `heads`; a form of the graph one
 //! file in `graphs`.
 
+mod adapter;
 mod checkpoint;
 mod classes;
 mod config;
@@ -20,6 +21,7 @@ mod graphs;
 mod heads;
 mod manifest;
 mod normalise;
+mod origin;
 mod problems;
 mod reading;
 mod recipe;
@@ -30,4 +32,5 @@ mod weights;
 
 pub use checkpoint::Checkpoint;
 pub use graphs::{Element, Form, Graph, NumbersMut, Source, Tensor};
+pub use origin::{FindModel, Origin};
 pub use problems::CheckpointError;

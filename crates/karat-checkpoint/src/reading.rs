@@ -48,13 +48,18 @@ impl Reading<'_> {
     /// # Errors
     /// What the first piece that failed says.
     pub(crate) fn run(&self, tensors: Vec<(&Tensor, NumbersMut<'_>)>) -> Result<PieceDigest, String> {
-        let count = |numbers: &NumbersMut<'_>| numbers.len().div_ceil(PIECE);
-        let mut digests: Vec<Vec<PieceDigest>> =
-            tensors.iter().map(|(_, numbers)| vec![PieceDigest::default(); count(numbers)]).collect();
+        // What an adapter changes is changed as a whole.
+        let whole = |tensor: &Tensor| tensor.sources.iter().any(|source| self.weights.is_updated(&source.tensor));
+        let size = |tensor: &Tensor, numbers: &NumbersMut<'_>| if whole(tensor) { numbers.len().max(1) } else { PIECE };
+        let mut digests: Vec<Vec<PieceDigest>> = tensors
+            .iter()
+            .map(|(tensor, numbers)| vec![PieceDigest::default(); numbers.len().div_ceil(size(tensor, numbers))])
+            .collect();
         let names: Vec<&Tensor> = tensors.iter().map(|(tensor, _)| *tensor).collect();
         let pieces = tensors.into_iter().zip(&mut digests).flat_map(|((tensor, numbers), digests)| {
-            let parts = numbers.pieces(PIECE).into_iter().zip(digests).enumerate();
-            parts.map(move |(index, (numbers, digest))| Piece { tensor, start: index * PIECE, numbers, digest })
+            let size = size(tensor, &numbers);
+            let parts = numbers.pieces(size).into_iter().zip(digests).enumerate();
+            parts.map(move |(index, (numbers, digest))| Piece { tensor, start: index * size, numbers, digest })
         });
         let queue = Mutex::new(pieces);
         let (read, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -121,8 +126,9 @@ impl Reading<'_> {
             if first < last {
                 let part = numbers.get_mut(filled..filled + last - first).unwrap_or_default();
                 filled += part.len();
-                let seen = |bytes: &[u8]| hash.update(bytes);
-                self.weights.fill(&source.tensor, &source.rows, first - before, part, bytes, seen)?;
+                self.weights
+                    .fill(&source.tensor, &source.rows, first - before, part, bytes, |bytes| hash.update(bytes))?;
+                self.weights.apply_update(source, part, &mut |bytes| hash.update(bytes))?;
             }
             before += count;
         }
@@ -140,7 +146,7 @@ impl Reading<'_> {
 mod tests {
     use std::{fs, num::NonZeroUsize, path::Path};
 
-    use crate::{Checkpoint, NumbersMut};
+    use crate::{Checkpoint, NumbersMut, Origin};
 
     /// A copy of a recorded checkpoint.
     fn copy(name: &str) -> tempfile::TempDir {
@@ -155,11 +161,12 @@ mod tests {
 
     /// The numbers and their digest; `progress` runs after each piece.
     fn read(folder: &Path, threads: usize, progress: &(dyn Fn(usize) + Sync)) -> (Vec<Vec<f32>>, [u8; 32]) {
-        let checkpoint = Checkpoint::read(folder).unwrap();
+        let checkpoint = Checkpoint::read(&Origin::whole(folder)).unwrap();
         let shapes = checkpoint.graph().tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>());
         let mut numbers: Vec<Vec<f32>> = shapes.map(|count| vec![f32::NAN; count]).collect();
         let memory = numbers.iter_mut().map(|numbers| NumbersMut::Float32(numbers));
-        let digest = checkpoint.read_weights(checkpoint.graph(), memory, NonZeroUsize::new(threads).unwrap(), progress).unwrap();
+        let digest =
+            checkpoint.read_weights(checkpoint.graph(), memory, NonZeroUsize::new(threads).unwrap(), progress).unwrap();
         (numbers, digest)
     }
 
@@ -206,14 +213,15 @@ mod tests {
     #[test]
     fn a_file_that_became_shorter_is_an_error() {
         let folder = copy("qwen3");
-        let checkpoint = Checkpoint::read(folder.path()).unwrap();
+        let checkpoint = Checkpoint::read(&Origin::whole(folder.path())).unwrap();
         let weights = folder.path().join("model.safetensors");
         let bytes = fs::read(&weights).unwrap();
         fs::write(&weights, &bytes[..bytes.len() - 2]).unwrap();
         let shapes = checkpoint.graph().tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>());
         let mut numbers: Vec<Vec<f32>> = shapes.map(|count| vec![0.0; count]).collect();
         let memory = numbers.iter_mut().map(|numbers| NumbersMut::Float32(numbers));
-        let error = checkpoint.read_weights(checkpoint.graph(), memory, NonZeroUsize::MIN, &|_| ()).unwrap_err().to_string();
+        let error =
+            checkpoint.read_weights(checkpoint.graph(), memory, NonZeroUsize::MIN, &|_| ()).unwrap_err().to_string();
         assert!(error.contains("changed while it was read"), "{error}");
     }
 }

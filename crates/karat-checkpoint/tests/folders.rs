@@ -7,9 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use karat_checkpoint::Checkpoint;
+use karat_checkpoint::{Checkpoint, CheckpointError, Origin};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// A checkpoint on a machine without a network.
+fn read(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+    Checkpoint::read(&Origin::of(folder, &|_, _| Err("it is far away".to_owned()))?)
+}
 
 /// A copy of one of the recorded checkpoints.
 struct Folder(TempDir);
@@ -56,7 +61,7 @@ impl Folder {
 
     /// What stands in the way, all of which is to be named.
     fn refused(&self, names: &[&str]) {
-        let error = Checkpoint::read(self.0.path()).unwrap_err();
+        let error = read(self.0.path()).unwrap_err();
         assert_eq!(error.problems.len(), names.len(), "{error}");
         for name in names {
             assert!(error.to_string().contains(name), "{name} is not in {error}");
@@ -93,7 +98,7 @@ fn a_damaged_or_missing_file_is_named() {
     fs::write(&weights, b"tiny").unwrap();
     folder.refused(&["shorter than its own header", "no reward head"]);
     fs::remove_file(&weights).unwrap();
-    folder.refused(&["no .safetensors files"]);
+    folder.refused(&["there are no weights"]);
     fs::write(&weights, &bytes).unwrap();
     fs::remove_file(folder.path("tokenizer.json")).unwrap();
     folder.refused(&["tokenizer.json"]);
@@ -119,7 +124,7 @@ fn shards_that_are_missing_are_named() {
 fn a_second_head_is_not_chosen_from() {
     let folder = Folder::of("llama3");
     fs::copy(Folder::of("grm").path("model.safetensors"), folder.path("value_head.safetensors")).unwrap();
-    let error = Checkpoint::read(folder.0.path()).unwrap_err().to_string();
+    let error = read(folder.0.path()).unwrap_err().to_string();
     assert!(error.contains("there are 2 heads (score, v_head.summary)"), "{error}");
     assert!(error.contains("is in two files"), "{error}");
 }
@@ -135,7 +140,7 @@ fn code_that_comes_with_a_checkpoint_is_never_needed_silently() {
 fn a_base_model_has_no_reward() {
     let folder = Folder::of("gemma").configure(&json!({"architectures": ["GemmaForCausalLM"]}));
     // A value head in the file of a language model makes it a reward model, as its trainers save it.
-    assert!(Checkpoint::read(folder.0.path()).unwrap().manifest().unwrap().contains("scalar"));
+    assert!(read(folder.0.path()).unwrap().manifest().unwrap().contains("scalar"));
 }
 
 #[test]
@@ -179,7 +184,7 @@ fn tensors_of_another_size_or_that_are_missing_are_told_in_a_line() {
 
 #[test]
 fn a_family_is_known_under_all_of_its_names() {
-    let tensors = |folder: &Folder| Checkpoint::read(folder.0.path()).unwrap().graph().tensors.len();
+    let tensors = |folder: &Folder| Checkpoint::read(&Origin::whole(folder.0.path())).unwrap().graph().tensors.len();
     // Norms as the first files of BERT's time have them.
     let old =
         Folder::of("bert").rename("LayerNorm.weight", "LayerNorm.gamma").rename("LayerNorm.bias", "LayerNorm.beta");
@@ -194,7 +199,7 @@ fn a_family_is_known_under_all_of_its_names() {
 
 #[test]
 fn a_manifest_says_what_was_decided() {
-    let manifest = |name: &str| Checkpoint::read(Folder::of(name).0.path()).unwrap().manifest().unwrap().to_owned();
+    let manifest = |name: &str| read(Folder::of(name).0.path()).unwrap().manifest().unwrap().to_owned();
     let openrlhf = manifest("openrlhf");
     assert!(openrlhf.contains("[transforms.affine]") && openrlhf.contains("scale = 0.331"), "{openrlhf}");
     assert!(manifest("qwen2-math-prm").contains("step_mark = \"<extra_0>\""));
@@ -228,7 +233,8 @@ fn a_token_that_has_to_be_last_must_be_the_tokenizers() {
 fn a_gated_head_must_be_what_the_configuration_says() {
     Folder::of("qrm").configure(&json!({"num_quantiles": null})).refused(&["regression_layer.weight is [15, 16]"]);
     let layers = ["gating.layers.9.weight", "gating.layers.9.bias", "gating.layers.8"];
-    let error = Checkpoint::read(Folder::of("qrm").configure(&json!({"gating_n_hidden": 3})).0.path()).unwrap_err();
+    let error = Checkpoint::read(&Origin::whole(Folder::of("qrm").configure(&json!({"gating_n_hidden": 3})).0.path()))
+        .unwrap_err();
     for layer in layers {
         assert!(error.to_string().contains(layer), "{layer} is not in {error}");
     }
@@ -242,7 +248,11 @@ fn a_manifest_says_where_a_head_is_read() {
     let manifest = |name: &str| {
         let folder = Folder::of(name);
         let _ = fs::remove_file(folder.path("model.toml"));
-        Checkpoint::read(folder.0.path()).unwrap().manifest().map(str::to_owned).map_err(|error| error.to_string())
+        Checkpoint::read(&Origin::whole(folder.0.path()))
+            .unwrap()
+            .manifest()
+            .map(str::to_owned)
+            .map_err(|error| error.to_string())
     };
     assert!(manifest("internlm2-reward").unwrap().contains("last_token = \"[UNUSED_TOKEN_130]\""));
     for name in ["armorm", "qrm"] {

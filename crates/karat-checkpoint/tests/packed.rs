@@ -12,7 +12,7 @@ use std::{
 };
 
 use half::{bf16, f16};
-use karat_checkpoint::{Checkpoint, Element, Form, Graph, NumbersMut};
+use karat_checkpoint::{Checkpoint, Element, Form, Graph, NumbersMut, Origin};
 use karat_onnx::{NodeProto, ValueInfoProto, tensor_proto::DataType, type_proto::Value as Type};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -53,7 +53,7 @@ fn checkpoint(name: &str, changes: &Value) -> (TempDir, Checkpoint) {
     let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     fs::write(&path, config.to_string()).unwrap();
-    let checkpoint = Checkpoint::read(copy.path()).unwrap();
+    let checkpoint = Checkpoint::read(&Origin::whole(copy.path())).unwrap();
     (copy, checkpoint)
 }
 
@@ -204,14 +204,18 @@ fn read(checkpoint: &Checkpoint, graph: &Graph) -> Vec<Vec<f32>> {
         Half(Vec<f16>),
         Brain(Vec<bf16>),
     }
-    let mut memory: Vec<Memory> = graph.tensors.iter().map(|tensor| {
-        let count = tensor.shape.iter().product();
-        match tensor.element {
-            Element::Float32 => Memory::Whole(vec![0.0; count]),
-            Element::Float16 => Memory::Half(vec![f16::ZERO; count]),
-            Element::Bfloat16 => Memory::Brain(vec![bf16::ZERO; count]),
-        }
-    }).collect();
+    let mut memory: Vec<Memory> = graph
+        .tensors
+        .iter()
+        .map(|tensor| {
+            let count = tensor.shape.iter().product();
+            match tensor.element {
+                Element::Float32 => Memory::Whole(vec![0.0; count]),
+                Element::Float16 => Memory::Half(vec![f16::ZERO; count]),
+                Element::Bfloat16 => Memory::Brain(vec![bf16::ZERO; count]),
+            }
+        })
+        .collect();
     let places = memory.iter_mut().map(|memory| match memory {
         Memory::Whole(numbers) => NumbersMut::Float32(numbers),
         Memory::Half(numbers) => NumbersMut::Float16(numbers),

@@ -60,6 +60,9 @@ struct ModelCard {
 struct ModelDetails {
     /// Exactly which model it is: a digest over its manifest, graphs and tokenizer.
     version: ModelVersion,
+    /// The models of the Hugging Face Hub that it is made of, each as `org/name@commit`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hub: Vec<String>,
     /// What its score means.
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
@@ -151,6 +154,7 @@ fn details(model: &Model) -> ModelDetails {
     };
     ModelDetails {
         version: model.version.clone(),
+        hub: model.hub.iter().map(ToString::to_string).collect(),
         description: model.description.clone(),
         license: model.license.clone(),
         max_tokens: model.max_tokens(),

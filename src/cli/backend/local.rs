@@ -1,13 +1,17 @@
 //! Models in this process, without HTTP.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use karat_engine::telemetry::EngineMetrics;
 use karat_engine::{
     engine::{Engine, SampleReport, ScoreRequest},
-    repository::{LoadOptions, ModelStatus},
+    repository::{LoadOptions, ModelSource, ModelStatus},
     schedule::Admission,
 };
+use karat_hub::{Hub, HubSettings};
 use karat_runtime::ort::Library;
 use prometheus::Registry;
 
@@ -21,18 +25,32 @@ const CALIBRATION: Duration = Duration::from_secs(2);
 /// Memory for what decoders computed of prompts.
 const PREFIX_CACHE_BYTES: u64 = 256 << 20;
 
+/// What is loaded.
+pub(super) enum Models {
+    /// A folder of models.
+    Repository(PathBuf),
+    /// One model by its place.
+    One(ModelSource),
+}
+
 pub(in crate::cli) struct Local {
     engine: Engine,
     overrides: Overrides,
 }
 
 impl Local {
-    pub(super) fn load(models: &Path, onnxruntime: Option<&Path>, overrides: Overrides) -> Result<Self, CommandError> {
+    pub(super) fn load(models: Models, onnxruntime: Option<&Path>, overrides: Overrides) -> Result<Self, CommandError> {
         let library = Library::load(onnxruntime)?;
+        let (repository, models) = match models {
+            Models::Repository(folder) => (Some(folder), Vec::new()),
+            Models::One(source) => (None, vec![source]),
+        };
         let engine = Engine::new(CACHE_BYTES);
         let metrics = EngineMetrics::register(&Registry::new())?;
         let options = LoadOptions {
-            repository: models.to_owned(),
+            repository,
+            models,
+            hub: Hub::new(HubSettings::from_env()),
             queue_tokens: QUEUE_TOKENS,
             queue_time: None,
             calibration: CALIBRATION,

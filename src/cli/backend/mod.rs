@@ -6,8 +6,11 @@ mod remote;
 use std::path::PathBuf;
 
 use clap::Args;
-use karat_engine::text::Truncation;
-use karat_rules::domain::{Conversation, Message, ModelName, Sample, catalogue::Choice};
+use karat_engine::{
+    repository::{ModelSource, ModelSourceError},
+    text::Truncation,
+};
+use karat_rules::domain::{Conversation, Message, ModelName, ModelNameError, Sample, catalogue::Choice};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,9 +20,10 @@ use super::CommandError;
 #[derive(Debug, Clone, Args)]
 #[expect(clippy::doc_markdown, reason = "the comments are the flags' help, where backticks would stand as they are")]
 pub(super) struct BackendArguments {
-    /// The model that scores.
-    #[arg(long, value_name = "MODEL")]
-    model: Option<ModelName>,
+    /// The model that scores: its name, or in place of a name of --models a checkpoint's folder or a model of the Hugging
+    /// Face Hub, as ./FOLDER, org/name or org/name@revision.
+    #[arg(long, value_name = "MODEL", value_parser = scorer)]
+    model: Option<Scorer>,
 
     /// A running karat server, such as http://127.0.0.1:8080; instead of --models.
     #[arg(long, value_name = "URL")]
@@ -47,6 +51,32 @@ pub(super) struct BackendArguments {
     /// the model says.
     #[arg(long, value_name = "POLICY", value_parser = truncation)]
     truncation: Option<Truncation>,
+}
+
+/// What scores.
+#[derive(Debug, Clone)]
+enum Scorer {
+    /// A model of the server or of the repository.
+    Named(ModelName),
+    /// A model by its place.
+    Placed(ModelSource),
+}
+
+impl Scorer {
+    fn name(&self) -> &ModelName {
+        match self {
+            Self::Named(name) => name,
+            Self::Placed(source) => source.name(),
+        }
+    }
+}
+
+/// No name has a slash in it, and every place but those of a few old models has one.
+fn scorer(text: &str) -> Result<Scorer, String> {
+    if text.contains(['/', '=']) {
+        return text.parse().map(Scorer::Placed).map_err(|error: ModelSourceError| error.to_string());
+    }
+    text.parse().map(Scorer::Named).map_err(|error: ModelNameError| error.to_string())
 }
 
 /// A list of transforms; a type of its own, since a list of flags means something else on a command line.
@@ -154,13 +184,21 @@ pub(super) enum Backend {
 }
 
 impl BackendArguments {
-    /// What makes scores of one run unlike those of another, as JSON: everything but where they are computed.
+    /// What makes scores of one run unlike those of another, as JSON: everything but which process computes them.
     pub(super) fn fingerprint(&self) -> Result<String, CommandError> {
-        Ok(serde_json::to_string(&self.overrides()?)?)
+        let overrides = serde_json::to_string(&self.overrides()?)?;
+        Ok(match &self.model {
+            Some(Scorer::Placed(source)) => format!("{overrides} of {source}"),
+            _ => overrides,
+        })
     }
 
     fn overrides(&self) -> Result<Overrides, CommandError> {
-        let model = self.model.clone().ok_or("name what scores: --model, and --server or --models")?;
+        let model = self
+            .model
+            .as_ref()
+            .map(|scorer| scorer.name().clone())
+            .ok_or("name what scores: --model, and --server or --models")?;
         Ok(Overrides {
             model,
             aggregate: self.aggregate.clone(),
@@ -174,10 +212,15 @@ impl BackendArguments {
     /// Must be called before any other thread runs: loading ONNX Runtime sets an environment variable.
     pub(super) fn open(&self) -> Result<Backend, CommandError> {
         let overrides = self.overrides()?;
-        Ok(match &self.server {
-            Some(url) => Backend::Remote(remote::Remote::new(url, overrides)?),
-            None => Backend::Local(Box::new(local::Local::load(&self.models, self.onnxruntime.as_deref(), overrides)?)),
-        })
+        let models = match (&self.server, &self.model) {
+            (Some(_), Some(Scorer::Placed(source))) => {
+                return Err(format!("with --server, --model is the name of one of its models, not {source}").into());
+            }
+            (Some(url), _) => return Ok(Backend::Remote(remote::Remote::new(url, overrides)?)),
+            (None, Some(Scorer::Placed(source))) => local::Models::One(source.clone()),
+            (None, _) => local::Models::Repository(self.models.clone()),
+        };
+        Ok(Backend::Local(Box::new(local::Local::load(models, self.onnxruntime.as_deref(), overrides)?)))
     }
 }
 

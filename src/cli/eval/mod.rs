@@ -73,7 +73,7 @@ pub(super) struct EvalArguments {
 }
 
 pub(super) fn eval(arguments: &EvalArguments) -> Result<(), CommandError> {
-    telemetry::start_logging("warn,ort=error", LogFormat::Text)?;
+    telemetry::start_logging("warn,karat_hub=info,ort=error", LogFormat::Text)?;
     let mut read = arguments.read()?;
     if !read.unscored.is_empty() {
         let scored = score(&arguments.backend, std::mem::take(&mut read.unscored), arguments.skip_bad_rows)?;

@@ -84,7 +84,7 @@ enum Parcel {
 }
 
 pub(super) fn score(arguments: &ScoreArguments) -> Result<(), CommandError> {
-    telemetry::start_logging("warn,ort=error", LogFormat::Text)?;
+    telemetry::start_logging("warn,karat_hub=info,ort=error", LogFormat::Text)?;
     let settings = arguments.backend.fingerprint()?;
     let rows = Rows::of(&arguments.input);
     let total = rows.count()?;

@@ -72,6 +72,7 @@ impl FakeModel {
         let model = Model {
             name: name.clone(),
             version: ModelVersion::from_digest(&[0; 32]),
+            hub: Vec::new(),
             description: None,
             license: None,
             aggregate: aggregate::CATALOGUE.build(&Choice::named("mean")).unwrap(),

@@ -3,6 +3,8 @@
 mod child;
 mod fake_model;
 mod held_decoder;
+#[cfg(feature = "hub")]
+mod hub;
 mod raw;
 mod repository;
 mod server;
@@ -15,6 +17,8 @@ use std::{
 pub(crate) use child::{Child, karat};
 pub(crate) use fake_model::FakeModel;
 pub(crate) use held_decoder::HeldDecoder;
+#[cfg(feature = "hub")]
+pub(crate) use hub::{FakeHub, sha256};
 pub(crate) use raw::RawConnection;
 pub(crate) use repository::{RAW, Repository, graph_manifest};
 pub(crate) use server::{Reply, Server, Unserved, client, library};

@@ -1,6 +1,12 @@
 //! The whole server in this process, on a port that the system chooses.
 
-use std::{env, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    env,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
 use http::HeaderMap;
@@ -13,6 +19,7 @@ use karat_engine::{
     engine::Engine,
     repository::{LoadError, LoadOptions},
 };
+use karat_hub::{Hub, HubSettings};
 use karat_runtime::ort::Library;
 use prometheus::Registry;
 use serde_json::Value;
@@ -32,6 +39,16 @@ pub(crate) struct Unserved {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: ApiLimits,
     pub(crate) dialects: DialectSettings,
+}
+
+/// A Hub whose cache is empty and that reaches nothing.
+fn offline_hub() -> Hub {
+    Hub::new(HubSettings {
+        cache: PathBuf::from("/nonexistent"),
+        endpoint: "http://127.0.0.1:9".to_owned(),
+        offline: true,
+        token: None,
+    })
 }
 
 impl Unserved {
@@ -54,7 +71,9 @@ impl Unserved {
     pub(crate) async fn load(&self, repository: &Repository) -> Result<(), LoadError> {
         let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
         let options = LoadOptions {
-            repository: repository.path().to_owned(),
+            repository: Some(repository.path().to_owned()),
+            models: Vec::new(),
+            hub: offline_hub(),
             queue_tokens: 1 << 20,
             queue_time: None,
             calibration: Duration::ZERO,

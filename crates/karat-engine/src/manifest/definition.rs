@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use karat_checkpoint::Origin;
+use karat_hub::{Hub, ModelId};
 use karat_rules::{
     aggregate::{self, Aggregation, MembersShape},
     domain::{ModelName, Pattern, catalogue::Choice},
@@ -14,8 +16,8 @@ use karat_rules::{
 use karat_runtime::Provider;
 
 use super::{
-    CheckpointForm, CritiqueSection, FILE_NAME, GraphInputs, Manifest, ManifestError, OutputList,
-    SchedulingSection,
+    CheckpointForm, CritiqueSection, FILE_NAME, GraphInputs, Manifest, ManifestError, OutputList, SchedulingSection,
+    origin,
 };
 use crate::text::{RatingParser, StepForm, StopStrings, TextConfig};
 
@@ -65,17 +67,39 @@ pub(crate) struct GraphDefinition {
 pub(crate) enum GraphSource {
     /// An ONNX file, as a full path.
     File(PathBuf),
-    /// The folder of a checkpoint, as a full path.
-    Checkpoint(PathBuf),
+    /// A checkpoint.
+    Checkpoint(Origin),
+}
+
+impl GraphDefinition {
+    /// Takes the tokenizer, with what lies beside it, from a checkpoint's folder where the model's own has none.
+    pub(crate) fn locate_tokenizer(&mut self, folder: &Path) {
+        let own = Some(folder).into_iter();
+        let mut folders = own.chain(self.graphs.iter().flat_map(GraphSource::folders));
+        if let Some(found) = folders.find(|folder| folder.join(&self.text.tokenizer).is_file())
+            && found != folder
+        {
+            self.text.tokenizer = found.join(&self.text.tokenizer);
+        }
+    }
 }
 
 impl GraphSource {
+    /// The folders of a checkpoint, the nearest first.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &Path> {
+        let origin = match self {
+            Self::File(_) => None,
+            Self::Checkpoint(origin) => Some(origin),
+        };
+        origin.into_iter().flat_map(Origin::folders)
+    }
+
     /// A file beside the graph, for what is measured of it: named after the graph's own, with another ending.
     #[must_use]
     pub(crate) fn beside(&self, ending: &str) -> PathBuf {
         match self {
             Self::File(file) => file.with_extension(ending),
-            Self::Checkpoint(folder) => folder.join("checkpoint").with_extension(ending),
+            Self::Checkpoint(origin) => origin.folder().join("checkpoint").with_extension(ending),
         }
     }
 }
@@ -155,7 +179,7 @@ impl Definition {
     ///
     /// # Errors
     /// When keys contradict each other, a rule's parameters are wrong, or a graph file is missing.
-    pub(crate) fn new(manifest: Manifest, folder: &Path) -> Result<Self, ManifestError> {
+    pub(crate) fn new(manifest: Manifest, folder: &Path, hub: &Hub) -> Result<Self, ManifestError> {
         let path = folder.join(FILE_NAME);
         let refuse = |key: &str, found: String, wanted: &str| ManifestError::Key {
             path: path.clone(),
@@ -231,7 +255,11 @@ impl Definition {
         let (key, graphs): (_, Vec<GraphSource>) = match (graph.file, graph.checkpoint) {
             (Some(files), None) => ("graph.file", files.within(folder).into_iter().map(GraphSource::File).collect()),
             (None, Some(folders)) => {
-                ("graph.checkpoint", folders.within(folder).into_iter().map(GraphSource::Checkpoint).collect())
+                let places = folders.paths().into_iter().map(|place| checkpoint(&place, folder, hub));
+                (
+                    "graph.checkpoint",
+                    places.map(|origin| origin.map(GraphSource::Checkpoint)).collect::<Result<_, _>>()?,
+                )
             }
             (Some(_), Some(_)) => {
                 return Err(refuse(
@@ -345,4 +373,18 @@ fn misplaced(text: &TextConfig, head: &dyn Head) -> Option<(&'static str, String
         return Some(("text.last_token", found, "remove the key"));
     }
     None
+}
+
+/// What a manifest's models of the Hub begin with.
+const HUB: &str = "hub:";
+
+/// The checkpoint that a manifest in `folder` names: a path, or a model of the Hub.
+fn checkpoint(place: &Path, folder: &Path, hub: &Hub) -> Result<Origin, ManifestError> {
+    let Some(id) = place.to_str().and_then(|place| place.strip_prefix(HUB)) else {
+        return Ok(origin(&folder.join(place), hub)?);
+    };
+    let found = id.parse::<ModelId>().map_err(Into::into).and_then(|id| hub.find(&id));
+    let found =
+        found.map_err(|source| ManifestError::Hub { path: folder.join(FILE_NAME), source: Box::new(source) })?;
+    Ok(origin(&found.folder, hub)?)
 }

@@ -68,8 +68,9 @@ pub(crate) struct GraphSection {
     /// the members in this order.
     #[serde(default)]
     pub file: Option<FileList>,
-    /// In place of a file: the folder of a Hugging Face checkpoint, `.` for the model's own, or a list of them. The graph
-    /// is built from it in memory when the model is loaded.
+    /// In place of a file: the folder of a Hugging Face checkpoint or of an adapter, `.` for the model's own; a model of the
+    /// Hub as `hub:org/name`, with `@revision` behind it a branch, a tag or a commit; or a list of them. The graph is
+    /// built from it in memory when the model is loaded. A tokenizer that isn't in the model's folder is taken from there.
     #[serde(default)]
     pub checkpoint: Option<FileList>,
     /// The form of the graph that is built from a checkpoint. By default `packed` on an NVIDIA GPU, for models that have
@@ -107,11 +108,15 @@ pub(crate) enum FileList {
 impl FileList {
     /// The full paths of what lies in `folder`.
     pub(crate) fn within(self, folder: &Path) -> Vec<PathBuf> {
-        let paths = match self {
+        self.paths().into_iter().map(|path| folder.join(path)).collect()
+    }
+
+    /// The paths as they are written, in their order.
+    pub(crate) fn paths(self) -> Vec<PathBuf> {
+        match self {
             Self::One(path) => vec![path],
             Self::Many(paths) => paths,
-        };
-        paths.into_iter().map(|path| folder.join(path)).collect()
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use karat_checkpoint::{Checkpoint, CheckpointError};
+use karat_checkpoint::{Checkpoint, CheckpointError, Origin};
+use karat_hub::{Hub, HubError, ModelId};
 
 pub(crate) use bind::{bind_decoder, bind_graph};
 pub use definition::CritiqueDefinition;
@@ -40,6 +41,14 @@ pub enum ManifestError {
     /// A checkpoint without a manifest can't be served as it lies there.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A model of the Hub that the manifest names can't be had.
+    #[error("{path}: graph.checkpoint: {source}")]
+    Hub {
+        /// The manifest.
+        path: PathBuf,
+        /// The cause.
+        source: Box<HubError>,
+    },
     /// The file is not TOML, or has unknown, missing or mistyped keys.
     #[error("{path}: {source}")]
     Syntax {
@@ -65,7 +74,18 @@ pub enum ManifestError {
 /// Whether a folder holds a model: a manifest, or a checkpoint that one can be written for.
 #[must_use]
 pub fn is_model(folder: &Path) -> bool {
-    folder.join(FILE_NAME).is_file() || Checkpoint::is_one(folder)
+    folder.join(FILE_NAME).is_file() || Origin::is_one(folder)
+}
+
+/// A checkpoint's folder and, of an adapter, the one of its base, which may be a model of the Hub.
+///
+/// # Errors
+/// When an adapter's base can't be found or fetched.
+pub fn origin(folder: &Path, hub: &Hub) -> Result<Origin, CheckpointError> {
+    Origin::of(folder, &|name, revision| {
+        let id = ModelId::new(name, revision).map_err(|error| error.to_string())?;
+        hub.find(&id).map(|snapshot| snapshot.folder).map_err(|error| error.to_string())
+    })
 }
 
 /// A manifest, and what it was read from.
@@ -83,10 +103,10 @@ impl Written {
     ///
     /// # Errors
     /// When the file can't be read or doesn't follow the format, or the checkpoint can't be served as it lies there.
-    pub(crate) fn read(folder: &Path) -> Result<Self, ManifestError> {
+    pub(crate) fn read(folder: &Path, hub: &Hub) -> Result<Self, ManifestError> {
         let path = folder.join(FILE_NAME);
-        let (text, checkpoint) = if !path.is_file() && Checkpoint::is_one(folder) {
-            let checkpoint = Checkpoint::read(folder)?;
+        let (text, checkpoint) = if !path.is_file() && Origin::is_one(folder) {
+            let checkpoint = Checkpoint::read(&origin(folder, hub)?)?;
             (checkpoint.manifest()?.to_owned(), Some(checkpoint))
         } else {
             let text = fs::read_to_string(&path);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use karat_hub::HubSettings;
 use karat_rules::domain::{Dimension, ElementType, GraphSignature, TensorSpec};
 use tempfile::TempDir;
 
@@ -20,7 +21,9 @@ fn define(toml: &str) -> Result<Definition, ManifestError> {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join(FILE_NAME), toml).unwrap();
     fs::write(folder.path().join("model.onnx"), b"").unwrap();
-    Definition::new(Written::read(folder.path())?.manifest, folder.path())
+    let settings = HubSettings { cache: folder.path().to_owned(), endpoint: String::new(), offline: true, token: None };
+    let hub = Hub::new(settings);
+    Definition::new(Written::read(folder.path(), &hub)?.manifest, folder.path(), &hub)
 }
 
 fn graph(toml: &str) -> GraphDefinition {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use karat_checkpoint::CheckpointError;
+use karat_hub::HubError;
 use karat_rules::domain::ModelName;
 use karat_runtime::RuntimeError;
 
@@ -58,9 +59,18 @@ pub enum LoadError {
         /// The folder.
         path: PathBuf,
     },
+    /// Two models would have one name.
+    #[error("two models are called {name}; give one another name with --model NAME=PLACE, or rename its folder")]
+    Twice {
+        /// The name.
+        name: ModelName,
+    },
     /// The manifest is wrong.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// A model of the Hub can't be had.
+    #[error(transparent)]
+    Hub(#[from] Box<HubError>),
     /// A checkpoint can't be served, or changed while it was read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

@@ -7,6 +7,7 @@
 mod error;
 mod load;
 mod model;
+mod source;
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +18,7 @@ use std::{
 pub use error::{LoadError, NoModel};
 pub use load::LoadOptions;
 pub use model::{CompositeMember, Critic, GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};
+pub use source::{ModelSource, ModelSourceError};
 
 use karat_rules::domain::ModelName;
 use karat_runtime::ort::Library;

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use karat_hub::ModelId;
 use karat_rules::{
     aggregate::{Aggregation, MembersShape},
     domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice},
@@ -29,6 +30,8 @@ pub struct Model {
     pub name: ModelName,
     /// Exactly which one it is.
     pub version: ModelVersion,
+    /// The models of the Hugging Face Hub that it is made of, each at a commit.
+    pub hub: Vec<ModelId>,
     /// What its score means, in the manifest's words.
     pub description: Option<String>,
     /// The licence of the weights, in the manifest's words.

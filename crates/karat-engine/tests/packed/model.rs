@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, path::Path};
 
-use karat_checkpoint::{Checkpoint, Element, Form, NumbersMut, Tensor};
+use karat_checkpoint::{Checkpoint, Element, Form, NumbersMut, Origin, Tensor};
 use karat_rules::domain::ElementType;
 use karat_runtime::{
     Cancellation, Provider, ProviderKind, RuntimeError,
@@ -42,7 +42,7 @@ impl Model {
 
 /// Opens the graph of packed rows in that format on the processor; `None` where there is none.
 pub(crate) fn open(folder: &Path, element: Element) -> Option<Result<Graph, RuntimeError>> {
-    let checkpoint = Checkpoint::read(folder).unwrap();
+    let checkpoint = Checkpoint::read(&Origin::whole(folder)).unwrap();
     if !checkpoint.has(Form::Packed(element)) {
         return None;
     }

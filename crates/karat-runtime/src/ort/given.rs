@@ -278,8 +278,7 @@ mod tests {
             .output("scores", DataType::Float, &["batch", "64"])
             .model();
         let weight = |name: &str, shape: &[usize], number: fn(usize) -> f32| {
-            let mut weight =
-                Weight::new(&library(), name.to_owned(), shape, ElementType::Float32, sessions).unwrap();
+            let mut weight = Weight::new(&library(), name.to_owned(), shape, ElementType::Float32, sessions).unwrap();
             let WeightNumbersMut::Float32(numbers) = weight.numbers_mut() else { panic!("32 bits were asked for") };
             numbers.iter_mut().enumerate().for_each(|(at, into)| *into = number(at));
             weight

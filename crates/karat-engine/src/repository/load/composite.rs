@@ -88,6 +88,7 @@ fn composite(repository: &Repository, name: &ModelName, candidate: Candidate) ->
     Ok(Model {
         name: name.clone(),
         version: digest.version(),
+        hub: Vec::new(),
         description: manifest.description,
         license: manifest.license,
         aggregate: definition.aggregate,

@@ -12,10 +12,12 @@ use crate::repository::LoadError;
 pub(super) struct Digest(Sha256);
 
 impl Digest {
-    /// Adds a file below `folder` under its relative name; a missing one counts as missing.
+    /// Adds a file below `folder` under its relative name, or one elsewhere under its last name, so that it doesn't matter
+    /// where it lies; a missing one counts as missing.
     pub(super) fn file(&mut self, folder: &Path, name: &Path) -> Result<(), LoadError> {
         let path = folder.join(name);
-        self.text(&name.to_string_lossy());
+        let told = if name.is_absolute() { name.file_name().map_or(name, Path::new) } else { name };
+        self.text(&told.to_string_lossy());
         if !path.exists() {
             self.text("missing");
             return Ok(());

@@ -37,13 +37,29 @@ const KNOWN_PROBE: usize = 64;
 /// The longest sample that a graph is tried with.
 const LONGEST_PROBE: usize = 4096;
 
-/// What is needed to load one model.
-pub(super) struct Loader<'a> {
+/// What is needed to load any model.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
     pub(super) repository: &'a Repository,
     pub(super) library: &'a Library,
     pub(super) metrics: &'a EngineMetrics,
     pub(super) options: &'a LoadOptions,
     pub(super) prefixes: &'a PrefixCache,
+}
+
+impl<'a> Given<'a> {
+    /// What loads the model in a folder.
+    pub(super) fn loader<'b>(&self, name: &'b ModelName, folder: &'b Path) -> Loader<'b>
+    where
+        'a: 'b,
+    {
+        Loader { given: *self, name, folder }
+    }
+}
+
+/// What is needed to load one model.
+pub(super) struct Loader<'a> {
+    pub(super) given: Given<'a>,
     pub(super) name: &'a ModelName,
     pub(super) folder: &'a Path,
 }
@@ -59,10 +75,11 @@ struct Parts<'a> {
 
 impl Loader<'_> {
     /// Loads and warms up a model that has graphs of its own.
-    pub(super) fn load(&self, written: Written, definition: GraphDefinition) -> Result<Model, LoadError> {
+    pub(super) fn load(&self, written: Written, mut definition: GraphDefinition) -> Result<Model, LoadError> {
         let Written { manifest, text, checkpoint } = written;
         let path = self.folder.join(manifest::FILE_NAME);
         let shape = definition.head.shape();
+        definition.locate_tokenizer(self.folder);
         let mut digest = Digest::default();
         digest.text(&text);
         let before = self.with_text_files(digest.clone(), &definition)?;
@@ -80,7 +97,7 @@ impl Loader<'_> {
             graphs.push(self.open(&definition, source, checkpoint.take(), &mut digest)?);
         }
         let version = digest.version();
-        let metrics = self.metrics.model(self.name);
+        let metrics = self.given.metrics.model(self.name);
         let longest = longest_probe(&definition, &graphs).min(pipeline.max_tokens());
         let probes = probes(&pipeline, &*definition.head, longest)
             .map_err(|source| LoadError::Text { path: path.clone(), source })?;
@@ -108,12 +125,15 @@ impl Loader<'_> {
             // Of several graphs, the first one writes.
             if let (None, Some(critique)) = (&critic, &definition.critique) {
                 let (definition, pipeline, metrics, probe) = (&definition, &pipeline, &metrics, probes.first());
-                let (graph, form, roster) = (&graph, &unit.form, &self.repository.roster);
+                let (graph, form, roster) = (&graph, &unit.form, &self.given.repository.roster);
                 let parts = critic::Parts { definition, critique, pipeline, graph, form, metrics, probe, roster };
                 critic = Some(critic::start(&parts)?);
             }
             units.push(unit);
         }
+        let hub = definition.graphs.iter().flat_map(GraphSource::folders);
+        let hub =
+            hub.filter_map(|folder| self.given.options.hub.snapshot_in(folder)).map(|snapshot| snapshot.id).collect();
         let graph = GraphModel {
             name: self.name.clone(),
             metrics,
@@ -125,6 +145,7 @@ impl Loader<'_> {
         Ok(Model {
             name: self.name.clone(),
             version,
+            hub,
             description: manifest.description,
             license: manifest.license,
             aggregate: definition.aggregate,
@@ -162,12 +183,15 @@ impl Loader<'_> {
                     digest.file(beside, &weights)?;
                 }
                 let file = GraphFile { path: file, providers: &definition.providers };
-                self.library.open(&file, sessions).map_err(runtime)
+                self.given.library.open(&file, sessions).map_err(runtime)
             }
-            GraphSource::Checkpoint(folder) => {
-                let checkpoint = checkpoint.map_or_else(|| Checkpoint::read(folder), Ok)?;
-                let opening = Opening { library: self.library, name: self.name, definition, sessions };
-                let (graph, read) = opening.open(folder, &checkpoint)?;
+            GraphSource::Checkpoint(origin) => {
+                for snapshot in origin.folders().filter_map(|folder| self.given.options.hub.snapshot_in(folder)) {
+                    digest.text(&snapshot.id.to_string());
+                }
+                let checkpoint = checkpoint.map_or_else(|| Checkpoint::read(origin), Ok)?;
+                let opening = Opening { library: self.given.library, name: self.name, definition, sessions };
+                let (graph, read) = opening.open(origin.folder(), &checkpoint)?;
                 digest.digest(&read);
                 Ok(graph)
             }
@@ -185,13 +209,13 @@ impl Loader<'_> {
         }
         let binding = manifest::bind_graph(definition, graph.signature(), pipeline.padding_id())?;
         let plan = Plan {
-            library: self.library,
+            library: self.given.library,
             version: parts.version,
             written: &parts.definition.scheduling,
             probe: parts.probes.first().map(|probe| &**probe),
             max_tokens: parts.pipeline.max_tokens(),
             file: source.beside("calibration.json"),
-            time: self.options.calibration,
+            time: self.given.options.calibration,
         };
         let (calibration, executors) = plan.start(graph, &binding).map_err(runtime)?;
         self.schedule(
@@ -212,16 +236,16 @@ impl Loader<'_> {
         let Parts { definition, .. } = *parts;
         let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, &graph.decoder_needs())?;
         let decoder = Decoder {
-            library: self.library,
+            library: self.given.library,
             version: parts.version,
             written: &definition.scheduling,
             head: &*definition.head,
             outputs,
-            cache: self.prefixes,
-            metrics: self.metrics.prefixes().model(self.name),
+            cache: self.given.prefixes,
+            metrics: self.given.metrics.prefixes().model(self.name),
             token: parts.probes.first().map_or(0, |probe| probe.ids()[probe.len() / 2]),
             file: &source.beside("rows.calibration.json"),
-            time: self.options.calibration,
+            time: self.given.options.calibration,
         };
         let running =
             decoder.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
@@ -240,7 +264,7 @@ impl Loader<'_> {
             max_tokens,
             // Of several graphs, the first one writes; which that is doesn't matter to the others.
             writes: definition.critique.is_some(),
-            metrics: self.metrics.prefixes().model(self.name),
+            metrics: self.given.metrics.prefixes().model(self.name),
         };
         let running = packed
             .start(graph, model)
@@ -252,14 +276,14 @@ impl Loader<'_> {
     fn schedule(&self, parts: &Parts<'_>, graph: &Graph, running: Running) -> Result<GraphUnit, LoadError> {
         let Running { executors, policy, calibration, form } = running;
         let limits = QueueLimits {
-            queued_tokens: self.options.queue_tokens,
-            wait: self.options.queue_time,
+            queued_tokens: self.given.options.queue_tokens,
+            wait: self.given.options.queue_time,
             tokens_per_second: calibration.tokens_per_second,
         };
         let scheduler = Scheduler::start(executors, policy, limits, parts.metrics.clone())
             .map_err(|source| LoadError::Workers { path: parts.definition.manifest.clone(), source })?;
         // From here on, so that warming up ends with the server too.
-        scheduler.enlist(&self.repository.roster, Stage::Loading);
+        scheduler.enlist(&self.given.repository.roster, Stage::Loading);
         Ok(GraphUnit {
             id: GraphId::unique(),
             signature: graph.signature().clone(),

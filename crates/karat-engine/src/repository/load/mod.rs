@@ -12,7 +12,7 @@ mod packed;
 mod sessions;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
@@ -20,13 +20,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use karat_hub::Hub;
 use karat_rules::domain::ModelName;
 use karat_runtime::{
     ort::{GraphFile, Library},
     prefix::PrefixCache,
 };
 
-use super::{LoadError, Model, ModelStatus, Repository};
+use super::{LoadError, Model, ModelSource, ModelStatus, Repository};
 use crate::{
     manifest::{self, Definition, GraphDefinition, GraphSource, Written},
     telemetry::EngineMetrics,
@@ -34,10 +35,14 @@ use crate::{
 use composite::Candidate;
 
 /// Where models come from and what they may use.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct LoadOptions {
-    /// The model repository: a folder with one folder for each model.
-    pub repository: PathBuf,
+    /// The model repository, if there is one: a folder with one folder for each model.
+    pub repository: Option<PathBuf>,
+    /// Models beside those of the repository.
+    pub models: Vec<ModelSource>,
+    /// Where models of the Hugging Face Hub come from.
+    pub hub: Hub,
     /// The most tokens that may wait for one graph before requests are refused.
     pub queue_tokens: usize,
     /// The longest that what waits for one graph may be expected to take before requests are refused; without it, tokens
@@ -56,24 +61,32 @@ pub(super) fn load(
     metrics: &EngineMetrics,
     options: &LoadOptions,
 ) -> Result<(), LoadError> {
-    let folders = folders(&options.repository)?;
-    for name in folders.keys() {
-        repository.set_status(name.clone(), ModelStatus::Loading);
+    let sources = sources(options)?;
+    for source in &sources {
+        repository.set_status(source.name().clone(), ModelStatus::Loading);
     }
     let prefixes = &PrefixCache::new(options.prefix_cache_bytes, metrics.prefixes().cache());
-    let loader = |name, folder| graph::Loader { repository, library, metrics, options, prefixes, name, folder };
+    let given = graph::Given { repository, library, metrics, options, prefixes };
     let mut composites = BTreeMap::new();
     let mut builds = BTreeMap::new();
-    for (name, folder) in &folders {
+    for source in &sources {
         if repository.roster.is_closed() {
             return Ok(());
         }
-        match guarded(|| read(&loader(name, folder))) {
+        let name = source.name();
+        let folder = match source.locate(&options.hub) {
+            Ok(folder) => folder,
+            Err(error) => {
+                announce(repository, name, Err(Box::new(error).into()));
+                continue;
+            }
+        };
+        match guarded(|| read(&given.loader(name, &folder))) {
             Ok(Read::Graph { definition, written, builds: false }) => {
-                announce(repository, name, guarded(|| loader(name, folder).load(*written, *definition)));
+                announce(repository, name, guarded(|| given.loader(name, &folder).load(*written, *definition)));
             }
             Ok(Read::Graph { definition, written, builds: true }) => {
-                builds.insert(name.clone(), (definition, written));
+                builds.insert(name.clone(), (folder, definition, written));
             }
             Ok(Read::Composite(candidate)) => {
                 composites.insert(name.clone(), *candidate);
@@ -88,13 +101,11 @@ pub(super) fn load(
     }
     let (late_composites, composites) = composites.into_iter().partition(|(name, _)| late.contains(name));
     composite::load(repository, composites);
-    for (name, folder) in &folders {
+    for (name, (folder, definition, written)) in builds {
         if repository.roster.is_closed() {
             return Ok(());
         }
-        if let Some((definition, written)) = builds.remove(name) {
-            announce(repository, name, guarded(|| loader(name, folder).load(*written, *definition)));
-        }
+        announce(repository, &name, guarded(|| given.loader(&name, &folder).load(*written, *definition)));
     }
     composite::load(repository, late_composites);
     Ok(())
@@ -123,26 +134,36 @@ fn announce(repository: &Repository, name: &ModelName, loaded: Result<Model, Loa
     }
 }
 
-/// The model folders of the repository by name.
-fn folders(repository: &Path) -> Result<BTreeMap<ModelName, PathBuf>, LoadError> {
+/// Every model by its place: those of the repository, then those that are named; what may have to be fetched last.
+fn sources(options: &LoadOptions) -> Result<Vec<ModelSource>, LoadError> {
+    let mut sources = options.repository.as_deref().map(folders).transpose()?.unwrap_or_default();
+    sources.extend(options.models.iter().cloned());
+    let mut names = BTreeSet::new();
+    if let Some(twice) = sources.iter().find(|source| !names.insert(source.name())) {
+        return Err(LoadError::Twice { name: twice.name().clone() });
+    }
+    sources.sort_by_key(ModelSource::is_remote);
+    Ok(sources)
+}
+
+/// The model folders of the repository, by name.
+fn folders(repository: &Path) -> Result<Vec<ModelSource>, LoadError> {
     let unreadable = |source| LoadError::Repository { path: repository.to_owned(), source };
-    let mut found = BTreeMap::new();
+    let mut found = Vec::new();
     for entry in fs::read_dir(repository).map_err(unreadable)? {
         let folder = entry.map_err(unreadable)?.path();
         if !manifest::is_model(&folder) {
             continue;
         }
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().parse::<ModelName>();
-        match name {
-            Ok(name) => {
-                found.insert(name, folder);
-            }
+        match ModelSource::folder(folder.clone()) {
+            Ok(source) => found.push(source),
             Err(error) => tracing::error!(folder = %folder.display(), %error, "model folder skipped: rename it"),
         }
     }
     if found.is_empty() {
         return Err(LoadError::Empty { path: repository.to_owned() });
     }
+    found.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(found)
 }
 
@@ -158,8 +179,9 @@ enum Read {
 }
 
 fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
-    let written = Written::read(loader.folder)?;
-    match Definition::new(written.manifest.clone(), loader.folder)? {
+    let hub = &loader.given.options.hub;
+    let written = Written::read(loader.folder, hub)?;
+    match Definition::new(written.manifest.clone(), loader.folder, hub)? {
         Definition::Graph(mut definition) => {
             let limits = sessions::batch_limits(&definition.scheduling, definition.text.max_tokens);
             definition.providers =
@@ -168,7 +190,7 @@ fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
             let builds = definition.graphs.iter().any(|graph| match graph {
                 GraphSource::File(path) => {
                     let file = GraphFile { path, providers: &definition.providers };
-                    loader.library.must_build(&file).unwrap_or(false)
+                    loader.given.library.must_build(&file).unwrap_or(false)
                 }
                 GraphSource::Checkpoint(_) => false,
             });

@@ -3,29 +3,48 @@
 //! Only headers are read at first. A tensor's bytes are read once, straight into the memory that a session computes
 //! with, so that a model, once ready, depends on no file.
 
+mod files;
+mod pickle;
+mod safetensors;
+mod update;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Seek, SeekFrom},
     ops::Range,
     path::{Path, PathBuf},
+    slice,
 };
 
+use ::safetensors::Dtype;
 use half::{bf16, f16};
-use safetensors::{Dtype, tensor::Metadata};
-use serde_json::Value;
 
+use self::files::Files;
+pub(crate) use self::update::Update;
 use crate::{
     graphs::{Source, Tensor},
     problems::Problems,
 };
 
-/// Names the shards of a large checkpoint.
-const INDEX: &str = "model.safetensors.index.json";
-/// What trainers call a value head that lies beside the model.
-const SIDE_HEAD: &str = "value_head.safetensors";
-/// The longest header that is read; the format itself allows no more.
-const LONGEST_HEADER: u64 = 100_000_000;
+/// How a file says which tensors it holds; the numbers of all of them lie in it row by row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// A table in JSON.
+    Safetensors,
+    /// A pickle, as `torch.save` writes it.
+    Pickle,
+}
+
+impl Format {
+    /// Reads what a file says of its tensors.
+    fn header(self, file: &Path) -> Result<Vec<(String, Place)>, String> {
+        match self {
+            Self::Safetensors => safetensors::header(file),
+            Self::Pickle => pickle::header(file),
+        }
+    }
+}
 
 /// Where a tensor lies, and what it is.
 #[derive(Debug, Clone)]
@@ -34,8 +53,6 @@ pub(crate) struct Place {
     dtype: Dtype,
     /// Its shape, as stored.
     pub(crate) shape: Vec<usize>,
-    /// All of its rows.
-    rows: Range<usize>,
     offset: u64,
     length: u64,
 }
@@ -44,37 +61,65 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Weights {
     places: BTreeMap<String, Place>,
+    /// What an adapter changes.
+    updates: BTreeMap<String, Update>,
 }
 
 impl Weights {
     /// Reads the headers of all weight files of a folder.
     pub(crate) fn read(folder: &Path, problems: &mut Problems) -> Option<Self> {
-        let (mut files, promised) = files(folder, problems)?;
-        let side = folder.join(SIDE_HEAD);
-        if side.is_file() {
-            files.push(side);
+        let Files { paths, promised } = Files::find(folder, problems)?;
+        let mut weights = Self { places: BTreeMap::new(), updates: BTreeMap::new() };
+        for (file, format) in paths {
+            weights.add(&file, format, problems);
         }
-        let mut weights = Self { places: BTreeMap::new() };
-        for file in &files {
-            let Some(places) = problems.take(header(file)) else { continue };
-            for (name, place) in places {
-                if let Some(twice) = weights.places.insert(name.clone(), place) {
-                    problems.add::<()>(format!(
-                        "{name} is in two files, {} and {}; remove the one that doesn't belong",
-                        file_name(&twice.file),
-                        file_name(file)
-                    ));
-                }
-            }
-        }
+        let (index, promised) = promised.unwrap_or_default();
         let missing: Vec<&String> = promised.iter().filter(|name| !weights.places.contains_key(*name)).collect();
         if let Some(first) = missing.first() {
             problems.add::<()>(format!(
-                "{INDEX} names {} tensors that no file holds, such as {first}; fetch the checkpoint anew",
+                "{index} names {} tensors that no file holds, such as {first}; fetch the checkpoint anew",
                 missing.len()
             ));
         }
         Some(weights)
+    }
+
+    /// Adds the tensors of one file.
+    fn add(&mut self, file: &Path, format: Format, problems: &mut Problems) {
+        for (name, place) in problems.take(format.header(file)).unwrap_or_default() {
+            if let Some(twice) = self.places.insert(name.clone(), place) {
+                problems.add::<()>(format!(
+                    "{name} is in two files, {} and {}; remove the one that doesn't belong",
+                    file_name(&twice.file),
+                    file_name(file)
+                ));
+            }
+        }
+    }
+
+    /// The tensors of an adapter, which lie in a folder of their own.
+    pub(crate) fn beside(&mut self, folder: &Path, problems: &mut Problems) -> Option<BTreeMap<String, Place>> {
+        let Files { paths, .. } = Files::of_adapter(folder, problems)?;
+        let mut adapter = Self { places: BTreeMap::new(), updates: BTreeMap::new() };
+        for (file, format) in paths {
+            adapter.add(&file, format, problems);
+        }
+        Some(adapter.places)
+    }
+
+    /// Puts another tensor in the place of one, or a tensor where there was none.
+    pub(crate) fn replace(&mut self, name: String, place: Place) {
+        self.places.insert(name, place);
+    }
+
+    /// Changes a matrix, whose shape has to be the update's, when it is read.
+    pub(crate) fn update(&mut self, name: String, update: Update) {
+        self.updates.insert(name, update);
+    }
+
+    /// Whether an adapter changes a tensor.
+    pub(crate) fn is_updated(&self, name: &str) -> bool {
+        self.updates.contains_key(name)
     }
 
     /// Every tensor's name.
@@ -163,6 +208,28 @@ impl Weights {
         }
     }
 
+    /// Changes a tensor's numbers as an adapter says, if one does: those of the given rows, all of them where there are none.
+    /// What is read of the adapter goes to `seen`.
+    ///
+    /// # Errors
+    /// When the adapter's file can't be read or has changed, or a number isn't finite.
+    pub(crate) fn apply_update(
+        &self,
+        source: &Source,
+        numbers: &mut [f32],
+        seen: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), String> {
+        let name = &source.tensor;
+        let (Some(update), Some(place)) = (self.updates.get(name), self.places.get(name)) else { return Ok(()) };
+        let all = place.rows();
+        let rows = if source.rows.is_empty() { slice::from_ref(&all) } else { &source.rows };
+        update.apply(name, rows, numbers, seen)?;
+        match numbers.iter().find(|number| !number.is_finite()) {
+            Some(odd) => Err(format!("{name} becomes {odd} with the adapter; the adapter is damaged")),
+            None => Ok(()),
+        }
+    }
+
     /// All numbers of a small tensor, widened to 32 bits.
     ///
     /// # Errors
@@ -186,7 +253,7 @@ impl Weights {
         let Some(place) = self.places.get(&source.tensor) else { return 0 };
         let in_a_row: usize = place.shape.iter().skip(1).product();
         let rows: usize = source.rows.iter().map(Range::len).sum();
-        in_a_row * if source.rows.is_empty() { place.rows.len() } else { rows }
+        in_a_row * if source.rows.is_empty() { place.rows().len() } else { rows }
     }
 
     /// The types of the tensors.
@@ -196,13 +263,18 @@ impl Weights {
 }
 
 impl Place {
+    /// All of its rows.
+    fn rows(&self) -> Range<usize> {
+        0..self.shape.first().copied().unwrap_or(1)
+    }
+
     /// Where the numbers `wanted` of the rows stand among all of the tensor's, piece by piece.
     fn ranges(&self, rows: &[Range<usize>], wanted: Range<usize>) -> Vec<Range<usize>> {
-        let all = std::slice::from_ref(&self.rows);
+        let all = self.rows();
         let in_a_row: usize = self.shape.iter().skip(1).product();
         let mut before = 0;
         let mut ranges = Vec::new();
-        for rows in if rows.is_empty() { all } else { rows } {
+        for rows in if rows.is_empty() { slice::from_ref(&all) } else { rows } {
             let count = rows.len() * in_a_row;
             let first = wanted.start.max(before);
             let end = wanted.end.min(before + count);
@@ -247,79 +319,6 @@ fn widen(bytes: &[u8], dtype: Dtype, numbers: &mut [f32]) -> Option<()> {
 
 fn each<const N: usize>(bytes: &[u8], numbers: &mut [f32], number: impl Fn([u8; N]) -> f32) {
     numbers.iter_mut().zip(bytes.as_chunks().0).for_each(|(into, bytes)| *into = number(*bytes));
-}
-
-/// The weight files of a folder, and the tensors that an index promises.
-fn files(folder: &Path, problems: &mut Problems) -> Option<(Vec<PathBuf>, Vec<String>)> {
-    let index = folder.join(INDEX);
-    let (names, promised) = if index.is_file() {
-        let read = fs::read(&index).map_err(|error| error.to_string());
-        let parsed = read.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).map_err(|error| error.to_string()));
-        let parsed = problems.take(parsed.map_err(|error| format!("{INDEX} can't be read: {error}")))?;
-        let Some(map) = parsed["weight_map"].as_object() else {
-            return problems.add(format!("{INDEX} has no weight_map; fetch the checkpoint anew"));
-        };
-        let shards: BTreeSet<String> = map.values().filter_map(Value::as_str).map(str::to_owned).collect();
-        (shards.into_iter().collect(), map.keys().cloned().collect())
-    } else {
-        let listed = fs::read_dir(folder).map_err(|error| format!("the folder can't be read: {error}"));
-        let names = problems.take(listed)?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let mut names: Vec<String> = names.filter(|name| name.ends_with(".safetensors") && name != SIDE_HEAD).collect();
-        names.sort();
-        if names.len() > 1 {
-            return problems.add(format!(
-                "there are {} .safetensors files ({}) and no {INDEX}; keep the one that belongs, or add the index",
-                names.len(),
-                names.join(", ")
-            ));
-        }
-        (names, Vec::new())
-    };
-    if names.is_empty() {
-        return problems.add(
-            "there are no .safetensors files (weights in pickles are not read, as they can run code): load the \
-             checkpoint in Transformers and call save_pretrained(folder, safe_serialization=True)",
-        );
-    }
-    let missing: Vec<&str> = names.iter().map(String::as_str).filter(|name| !folder.join(name).is_file()).collect();
-    if !missing.is_empty() {
-        return problems.add(format!("{INDEX} names files that are missing: {}; fetch them", missing.join(", ")));
-    }
-    Some((names.iter().map(|name| folder.join(name)).collect(), promised))
-}
-
-/// The tensors of one file, from its header.
-fn header(file: &Path) -> Result<Vec<(String, Place)>, String> {
-    let name = file_name(file);
-    let broken = |reason: String| format!("{name} is damaged ({reason}); fetch it anew");
-    let mut source = File::open(file).map_err(|error| format!("{name} can't be opened: {error}"))?;
-    let size = source.metadata().map_err(|error| format!("{name} can't be read: {error}"))?.len();
-    let mut start = [0; 8];
-    source.read_exact(&mut start).map_err(|_| broken("it is shorter than its own header".to_owned()))?;
-    let length = u64::from_le_bytes(start);
-    if length > LONGEST_HEADER || length + 8 > size {
-        return Err(broken(format!("its header says that it has {length} bytes")));
-    }
-    let mut bytes = Vec::new();
-    source.take(length).read_to_end(&mut bytes).map_err(|error| broken(error.to_string()))?;
-    let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-    let mut places = Vec::new();
-    for (tensor, info) in metadata.tensors() {
-        let (begin, end) = info.data_offsets;
-        let place = Place {
-            file: file.to_owned(),
-            dtype: info.dtype,
-            rows: 0..info.shape.first().copied().unwrap_or(1),
-            shape: info.shape.clone(),
-            offset: 8 + length + begin as u64,
-            length: (end - begin) as u64,
-        };
-        if place.offset + place.length > size {
-            return Err(broken(format!("{tensor} reaches beyond its end")));
-        }
-        places.push((tensor, place));
-    }
-    Ok(places)
 }
 
 fn file_name(path: &Path) -> String {
