@@ -5,10 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::civil::Date;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::parse_template::PolicyTemplate;
+use super::{parse_template::PolicyTemplate, template};
 
 /// How samples are rendered, tokenised and truncated.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -19,11 +20,15 @@ pub struct TextConfig {
     pub tokenizer: PathBuf,
     /// How a conversation becomes text.
     pub render: Render,
+    /// The day that a template is told when it asks for today's date (`strftime_now`), such as `2024-07-26`. A score must
+    /// not depend on the day, so a template that asks needs one.
+    #[serde(default)]
+    pub date: Option<Date>,
     /// Whether the tokenizer adds its special tokens (`[CLS]`, `[SEP]`, BOS). By default yes for `pair` and `raw`, and
     /// no for templates, which write them out.
     #[serde(default)]
     pub special_tokens: Option<bool>,
-    /// The beginning-of-sequence token; read from `tokenizer_config.json` when it isn't written here. A text never
+    /// The beginning-of-sequence token; read from the files beside the tokenizer when it isn't written here. A text never
     /// starts with two of them.
     #[serde(default)]
     pub bos_token: Option<String>,
@@ -67,8 +72,9 @@ pub enum Render {
     Pair,
     /// The Jinja chat template that the model's `tokenizer_config.json` or `chat_template.jinja` holds.
     ChatTemplate,
-    /// A Jinja chat template, written here. It sees `messages`, `bos_token`, `eos_token` and `add_generation_prompt`
-    /// (true when the model is to speak next, for judges and critiques).
+    /// A Jinja chat template, written here. It sees what Transformers gives to a template: `messages`, `bos_token` and the
+    /// other special tokens that are set, `tools` and `documents` (none), and `add_generation_prompt` (true when the model
+    /// is to speak next, for judges and critiques).
     Jinja(String),
     /// A Jinja chat template in a file.
     JinjaFile(PathBuf),
@@ -127,7 +133,8 @@ impl TextConfig {
     pub fn files(&self) -> Vec<PathBuf> {
         let tokenizer_folder = self.tokenizer.parent().unwrap_or(Path::new(""));
         let mut files = vec![self.tokenizer.clone()];
-        files.extend(["tokenizer_config.json", "chat_template.jinja"].map(|name| tokenizer_folder.join(name)));
+        let beside = ["tokenizer_config.json", "special_tokens_map.json"].into_iter().chain(template::TEMPLATE_FILES);
+        files.extend(beside.map(|name| tokenizer_folder.join(name)));
         if let Render::JinjaFile(path) = &self.render {
             files.push(path.clone());
         }

@@ -148,16 +148,16 @@ impl TextPipeline {
             .map_err(|error| TextError::File { path: path.clone(), reason: error.to_string() })?;
 
         let tokens = template::SpecialTokens::load(folder, config)?;
-        let known = |key: &'static str, token: &Option<String>| match token {
+        let known = |key: &'static str, token: Option<&str>| match token {
             None => Ok(None),
             Some(token) => tokenizer.token_to_id(token).map(Some).ok_or_else(|| TextError::Config {
                 key,
                 reason: format!("the tokenizer doesn't know the token {token:?}; write one of its vocabulary"),
             }),
         };
-        let beginning = known("text.bos_token", &tokens.bos)?;
-        let padding = known("text.pad_token", &tokens.pad)?.unwrap_or(0);
-        let step_mark = known("text.step_mark", &config.step_mark)?;
+        let beginning = known("text.bos_token", tokens.get("bos_token"))?;
+        let padding = known("text.pad_token", tokens.get("pad_token"))?.unwrap_or(0);
+        let step_mark = known("text.step_mark", config.step_mark.as_deref())?;
         let step_end = config.step_end.clone().or_else(|| config.step_mark.clone());
         if let (Some(end), Some(mark)) = (&config.step_end, &config.step_mark)
             && !end.contains(mark.as_str())
@@ -171,8 +171,8 @@ impl TextPipeline {
         }
         let parse_template = config.parse_template.as_ref().map(PolicyTemplate::markers).transpose()?;
         Ok(Self {
-            end: tokens.eos.clone(),
-            padding_text: tokens.pad.clone(),
+            end: tokens.get("eos_token").map(str::to_owned),
+            padding_text: tokens.get("pad_token").map(str::to_owned),
             parse_template,
             special_tokens: config.special_tokens.unwrap_or_else(|| config.render.adds_special_tokens()),
             renderer: Renderer::load(folder, config, tokens)?,
