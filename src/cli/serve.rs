@@ -56,6 +56,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
 
     let options = LoadOptions {
         repository: settings.models.clone(),
+        only: None,
         queue_tokens: settings.queue_tokens,
         calibration: settings.calibration(),
         prefix_cache_bytes: settings.prefix_cache_mb << 20,
@@ -114,7 +115,7 @@ fn load(
     thread::Builder::new().name("karat-load".to_owned()).spawn(move || {
         let _alive: mpsc::Sender<()> = alive;
         // The receiver is gone when the server was stopped while models loaded.
-        let _ = done.send(engine.repository().load(&library, metrics.engine(), &options));
+        let _ = done.send(engine.load(&library, metrics.engine(), &options));
     })?;
     Ok((loaded, ended))
 }

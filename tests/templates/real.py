@@ -23,6 +23,7 @@ SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 ROOT = Path(__file__).parents[2]
 TEST = "every_template_gives_the_text_of_transformers_or_its_refusal"
+COMPARE = ["cargo", "test", "--quiet", "-p", "karat-engine", "--lib", TEST]
 
 
 def templates() -> dict[str, str]:
@@ -48,11 +49,13 @@ def main() -> None:
         folder = Path(name)
         rendered = {}
         for template, source in sorted(templates().items()):
+            path = folder / f"{template}.jinja"
+            path.write_text(source, encoding="utf-8")
             recorded = record(source, TOKENS)
             rendered[template] = sum("text" in case for case in recorded["cases"]), len(recorded["cases"])
-            write(folder, template, recorded)
+            write(path, recorded)
         done = subprocess.run(
-            ["cargo", "test", "--quiet", "-p", "karat-engine", "--lib", TEST],
+            COMPARE,
             cwd=ROOT,
             env=os.environ | {"KARAT_TEMPLATES": name, "RUST_BACKTRACE": "0"},
             capture_output=True,

@@ -33,11 +33,12 @@ impl Local {
         let metrics = EngineMetrics::register(&Registry::new())?;
         let options = LoadOptions {
             repository: models.to_owned(),
+            only: None,
             queue_tokens: QUEUE_TOKENS,
             calibration: CALIBRATION,
             prefix_cache_bytes: PREFIX_CACHE_BYTES,
         };
-        engine.repository().load(&library, &metrics, &options)?;
+        engine.load(&library, &metrics, &options)?;
         if let Some(ModelStatus::Failed(reason)) = engine.repository().models().get(&overrides.model) {
             return Err(reason.clone().into());
         }

@@ -55,13 +55,12 @@ impl Unserved {
         let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
         let options = LoadOptions {
             repository: repository.path().to_owned(),
+            only: None,
             queue_tokens: 1 << 20,
             calibration: Duration::ZERO,
             prefix_cache_bytes: 1 << 20,
         };
-        tokio::task::spawn_blocking(move || engine.repository().load(&library(), metrics.engine(), &options))
-            .await
-            .unwrap()
+        tokio::task::spawn_blocking(move || engine.load(&library(), metrics.engine(), &options)).await.unwrap()
     }
 
     /// Every route, without a network.

@@ -13,6 +13,7 @@ use karat_rules::{
 };
 use karat_runtime::{ProviderKind, SkippedProvider, prefix::SharedModel};
 
+use super::References;
 use crate::{
     generate::Generator,
     manifest::CritiqueDefinition,
@@ -39,6 +40,8 @@ pub struct Model {
     pub transforms: Chain,
     /// The rules in the manifest's words.
     pub written: WrittenRules,
+    /// How its scores compare with its reference's; none where nobody laid those beside it.
+    pub references: Option<References>,
     /// What computes the members.
     pub body: ModelBody,
 }

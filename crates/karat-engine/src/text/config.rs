@@ -32,11 +32,12 @@ pub struct TextConfig {
     /// starts with two of them.
     #[serde(default)]
     pub bos_token: Option<String>,
-    /// The end-of-sequence token, for templates; read from `tokenizer_config.json` when it isn't written here.
+    /// The end-of-sequence token, for templates; read from the files beside the tokenizer when it isn't
+    /// written here.
     #[serde(default)]
     pub eos_token: Option<String>,
-    /// The token that fills short rows of a batch; read from `tokenizer_config.json` when it isn't written here, and
-    /// token 0 when that names none. Masked, so that it never changes a score.
+    /// The token that fills short rows of a batch; read from the files beside the tokenizer when it isn't written here,
+    /// and token 0 when those name none. Masked, so that it never changes a score.
     #[serde(default)]
     pub pad_token: Option<String>,
     /// For process reward models: the token that ends each step of a response, at which the head reads its score, such
@@ -70,7 +71,7 @@ pub enum Render {
     /// Prompt and response as the tokenizer's sentence pair, as cross-encoders take them. A prompt of several turns is
     /// joined by blank lines, each turn headed `Human:`, `Assistant:`, `System:` or `Tool:`.
     Pair,
-    /// The Jinja chat template that the model's `tokenizer_config.json` or `chat_template.jinja` holds.
+    /// The Jinja chat template that the model's `chat_template.jinja` or `tokenizer_config.json` holds.
     ChatTemplate,
     /// A Jinja chat template, written here. It sees what Transformers gives to a template: `messages`, `bos_token` and the
     /// other special tokens that are set, `tools` and `documents` (none), and `add_generation_prompt` (true when the model

@@ -20,7 +20,9 @@ use super::{
 };
 use crate::{
     manifest::{self, GraphDefinition, GraphSource, Manifest},
-    repository::{GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, WrittenRules},
+    repository::{
+        GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, Score, WrittenRules, expected,
+    },
     schedule::{Job, QueueLimits, Scheduler},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextError, TextOptions, TextPipeline},
@@ -36,6 +38,7 @@ pub(super) struct Loader<'a> {
     pub(super) prefixes: &'a PrefixCache,
     pub(super) name: &'a ModelName,
     pub(super) folder: &'a Path,
+    pub(super) score: Score,
 }
 
 /// What the graphs of one model share.
@@ -98,7 +101,7 @@ impl Loader<'_> {
             units,
             critic,
         };
-        Ok(Model {
+        let model = Model {
             name: self.name.clone(),
             version,
             description: manifest.description,
@@ -106,8 +109,11 @@ impl Loader<'_> {
             aggregate: definition.aggregate,
             transforms: definition.transforms,
             written: WrittenRules { aggregate: manifest.aggregate, transforms: manifest.transforms },
+            references: None,
             body: ModelBody::Graph(Arc::new(graph)),
-        })
+        };
+        let references = expected::check(&model, self.folder, self.score)?;
+        Ok(Model { references, ..model })
     }
 
     fn version(&self, definition: &GraphDefinition) -> Result<ModelVersion, LoadError> {

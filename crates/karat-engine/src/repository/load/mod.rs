@@ -24,7 +24,7 @@ use karat_runtime::{
     prefix::PrefixCache,
 };
 
-use super::{LoadError, Model, ModelStatus, Repository};
+use super::{LoadError, Model, ModelStatus, Repository, Score};
 use crate::{
     manifest::{self, Definition, GraphDefinition, GraphSource, Manifest},
     telemetry::EngineMetrics,
@@ -36,6 +36,8 @@ use composite::Candidate;
 pub struct LoadOptions {
     /// The model repository: a folder with one folder for each model.
     pub repository: PathBuf,
+    /// The one model that is wanted; without it, all.
+    pub only: Option<ModelName>,
     /// The most tokens that may wait for one graph before requests are refused.
     pub queue_tokens: usize,
     /// How long measuring a graph may take when it is loaded for the first time; zero for not at all.
@@ -50,13 +52,17 @@ pub(super) fn load(
     library: &Library,
     metrics: &EngineMetrics,
     options: &LoadOptions,
+    score: Score,
 ) -> Result<(), LoadError> {
-    let folders = folders(&options.repository)?;
+    let mut folders = folders(&options.repository)?;
+    if let Some(only) = &options.only {
+        folders.retain(|name, _| name == only);
+    }
     for name in folders.keys() {
         repository.set_status(name.clone(), ModelStatus::Loading);
     }
     let prefixes = &PrefixCache::new(options.prefix_cache_bytes, metrics.prefixes().cache());
-    let loader = |name, folder| graph::Loader { repository, library, metrics, options, prefixes, name, folder };
+    let loader = |name, folder| graph::Loader { repository, library, metrics, options, prefixes, name, folder, score };
     let mut composites = BTreeMap::new();
     let mut builds = BTreeMap::new();
     for (name, folder) in &folders {
@@ -82,7 +88,7 @@ pub(super) fn load(
         repository.set_status(name.clone(), ModelStatus::Building(Instant::now()));
     }
     let (late_composites, composites) = composites.into_iter().partition(|(name, _)| late.contains(name));
-    composite::load(repository, composites);
+    composite::load(repository, composites, score);
     for (name, folder) in &folders {
         if repository.roster.is_closed() {
             return Ok(());
@@ -91,7 +97,7 @@ pub(super) fn load(
             announce(repository, name, loader(name, folder).load(*manifest, *definition));
         }
     }
-    composite::load(repository, late_composites);
+    composite::load(repository, late_composites, score);
     Ok(())
 }
 

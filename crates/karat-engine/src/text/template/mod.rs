@@ -118,25 +118,28 @@ impl Template {
     /// Renders a few conversations, so that what can't be rendered is known before the first request.
     fn check(&self) -> Result<(), TextError> {
         let turn = |role, content: &str| Message { role, content: content.to_owned() };
-        let exchange = [turn(Role::User, "Why?"), turn(Role::Assistant, "So.")];
-        let [user, assistant] = exchange.clone();
+        let (user, assistant) = (turn(Role::User, "Why?"), turn(Role::Assistant, "So."));
         let guided = [turn(Role::System, "Be brief."), user.clone(), assistant.clone()];
-        let longer = [user.clone(), assistant.clone(), user.clone(), assistant];
-        let unable = |error: &Error| TextError::Config {
+        let longer = [user.clone(), assistant.clone(), user, assistant];
+        let trials = [
+            (&longer[..2], false),
+            (&longer[..], false),
+            (&guided[..], false),
+            (&longer[..1], true),
+            (&guided[..2], true),
+        ];
+        // A template may refuse any conversation in its own words, and fail at those that it wasn't written for.
+        let errors = trials.iter().filter_map(|(turns, opening)| self.text(turns, *opening).err());
+        let failed: Vec<Error> = errors.filter(|error| raised(error).is_none()).collect();
+        let all = failed.first().filter(|_| failed.len() == trials.len());
+        let Some(error) = failed.iter().find(|error| is_unknown(error)).or(all) else { return Ok(()) };
+        Err(TextError::Config {
             key: "text.render",
             reason: format!(
                 "the chat template can't be rendered: {}. Write it otherwise, as {{ jinja = \"…\" }}",
                 said(error)
             ),
-        };
-        // A template may refuse any conversation in its own words, and fail at those that it wasn't written for.
-        self.text(&exchange, false)
-            .map(drop)
-            .or_else(|error| if raised(&error).is_some() { Ok(()) } else { Err(unable(&error)) })?;
-        let others = [(&guided[..], false), (&longer[..], false), (&guided[..2], true), (&[user][..], true)];
-        let unknown =
-            others.into_iter().filter_map(|(turns, opening)| self.text(turns, opening).err()).find(is_unknown);
-        unknown.map_or(Ok(()), |error| Err(unable(&error)))
+        })
     }
 }
 
