@@ -125,6 +125,7 @@ fn model(metrics: &Metrics) -> Model {
         aggregate: aggregate::CATALOGUE.build(&Choice::named("mean")).unwrap(),
         transforms: Chain::default(),
         written: WrittenRules { aggregate: Choice::named("mean"), transforms: Vec::new() },
+        references: None,
         body: ModelBody::Graph(Arc::new(graph)),
     }
 }

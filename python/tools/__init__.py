@@ -8,5 +8,5 @@ Models: `relevance`, `minilm`, `harmless`, `grammar` and `smollm2`, written with
 Training: `preference_data`, `dialogues`, `features`, `bradley_terry`,
 `chat`, `train_harmless`, `train_smol_reward`, `metrics`, `estimate_references`.
 Measuring: `evaluate_harmless`, `evaluate_grammar`, `evaluate_likelihood`,
-`sample_answers`. Running: `demo` and `server_process`.
+`sample_answers`. Comparing: `reference`. Running: `demo` and `server_process`.
 """

@@ -3,16 +3,26 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
 use karat_checkpoint::Checkpoint;
-use karat_engine::{manifest, repository::ModelSource};
+use karat_engine::{
+    engine::Engine,
+    manifest,
+    repository::{EXPECTED_FILE, LoadOptions, ModelSource, ModelStatus, References},
+    telemetry::EngineMetrics,
+};
 use karat_hub::{Hub, HubSettings, ModelId};
-use karat_runtime::free_memory;
+use karat_runtime::{free_memory, ort::Library};
+use prometheus::Registry;
 
 use super::CommandError;
 use crate::telemetry::{self, LogFormat};
+
+/// Nothing waits in a queue here.
+const QUEUE_TOKENS: usize = 1 << 20;
 
 /// Flags of `karat inspect`.
 #[derive(Debug, Clone, Args)]
@@ -25,13 +35,18 @@ pub(super) struct InspectArguments {
     /// what is there already stays.
     #[arg(long)]
     write: bool,
+
+    /// The ONNX Runtime library, with which the model is held to the scores in expected.json, if that lies in the folder; by
+    /// default the one that "karat serve" would take.
+    #[arg(long, env = "KARAT_ONNXRUNTIME", value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
 }
 
 /// Shows the manifest that a checkpoint gets, and what serving it takes.
 #[expect(clippy::print_stdout, reason = "what was asked for goes to standard output")]
 pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> {
     telemetry::start_logging("warn,karat_hub=info", LogFormat::Text)?;
-    let InspectArguments { model, write } = arguments;
+    let InspectArguments { model, write, onnxruntime } = arguments;
     let hub = Hub::new(HubSettings::from_env());
     let folder = model.locate(&hub)?;
     let origin = manifest::origin(&folder, &hub)?;
@@ -44,6 +59,10 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
     for id in origin.folders().filter_map(|folder| hub.snapshot_in(folder)).map(|snapshot| snapshot.id) {
         println!("# Of the Hugging Face Hub: {id}");
     }
+    let references = match folder.join(EXPECTED_FILE).exists() {
+        true => Some(compare(model, onnxruntime.as_deref())?),
+        false => None,
+    };
     let parameters = checkpoint.parameters();
     let stored: Vec<String> = checkpoint.types().into_iter().collect();
     println!("# {parameters} parameters, stored as {}, computed in 32 bits on the processor.", stored.join(" and "));
@@ -55,6 +74,14 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
     match ["LICENSE", "LICENSE.txt", "LICENSE.md"].iter().find(|name| folder.join(name).is_file()) {
         Some(license) => println!("# Its licence: {license}"),
         None => println!("# No licence lies beside it: see the model's card."),
+    }
+    match references {
+        Some(References { count, largest_difference, tolerance }) => {
+            println!(
+                "# {count} of {count} references within {tolerance}: the largest difference is {largest_difference:.1e}."
+            );
+        }
+        None => println!("# No {EXPECTED_FILE} lies beside it: nobody has compared its scores with its authors'."),
     }
     println!();
     print!("{manifest}");
@@ -78,4 +105,25 @@ fn write_manifest(folder: &Path, manifest: &str) -> Result<(), CommandError> {
     }
     let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, manifest));
     written.map_err(|error| format!("{} can't be written: {error}", path.display()).into())
+}
+
+/// Loads a model, which holds it to what is expected of it.
+fn compare(model: &ModelSource, onnxruntime: Option<&Path>) -> Result<References, CommandError> {
+    let engine = Engine::new(0);
+    let options = LoadOptions {
+        repository: None,
+        models: vec![model.clone()],
+        hub: Hub::new(HubSettings::from_env()),
+        queue_tokens: QUEUE_TOKENS,
+        queue_time: None,
+        calibration: Duration::ZERO,
+        prefix_cache_bytes: 0,
+    };
+    engine.load(&Library::load(onnxruntime)?, &EngineMetrics::register(&Registry::new())?, &options)?;
+    if let Some(ModelStatus::Failed(reason)) = engine.repository().models().get(model.name()) {
+        return Err(reason.clone().into());
+    }
+    let references = engine.model(model.name())?.references;
+    engine.repository().drain();
+    references.ok_or_else(|| format!("{EXPECTED_FILE} was taken away meanwhile").into())
 }

@@ -122,7 +122,7 @@ fn load(
     thread::Builder::new().name("karat-load".to_owned()).spawn(move || {
         let _alive: mpsc::Sender<()> = alive;
         // The receiver is gone when the server was stopped while models loaded.
-        let _ = done.send(engine.repository().load(&library, metrics.engine(), &options));
+        let _ = done.send(engine.load(&library, metrics.engine(), &options));
     })?;
     Ok((loaded, ended))
 }

@@ -35,7 +35,9 @@ impl Tokens {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies in a small range")]
         let longest = longest.map(|most| most as usize);
         let written = &settings["chat_template"];
-        let chat_template = folder.join("chat_template.jinja").is_file() || written.is_string() || written.is_array();
+        let files = ["chat_template.jinja", "additional_chat_templates/default.jinja"];
+        let file = files.into_iter().any(|file| folder.join(file).is_file());
+        let chat_template = file || written.is_string() || written.is_array();
         Some(Self { longest, chat_template, highest: highest(&tokenizer), tokenizer })
     }
 

@@ -9,7 +9,7 @@ use axum::{
     extract::{Path, State},
 };
 use karat_engine::{
-    repository::{GraphForm, GraphUnit, Model, ModelBody, ModelStatus},
+    repository::{GraphForm, GraphUnit, Model, ModelBody, ModelStatus, References},
     schedule::calibrate::Calibration,
 };
 use karat_rules::domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice};
@@ -75,10 +75,31 @@ struct ModelDetails {
     aggregate: Choice,
     /// What happens to the reward after that, unless a request says otherwise.
     transforms: Vec<Choice>,
+    /// How the model's scores compare with those of its reference that lie beside it in `expected.json`; null where none
+    /// lie there, so that nobody has compared them.
+    references: Option<ReferencesCard>,
     /// The graphs of the model; empty for a composite.
     graphs: Vec<GraphCard>,
     /// The models of a composite; empty for others.
     ensemble: Vec<ModelName>,
+}
+
+/// A model's scores beside its reference's, which were compared when it was loaded.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ReferencesCard {
+    /// How many texts were compared.
+    count: usize,
+    /// The largest difference between two scores.
+    largest_difference: f64,
+    /// How large it may be: a model with a larger one fails to load.
+    tolerance: f64,
+}
+
+impl ReferencesCard {
+    fn of(references: References) -> Self {
+        let References { count, largest_difference, tolerance } = references;
+        Self { count, largest_difference, tolerance }
+    }
 }
 
 /// One graph of a model.
@@ -160,6 +181,7 @@ fn details(model: &Model) -> ModelDetails {
         max_tokens: model.max_tokens(),
         aggregate: model.written.aggregate.clone(),
         transforms: model.written.transforms.clone(),
+        references: model.references.map(ReferencesCard::of),
         graphs,
         ensemble,
     }

@@ -56,7 +56,7 @@ impl Local {
             calibration: CALIBRATION,
             prefix_cache_bytes: PREFIX_CACHE_BYTES,
         };
-        engine.repository().load(&library, &metrics, &options)?;
+        engine.load(&library, &metrics, &options)?;
         if let Some(ModelStatus::Failed(reason)) = engine.repository().models().get(&overrides.model) {
             return Err(reason.clone().into());
         }

@@ -78,6 +78,7 @@ impl FakeModel {
             aggregate: aggregate::CATALOGUE.build(&Choice::named("mean")).unwrap(),
             transforms: Chain::default(),
             written: WrittenRules { aggregate: Choice::named("mean"), transforms: Vec::new() },
+            references: None,
             body: ModelBody::Graph(Arc::clone(&graph)),
         };
         unserved.engine.repository().set_status(name, ModelStatus::Ready(Arc::new(model)));

@@ -79,9 +79,7 @@ impl Unserved {
             calibration: Duration::ZERO,
             prefix_cache_bytes: 1 << 20,
         };
-        tokio::task::spawn_blocking(move || engine.repository().load(&library(), metrics.engine(), &options))
-            .await
-            .unwrap()
+        tokio::task::spawn_blocking(move || engine.load(&library(), metrics.engine(), &options)).await.unwrap()
     }
 
     /// Every route, without a network.

@@ -11,6 +11,7 @@ mod compute;
 mod critique;
 mod embed;
 mod error;
+mod expected;
 mod report;
 mod request;
 mod reward;
@@ -26,10 +27,14 @@ pub use request::ScoreRequest;
 
 use compute::Outputs;
 use karat_rules::domain::ModelName;
+use karat_runtime::ort::Library;
 use reward::RequestRules;
 use tokenize::TokenCache;
 
-use crate::repository::{Model, Repository};
+use crate::{
+    repository::{LoadError, LoadOptions, Model, Repository},
+    telemetry::EngineMetrics,
+};
 
 /// Scores samples with the models of one repository.
 #[derive(Debug)]
@@ -40,7 +45,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine without models, which keeps scores and tokens in at most `cache_bytes`; [`Repository::load`] fills it.
+    /// An engine without models, which keeps scores and tokens in at most `cache_bytes`; [`Self::load`] fills it.
     #[must_use]
     pub fn new(cache_bytes: u64) -> Self {
         let tokens = cache_bytes / 2;
@@ -49,6 +54,17 @@ impl Engine {
             outputs: Outputs::new(cache_bytes - tokens),
             tokens: TokenCache::new(tokens),
         }
+    }
+
+    /// Loads every model of a folder, one after another, graphs before composites. Models whose engines TensorRT has to
+    /// build come last, with the composites that need them: they take minutes, and nobody waits for them. Models beside
+    /// which their reference's scores lie (`expected.json`) are held to these. Blocks, and breaks off where the repository
+    /// is told to end meanwhile.
+    ///
+    /// # Errors
+    /// Only when the folder itself can't be read or is empty; a model's own error becomes its status.
+    pub fn load(&self, library: &Library, metrics: &EngineMetrics, options: &LoadOptions) -> Result<(), LoadError> {
+        self.repository.load(library, metrics, options, expected::answer)
     }
 
     /// The memory that known scores and tokens take.

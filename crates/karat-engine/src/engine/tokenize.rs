@@ -23,6 +23,24 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
+    /// One sample's, tokenised at once and not kept.
+    ///
+    /// # Errors
+    /// As [`TokenCache::tokenize`].
+    pub(super) fn of(model: &GraphModel, sample: &Sample) -> Result<Self, ScoreError> {
+        let mut inputs = Self::default();
+        inputs.push(&tokenize_sample(model, 0, sample, TextOptions::default())?.inputs);
+        Ok(inputs)
+    }
+
+    /// The input, where there is one alone.
+    pub(super) fn only(&self) -> Option<&TokenizedInput> {
+        match self.all.as_slice() {
+            [input] => Some(input),
+            _ => None,
+        }
+    }
+
     fn push(&mut self, sample: &[Arc<TokenizedInput>]) {
         self.all.extend_from_slice(sample);
         self.ends.push(self.all.len());

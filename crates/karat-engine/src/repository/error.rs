@@ -122,6 +122,14 @@ pub enum LoadError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The model gives other scores than its reference, or what is expected of it can't be read or scored.
+    #[error("{path}: {reason}")]
+    Expected {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A composite names a model that isn't there.
     #[error("{path}: ensemble: there is no model {member}; the repository has {known}")]
     NoMember {

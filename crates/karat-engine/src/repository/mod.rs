@@ -5,6 +5,7 @@
 //! being loaded, end together: by [`Repository::drain`] or [`Repository::stop`].
 
 mod error;
+mod expected;
 mod load;
 mod model;
 mod source;
@@ -16,6 +17,8 @@ use std::{
 };
 
 pub use error::{LoadError, NoModel};
+pub(crate) use expected::{Answer, Score};
+pub use expected::{EXPECTED_FILE, References};
 pub use load::LoadOptions;
 pub use model::{CompositeMember, Critic, GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};
 pub use source::{ModelSource, ModelSourceError};
@@ -47,14 +50,18 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Loads every model of a folder, one after another, graphs before composites. Models whose engines TensorRT has to
-    /// build come last, with the composites that need them: they take minutes, and nobody waits for them. Blocks, and
-    /// breaks off where the repository is told to end meanwhile.
+    /// Loads every model of a folder; `score` is how a model that isn't ready yet is asked. See `Engine::load`.
     ///
     /// # Errors
     /// Only when the folder itself can't be read or is empty; a model's own error becomes its status.
-    pub fn load(&self, library: &Library, metrics: &EngineMetrics, options: &LoadOptions) -> Result<(), LoadError> {
-        load::load(self, library, metrics, options)
+    pub(crate) fn load(
+        &self,
+        library: &Library,
+        metrics: &EngineMetrics,
+        options: &LoadOptions,
+        score: Score,
+    ) -> Result<(), LoadError> {
+        load::load(self, library, metrics, options, score)
     }
 
     /// Every model by name, with its status.

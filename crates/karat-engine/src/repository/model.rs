@@ -14,6 +14,7 @@ use karat_rules::{
 };
 use karat_runtime::{ProviderKind, SkippedProvider, packed::PackedSession, prefix::SharedModel};
 
+use super::References;
 use crate::{
     generate::Generator,
     manifest::CritiqueDefinition,
@@ -42,6 +43,8 @@ pub struct Model {
     pub transforms: Chain,
     /// The rules in the manifest's words.
     pub written: WrittenRules,
+    /// How its scores compare with its reference's; none where nobody laid those beside it.
+    pub references: Option<References>,
     /// What computes the members.
     pub body: ModelBody,
 }

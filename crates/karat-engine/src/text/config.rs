@@ -5,10 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::civil::Date;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::parse_template::PolicyTemplate;
+use super::{parse_template::PolicyTemplate, template};
 
 /// How samples are rendered, tokenised and truncated.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -19,19 +20,24 @@ pub struct TextConfig {
     pub tokenizer: PathBuf,
     /// How a conversation becomes text.
     pub render: Render,
+    /// The day that a template is told when it asks for today's date (`strftime_now`), such as `2024-07-26`. A score must
+    /// not depend on the day, so a template that asks needs one.
+    #[serde(default)]
+    pub date: Option<Date>,
     /// Whether the tokenizer adds its special tokens (`[CLS]`, `[SEP]`, BOS). By default yes for `pair` and `raw`, and
     /// no for templates, which write them out.
     #[serde(default)]
     pub special_tokens: Option<bool>,
-    /// The beginning-of-sequence token; read from `tokenizer_config.json` when it isn't written here. A text never
+    /// The beginning-of-sequence token; read from the files beside the tokenizer when it isn't written here. A text never
     /// starts with two of them.
     #[serde(default)]
     pub bos_token: Option<String>,
-    /// The end-of-sequence token, for templates; read from `tokenizer_config.json` when it isn't written here.
+    /// The end-of-sequence token, for templates; read from the files beside the tokenizer when it isn't
+    /// written here.
     #[serde(default)]
     pub eos_token: Option<String>,
-    /// The token that fills short rows of a batch; read from `tokenizer_config.json` when it isn't written here, and
-    /// token 0 when that names none. Masked, so that it never changes a score.
+    /// The token that fills short rows of a batch; read from the files beside the tokenizer when it isn't written here,
+    /// and token 0 when those name none. Masked, so that it never changes a score.
     #[serde(default)]
     pub pad_token: Option<String>,
     /// For process reward models: the token that ends each step of a response, at which the head reads its score, such
@@ -78,10 +84,11 @@ pub enum Render {
     /// Prompt and response as the tokenizer's sentence pair, as cross-encoders take them. A prompt of several turns is
     /// joined by blank lines, each turn headed `Human:`, `Assistant:`, `System:` or `Tool:`.
     Pair,
-    /// The Jinja chat template that the model's `tokenizer_config.json` or `chat_template.jinja` holds.
+    /// The Jinja chat template that the model's `chat_template.jinja` or `tokenizer_config.json` holds.
     ChatTemplate,
-    /// A Jinja chat template, written here. It sees `messages`, `bos_token`, `eos_token` and `add_generation_prompt`
-    /// (true when the model is to speak next, for judges and critiques).
+    /// A Jinja chat template, written here. It sees what Transformers gives to a template: `messages`, `bos_token` and the
+    /// other special tokens that are set, `tools` and `documents` (none), and `add_generation_prompt` (true when the model
+    /// is to speak next, for judges and critiques).
     Jinja(String),
     /// A Jinja chat template in a file.
     JinjaFile(PathBuf),
@@ -155,7 +162,8 @@ impl TextConfig {
     pub fn files(&self) -> Vec<PathBuf> {
         let tokenizer_folder = self.tokenizer.parent().unwrap_or(Path::new(""));
         let mut files = vec![self.tokenizer.clone()];
-        files.extend(["tokenizer_config.json", "chat_template.jinja"].map(|name| tokenizer_folder.join(name)));
+        let beside = ["tokenizer_config.json", "special_tokens_map.json"].into_iter().chain(template::TEMPLATE_FILES);
+        files.extend(beside.map(|name| tokenizer_folder.join(name)));
         if let Render::JinjaFile(path) = &self.render {
             files.push(path.clone());
         }

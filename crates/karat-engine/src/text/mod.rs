@@ -184,22 +184,22 @@ impl TextPipeline {
             .map_err(|error| TextError::File { path: path.clone(), reason: error.to_string() })?;
 
         let tokens = template::SpecialTokens::load(folder, config)?;
-        let known = |key: &'static str, token: &Option<String>| match token {
+        let known = |key: &'static str, token: Option<&str>| match token {
             None => Ok(None),
             Some(token) => tokenizer.token_to_id(token).map(Some).ok_or_else(|| TextError::Config {
                 key,
                 reason: format!("the tokenizer doesn't know the token {token:?}; write one of its vocabulary"),
             }),
         };
-        let beginning = known("text.bos_token", &tokens.bos)?;
-        let padding = known("text.pad_token", &tokens.pad)?.unwrap_or(0);
-        let last_token = known("text.last_token", &config.last_token)?;
+        let beginning = known("text.bos_token", tokens.get("bos_token"))?;
+        let padding = known("text.pad_token", tokens.get("pad_token"))?.unwrap_or(0);
+        let last_token = known("text.last_token", config.last_token.as_deref())?;
         let steps = Steps::load(config, &tokenizer)?;
         let gate = config.gate_mark.as_deref().map(|mark| Gate::load(mark, &tokenizer)).transpose()?;
         let parse_template = config.parse_template.as_ref().map(PolicyTemplate::markers).transpose()?;
         Ok(Self {
-            end: tokens.eos.clone(),
-            padding_text: tokens.pad.clone(),
+            end: tokens.get("eos_token").map(str::to_owned),
+            padding_text: tokens.get("pad_token").map(str::to_owned),
             parse_template,
             longest: LongestText::new(&tokenizer, config.max_tokens.get()),
             special_tokens: config.special_tokens.unwrap_or_else(|| config.render.adds_special_tokens()),

@@ -86,12 +86,20 @@ pub(super) enum Renderer {
 
 impl Renderer {
     pub(super) fn load(folder: &Path, config: &TextConfig, tokens: SpecialTokens) -> Result<Self, TextError> {
+        let date = config.date;
+        let template = |template: Template| Self::Template(Box::new(template));
         Ok(match &config.render {
+            Render::Pair | Render::Raw if date.is_some() => {
+                return Err(TextError::Config {
+                    key: "text.date",
+                    reason: "only a template can ask for a date, and text.render names none; leave it out".to_owned(),
+                });
+            }
             Render::Pair => Self::Pair,
             Render::Raw => Self::Raw,
-            Render::ChatTemplate => Self::Template(Box::new(Template::of_model(folder, config, tokens)?)),
-            Render::Jinja(source) => Self::Template(Box::new(Template::new(source.clone(), tokens)?)),
-            Render::JinjaFile(path) => Self::Template(Box::new(Template::from_file(&folder.join(path), tokens)?)),
+            Render::ChatTemplate => template(Template::of_model(folder, config, tokens)?),
+            Render::Jinja(source) => template(Template::new(source, tokens, date)?),
+            Render::JinjaFile(path) => template(Template::from_file(&folder.join(path), tokens, date)?),
         })
     }
 
@@ -308,7 +316,7 @@ mod tests {
     }
 
     fn template(source: &str) -> Renderer {
-        Renderer::Template(Box::new(Template::new(source.to_owned(), SpecialTokens::default()).unwrap()))
+        Renderer::Template(Box::new(Template::new(source, SpecialTokens::default(), None).unwrap()))
     }
 
     const TEMPLATES: [&str; 8] = [

@@ -11,7 +11,9 @@ use karat_rules::{aggregate, domain::ModelName, transform::Chain};
 use super::{announce, digest::Digest, guarded};
 use crate::{
     manifest::{self, CompositeDefinition, Manifest},
-    repository::{CompositeMember, LoadError, Model, ModelBody, ModelStatus, Repository, WrittenRules},
+    repository::{
+        CompositeMember, LoadError, Model, ModelBody, ModelStatus, Repository, Score, WrittenRules, expected,
+    },
 };
 
 /// A composite whose manifest was read, and which waits for its members.
@@ -41,13 +43,13 @@ pub(super) fn awaiting(
 }
 
 /// Loads composites as soon as all their members are there; what is left over is broken.
-pub(super) fn load(repository: &Repository, mut waiting: BTreeMap<ModelName, Candidate>) {
+pub(super) fn load(repository: &Repository, mut waiting: BTreeMap<ModelName, Candidate>, score: Score) {
     loop {
         let names: BTreeSet<ModelName> = waiting.keys().cloned().collect();
         let next = waiting.iter().find(|(_, candidate)| candidate.members().all(|member| !names.contains(member)));
         let Some(name) = next.map(|(name, _)| name.clone()) else { break };
         if let Some(candidate) = waiting.remove(&name) {
-            let loaded = guarded(|| composite(repository, &name, candidate));
+            let loaded = guarded(|| composite(repository, &name, candidate, score));
             announce(repository, &name, loaded);
         }
     }
@@ -58,7 +60,12 @@ pub(super) fn load(repository: &Repository, mut waiting: BTreeMap<ModelName, Can
     }
 }
 
-fn composite(repository: &Repository, name: &ModelName, candidate: Candidate) -> Result<Model, LoadError> {
+fn composite(
+    repository: &Repository,
+    name: &ModelName,
+    candidate: Candidate,
+    score: Score,
+) -> Result<Model, LoadError> {
     let Candidate { definition, folder, manifest } = candidate;
     let path = folder.join(manifest::FILE_NAME);
     let models = repository.models();
@@ -85,7 +92,7 @@ fn composite(repository: &Repository, name: &ModelName, candidate: Candidate) ->
     let mut digest = Digest::default();
     digest.file(&folder, Path::new(manifest::FILE_NAME))?;
     members.iter().for_each(|member| digest.text(member.model.version.as_str()));
-    Ok(Model {
+    let model = Model {
         name: name.clone(),
         version: digest.version(),
         hub: Vec::new(),
@@ -94,6 +101,9 @@ fn composite(repository: &Repository, name: &ModelName, candidate: Candidate) ->
         aggregate: definition.aggregate,
         transforms: definition.transforms,
         written: WrittenRules { aggregate: manifest.aggregate, transforms: manifest.transforms },
+        references: None,
         body: ModelBody::Composite(members),
-    })
+    };
+    let references = expected::check(&model, &folder, score)?;
+    Ok(Model { references, ..model })
 }

@@ -25,7 +25,10 @@ use super::{
 };
 use crate::{
     manifest::{self, GraphDefinition, GraphSource, Written},
-    repository::{GraphForm, GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, WrittenRules},
+    repository::{
+        GraphForm, GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, Score, WrittenRules,
+        expected,
+    },
     schedule::{Job, QueueLimits, Scheduler},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextError, TextOptions, TextPipeline},
@@ -45,6 +48,8 @@ pub(super) struct Given<'a> {
     pub(super) metrics: &'a EngineMetrics,
     pub(super) options: &'a LoadOptions,
     pub(super) prefixes: &'a PrefixCache,
+    /// Scores with a model that nobody else sees yet.
+    pub(super) score: Score,
 }
 
 impl<'a> Given<'a> {
@@ -142,7 +147,7 @@ impl Loader<'_> {
             units,
             critic,
         };
-        Ok(Model {
+        let model = Model {
             name: self.name.clone(),
             version,
             hub,
@@ -151,8 +156,11 @@ impl Loader<'_> {
             aggregate: definition.aggregate,
             transforms: definition.transforms,
             written: WrittenRules { aggregate: manifest.aggregate, transforms: manifest.transforms },
+            references: None,
             body: ModelBody::Graph(Arc::new(graph)),
-        })
+        };
+        let references = expected::check(&model, self.folder, self.given.score)?;
+        Ok(Model { references, ..model })
     }
 
     /// Adds the files of tokenizer and template.

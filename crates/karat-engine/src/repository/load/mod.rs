@@ -27,7 +27,7 @@ use karat_runtime::{
     prefix::PrefixCache,
 };
 
-use super::{LoadError, Model, ModelSource, ModelStatus, Repository};
+use super::{LoadError, Model, ModelSource, ModelStatus, Repository, Score};
 use crate::{
     manifest::{self, Definition, GraphDefinition, GraphSource, Written},
     telemetry::EngineMetrics,
@@ -60,13 +60,14 @@ pub(super) fn load(
     library: &Library,
     metrics: &EngineMetrics,
     options: &LoadOptions,
+    score: Score,
 ) -> Result<(), LoadError> {
     let sources = sources(options)?;
     for source in &sources {
         repository.set_status(source.name().clone(), ModelStatus::Loading);
     }
     let prefixes = &PrefixCache::new(options.prefix_cache_bytes, metrics.prefixes().cache());
-    let given = graph::Given { repository, library, metrics, options, prefixes };
+    let given = graph::Given { repository, library, metrics, options, prefixes, score };
     let mut composites = BTreeMap::new();
     let mut builds = BTreeMap::new();
     for source in &sources {
@@ -100,14 +101,14 @@ pub(super) fn load(
         repository.set_status(name.clone(), ModelStatus::Building(Instant::now()));
     }
     let (late_composites, composites) = composites.into_iter().partition(|(name, _)| late.contains(name));
-    composite::load(repository, composites);
+    composite::load(repository, composites, score);
     for (name, (folder, definition, written)) in builds {
         if repository.roster.is_closed() {
             return Ok(());
         }
         announce(repository, &name, guarded(|| given.loader(&name, &folder).load(*written, *definition)));
     }
-    composite::load(repository, late_composites);
+    composite::load(repository, late_composites, score);
     Ok(())
 }
 
