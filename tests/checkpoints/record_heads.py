@@ -323,6 +323,9 @@ def record(model: Model) -> None:
         messages = [{"role": role, "content": content} for role, content in turns]
         with torch.no_grad():
             cases.append({"messages": messages, **model.score(reference, messages)})
+    normalised = [case.pop("normalised") for case in cases if "normalised" in case]
+    if normalised:
+        (folder / "normalised.json").write_text(json.dumps(normalised, indent=1) + "\n")
     expected = {"tolerance": 1e-4, "cases": cases}
     # Two answers are no dialogue, and are asked about on a route of their own.
     name = "pairs.json" if model.dialogues[0][-1][0] == "second" else "expected.json"

@@ -37,14 +37,18 @@ fn configure(repository: &Repository, name: &str, changes: &Value) {
     let mut config = json_of(&path);
     config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     fs::write(path, config.to_string()).unwrap();
+    // Another model's scores are not expected of it.
+    let _ = fs::remove_file(repository.path().join(name).join("expected.json"));
 }
 
 /// Has karat write the manifest that a checkpoint gets, and asks for packed rows in it.
 fn pack(repository: &Repository, name: &str, scheduling: &str) {
     let folder = repository.path().join(name);
-    let written = karat(&["inspect", folder.to_str().unwrap(), "--write"]).output().unwrap();
-    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
     let path = folder.join("model.toml");
+    if !path.is_file() {
+        let written = karat(&["inspect", folder.to_str().unwrap(), "--write"]).output().unwrap();
+        assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    }
     let manifest = fs::read_to_string(&path).unwrap().replace("[graph]\n", "[graph]\nform = \"packed\"\n");
     fs::write(path, format!("{manifest}\n[scheduling]\n{scheduling}\n")).unwrap();
 }

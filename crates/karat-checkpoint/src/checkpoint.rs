@@ -214,7 +214,7 @@ impl Checkpoint {
         if let Some(labels) = labels.filter(|labels| decided.reads == Reads::Pairs && *labels != decided.width) {
             problems.add::<()>(format!("config.json names {labels} labels, and the head has {} rows", decided.width));
         }
-        refuse_leftovers(&weights, &decided.graph, problems);
+        refuse_leftovers(&weights, &decided, problems);
         let tokens = tokens?;
         tokens.check(decided.vocabulary, problems);
         classes::refuse_namesakes(origin.model(), &tokens, problems);
@@ -386,7 +386,8 @@ fn last_token(config: &Config, tokens: Option<&Tokens>, problems: &mut Problems)
 
 /// Refuses tensors that the graph never reads, or not all of: they are the sign of a part of the model that isn't known
 /// here, or that has another size.
-fn refuse_leftovers(weights: &Weights, graph: &Graph, problems: &mut Problems) {
+fn refuse_leftovers(weights: &Weights, decided: &Decided, problems: &mut Problems) {
+    let Decided { graph, gating, .. } = decided;
     let sources = graph.tensors.iter().flat_map(|tensor| &tensor.sources);
     let used: BTreeSet<&str> = sources.map(|source| source.tensor.as_str()).collect();
     let left: Vec<&str> = weights
@@ -405,7 +406,9 @@ fn refuse_leftovers(weights: &Weights, graph: &Graph, problems: &mut Problems) {
     }
     for (name, read) in read {
         let rows = weights.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(read);
-        if read < rows {
+        // Of each objective of such a head, the variance stands beside it.
+        let variances = matches!(gating, Some(Gating::AtScore)) && rows == 2 * read;
+        if read < rows && !variances {
             problems.add::<()>(format!("{name} has {rows} rows, and by config.json it should have {read}"));
         }
     }

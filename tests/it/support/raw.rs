@@ -22,7 +22,7 @@ impl RawConnection {
 
     /// Sends the head of a `POST /v1/score` with one header besides the usual ones.
     pub(crate) fn head(&mut self, header: &str) {
-        self.send(format!("POST /v1/score HTTP/1.1\r\nHost: karat\r\n{header}\r\n\r\n").as_bytes());
+        self.send(format!("POST /v1/score HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n").as_bytes());
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {

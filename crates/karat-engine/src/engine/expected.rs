@@ -40,5 +40,6 @@ fn score(model: &Model, sample: &Sample) -> Result<Answer, ScoreError> {
     let mut report = reward::report(model, &rules, &computed)?;
     // One result a sample.
     let result = report.results.pop().ok_or(ScoreError::Panicked)?;
-    Ok(Answer { raw: Reward::get(result.raw), steps: result.detail.steps, tokens })
+    let objectives = result.detail.objectives.iter().map(|(_, score)| score.get()).collect();
+    Ok(Answer { raw: Reward::get(result.raw), objectives, steps: result.detail.steps, tokens })
 }

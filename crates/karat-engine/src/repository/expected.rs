@@ -32,6 +32,8 @@ pub struct References {
 pub(crate) struct Answer {
     /// The score before any transform.
     pub(crate) raw: f64,
+    /// The scores of the model's objectives, in its order.
+    pub(crate) objectives: Vec<f64>,
     /// The scores of the response's steps, of models that read steps.
     pub(crate) steps: Option<Vec<f64>>,
     /// The tokens, of models that make one input of a sample.
@@ -62,6 +64,8 @@ struct Case {
     text: Option<String>,
     reward: Option<f64>,
     steps: Option<Vec<f64>>,
+    /// The scores of the model's objectives, in its order.
+    objectives: Option<Vec<f64>>,
     /// Where scores differ, whether tokens do tells why.
     tokens: Option<Vec<u32>>,
     #[serde(default, rename = "types")]
@@ -83,7 +87,7 @@ impl Case {
 
     /// How far an answer is from the reference's.
     fn difference(&self, answer: &Answer) -> Result<f64, String> {
-        let (wanted, found) = match (self.reward, &self.steps) {
+        let (mut wanted, mut found) = match (self.reward, &self.steps) {
             (Some(reward), None) => (vec![reward], vec![answer.raw]),
             (None, Some(steps)) => {
                 let found = answer.steps.clone().ok_or("has \"steps\", and the model scores none; write \"reward\"")?;
@@ -93,6 +97,14 @@ impl Case {
         };
         if wanted.len() != found.len() {
             return Err(format!("has {} steps, and the model finds {}", wanted.len(), found.len()));
+        }
+        if let Some(objectives) = &self.objectives {
+            if objectives.len() != answer.objectives.len() {
+                let (named, given) = (objectives.len(), answer.objectives.len());
+                return Err(format!("has {named} objectives, and the model gives {given}"));
+            }
+            wanted.extend(objectives);
+            found.extend(&answer.objectives);
         }
         let differences = wanted.iter().zip(&found).map(|(wanted, found)| (wanted - found).abs());
         Ok(differences.fold(0.0, f64::max))

@@ -37,7 +37,7 @@ fn every_checkpoint_gives_the_scores_of_transformers_alone_and_packed() {
         let name = folder.file_name().unwrap().to_string_lossy();
         let Some(mut model) = Model::open(&name, &folder) else { continue };
         seen += 1;
-        let texts = texts::of(&folder);
+        let texts: Vec<_> = texts::of(&folder).into_iter().map(|text| model.placed(text)).collect();
         for text in &texts {
             let found = model.run(&Layout::default().with(text));
             assert_close(&model.name, &scores(text, &found), &text.wanted);

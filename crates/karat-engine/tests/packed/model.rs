@@ -5,12 +5,12 @@ use std::{num::NonZeroUsize, path::Path};
 use karat_checkpoint::{Checkpoint, Element, Form, NumbersMut, Origin, Tensor};
 use karat_rules::domain::ElementType;
 use karat_runtime::{
-    Cancellation, Provider, ProviderKind, RuntimeError,
+    Cancellation, Padding, Provider, ProviderKind, RuntimeError,
     ort::{BuiltGraph, Graph, Library, Sessions, Weight, WeightNumbersMut},
     packed::{PackedExecutor, PackedPass},
 };
 
-use crate::texts::Layout;
+use crate::texts::{Layout, Text};
 
 const BLOCKS: NonZeroUsize = NonZeroUsize::new(48).unwrap();
 
@@ -18,15 +18,25 @@ const BLOCKS: NonZeroUsize = NonZeroUsize::new(48).unwrap();
 pub(crate) struct Model {
     pub(crate) name: String,
     session: Box<dyn PackedExecutor>,
+    padding: Option<Padding>,
 }
 
 impl Model {
     /// Opens a folder's checkpoint; `None` where it has no form of packed rows.
     pub(crate) fn open(name: &str, folder: &Path) -> Option<Self> {
         let graph = open(folder, Element::Float32)?.unwrap();
-        let outputs = [graph.packed_model().unwrap().outputs[0].name.clone()];
+        let known = graph.packed_model().unwrap();
+        let (outputs, padding) = ([known.outputs[0].name.clone()], known.padding);
         let session = graph.packed_executor(&outputs, BLOCKS, NonZeroUsize::MIN).unwrap();
-        Some(Self { name: name.to_owned(), session })
+        Some(Self { name: name.to_owned(), session, padding })
+    }
+
+    /// A text with its score where the model reads it.
+    pub(crate) fn placed(&self, mut text: Text) -> Text {
+        if let (Some(padding), false) = (self.padding, text.by_steps) {
+            text.reads = vec![padding.score_position(&text.tokens)];
+        }
+        text
     }
 
     /// What is read of a layout, all in one line.

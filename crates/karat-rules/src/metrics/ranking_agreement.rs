@@ -69,7 +69,7 @@ fn pairs(first: &[f64], second: &[f64]) -> (f64, f64, f64) {
     let discordant = swaps(&mut seconds);
     let all = pair_count(points.len());
     let (tied_first, tied_second) = (tied_pairs(&firsts), tied_pairs(&seconds));
-    let concordant = all - tied_first - tied_second + tied_both - discordant;
+    let concordant = all + tied_both - tied_first - tied_second - discordant;
     (concordant as f64 - discordant as f64, (all - tied_first) as f64, (all - tied_second) as f64)
 }
 
