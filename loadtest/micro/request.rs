@@ -60,6 +60,7 @@ impl Served {
                 receive: Duration::from_secs(60),
                 buffered_bytes: 1 << 30,
             },
+            visitors: Arc::default(),
             dialects: Arc::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
