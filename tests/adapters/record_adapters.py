@@ -1,7 +1,7 @@
 """Small random adapters over one small language model, and what PEFT makes of them.
 
-`python tests/adapters/record_adapters.py` needs torch, transformers and peft, which nothing else here does: install them into an
-environment of their own.
+`python -m tests.adapters.record_adapters` needs torch, transformers and peft, which nothing else here does: install
+them into an environment of their own.
 Recorded with torch 2.15.0, transformers 5.24.0 and peft 0.21.2 on a CPU.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ import peft
 import torch
 import transformers
 
+from tests.checkpoints.record import CONVERSATIONS, SMALL, TEMPLATE, tokenizer
+
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "checkpoints"))
-
-from record import CONVERSATIONS, SMALL, TEMPLATE, tokenizer  # noqa: E402 - it lies beside, not in a package
-
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 ADAPTERS: dict[str, dict[str, Any]] = {
     "patterns": {

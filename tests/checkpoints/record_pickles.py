@@ -1,6 +1,6 @@
 """A checkpoint whose weights `torch.save` wrote, in two shards, with a value head in a file of its own.
 
-`python tests/checkpoints/record_pickles.py` needs what `record.py` needs, beside which it stands.
+`python -m tests.checkpoints.record_pickles` needs what `record.py` needs.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 import transformers
-from record import CONVERSATIONS, HERE, SMALL, TEMPLATE, tokenizer
 from torch import nn
+
+from tests.checkpoints.record import CONVERSATIONS, HERE, SMALL, TEMPLATE, tokenizer
 
 NAME = "pickled"
 
