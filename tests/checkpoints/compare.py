@@ -15,7 +15,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from tests.checkpoints import record, record_encoders
+from tests.checkpoints import heads, record, record_encoders, record_heads
 from tests.server_files import executable
 from tools.server_process import ServerProcess
 
@@ -168,6 +168,45 @@ def scored(model_type: str, head: str = "score", rows: int = 1) -> Published:
     return lambda name, file: decoder(record.Small(name, model_type, head=head, rows=rows, file=file), LONG)
 
 
+def by_its_authors(model: str, head: Callable[[dict[str, Any]], Callable[[], torch.nn.Module]]) -> Published:
+    """A decoder whose head Transformers doesn't have, in the words of `record_heads`."""
+    [known] = [one for one in record_heads.MODELS if one.name == model]
+
+    def published(name: str, file: dict[str, Any]) -> Case:
+        # The head's own sizes are those of the recorded ones.
+        sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+        small = file | {size: record.SMALL[size] for size in sizes}
+        if "gating_hidden_dim" in file:
+            small["gating_hidden_dim"] = 8
+        if "reward_token_id" in file:
+            small["reward_token_id"] = len(record.SPECIAL) + 256
+
+        def make(folder: Path) -> Reference:
+            authors = record_heads.make(replace(known, name=name, head=head(small)), folder, small)
+
+            def reference(turns: Turns) -> list[float]:
+                messages = [{"role": role, "content": content} for role, content in turns]
+                return [known.score(authors, messages)["reward"]]
+
+            return reference
+
+        return Case(name, make, chat(), LONG)
+
+    return published
+
+
+def gating(file: dict[str, Any]) -> Callable[[], torch.nn.Module]:
+    """The network that ArmoRM and QRM weigh objectives by."""
+    return lambda: heads.Gating(
+        file["num_objectives"],
+        file["gating_hidden_dim"],
+        file.get("num_quantiles", 1),
+        # Of ArmoRM the number counts what lies before the last layer, of QRM as well.
+        file["gating_n_hidden"],
+        float(file["gating_temperature"]),
+    )
+
+
 def of_pairs(name: str, file: dict[str, Any]) -> Case:
     """A DeBERTa."""
     made = transformers.DebertaV2Config.from_dict(file | {"initializer_range": 0.2, "num_labels": 1})
@@ -182,6 +221,9 @@ PUBLISHED: dict[str, Published] = {
     "Qwen2.5-Math-PRM-7B": scored("qwen2", head="score.mlp", rows=2),
     "Qwen2.5-Math-RM-72B": scored("qwen2", head="score.mlp"),
     "Skywork-Reward-Gemma-2-27B": scored("gemma2"),
+    "ArmoRM": by_its_authors("armorm", gating),
+    "QRM-Llama3.1-8B": by_its_authors("qrm", gating),
+    "internlm2-1_8b-reward": by_its_authors("internlm2-reward", lambda _: heads.named("v_head", heads.linear())),
     "DeBERTa-v3-large pair classifier": of_pairs,
     "Mistral-7B-v0.1 language model (Math-Shepherd's base)": lambda name, file: language_model(name, "Mistral", file),
 }

@@ -24,15 +24,17 @@ GATE = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
 class Gating(nn.Module):  # type: ignore[misc]
     """Objectives, and a network over the prompt that weighs them: ArmoRM, and with quantiles QRM."""
 
-    def __init__(self, objectives: int, inner: int, quantiles: int = 1) -> None:
+    def __init__(
+        self, objectives: int, inner: int, quantiles: int = 1, layers_within: int = 2, temperature: float = 2.0
+    ) -> None:
         super().__init__()
-        self.quantiles, self.temperature = quantiles, 2.0
+        self.quantiles, self.temperature = quantiles, temperature
         self.regression_layer = nn.Linear(HIDDEN, objectives * quantiles, bias=False)
         matrix = torch.eye(objectives) + 0.3 * torch.randn(objectives, objectives)
         self.reward_transform_matrix = nn.Parameter(matrix)
         layers: list[nn.Module] = []
         width = HIDDEN
-        for _ in range(2):
+        for _ in range(layers_within):
             layers.append(nn.Linear(width, inner, bias=quantiles == 1))
             if quantiles > 1:
                 layers += [nn.ReLU(), nn.BatchNorm1d(inner)]

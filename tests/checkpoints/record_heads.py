@@ -269,8 +269,8 @@ def tokenizer(model: Model) -> Tokenizer:
     return made
 
 
-def write(model: Model, trunk: nn.Module, top: nn.Module, folder: Path) -> None:
-    """Writes the checkpoint as its trainer does."""
+def write(model: Model, trunk: nn.Module, top: nn.Module, folder: Path, file: dict[str, Any] | None = None) -> None:
+    """Writes the checkpoint as its trainer does, with a configuration's file as it is where there is one."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     tensors = {f"model.{key}": value for key, value in trunk.state_dict().items()}
@@ -290,7 +290,7 @@ def write(model: Model, trunk: nn.Module, top: nn.Module, folder: Path) -> None:
         "auto_map": {"AutoModel": f"modeling.{model.architecture}"},
         **model.written,
     }
-    config = {key: value for key, value in config.items() if value is not None or key == "sliding_window"}
+    config = file or {key: value for key, value in config.items() if value is not None or key == "sliding_window"}
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     tokenizer(model).save(str(folder / "tokenizer.json"))
     settings = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "chat_template": model.template}
@@ -299,11 +299,15 @@ def write(model: Model, trunk: nn.Module, top: nn.Module, folder: Path) -> None:
         (folder / "model.toml").write_text(model.manifest)
 
 
-def record(model: Model) -> None:
-    """Makes one checkpoint and records the scores of every dialogue."""
+def make(model: Model, folder: Path, file: dict[str, Any] | None = None) -> Reference:
+    """Makes one checkpoint, of a configuration's file where there is one, and its authors' view of it."""
     torch.manual_seed(len(model.name) * 1000 + sum(map(ord, model.name)))
     kind = CLASSES[model.model_type]
-    configuration = getattr(transformers, f"{kind}Config")(**SMALL | {"sliding_window": None} | model.config)
+    made = getattr(transformers, f"{kind}Config")
+    if file is None:
+        configuration = made(**SMALL | {"sliding_window": None} | model.config)
+    else:
+        configuration = made.from_dict(file | {"initializer_range": SMALL["initializer_range"]})
     configuration._attn_implementation = "eager"
     trunk = getattr(transformers, f"{kind}Model")(configuration).eval()
     top = model.head().eval()
@@ -311,13 +315,19 @@ def record(model: Model) -> None:
         for name, parameter in [*trunk.named_parameters(), *top.named_parameters()]:
             if "norm" in name or name.endswith("bias"):
                 parameter.add_(torch.randn_like(parameter) * 0.2)
-    folder = HERE / model.name
-    write(model, trunk, top, folder)
+    write(model, trunk, top, folder, file)
     for module in (trunk, top):
         rounded = {key: value.to(torch.bfloat16).to(value.dtype) for key, value in module.state_dict().items()}
         module.load_state_dict(rounded)
-    encoder = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
-    reference = Reference(model, trunk, top, encoder)
+    special = json.loads((folder / "tokenizer_config.json").read_text())
+    encoder = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **special)
+    return Reference(model, trunk, top, encoder)
+
+
+def record(model: Model) -> None:
+    """Makes one checkpoint and records the scores of every dialogue."""
+    folder = HERE / model.name
+    reference = make(model, folder)
     cases = []
     for turns in model.dialogues:
         messages = [{"role": role, "content": content} for role, content in turns]
