@@ -32,7 +32,7 @@ impl<T> Envelope<T> {
         report: ScoreReport,
         own: impl FnOnce(Vec<SampleReport>) -> Result<T, Problem>,
     ) -> Result<Reply<Self>, Problem> {
-        let ScoreReport { model, version, results, usage, timings } = report;
+        let ScoreReport { model, version, results, usage, timings, .. } = report;
         let body = Self { id, model, model_version: version, own: own(results)?, usage: usage.into() };
         Ok(Reply::timed(&timings, body))
     }

@@ -1,9 +1,10 @@
 //! Text Embeddings Inference, Cohere and Jina, and vLLM's rerank.
 
+use karat::api::DialectSettings;
 use serde_json::{Value, json};
 
-use super::{answer, assert_near, logistic, post, server};
-use crate::support::Reply;
+use super::{PAIR, answer, assert_near, logistic, post, serve, server};
+use crate::support::{Reply, Repository, Server};
 
 /// The places of the ranked documents.
 fn order(results: &Value) -> Vec<u64> {
@@ -87,4 +88,38 @@ async fn tei_describes_the_server() {
     assert_eq!(server.get("/m/nobody/tei/info").await.body["error_type"], "Validation");
     let health = server.get("/health").await;
     assert_eq!((health.status, health.text.as_str()), (200, ""));
+}
+
+/// A classifier of three labels that gives the probability of the first, and a plain model of pairs.
+async fn likely() -> Server {
+    let repository = Repository::empty();
+    let head = "head = { classifier = { labels = [\"a\", \"b\", \"c\"], label = \"a\", gives = \"probability\" } }\n";
+    repository.add("likely", &format!("{head}{}", PAIR.replace("sum.onnx", "members.onnx")), &["members"]);
+    repository.add("pair", PAIR, &["sum"]);
+    serve(&repository, DialectSettings::default()).await
+}
+
+#[tokio::test]
+async fn a_probability_is_not_made_one_again() {
+    let server = likely().await;
+    // The tokens' sum is 35: logits of .035, .070 and -.035.
+    let [first, second, third] = [0.035_f64, 0.07, -0.035].map(f64::exp);
+    let probability = first / (first + second + third);
+    let squeezed_once = 1.0 / (1.0 + (-0.035_f64).exp());
+    let (query, document) = ("10", "20");
+    for (model, choices, wanted) in [("likely", "", probability), ("pair", "?transforms=sigmoid", squeezed_once)] {
+        for (path, body, pointer) in [
+            ("rerank", json!({"query": query, "texts": [document]}), "/0/score"),
+            ("predict", json!({"inputs": [query, document]}), "/0/score"),
+            ("vllm/rerank", json!({"query": query, "documents": [document]}), "/results/0/relevance_score"),
+            ("vllm/score", json!({"text_1": query, "text_2": document}), "/data/0/score"),
+            ("cohere/v2/rerank", json!({"query": query, "documents": [document]}), "/results/0/relevance_score"),
+            ("jina/v1/rerank", json!({"query": query, "documents": [document]}), "/results/0/relevance_score"),
+        ] {
+            let path = format!("/m/{model}/{path}{choices}");
+            let reply = server.post_to(&path, &body).await;
+            let found = reply.body.pointer(pointer).and_then(Value::as_f64);
+            assert!(found.is_some_and(|found| (found - wanted).abs() < 1e-6), "{path}: {} is not {wanted}", reply.text);
+        }
+    }
 }

@@ -16,6 +16,8 @@ pub struct ScoreReport {
     pub version: ModelVersion,
     /// One result a sample.
     pub results: Vec<SampleReport>,
+    /// Whether every reward is a probability already, from 0 to 1, or an aggregate of such.
+    pub probabilities: bool,
     /// What it cost.
     pub usage: Usage,
     /// How long it took.

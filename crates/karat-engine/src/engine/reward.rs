@@ -55,10 +55,12 @@ impl RequestRules {
 
 /// Puts the report of a request together; the caller adds the timings that only it knows.
 pub(super) fn report(model: &Model, rules: &RequestRules, leaves: &Leaves) -> Result<ScoreReport, ScoreError> {
+    let rules = rules.over(model);
     Ok(ScoreReport {
         model: model.name.clone(),
         version: model.version.clone(),
-        results: score_samples(model, &rules.over(model), leaves)?,
+        results: score_samples(model, &rules, leaves)?,
+        probabilities: rules.transforms.gives_probabilities(model.scores_probabilities()),
         usage: leaves.usage(),
         timings: leaves.timings(),
     })

@@ -264,6 +264,17 @@ impl Model {
         }
     }
 
+    /// Whether every member's score is a probability, from 0 to 1, before the model's own aggregation and transforms.
+    pub(crate) fn scores_probabilities(&self) -> bool {
+        match &self.body {
+            ModelBody::Graph(graph) => graph.head.gives_probabilities(),
+            ModelBody::Composite(members) => members.iter().all(|member| {
+                let transforms = member.transforms.as_ref().unwrap_or(&member.model.transforms);
+                transforms.gives_probabilities(member.model.scores_probabilities())
+            }),
+        }
+    }
+
     /// The most tokens that a sample may have; for a composite, the least of its models.
     #[must_use]
     pub fn max_tokens(&self) -> usize {

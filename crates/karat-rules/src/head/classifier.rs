@@ -91,6 +91,10 @@ impl TryFrom<Parameters> for Classifier {
 }
 
 impl Head for Classifier {
+    fn gives_probabilities(&self) -> bool {
+        matches!(self.gives, Gives::Probability)
+    }
+
     fn layouts(&self) -> Vec<Vec<Layout>> {
         vec![vec![Layout::list(self.labels)]]
     }

@@ -156,6 +156,10 @@ impl Judge {
 }
 
 impl Probing for Judge {
+    fn gives_probabilities(&self) -> bool {
+        true
+    }
+
     fn probes(&self, sample: &Sample) -> Result<Vec<Probe>, ProbeError> {
         match &self.question {
             Question::Single(question) => {

@@ -117,6 +117,11 @@ pub trait Head: Named + fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether every score is a probability, from 0 to 1: then nobody needs to make one of it.
+    fn gives_probabilities(&self) -> bool {
+        false
+    }
+
     /// Whether the head gives step scores.
     fn gives_steps(&self) -> bool {
         self.shape().steps

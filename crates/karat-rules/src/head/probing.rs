@@ -45,6 +45,11 @@ pub trait Probing: Named + fmt::Debug + Send + Sync {
     /// When the pass isn't what was asked for, or a number is not finite.
     fn read_pass(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError>;
 
+    /// Whether every score is a probability, from 0 to 1.
+    fn gives_probabilities(&self) -> bool {
+        false
+    }
+
     /// Makes one output of what each graph (outer) read of each probe (inner); of a single reading, that one.
     ///
     /// # Errors
@@ -74,6 +79,10 @@ impl<P: Probing> Head for P {
 
     fn probing(&self) -> Option<&dyn Probing> {
         Some(self)
+    }
+
+    fn gives_probabilities(&self) -> bool {
+        Probing::gives_probabilities(self)
     }
 
     fn gives_embedding(&self) -> bool {

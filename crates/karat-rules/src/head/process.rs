@@ -137,6 +137,13 @@ impl Head for Process {
         HeadShape::by_step()
     }
 
+    fn gives_probabilities(&self) -> bool {
+        match self {
+            Self::Numbers { reduction, .. } => reduction.keeps_probabilities(),
+            Self::Tokens(tokens) => Head::gives_probabilities(tokens),
+        }
+    }
+
     fn read(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
         let (read, reduction) = match self {
             Self::Numbers { read, reduction } => (*read, *reduction),

@@ -66,6 +66,10 @@ impl Named for StepTokens {
 }
 
 impl Probing for StepTokens {
+    fn gives_probabilities(&self) -> bool {
+        self.reduction.keeps_probabilities()
+    }
+
     fn probes(&self, sample: &Sample) -> Result<Vec<Probe>, ProbeError> {
         Ok(vec![Probe::Steps { sample: single(sample)?, words: Arc::clone(&self.words) }])
     }

@@ -33,6 +33,12 @@ pub enum Reduction {
 }
 
 impl Reduction {
+    /// Whether it makes a probability of probabilities.
+    #[must_use]
+    pub fn keeps_probabilities(self) -> bool {
+        self != Self::MeanOdd
+    }
+
     /// Every reduction, in the order of the documentation.
     pub const ALL: [Self; 8] =
         [Self::Min, Self::Max, Self::Prod, Self::GeometricMean, Self::Mean, Self::MeanLogit, Self::MeanOdd, Self::Last];

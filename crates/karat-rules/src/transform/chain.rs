@@ -31,6 +31,12 @@ impl Chain {
         Ok(chain)
     }
 
+    /// Whether rewards are probabilities, from 0 to 1, after all links; `before` says whether they were before them.
+    #[must_use]
+    pub fn gives_probabilities(&self, before: bool) -> bool {
+        self.links.iter().fold(before, |before, (_, transform)| transform.gives_probabilities(before))
+    }
+
     /// Whether every link can act on what `available` promises, in this order.
     ///
     /// # Errors

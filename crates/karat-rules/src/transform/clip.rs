@@ -41,6 +41,15 @@ impl Pointwise for Clip {
     fn map(&self, value: f64) -> f64 {
         value.max(self.min.unwrap_or(f64::NEG_INFINITY)).min(self.max.unwrap_or(f64::INFINITY))
     }
+
+    fn gives_probabilities(&self, before: bool) -> bool {
+        let within = |bound: Option<f64>| bound.is_some_and(|bound| (0.0..=1.0).contains(&bound));
+        match before {
+            // A bound outside of what probabilities are changes none of them, or all to itself.
+            true => self.min.is_none_or(|min| min <= 1.0) && self.max.is_none_or(|max| max >= 0.0),
+            false => within(self.min) && within(self.max),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -175,6 +175,11 @@ pub trait Transform: fmt::Debug + Send + Sync {
     /// When a signal or the context lacks what [`Transform::needs`] names.
     fn apply(&self, group: &mut [Signal], context: &Context) -> Result<(), Refusal>;
 
+    /// Whether rewards are probabilities, from 0 to 1, after it; `before` says whether they were before it.
+    fn gives_probabilities(&self, _before: bool) -> bool {
+        false
+    }
+
     /// Whether what it does to a reward depends on the rewards that it saw before.
     fn learns(&self) -> bool {
         false
@@ -190,9 +195,18 @@ pub struct Refusal(pub String);
 pub trait Pointwise: fmt::Debug + Send + Sync {
     /// The image of one number.
     fn map(&self, value: f64) -> f64;
+
+    /// See [`Transform::gives_probabilities`].
+    fn gives_probabilities(&self, _before: bool) -> bool {
+        false
+    }
 }
 
 impl<T: Pointwise> Transform for T {
+    fn gives_probabilities(&self, before: bool) -> bool {
+        Pointwise::gives_probabilities(self, before)
+    }
+
     fn apply(&self, group: &mut [Signal], _: &Context) -> Result<(), Refusal> {
         for number in group.iter_mut().flat_map(Signal::numbers_mut) {
             *number = self.map(*number);

@@ -27,6 +27,10 @@ impl Rule for Reduce {
 }
 
 impl Transform for Reduce {
+    fn gives_probabilities(&self, before: bool) -> bool {
+        before && self.by.keeps_probabilities()
+    }
+
     fn stage(&self, before: Stage) -> Result<Stage, String> {
         before.needs_step_scores().map(|_| Stage::Outcome)
     }

@@ -28,6 +28,10 @@ impl Pointwise for Sigmoid {
     fn map(&self, value: f64) -> f64 {
         numeric::sigmoid(value)
     }
+
+    fn gives_probabilities(&self, _: bool) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Scores between 0 and 1 for the dialects whose clients expect them.
 
+use karat_engine::engine::ScoreReport;
 use karat_rules::numeric::sigmoid;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -21,6 +22,11 @@ impl Activation {
     /// Sigmoid if it is wanted.
     pub(crate) fn sigmoid_if(wanted: bool) -> Self {
         if wanted { Self::Sigmoid } else { Self::None }
+    }
+
+    /// The activation of a report's rewards: what is a probability already is not made one again.
+    pub(crate) fn of(self, report: &ScoreReport) -> Self {
+        if report.probabilities { Self::None } else { self }
     }
 
     pub(crate) fn apply(self, reward: f64) -> f64 {

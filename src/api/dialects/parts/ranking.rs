@@ -64,7 +64,7 @@ impl Reranking {
         });
         let samples = samples.collect::<Result<_, _>>()?;
         let report = call.score(ModelField::named(self.model.as_deref()), samples, self.text).await?;
-        let activation = call.activation(self.activation);
+        let activation = call.activation(self.activation).of(&report);
         let rewards = report.results.iter().map(|result| result.reward);
         let mut order: Vec<_> = rewards.zip(self.documents).enumerate().collect();
         // Ranked before the activation, which may round different rewards to the same number.

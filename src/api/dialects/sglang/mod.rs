@@ -46,7 +46,7 @@ async fn classify(call: Call<ClassifyBody>) -> Result<Reply<ClassifyReply>, Prob
     let model = body.model.clone();
     let (samples, single) = body.into_samples()?;
     let report = call.score(ModelField::named(model.as_deref()), samples, ADDED).await?;
-    let reply = ClassifyReply::new(&call.id, &report, activation, single);
+    let reply = ClassifyReply::new(&call.id, &report, activation.of(&report), single);
     Ok(Reply::new(&report, reply))
 }
 
@@ -62,7 +62,7 @@ async fn embeddings(call: Call<EmbeddingsBody>) -> Result<Reply<EmbeddingsReply>
     let activation = call.activation(Activation::None);
     let samples = body.input.into_samples("input")?;
     let report = call.score(ModelField::named(body.model.as_deref()), samples, ADDED).await?;
-    let reply = EmbeddingsReply::new(&report, activation, body.encoding_format.unwrap_or_default());
+    let reply = EmbeddingsReply::new(&report, activation.of(&report), body.encoding_format.unwrap_or_default());
     Ok(Reply::new(&report, reply))
 }
 

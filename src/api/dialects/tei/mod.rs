@@ -66,7 +66,7 @@ async fn predict(call: Call<PredictBody>) -> Result<Reply<PredictReply>, Problem
     let text = body.truncation.options();
     let (samples, single) = body.into_samples()?;
     let report = call.score(ModelField::Absent, samples, text).await?;
-    let reply = PredictReply::new(&report, activation, single);
+    let reply = PredictReply::new(&report, activation.of(&report), single);
     Ok(timed(&call.state, &report, reply))
 }
 

@@ -69,6 +69,7 @@ pub(super) async fn classify(call: Call<ClassifyBody>) -> Result<Reply<ClassifyR
     let (samples, special_tokens) = body.content.into_samples()?;
     let field = ModelField::named(body.model.as_deref());
     let report = call.score(field, samples, TextOptions { special_tokens, ..text }).await?;
+    let activation = activation.of(&report);
     let classes = report.results.iter().enumerate();
     let reply = ClassifyReply {
         id: format!("classify-{}", call.id),

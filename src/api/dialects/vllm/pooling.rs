@@ -76,6 +76,7 @@ pub(super) async fn pooling(call: Call<PoolingBody>) -> Result<Reply<PoolingRepl
     let (samples, special_tokens) = body.content.into_samples()?;
     let field = ModelField::named(body.model.as_deref());
     let report = call.score(field, samples, TextOptions { special_tokens, ..text }).await?;
+    let activation = activation.of(&report);
     let encoding = body.encoding_format.unwrap_or_default();
     let pooled = report.results.iter().enumerate().map(|(index, result)| {
         let data = match (&result.detail.steps, by_step) {

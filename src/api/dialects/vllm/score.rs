@@ -82,6 +82,7 @@ pub(super) async fn score(call: Call<ScoreBody>) -> Result<Reply<ScoreReply>, Pr
     let text = body.common.text()?;
     let samples = pair_up(body.queries.into_texts(), body.documents.into_texts())?;
     let report = call.score(ModelField::named(body.model.as_deref()), samples, text).await?;
+    let activation = activation.of(&report);
     let scores = report.results.iter().enumerate();
     let reply = ScoreReply {
         id: format!("score-{}", call.id),
