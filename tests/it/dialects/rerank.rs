@@ -123,3 +123,36 @@ async fn a_probability_is_not_made_one_again() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_field_that_could_change_a_score_is_never_passed_over() {
+    let server = server().await;
+    let documents = json!({"query": "10", "documents": ["20"]});
+    let texts = json!({"query": "10", "texts": ["20"]});
+    let pairs = json!({"text_1": "10", "text_2": "20"});
+    let with = |body: &Value, field: &str, value: Value| {
+        let mut body = body.clone();
+        body[field] = value;
+        body
+    };
+    for (path, body, field, value) in [
+        ("vllm/rerank", &documents, "raw_scores", json!(true)),
+        ("vllm/rerank", &documents, "instruction", json!("Find recipes")),
+        ("vllm/rerank", &documents, "add_special_tokens", json!(false)),
+        ("vllm/score", &pairs, "chat_template_kwargs", json!({"enable_thinking": false})),
+        ("tei/rerank", &texts, "instruct", json!("Find recipes")),
+        ("cohere/v1/rerank", &documents, "rank_fields", json!(["title"])),
+        ("cohere/v2/rerank", &documents, "max_tokens_per_doc", json!(50)),
+        ("jina/v1/rerank", &documents, "max_doc_length", json!(50)),
+    ] {
+        let path = format!("/m/pair/{path}");
+        let refused = server.post_to(&path, &with(body, field, value)).await;
+        assert!((400..423).contains(&refused.status) && refused.text.contains(field), "{path}: {}", refused.text);
+        // What asks for nothing changes nothing.
+        assert_eq!(server.post_to(&path, &with(body, field, Value::Null)).await.status, 200, "{path} {field}");
+    }
+    for (path, body, field) in [("vllm/rerank", &documents, "user"), ("vllm/score", &pairs, "request_id")] {
+        let path = format!("/m/pair/{path}");
+        assert_eq!(server.post_to(&path, &with(body, field, json!("x"))).await.status, 200, "{path} {field}");
+    }
+}

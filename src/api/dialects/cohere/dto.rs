@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{
     dialects::{
         dialect,
-        parts::{Document, RankedDocument},
+        parts::{Document, RankedDocument, Unread},
     },
     problem::Problem,
 };
@@ -46,6 +46,9 @@ pub(super) struct RerankBody {
     /// Whether each document is sent back.
     #[serde(default)]
     pub(super) return_documents: bool,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(super) unread: Unread,
 }
 
 /// The documents, best first.

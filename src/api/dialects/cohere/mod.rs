@@ -38,6 +38,7 @@ fn describe(version: &'static str) -> impl FnOnce(TransformOperation<'_>) -> Tra
 
 async fn rerank(call: Call<RerankBody>) -> Result<Reply<RerankReply>, Problem> {
     let (call, body) = call.split();
+    body.unread.check(&["max_chunks_per_doc", "priority"])?;
     let asked = Reranking {
         place: "documents",
         query: body.query,

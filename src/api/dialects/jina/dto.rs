@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::dialects::{
-    parts::{Document, RankedDocument},
+    parts::{Document, RankedDocument, Unread},
     vllm::DocumentText,
 };
 
@@ -29,6 +29,9 @@ pub(super) struct RerankBody {
     /// Whether each document is sent back; by default yes.
     #[serde(default)]
     pub(super) return_documents: Option<bool>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(super) unread: Unread,
 }
 
 /// The documents, best first.

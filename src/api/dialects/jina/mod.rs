@@ -36,6 +36,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 
 async fn rerank(call: Call<RerankBody>) -> Result<Reply<RerankReply>, Problem> {
     let (call, body) = call.split();
+    body.unread.check(&["user"])?;
     let asked = Reranking {
         place: "documents",
         query: body.query,

@@ -8,6 +8,7 @@ mod error;
 mod message;
 mod ranking;
 mod settings;
+mod unread;
 mod vector;
 
 pub(crate) use activation::Activation;
@@ -17,6 +18,7 @@ pub(crate) use error::{DetailBody, without_422, worth_a_retry};
 pub(crate) use message::{ChatMessage, Prompt, conversation, messages};
 pub(crate) use ranking::{Document, RankedDocument, Reranking};
 pub use settings::DialectSettings;
+pub(crate) use unread::Unread;
 pub(crate) use vector::{Encoding, Vector, narrow};
 
 use karat_rules::domain::{ConversationError, Sample};

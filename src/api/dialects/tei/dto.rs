@@ -14,7 +14,7 @@ use crate::api::{
     ApiLimits,
     dialects::{
         dialect,
-        parts::{Activation, invalid, sample},
+        parts::{Activation, Unread, invalid, sample},
         vllm::LABEL,
     },
     problem::{Problem, ProblemType},
@@ -95,6 +95,9 @@ pub(super) struct PredictBody {
     /// Whether the reward is sent as it is, and not through the logistic function.
     #[serde(default)]
     pub(super) raw_scores: bool,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(super) unread: Unread,
 }
 
 /// One text, one pair, or a batch of either.
@@ -182,6 +185,9 @@ pub(crate) struct RerankBody {
     /// Whether each text is sent back.
     #[serde(default)]
     pub(super) return_text: bool,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(super) unread: Unread,
 }
 
 /// One text.

@@ -62,6 +62,7 @@ fn describe_predict(operation: TransformOperation<'_>) -> TransformOperation<'_>
 
 async fn predict(call: Call<PredictBody>) -> Result<Reply<PredictReply>, Problem> {
     let (call, body) = call.split();
+    body.unread.check(&[])?;
     let activation = call.activation(Activation::sigmoid_if(!body.raw_scores));
     let text = body.truncation.options();
     let (samples, single) = body.into_samples()?;
@@ -77,6 +78,7 @@ fn describe_rerank(operation: TransformOperation<'_>) -> TransformOperation<'_> 
 /// Answers `POST /rerank` with `texts`.
 async fn rerank(call: Call<RerankBody>) -> Result<Reply<Vec<RankResult>>, Problem> {
     let (call, body) = call.split();
+    body.unread.check(&[])?;
     let asked = Reranking {
         place: "texts",
         query: body.query,

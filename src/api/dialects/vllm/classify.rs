@@ -6,9 +6,9 @@ use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::input::{Common, Content, UsageBody};
+use super::input::{Common, Content, HARMLESS, UsageBody};
 use crate::api::{
-    dialects::parts::{Call, ModelField, now},
+    dialects::parts::{Call, ModelField, Unread, now},
     problem::Problem,
     reply::Reply,
 };
@@ -27,6 +27,9 @@ pub(crate) struct ClassifyBody {
     content: Content,
     #[serde(flatten)]
     common: Common,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
 
 /// One class for each text.
@@ -64,6 +67,7 @@ pub(super) fn describe(version: &'static str) -> impl FnOnce(TransformOperation<
 
 pub(super) async fn classify(call: Call<ClassifyBody>) -> Result<Reply<ClassifyReply>, Problem> {
     let (call, body) = call.split();
+    body.unread.check(HARMLESS)?;
     let activation = call.activation(body.common.activation());
     let text = body.common.text()?;
     let (samples, special_tokens) = body.content.into_samples()?;

@@ -47,6 +47,9 @@ impl Input {
     }
 }
 
+/// Fields that leave scores alone: what a server is told for its records and its own schedule.
+pub(super) const HARMLESS: &[&str] = &["user", "request_id", "priority", "cache_salt"];
+
 /// The fields that shape how a text is tokenised and its score sent.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 pub(super) struct Common {

@@ -8,9 +8,9 @@ use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::input::{Common, Content, UsageBody};
+use super::input::{Common, Content, HARMLESS, UsageBody};
 use crate::api::{
-    dialects::parts::{Call, Encoding, ModelField, Vector, invalid, now},
+    dialects::parts::{Call, Encoding, ModelField, Unread, Vector, invalid, now},
     problem::Problem,
     reply::Reply,
 };
@@ -32,6 +32,9 @@ pub(super) struct PoolingBody {
     /// Numbers as a list, or as base64 of 32-bit floats in little-endian order.
     #[serde(default)]
     encoding_format: Option<Encoding>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
 
 /// One vector for each text.
@@ -63,6 +66,7 @@ pub(super) fn describe(operation: TransformOperation<'_>) -> TransformOperation<
 
 pub(super) async fn pooling(call: Call<PoolingBody>) -> Result<Reply<PoolingReply>, Problem> {
     let (call, body) = call.split();
+    body.unread.check(HARMLESS)?;
     let by_step = match body.task.as_deref() {
         None | Some("classify" | "score") => false,
         Some("token_classify") => true,

@@ -5,9 +5,9 @@ use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::input::{Common, UsageBody};
+use super::input::{Common, HARMLESS, UsageBody};
 use crate::api::{
-    dialects::parts::{Call, Document, Reranking},
+    dialects::parts::{Call, Document, Reranking, Unread},
     problem::Problem,
     reply::Reply,
 };
@@ -28,6 +28,9 @@ pub(crate) struct RerankBody {
     top_n: Option<usize>,
     #[serde(flatten)]
     common: Common,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
 
 /// The documents, best first.
@@ -63,6 +66,7 @@ pub(super) fn describe(version: &'static str) -> impl FnOnce(TransformOperation<
 
 pub(super) async fn rerank(call: Call<RerankBody>) -> Result<Reply<RerankReply>, Problem> {
     let (call, body) = call.split();
+    body.unread.check(HARMLESS)?;
     let asked = Reranking {
         place: "documents",
         query: body.query,

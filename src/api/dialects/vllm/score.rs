@@ -5,9 +5,9 @@ use karat_rules::domain::{ModelName, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::input::{Common, UsageBody};
+use super::input::{Common, HARMLESS, UsageBody};
 use crate::api::{
-    dialects::parts::{Call, Document, ModelField, invalid, now, sample},
+    dialects::parts::{Call, Document, ModelField, Unread, invalid, now, sample},
     problem::Problem,
     reply::Reply,
 };
@@ -27,6 +27,9 @@ pub(crate) struct ScoreBody {
     documents: OneOrMany,
     #[serde(flatten)]
     common: Common,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
 
 /// One text or several.
@@ -78,6 +81,7 @@ pub(super) fn describe(version: &'static str) -> impl FnOnce(TransformOperation<
 
 pub(super) async fn score(call: Call<ScoreBody>) -> Result<Reply<ScoreReply>, Problem> {
     let (call, body) = call.split();
+    body.unread.check(HARMLESS)?;
     let activation = call.activation(body.common.activation());
     let text = body.common.text()?;
     let samples = pair_up(body.queries.into_texts(), body.documents.into_texts())?;
