@@ -66,7 +66,7 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
     let parameters = checkpoint.parameters();
     let stored: Vec<String> = checkpoint.types().into_iter().collect();
     println!("# {parameters} parameters, stored as {}, computed in 32 bits on the processor.", stored.join(" and "));
-    let needed = checkpoint.memory(checkpoint.is_decoder()) >> 20;
+    let needed = checkpoint.graph().memory(true, checkpoint.is_decoder()) >> 20;
     match free_memory().map(|free| free >> 20) {
         Some(free) => println!("# Serving it takes {needed} MB of memory for weights; {free} MB are free here."),
         None => println!("# Serving it takes {needed} MB of memory for weights."),

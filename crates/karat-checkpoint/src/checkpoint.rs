@@ -167,12 +167,14 @@ impl Checkpoint {
             Shape::Decoder(trunk) => {
                 let (kind, head) = head?;
                 let table = trunk.piece(0, Part::Embeddings).tensor;
-                if kind == Kind::LanguageModel
+                let changed = [format!("{table}.weight"), "lm_head.weight".to_owned()];
+                if let Some(changed) = changed.iter().find(|name| weights.is_changed(name))
+                    && kind == Kind::LanguageModel
                     && trunk.tied_embeddings
-                    && weights.is_updated(&format!("{table}.weight"))
                 {
                     problems.add::<()>(format!(
-                        "the adapter changes {table}, from which the logits are taken too: merge it in PEFT and serve that"
+                        "the adapter changes {changed}, and the logits are taken from the table of embeddings: merge it in \
+                         PEFT and serve that"
                     ));
                 }
                 let reads = match kind {
@@ -240,7 +242,7 @@ impl Checkpoint {
     /// The 16-bit format that suits it: of a decoder the one in which its weights are stored, where they are.
     #[must_use]
     pub fn half(&self) -> Element {
-        self.recipe.half(self.weights.types().contains("F16"))
+        self.recipe.half(&self.weights)
     }
 
     /// The graph in a form.
@@ -302,32 +304,6 @@ impl Checkpoint {
     #[must_use]
     pub fn is_decoder(&self) -> bool {
         self.graph.model.metadata_props.iter().any(|property| property.key() == "karat.contract")
-    }
-
-    /// How many bytes the weights take on a processor, where ONNX Runtime packs copies of matrices for its kernels. What
-    /// it packs takes the weight's place, where one session alone computes with it and nothing else reads it.
-    #[must_use]
-    pub fn memory(&self, alone: bool) -> u64 {
-        let nodes = || self.graph.model.graph.iter().flat_map(|graph| &graph.node);
-        let packed = |name: &str| {
-            nodes().any(|node| node.op_type() == "Gemm" && node.input.get(1).is_some_and(|input| input == name))
-        };
-        let read = |name: &str| {
-            nodes().any(|node| {
-                let inputs = node.input.iter().enumerate();
-                inputs.into_iter().any(|(place, input)| input == name && (node.op_type() != "Gemm" || place != 1))
-            })
-        };
-        let copies = |tensor: &Tensor| match (packed(&tensor.name), read(&tensor.name)) {
-            (true, false) if alone => 1,
-            (true, true) if alone => 2,
-            // What it packs for a second session, to find it packed already, stays with the allocator.
-            (true, _) => 3,
-            (false, _) => 1,
-        };
-        let numbers = |tensor: &Tensor| tensor.shape.iter().product::<usize>();
-        let numbers: usize = self.graph.tensors.iter().map(|tensor| numbers(tensor) * copies(tensor)).sum();
-        (numbers * size_of::<f32>()) as u64
     }
 
     /// The most tokens for which the graph is exact: those that it has positions for.

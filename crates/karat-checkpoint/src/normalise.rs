@@ -17,18 +17,23 @@ pub(crate) struct Normalisation {
 
 /// What the configuration says of the scores, where they are to be normalised.
 pub(crate) fn read(config: &Config, weights: &Weights, problems: &mut Problems) -> Option<Normalisation> {
-    let openrlhf = openrlhf(config);
+    let openrlhf = openrlhf(config, problems);
     openrlhf.or_else(|| safe_rlhf(config, weights, problems))
 }
 
 /// OpenRLHF's `normalize_reward`.
-fn openrlhf(config: &Config) -> Option<Normalisation> {
+fn openrlhf(config: &Config, problems: &mut Problems) -> Option<Normalisation> {
     let (mean, deviation) = (config.number("mean"), config.number("std"));
     if !config.is_on("normalize_reward") {
         return None;
     }
-    let (mean, deviation) = mean.zip(deviation).filter(|(_, deviation)| *deviation > 0.0)?;
-    Some(Normalisation { mean, deviation })
+    match mean.zip(deviation).filter(|(_, deviation)| *deviation > 0.0) {
+        Some((mean, deviation)) => Some(Normalisation { mean, deviation }),
+        None => problems.add(
+            "config.json: normalize_reward wants a mean and a std above 0; write both, or remove it to serve rewards as they \
+             are",
+        ),
+    }
 }
 
 /// safe-rlhf's `do_normalize` (Dai et al. 2023, "Safe RLHF"): a reward loses its mean, a cost keeps it.

@@ -5,7 +5,7 @@ use crate::{
     graphs::{self, Element, Form, Graph, Parts},
     heads::Head,
     problems::Problems,
-    trunks::{Decoder, encoder::Encoder, modernbert::ModernBert},
+    trunks::{Decoder, Part, encoder::Encoder, modernbert::ModernBert},
     weights::Weights,
 };
 
@@ -74,12 +74,15 @@ impl Recipe {
         }
     }
 
-    /// The 16-bit format that suits a model whose weights are stored in these types. Decoders are trained in bfloat16, and
-    /// outside of what half precision holds; encoders stay within, and are closer to 32 bits in it.
-    pub(crate) fn half(&self, stored_in_half: bool) -> Element {
+    /// The 16-bit format that suits a model. Decoders are trained in bfloat16, and outside of what half precision holds,
+    /// unless their table of embeddings is stored in it; encoders stay within, and are closer to 32 bits in it.
+    pub(crate) fn half(&self, weights: &Weights) -> Element {
         match self {
-            Self::Decoder { .. } if !stored_in_half => Element::Bfloat16,
-            Self::Decoder { .. } | Self::Encoder { .. } | Self::Modern { .. } => Element::Float16,
+            Self::Decoder { trunk, .. } => {
+                let table = format!("{}.weight", trunk.piece(0, Part::Embeddings).tensor);
+                if weights.is_half(&table) { Element::Float16 } else { Element::Bfloat16 }
+            }
+            Self::Encoder { .. } | Self::Modern { .. } => Element::Float16,
         }
     }
 }

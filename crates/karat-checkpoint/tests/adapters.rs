@@ -136,5 +136,5 @@ fn half_an_adapter_is_refused() {
 fn logits_from_a_table_that_an_adapter_changes_are_refused() {
     let language_model = json!({"task_type": "CAUSAL_LM"});
     let error = Folders::of("embeddings").configure(CONFIG, &language_model).behead().error().to_string();
-    assert!(error.contains("changes model.embed_tokens, from which the logits are taken too"), "{error}");
+    assert!(error.contains("changes model.embed_tokens.weight, and the logits are taken from the table"), "{error}");
 }

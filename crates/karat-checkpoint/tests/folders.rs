@@ -265,3 +265,9 @@ fn a_manifest_says_where_a_head_is_read() {
     // Two numbers a token mean steps to one trainer, and something else to others.
     assert!(manifest("trl-prm").unwrap_err().contains("2 numbers"));
 }
+
+#[test]
+fn rewards_that_are_to_be_normalised_need_a_mean_and_a_deviation() {
+    Folder::of("openrlhf").configure(&json!({"std": 0.0})).refused(&["a std above 0"]);
+    Folder::of("openrlhf").configure(&json!({"mean": null})).refused(&["a mean and a std"]);
+}

@@ -3,6 +3,7 @@
 mod element;
 mod experts;
 mod fused;
+mod memory;
 mod modernbert;
 mod nodes;
 mod packed;

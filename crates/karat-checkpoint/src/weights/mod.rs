@@ -63,13 +63,15 @@ pub(crate) struct Weights {
     places: BTreeMap<String, Place>,
     /// What an adapter changes.
     updates: BTreeMap<String, Update>,
+    /// What an adapter brings in the place of the model's own.
+    replaced: BTreeSet<String>,
 }
 
 impl Weights {
     /// Reads the headers of all weight files of a folder.
     pub(crate) fn read(folder: &Path, problems: &mut Problems) -> Option<Self> {
         let Files { paths, promised } = Files::find(folder, problems)?;
-        let mut weights = Self { places: BTreeMap::new(), updates: BTreeMap::new() };
+        let mut weights = Self { places: BTreeMap::new(), updates: BTreeMap::new(), replaced: BTreeSet::new() };
         for (file, format) in paths {
             weights.add(&file, format, problems);
         }
@@ -100,7 +102,7 @@ impl Weights {
     /// The tensors of an adapter, which lie in a folder of their own.
     pub(crate) fn beside(&mut self, folder: &Path, problems: &mut Problems) -> Option<BTreeMap<String, Place>> {
         let Files { paths, .. } = Files::of_adapter(folder, problems)?;
-        let mut adapter = Self { places: BTreeMap::new(), updates: BTreeMap::new() };
+        let mut adapter = Self { places: BTreeMap::new(), updates: BTreeMap::new(), replaced: BTreeSet::new() };
         for (file, format) in paths {
             adapter.add(&file, format, problems);
         }
@@ -109,6 +111,7 @@ impl Weights {
 
     /// Puts another tensor in the place of one, or a tensor where there was none.
     pub(crate) fn replace(&mut self, name: String, place: Place) {
+        self.replaced.insert(name.clone());
         self.places.insert(name, place);
     }
 
@@ -117,7 +120,17 @@ impl Weights {
         self.updates.insert(name, update);
     }
 
-    /// Whether an adapter changes a tensor.
+    /// Whether an adapter changes a tensor or brings another in its place.
+    pub(crate) fn is_changed(&self, name: &str) -> bool {
+        self.is_updated(name) || self.replaced.contains(name)
+    }
+
+    /// Whether a tensor is stored in half precision.
+    pub(crate) fn is_half(&self, name: &str) -> bool {
+        self.places.get(name).is_some_and(|place| place.dtype == Dtype::F16)
+    }
+
+    /// Whether an adapter adds to a tensor when it is read.
     pub(crate) fn is_updated(&self, name: &str) -> bool {
         self.updates.contains_key(name)
     }

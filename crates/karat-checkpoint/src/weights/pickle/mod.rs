@@ -99,13 +99,16 @@ impl<'a> Archive<'a> {
         if length > longest {
             return Err(format!("its {name} has {length} bytes, and no more than {longest} are read"));
         }
-        let mut entry = self
+        let entry = self
             .zip
             .by_name(&format!("{}/{name}", self.folder))
             .map_err(|error| format!("it is damaged ({name}: {error})"))?;
         let mut bytes = Vec::new();
         // Reading compares the checksum too.
-        entry.read_to_end(&mut bytes).map_err(|error| format!("it is damaged ({name}: {error}); fetch it anew"))?;
+        entry
+            .take(length)
+            .read_to_end(&mut bytes)
+            .map_err(|error| format!("it is damaged ({name}: {error}); fetch it anew"))?;
         Ok(Some(bytes))
     }
 

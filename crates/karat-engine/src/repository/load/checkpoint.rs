@@ -54,6 +54,14 @@ fn form(checkpoint: &Checkpoint, definition: &GraphDefinition, provider: Provide
     }
 }
 
+/// Whether a provider has the operators of a form: those of packed rows in 16 bits are CUDA's alone.
+fn takes(provider: ProviderKind, form: Form) -> bool {
+    match form {
+        Form::Rows | Form::Packed(Element::Float32) => true,
+        Form::Packed(Element::Float16 | Element::Bfloat16) => provider == ProviderKind::Cuda,
+    }
+}
+
 fn element_type(element: Element) -> ElementType {
     match element {
         Element::Float32 => ElementType::Float32,
@@ -67,12 +75,13 @@ impl Opening<'_> {
     /// afterwards. Gives a digest of what was read as well.
     pub(super) fn open(&self, folder: &Path, checkpoint: &Checkpoint) -> Result<(Graph, [u8; 32]), LoadError> {
         self.check_length(checkpoint.context())?;
-        let form = form(checkpoint, self.definition, provider(self.library, &self.definition.providers));
+        let provider = provider(self.library, &self.definition.providers);
+        let form = form(checkpoint, self.definition, provider);
         let graph = checkpoint.graph_for(form)?;
         // Sessions of encoders compute side by side.
         let alone = checkpoint.is_decoder() && form == Form::Rows;
         let sessions = if alone { self.sessions } else { Sessions::SEVERAL };
-        check_memory(folder, checkpoint.memory(sessions.alone), free_memory())?;
+        check_memory(folder, graph.memory(provider == ProviderKind::Cpu, sessions.alone), free_memory())?;
         let runtime = |source| LoadError::Runtime { path: self.definition.manifest.clone(), source };
         let memory = graph.tensors.iter().map(|tensor| {
             Weight::new(self.library, tensor.name.clone(), &tensor.shape, element_type(tensor.element), sessions)
@@ -87,7 +96,9 @@ impl Opening<'_> {
         let digest = checkpoint.read_weights(&graph, numbers, threads(), &|read| progress.tell(read))?;
         tracing::info!(model = %self.name, seconds = progress.seconds(), "weights read, starting the session");
         let built = BuiltGraph { name: folder.join("checkpoint"), model: graph.model, weights };
-        let graph = self.library.open_built(built, &self.definition.providers, sessions).map_err(runtime)?;
+        let providers = self.definition.providers.iter().filter(|provider| takes(provider.kind(), form));
+        let providers: Vec<Provider> = providers.cloned().collect();
+        let graph = self.library.open_built(built, &providers, sessions).map_err(runtime)?;
         tracing::info!(model = %self.name, seconds = progress.seconds(), "session started, warming up");
         Ok((graph, digest))
     }

@@ -101,7 +101,7 @@ impl Packed<'_> {
     fn blocks(&self, model: &PackedModel, rows: usize, on_processor: bool) -> NonZeroUsize {
         let block = model.block_bytes.max(1);
         let longest = self.max_tokens.div_ceil(BLOCK_TOKENS);
-        let least = if self.writes { longest + longest.max(2) } else { longest };
+        let least = if self.writes { longest + longest_text(self.max_tokens) } else { longest };
         let blocks = match self.written.block_memory_mb {
             Some(mebibytes) => mebibytes.get().saturating_mul(1 << 20) / block,
             None if on_processor => BLOCKS_ON_PROCESSOR,
@@ -124,5 +124,11 @@ fn place_of(output: &str, read: &mut Vec<String>) -> usize {
 /// longest sample couldn't be scored beside them.
 pub(super) fn blocks_for_texts(blocks: usize, max_tokens: usize) -> usize {
     let longest = max_tokens.div_ceil(BLOCK_TOKENS);
-    (blocks / 2).max(longest.max(2)).min(blocks.saturating_sub(longest))
+    (blocks / 2).max(longest_text(max_tokens)).min(blocks.saturating_sub(longest))
+}
+
+/// How many blocks a text of so many tokens takes that is written: its prompt may end within a block, of which what is
+/// written has a copy.
+fn longest_text(max_tokens: usize) -> usize {
+    max_tokens.div_ceil(BLOCK_TOKENS) + 1
 }
