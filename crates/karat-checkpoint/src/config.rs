@@ -21,6 +21,11 @@ const HARMLESS: &str = "attention_dropout attention_probs_dropout_prob attn_impl
     tf_legacy_loss tie_weights_ tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version \
     typical_p unk_token_id unsloth_fixed unsloth_version unsloth_training_tokens use_bfloat16 use_cache";
 
+/// No measure of a model is larger; what is written out for each of something has a bound.
+const LARGEST_COUNT: usize = 1 << 24;
+/// Each layer is some forty nodes of a graph.
+const MOST_LAYERS: usize = 1 << 10;
+
 /// Keys that would change the arithmetic of every trunk here unless they hold one of these values.
 const NEUTRAL: &[(&str, &[&str])] = &[
     ("chunk_size_feed_forward", &["0"]),
@@ -98,9 +103,21 @@ impl Config {
     pub(crate) fn count_or(&self, key: &str, default: usize, problems: &mut Problems) -> Option<usize> {
         let Some(value) = self.get(key) else { return Some(default) };
         match value.as_u64().and_then(|count| usize::try_from(count).ok()) {
+            Some(count) if count > LARGEST_COUNT => {
+                problems.add(format!("config.json: {key} is {count}, and no model has more than {LARGEST_COUNT}"))
+            }
             Some(count) if count > 0 => Some(count),
             _ => problems.add(format!("config.json: {key} is {value}; write a whole number above 0")),
         }
+    }
+
+    /// How many layers there are.
+    pub(crate) fn layers(&self, key: &str, problems: &mut Problems) -> Option<usize> {
+        let layers = self.count(key, problems)?;
+        if layers > MOST_LAYERS {
+            return problems.add(format!("config.json: {key} is {layers}, and no model has more than {MOST_LAYERS}"));
+        }
+        Some(layers)
     }
 
     /// How many tokens a token sees; all, `None`, where the key is missing or null.

@@ -271,3 +271,11 @@ fn rewards_that_are_to_be_normalised_need_a_mean_and_a_deviation() {
     Folder::of("openrlhf").configure(&json!({"std": 0.0})).refused(&["a std above 0"]);
     Folder::of("openrlhf").configure(&json!({"mean": null})).refused(&["a mean and a std"]);
 }
+
+#[test]
+fn measures_that_no_model_has_are_refused_before_anything_is_made_of_them() {
+    let large = json!({"num_hidden_layers": 1_000_000_000, "max_position_embeddings": 1_u64 << 60});
+    Folder::of("llama3").configure(&large).refused(&["num_hidden_layers is 1000000000", "max_position_embeddings is"]);
+    Folder::of("llama3").configure(&json!({"num_hidden_layers": 5000})).refused(&["no model has more than 1024"]);
+    Folder::of("bert").configure(&json!({"num_hidden_layers": 5000})).refused(&["no model has more than 1024"]);
+}

@@ -226,7 +226,7 @@ impl Decoder {
     pub(super) fn worded(config: &Config, wording: Wording, problems: &mut Problems) -> Option<Self> {
         let hidden = config.count("hidden_size", problems);
         let heads = config.count("num_attention_heads", problems);
-        let layers = config.count("num_hidden_layers", problems);
+        let layers = config.layers("num_hidden_layers", problems);
         let intermediate = config.count("intermediate_size", problems);
         let vocabulary = config.count("vocab_size", problems);
         let context = config.count("max_position_embeddings", problems);

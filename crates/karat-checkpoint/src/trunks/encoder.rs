@@ -133,7 +133,7 @@ impl Encoder {
     ) -> Option<Self> {
         let hidden = config.count("hidden_size", problems);
         let embedding = config.count_or("embedding_size", hidden.unwrap_or(0), problems);
-        let layers = config.count("num_hidden_layers", problems);
+        let layers = config.layers("num_hidden_layers", problems);
         let heads = config.count("num_attention_heads", problems);
         let intermediate = config.count("intermediate_size", problems);
         let vocabulary = config.count("vocab_size", problems);
@@ -241,7 +241,7 @@ fn roberta(config: &Config, problems: &mut Problems) -> Option<Encoder> {
 
 fn distilbert(config: &Config, problems: &mut Problems) -> Option<Encoder> {
     config.know(&["sinusoidal_pos_embds", "seq_classif_dropout", "qa_dropout", "dropout", "tie_weights_"]);
-    let (hidden, layers) = (config.count("dim", problems), config.count("n_layers", problems));
+    let (hidden, layers) = (config.count("dim", problems), config.layers("n_layers", problems));
     let (heads, intermediate) = (config.count("n_heads", problems), config.count("hidden_dim", problems));
     let vocabulary = config.count("vocab_size", problems);
     let positions = config.count("max_position_embeddings", problems);

@@ -68,7 +68,7 @@ fn read(config: &Config, problems: &mut Problems) -> Option<ModernBert> {
         "sparse_prediction",
     ]);
     let hidden = config.count("hidden_size", problems);
-    let layers = config.count("num_hidden_layers", problems);
+    let layers = config.layers("num_hidden_layers", problems);
     let heads = config.count("num_attention_heads", problems);
     let intermediate = config.count("intermediate_size", problems);
     let vocabulary = config.count("vocab_size", problems);

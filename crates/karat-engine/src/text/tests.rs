@@ -537,3 +537,10 @@ fn settings_of_steps_that_contradict_each_other_are_refused() {
     let raw = pipeline(&folder, "render = \"raw\"\nmax_tokens = 16\nsteps = { turns = \"z\" }\nstep_end = \" x\"");
     assert!(raw.unwrap_err().to_string().contains("text.steps"));
 }
+
+#[test]
+fn a_template_that_takes_too_long_is_refused_when_it_is_loaded() {
+    let endless = "{% for i in range(9999) %}{% for j in range(10000) %}a{% endfor %}{% endfor %}";
+    let error = pipeline(&folder(&[]), &format!("render = {{ jinja = \"{endless}\" }}\nmax_tokens = 16")).unwrap_err();
+    assert!(error.to_string().contains("fuel"), "{error}");
+}

@@ -28,6 +28,9 @@ pub(super) struct Template {
 
 const NAME: &str = "chat_template";
 
+/// How many instructions a conversation may take: thousands of turns take a tenth, and a template that loops for ever would
+/// hold a core for ever.
+const MOST_STEPS: u64 = 2_000_000;
 /// The function by which a template asks for today's date.
 const TODAY: &str = "strftime_now";
 
@@ -157,6 +160,7 @@ fn refused_date(reason: &str) -> TextError {
 /// What Transformers gives to every template.
 fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
+    environment.set_fuel(Some(MOST_STEPS));
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_unknown_method_callback(python::method);
     environment.add_filter("tojson", json::tojson);
