@@ -83,14 +83,22 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
         }
         None => println!("# No {EXPECTED_FILE} lies beside it: nobody has compared its scores with its authors'."),
     }
+    if checkpoint.is_decoder() && manifest.contains("render = \"raw\"") {
+        println!("# No chat template lies beside it: texts are scored whole, and no conversations, until one does or");
+        println!("# text.render says how they are written.");
+    }
     println!();
     print!("{manifest}");
+    let unready = manifest::check_text(&folder, &hub).err();
     if *write {
         // The Hub's cache is no place to change anything in.
         let folder = if id.is_some() { PathBuf::from(model.name().as_str()) } else { folder };
         write_manifest(&folder, &manifest)?;
     }
-    Ok(())
+    match unready {
+        Some(reason) => Err(format!("it can't be served yet: {reason}").into()),
+        None => Ok(()),
+    }
 }
 
 /// The manifest of a model that stays where the Hub's cache has it.

@@ -437,3 +437,48 @@ fn inspect_shows_the_manifest_that_a_checkpoint_gets_and_writes_it_once() {
     let (served, error) = inspect(&[]);
     assert!(!served && error.contains("tokenizer.json"), "{error}");
 }
+
+#[test]
+fn inspect_says_that_a_template_keeps_a_model_from_being_served() {
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "mistral").collect();
+    let repository = repository(&folders);
+    let folder = repository.path().join("mistral");
+    fs::remove_file(folder.join("expected.json")).unwrap();
+    let template = "{{ strftime_now('%Y') }}{% for m in messages %}{{ m.content }}{% endfor %}";
+    repository.write("mistral", "chat_template.jinja", template);
+    let inspect = |folder: &str| {
+        let mut command = karat(&["inspect", folder]);
+        let told = command.current_dir(repository.path()).output().unwrap();
+        let (shown, said) = (String::from_utf8(told.stdout).unwrap(), String::from_utf8(told.stderr).unwrap());
+        (told.status.success(), shown, said)
+    };
+    let (served, shown, said) = inspect("./mistral");
+    assert!(!served && shown.contains("chat_template") && said.contains("date"), "{shown} {said}");
+    fs::remove_file(folder.join("chat_template.jinja")).unwrap();
+    assert!(inspect("./mistral").0);
+}
+
+/// What a manifest names from its own folder is found wherever the server was started.
+#[cfg(feature = "offline")]
+#[test]
+fn a_repository_may_be_named_from_where_the_server_is_started() {
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "mistral").collect();
+    let repository = repository(&folders);
+    repository.write(
+        "other",
+        "model.toml",
+        "[graph]\ncheckpoint = \"../mistral\"\n[text]\nrender = \"chat_template\"\nmax_tokens = 128\n",
+    );
+    let line = json!({"prompt": "Hi", "response": "Hello!"});
+    repository.write("samples", "in.jsonl", format!("{line}\n"));
+    let score = |models: &str, output: &str| {
+        let told = karat(&["score", "samples/in.jsonl", "--output", output, "--models", models, "--model", "other"])
+            .current_dir(repository.path())
+            .output()
+            .unwrap();
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        fs::read_to_string(repository.path().join(output)).unwrap()
+    };
+    let whole = repository.path().to_str().unwrap().to_owned();
+    assert_eq!(score(".", "one.jsonl"), score(&whole, "two.jsonl"));
+}

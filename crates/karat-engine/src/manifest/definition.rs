@@ -79,7 +79,9 @@ impl GraphDefinition {
         if let Some(found) = folders.find(|folder| folder.join(&self.text.tokenizer).is_file())
             && found != folder
         {
-            self.text.tokenizer = found.join(&self.text.tokenizer);
+            // Files of the text settings are looked for in the model's folder unless their paths are whole.
+            let found = found.join(&self.text.tokenizer);
+            self.text.tokenizer = std::path::absolute(&found).unwrap_or(found);
         }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) use document::{CheckpointForm, Manifest, SchedulingSection};
 use document::{CritiqueSection, GraphInputs, OutputList};
 pub use reference::{reference, schema};
 
+use crate::text::{TextError, TextPipeline};
+
 /// The name of a manifest in a model's folder.
 pub const FILE_NAME: &str = "model.toml";
 
@@ -75,6 +77,30 @@ pub enum ManifestError {
 #[must_use]
 pub fn is_model(folder: &Path) -> bool {
     folder.join(FILE_NAME).is_file() || Origin::is_one(folder)
+}
+
+/// Why a folder's texts can't be read as its manifest says.
+#[derive(Debug, thiserror::Error)]
+pub enum TextCheckError {
+    /// The manifest can't be read.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The tokenizer or the template can't be used.
+    #[error(transparent)]
+    Text(#[from] TextError),
+}
+
+/// Tries the tokenizer and the template of the model in a folder, without its weights.
+///
+/// # Errors
+/// What would keep the model from being served.
+pub fn check_text(folder: &Path, hub: &Hub) -> Result<(), TextCheckError> {
+    let written = Written::read(folder, hub)?;
+    if let Definition::Graph(mut definition) = Definition::new(written.manifest, folder, hub)? {
+        definition.locate_tokenizer(folder);
+        TextPipeline::load(folder, &definition.text)?;
+    }
+    Ok(())
 }
 
 /// A checkpoint's folder and, of an adapter, the one of its base, which may be a model of the Hub.

@@ -111,7 +111,7 @@ impl Renderer {
             }),
             Self::Raw if has_prompt(conversation) => Err(TextError::Template(
                 "this model scores the response alone (text.render is \"raw\"); send an empty prompt, or the text as \
-                 {\"text\": …}"
+                 {\"text\": …}; if it reads conversations, lay its chat_template.jinja beside it or write text.render"
                     .to_owned(),
             )),
             Self::Raw => {
