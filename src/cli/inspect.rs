@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use karat_checkpoint::Checkpoint;
+use karat_checkpoint::{Checkpoint, Form};
 use karat_engine::{
     engine::Engine,
     manifest,
@@ -71,6 +71,11 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
         Some(free) => println!("# Serving it takes {needed} MB of memory for weights; {free} MB are free here."),
         None => println!("# Serving it takes {needed} MB of memory for weights."),
     }
+    let packed = Form::Packed(checkpoint.half());
+    if checkpoint.has(packed) {
+        let bytes = checkpoint.graph_for(packed)?.memory(false, true);
+        println!("# On an NVIDIA GPU it takes {} MB, in 16 bits, beside its blocks of keys and values.", bytes >> 20);
+    }
     match ["LICENSE", "LICENSE.txt", "LICENSE.md"].iter().find(|name| folder.join(name).is_file()) {
         Some(license) => println!("# Its licence: {license}"),
         None => println!("# No licence lies beside it: see the model's card."),
@@ -83,10 +88,7 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
         }
         None => println!("# No {EXPECTED_FILE} lies beside it: nobody has compared its scores with its authors'."),
     }
-    if checkpoint.is_decoder() && manifest.contains("render = \"raw\"") {
-        println!("# No chat template lies beside it: texts are scored whole, and no conversations, until one does or");
-        println!("# text.render says how they are written.");
-    }
+    checkpoint.reasons().iter().for_each(|reason| println!("# {reason}"));
     println!();
     print!("{manifest}");
     let unready = manifest::check_text(&folder, &hub).err();

@@ -417,7 +417,11 @@ fn inspect_shows_the_manifest_that_a_checkpoint_gets_and_writes_it_once() {
     };
     let (shown, manifest) = inspect(&["--write"]);
     assert!(shown && manifest.contains("[transforms.affine]") && manifest.contains("stored as BF16"), "{manifest}");
-    assert!(manifest.contains("MB of memory for weights"), "{manifest}");
+    assert!(manifest.contains("MB of memory for weights") && manifest.contains("On an NVIDIA GPU"), "{manifest}");
+    assert!(
+        manifest.contains("its head is value_head") && manifest.contains("divided by their deviation"),
+        "{manifest}"
+    );
     assert!(manifest.contains("4 of 4 references within 0.0001"), "{manifest}");
     let written = fs::read_to_string(folder.join("model.toml")).unwrap();
     assert!(manifest.ends_with(&written) && written.contains("checkpoint = \".\""), "{written}");

@@ -19,6 +19,7 @@ use crate::{
     origin::Origin,
     problems::{CheckpointError, Problems},
     reading::Reading,
+    reasons,
     recipe::Recipe,
     tokens::Tokens,
     trunks::{Decoder, Part, Read, encoder::Encoder, modernbert::ModernBert},
@@ -108,6 +109,7 @@ pub struct Checkpoint {
     /// The most tokens for which the graph is exact.
     context: usize,
     recipe: Recipe,
+    reasons: Vec<String>,
     manifest: Result<String, String>,
 }
 
@@ -163,9 +165,11 @@ impl Checkpoint {
                 .add(format!("config.json: {}: an encoder gives rewards as a sequence classifier alone", class.name)),
         };
         config.refuse_leftovers(problems);
+        let mut head_name = "classifier".to_owned();
         let (decided, recipe) = match shape? {
             Shape::Decoder(trunk) => {
                 let (kind, head) = head?;
+                head_name = head.name().to_owned();
                 let table = trunk.piece(0, Part::Embeddings).tensor;
                 let changed = [format!("{table}.weight"), "lm_head.weight".to_owned()];
                 if let Some(changed) = changed.iter().find(|name| weights.is_changed(name))
@@ -221,9 +225,10 @@ impl Checkpoint {
         tokens.check(decided.vocabulary, problems);
         classes::refuse_namesakes(origin.model(), &tokens, problems);
         let manifest = manifest::write(&class.name, &decided, &tokens);
+        let reasons = reasons::of(&class, &head_name, pad_id, &decided, &tokens);
         let Decided { graph, context, .. } = decided;
         let configuration = config.into_text() + &adapter.map(|adapter| adapter.written()).unwrap_or_default();
-        Some(Self { origin: origin.clone(), weights, configuration, graph, context, recipe, manifest })
+        Some(Self { origin: origin.clone(), weights, configuration, graph, context, recipe, reasons, manifest })
     }
 
     /// The graph for a processor: of a decoder one that shares what samples begin with (`rm-prefix/1`), of an encoder one
@@ -298,6 +303,12 @@ impl Checkpoint {
 
     fn error(&self, problem: String) -> CheckpointError {
         CheckpointError { folder: self.origin.folder().to_owned(), problems: vec![problem] }
+    }
+
+    /// Why the manifest says what it says: a sentence for each decision.
+    #[must_use]
+    pub fn reasons(&self) -> &[String] {
+        &self.reasons
     }
 
     /// Whether the graph shares what samples begin with.

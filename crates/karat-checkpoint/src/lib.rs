@@ -24,6 +24,7 @@ mod normalise;
 mod origin;
 mod problems;
 mod reading;
+mod reasons;
 mod recipe;
 mod rope;
 mod tokens;

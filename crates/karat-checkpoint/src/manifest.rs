@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Longer samples than this are refused until somebody says that they are wanted: what they cost grows with the square.
-const MOST_TOKENS: usize = 4096;
+pub(crate) const MOST_TOKENS: usize = 4096;
 
 /// How the class of Skywork-o1-Open-PRM ends, which has one logit at the end of each step.
 const SKYWORK_PRM: &str = "ForPrmModel";

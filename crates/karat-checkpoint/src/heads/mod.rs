@@ -69,7 +69,7 @@ impl Head {
     }
 
     /// What the tensors' names begin with.
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Linear(linear) => &linear.name,
             Self::Mlp(mlp) => &mlp.first,
