@@ -60,7 +60,8 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
         println!("# Of the Hugging Face Hub: {id}");
     }
     let references = match folder.join(EXPECTED_FILE).exists() {
-        true => Some(compare(model, onnxruntime.as_deref())?),
+        // Where it lies by now: nobody has to be asked again.
+        true => Some(compare(&format!("{}={}", model.name(), folder.display()).parse()?, onnxruntime.as_deref())?),
         false => None,
     };
     let parameters = checkpoint.parameters();

@@ -91,6 +91,28 @@ async fn a_commit_stays_what_it_is_while_a_branch_moves_on() {
 }
 
 #[tokio::test]
+async fn a_commit_of_which_a_part_is_there_is_not_taken_for_the_whole() {
+    let hub = hub().await;
+    let commit = hub.held.lock().unwrap().commit.clone();
+    let pinned = format!("{MODEL}@{commit}");
+    assert!(inspect(&hub, &pinned).await.0);
+    // As if it had been killed before these came.
+    let settings = hub.cached(&format!("snapshots/{commit}/tokenizer_config.json"));
+    fs::remove_file(&settings).unwrap();
+    fs::remove_file(hub.cached(&format!("karat/{commit}"))).unwrap();
+    let weights = hub.cached(&format!("snapshots/{commit}/{WEIGHTS}"));
+    let mut damaged = fs::read(&weights).unwrap();
+    damaged[2000] ^= 1;
+    fs::write(&weights, damaged).unwrap();
+    assert!(inspect(&hub, &pinned).await.0);
+    assert!(settings.is_file());
+    assert_eq!(sha256(&fs::read(&weights).unwrap()), sha256(&hub.held.lock().unwrap().files[WEIGHTS]));
+    hub.asked();
+    assert!(inspect(&hub, &pinned).await.0);
+    assert!(hub.asked().is_empty(), "all of it is there");
+}
+
+#[tokio::test]
 async fn a_transfer_that_broke_off_is_taken_up_and_held_against_its_digest() {
     let hub = hub().await;
     let bytes = hub.held.lock().unwrap().files[WEIGHTS].clone();

@@ -19,6 +19,23 @@ pub(crate) fn find(cache: &Path, id: &ModelId) -> Option<(PathBuf, String)> {
     (is_commit(&commit) && folder.is_dir()).then_some((folder, commit))
 }
 
+/// Whether everything that the Hub has of a commit and that is needed was fetched, and held against its digests.
+pub(crate) fn is_complete(cache: &Path, id: &ModelId, commit: &str) -> bool {
+    mark(cache, id, commit).is_file()
+}
+
+/// Notes that a commit is complete: what was broken off before leaves files that look like all of it.
+#[cfg(feature = "fetch")]
+pub(crate) fn set_complete(cache: &Path, id: &ModelId, commit: &str) -> std::io::Result<()> {
+    let mark = mark(cache, id, commit);
+    mark.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(mark, b""))
+}
+
+/// In a folder that Python's library doesn't look at.
+fn mark(cache: &Path, id: &ModelId, commit: &str) -> PathBuf {
+    cache.join(id.folder()).join("karat").join(commit)
+}
+
 /// Where the files of a commit lie.
 pub(crate) fn snapshot(cache: &Path, id: &ModelId, commit: &str) -> PathBuf {
     cache.join(id.folder()).join("snapshots").join(commit)

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeSet;
 
+/// The one file in a folder of its own that is read.
+const TEMPLATE: &str = "additional_chat_templates/default.jinja";
 /// What is needed wherever it is there.
 const ALWAYS: &[&str] = &[
     "LICENSE",
     "LICENSE.md",
     "LICENSE.txt",
     "adapter_config.json",
+    TEMPLATE,
     "chat_template.jinja",
     "config.json",
+    "expected.json",
+    "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
 ];
@@ -29,7 +34,7 @@ const FORMATS: &[Format] = &[
 
 /// The needed files among those of a model that aren't in a folder of it; `None` when there is nothing to serve.
 pub(crate) fn needed<'a>(names: impl Iterator<Item = &'a str>) -> Option<Vec<&'a str>> {
-    let names: BTreeSet<&str> = names.filter(|name| !name.contains('/')).collect();
+    let names: BTreeSet<&str> = names.filter(|name| !name.contains('/') || *name == TEMPLATE).collect();
     let mut needed: Vec<&str> = names.iter().copied().filter(|name| ALWAYS.contains(name)).collect();
     let is_adapter = names.contains("adapter_config.json");
     if !is_adapter && !names.contains("config.json") {

@@ -73,14 +73,15 @@ pub(crate) fn fetch(settings: &HubSettings, id: &ModelId) -> Result<(PathBuf, St
     let names = listing.siblings.iter().map(|sibling| sibling.rfilename.as_str());
     let needed = choice::needed(names).ok_or_else(|| HubError::NoCheckpoint { id: id.clone() })?;
     let folder = cache::snapshot(&settings.cache, id, &listing.sha);
-    let missing: Vec<&Sibling> = listing
-        .siblings
-        .iter()
-        .filter(|sibling| needed.contains(&sibling.rfilename.as_str()) && !folder.join(&sibling.rfilename).is_file())
-        .collect();
-    transfer.check_space(&missing)?;
-    for sibling in missing {
-        transfer.file(&listing.sha, sibling, &folder)?;
+    if !cache::is_complete(&settings.cache, id, &listing.sha) {
+        let needed = listing.siblings.iter().filter(|sibling| needed.contains(&sibling.rfilename.as_str()));
+        let missing: Vec<&Sibling> = needed.filter(|sibling| !transfer.is_there(sibling, &folder)).collect();
+        transfer.check_space(&missing)?;
+        for sibling in missing {
+            transfer.file(&listing.sha, sibling, &folder)?;
+        }
+        cache::set_complete(&settings.cache, id, &listing.sha)
+            .map_err(|source| HubError::File { path: folder.clone(), source })?;
     }
     if id.commit().is_none() {
         let repository = Repo::with_revision(id.repository().to_owned(), RepoType::Model, id.revision().to_owned());
@@ -126,6 +127,19 @@ impl<'a> Transfer<'a> {
         response.body_mut().read_json().map_err(|error| self.unreachable(&error))
     }
 
+    /// Whether a file is there and is what the Hub says; one that was damaged before it was looked at is removed.
+    fn is_there(&self, sibling: &Sibling, folder: &Path) -> bool {
+        let path = folder.join(&sibling.rfilename);
+        let Some(LargeFile { sha256 }) = sibling.lfs.as_ref().filter(|_| path.is_file()) else { return path.is_file() };
+        let same = digest(&path).is_ok_and(|found| found == *sha256);
+        if !same {
+            // The link and what it leads to.
+            let _ = fs::canonicalize(&path).map(fs::remove_file);
+            let _ = fs::remove_file(&path);
+        }
+        same
+    }
+
     /// Refuses what wouldn't fit, before the first byte is fetched.
     fn check_space(&self, missing: &[&Sibling]) -> Result<(), HubError> {
         let left = |sibling: &&Sibling| {
@@ -157,7 +171,17 @@ impl<'a> Transfer<'a> {
         let Sibling { rfilename: name, size, lfs, .. } = sibling;
         if let Some(blob) = sibling.blob() {
             // Another commit may have the same file.
-            if size.is_some_and(|size| length(&self.blob(blob)) == size) && link(blob, folder, name).is_ok() {
+            let at_top = !name.contains('/');
+            let is_held =
+                lfs.as_ref().is_none_or(|large| digest(&self.blob(blob)).is_ok_and(|found| found == large.sha256));
+            if !is_held {
+                let _ = fs::remove_file(self.blob(blob));
+            }
+            if at_top
+                && size.is_some_and(|size| length(&self.blob(blob)) == size)
+                && is_held
+                && link(blob, folder, name).is_ok()
+            {
                 return Ok(());
             }
             // What is as long as the whole and isn't renamed can't be taken up.

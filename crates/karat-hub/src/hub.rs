@@ -63,7 +63,9 @@ impl Hub {
         let cached = cache::find(&self.settings.cache, id);
         let whole = cached.clone().filter(|(folder, _)| cache::is_whole(folder));
         match (whole, cached) {
-            (Some(pinned), _) if id.commit().is_some() => Ok(pinned),
+            (Some(pinned), _) if id.commit().is_some() && cache::is_complete(&self.settings.cache, id, &pinned.1) => {
+                Ok(pinned)
+            }
             (whole, cached) if self.settings.offline => whole.or(cached).ok_or_else(|| HubError::NotCached {
                 id: id.clone(),
                 cache: self.settings.cache.clone(),
