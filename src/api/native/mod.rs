@@ -8,6 +8,7 @@ mod compare;
 mod critique;
 mod envelope;
 mod health;
+mod loading;
 mod metrics;
 mod models;
 mod process;
@@ -32,5 +33,6 @@ pub(super) fn router() -> ApiRouter<AppState> {
         .merge(metrics::routes())
         .merge(catalogue::routes())
         .merge(models::routes())
+        .merge(loading::routes())
         .merge(health::routes())
 }

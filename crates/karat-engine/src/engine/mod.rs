@@ -32,7 +32,7 @@ use reward::RequestRules;
 use tokenize::TokenCache;
 
 use crate::{
-    repository::{LoadError, LoadOptions, Model, Repository},
+    repository::{LoadError, LoadOptions, Model, ModelLoader, Repository},
     telemetry::EngineMetrics,
 };
 
@@ -56,15 +56,23 @@ impl Engine {
         }
     }
 
-    /// Loads every model of a folder, one after another, graphs before composites. Models whose engines TensorRT has to
-    /// build come last, with the composites that need them: they take minutes, and nobody waits for them. Models beside
-    /// which their reference's scores lie (`expected.json`) are held to these. Blocks, and breaks off where the repository
-    /// is told to end meanwhile.
+    /// What loads the models of a repository, and changes them while the server runs.
+    #[must_use]
+    pub fn loader<'a>(
+        &'a self,
+        library: &'a Library,
+        metrics: &'a EngineMetrics,
+        options: &'a LoadOptions,
+    ) -> ModelLoader<'a> {
+        ModelLoader::new(&self.repository, library, metrics, options, expected::answer)
+    }
+
+    /// Loads every model once: see [`ModelLoader::load_all`].
     ///
     /// # Errors
     /// Only when the folder itself can't be read or is empty; a model's own error becomes its status.
     pub fn load(&self, library: &Library, metrics: &EngineMetrics, options: &LoadOptions) -> Result<(), LoadError> {
-        self.repository.load(library, metrics, options, expected::answer)
+        self.loader(library, metrics, options).load_all()
     }
 
     /// The memory that known scores and tokens take.
