@@ -68,6 +68,10 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
         watch: settings.watch(),
     };
     let (loaded, loader) = load(Arc::clone(&engine), library, metrics, options)?;
+    tokio::spawn({
+        let engine = Arc::clone(&engine);
+        async move { engine.follow_shadows().await }
+    });
     let (fatal, mut fatal_error) = oneshot::channel();
     let strict = settings.strict;
     let stop = {

@@ -14,10 +14,10 @@ fn body(model: &str) -> Value {
     json!({"model": model, "inputs": [{"text": "290"}]})
 }
 
-async fn reward(server: &Child, model: &str) -> f64 {
+async fn reward(server: &Child, model: &str) -> Value {
     let reply = server.post(&body(model)).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    reply.rewards()[0]
+    reply.body["results"][0]["reward"].clone()
 }
 
 async fn order(server: &Child, model: &str, order: &str) -> Reply {
@@ -40,7 +40,7 @@ async fn what_lies_in_the_folder_takes_over_and_is_told_from_what_was_there() {
     repository.add("sum", &cut_at(0.1), &["sum"]);
     repository.add("both", "[[ensemble]]\nmodel = \"sum\"\n", &[]);
     let server = ready(&repository, &[]).await;
-    assert_eq!((reward(&server, "sum").await, reward(&server, "both").await), (0.1, 0.1));
+    assert_eq!((reward(&server, "sum").await, reward(&server, "both").await), (json!(0.1), json!(0.1)));
     let (first, composite) =
         (card(&server, "sum").await["version"].clone(), card(&server, "both").await["version"].clone());
 
@@ -49,7 +49,11 @@ async fn what_lies_in_the_folder_takes_over_and_is_told_from_what_was_there() {
     assert_eq!((loaded.status, &loaded.body["replaced"]), (200, &first), "{}", loaded.text);
     let second = loaded.body["version"].clone();
     assert_ne!(second, first);
-    assert_eq!((reward(&server, "sum").await, reward(&server, "both").await), (0.2, 0.2), "the composite follows");
+    assert_eq!(
+        (reward(&server, "sum").await, reward(&server, "both").await),
+        (json!(0.2), json!(0.2)),
+        "the composite follows"
+    );
     assert_ne!(card(&server, "both").await["version"], composite);
     assert_eq!(server.post(&body("sum")).await.body["model_version"], second);
 
@@ -166,7 +170,7 @@ async fn folders_are_followed_where_that_is_wanted_and_told_of_where_not() {
     repository.add("new", &cut_at(0.25), &["sum"]);
     follows.asked_until("/v1/models/sum", |reply| reply.body["version"] != first).await;
     follows.asked_until("/v1/models/new", |reply| reply.body["status"] == "ready").await;
-    assert_eq!((reward(&follows, "sum").await, reward(&follows, "new").await), (0.2, 0.25));
+    assert_eq!((reward(&follows, "sum").await, reward(&follows, "new").await), (json!(0.2), json!(0.25)));
     std::fs::remove_dir_all(repository.path().join("new")).unwrap();
     follows.asked_until("/v1/models/new", |reply| reply.status == 404).await;
 
@@ -186,4 +190,33 @@ async fn a_server_without_a_model_that_it_requires_is_not_ready() {
     repository.add("broken", &cut_at(0.2), &["sum"]);
     assert_eq!(order(&server, "broken", "load").await.status, 200);
     assert_eq!(server.get("/health/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_share_of_the_requests_tries_another_version() {
+    let repository = Repository::empty();
+    repository.add("reward/1", &cut_at(0.1), &["sum"]);
+    repository.add("reward/2", &cut_at(0.2), &["sum"]);
+    let server = ready(&repository, &[]).await;
+    let set = async |model: &str, body: Value| {
+        Reply::of(client().put(server.url(&format!("/v1/models/{model}/traffic"))).json(&body)).await
+    };
+    let branch = |share: f64| json!({"model": "reward@2", "share": share});
+    assert_eq!(set("reward@1", json!({"canary": branch(1.0)})).await.status, 200);
+    assert_eq!(reward(&server, "reward@1").await, 0.2);
+    assert_eq!(server.post(&body("reward@1")).await.body["model"], "reward@2", "the reply says who answered");
+    let told = server.get("/v1/models/reward@1/traffic").await.body;
+    assert_eq!((&told["requests"], &told["canary_requests"]), (&json!(2), &json!(2)));
+
+    assert_eq!(set("reward@1", json!({"shadow": branch(1.0)})).await.status, 200);
+    assert_eq!(reward(&server, "reward@1").await, 0.1, "a shadow answers nobody");
+    server.asked_until("/v1/models/reward@1/traffic", |reply| reply.body["differences"]["samples"] == 1).await;
+    let mean = server.get("/v1/models/reward@1/traffic").await.body["differences"]["mean"].as_f64().unwrap();
+    assert!((mean - 0.1).abs() < 1e-6, "{mean}");
+
+    set("reward@1", json!({"canary": branch(1.5)})).await.assert_problem(422, "invalid-request", "canary.share: 1.5");
+    let absent = json!({"canary": {"model": "reward@3", "share": 0.5}});
+    set("reward@1", absent).await.assert_problem(412, "other-version", "reward@3");
+    assert_eq!(set("reward@1", json!({})).await.body["shadow"], Value::Null);
+    assert_eq!(reward(&server, "reward@1").await, 0.1);
 }

@@ -16,6 +16,7 @@ mod request;
 mod result;
 mod score;
 mod tokens;
+mod traffic;
 
 use aide::axum::ApiRouter;
 
@@ -34,5 +35,6 @@ pub(super) fn router() -> ApiRouter<AppState> {
         .merge(catalogue::routes())
         .merge(models::routes())
         .merge(loading::routes())
+        .merge(traffic::routes())
         .merge(health::routes())
 }

@@ -15,6 +15,7 @@ mod expected;
 mod report;
 mod request;
 mod reward;
+mod shadow;
 mod single_flight;
 mod tokenize;
 
@@ -29,6 +30,7 @@ use compute::Outputs;
 use karat_rules::domain::ModelName;
 use karat_runtime::ort::Library;
 use reward::RequestRules;
+use shadow::Shadows;
 use tokenize::TokenCache;
 
 use crate::{
@@ -42,6 +44,7 @@ pub struct Engine {
     repository: Repository,
     outputs: Outputs,
     tokens: TokenCache,
+    shadows: Shadows,
 }
 
 impl Engine {
@@ -53,6 +56,7 @@ impl Engine {
             repository: Repository::default(),
             outputs: Outputs::new(cache_bytes - tokens),
             tokens: TokenCache::new(tokens),
+            shadows: Shadows::default(),
         }
     }
 
@@ -129,8 +133,17 @@ impl Engine {
     /// # Errors
     /// One error for the whole request: see [`ScoreError`].
     pub async fn score(&self, request: ScoreRequest) -> Result<ScoreReport, ScoreError> {
+        let shadowed = self.shadowed(&request.model, &request.samples, &request.overrides, request.text);
+        let report = self.answer(request).await?;
+        if let Some(shadowed) = shadowed {
+            shadowed.answered(&self.shadows, &report);
+        }
+        Ok(report)
+    }
+
+    async fn answer(&self, request: ScoreRequest) -> Result<ScoreReport, ScoreError> {
         let ScoreRequest { model, samples, overrides, text, urgency } = request;
-        let model = self.model(&model)?;
+        let model = self.repository.answering(&model, &samples)?;
         let rules = RequestRules::resolve(&model, overrides, samples.len())?;
 
         let started = Instant::now();

@@ -12,6 +12,7 @@ mod model;
 mod orders;
 mod source;
 mod stamp;
+mod traffic;
 mod versions;
 
 use std::{
@@ -27,8 +28,9 @@ pub use load::{LoadOptions, ModelLoader, Watch};
 pub use model::{CompositeMember, Critic, GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};
 pub use orders::{ChangeError, Loaded};
 pub use source::{ModelSource, ModelSourceError};
+pub use traffic::{Branch, Differences, Outcome, Share, ShareError, Traffic};
 
-use karat_rules::domain::ModelName;
+use karat_rules::domain::{ModelName, Sample};
 use orders::{Order, Orders};
 
 use crate::workers::Roster;
@@ -86,6 +88,8 @@ struct State {
     required: BTreeSet<ModelName>,
     /// Whether all that was there at the start has come to an end of loading.
     started: bool,
+    /// Where requests go beside the model that they name.
+    traffic: BTreeMap<ModelName, Traffic>,
 }
 
 impl Repository {
@@ -111,6 +115,49 @@ impl Repository {
                 found.ok_or_else(|| versions::none(&state.models, name))
             }
         }
+    }
+
+    /// The model that answers a request for the model of that name: the model itself, or its canary where the request
+    /// belongs to that one's share and it takes requests.
+    ///
+    /// # Errors
+    /// As [`Self::model`].
+    pub(crate) fn answering(&self, name: &ModelName, samples: &[Sample]) -> Result<Arc<Model>, NoModel> {
+        let canary = self.read().traffic.get(name).and_then(|traffic| traffic.answers(samples).cloned());
+        match canary.map(|canary| self.model(&canary)) {
+            Some(Ok(model)) => Ok(model),
+            _ => self.model(name),
+        }
+    }
+
+    /// What scores a request for the model of that name as well, for nobody to wait for.
+    pub(crate) fn shadowing(&self, name: &ModelName, samples: &[Sample]) -> Option<(ModelName, Arc<Outcome>)> {
+        let state = self.read();
+        let traffic = state.traffic.get(name)?;
+        Some((traffic.shadows(samples)?.clone(), Arc::clone(&traffic.outcome)))
+    }
+
+    /// Where the requests for a model go beside the model itself.
+    #[must_use]
+    pub fn traffic(&self, name: &ModelName) -> Traffic {
+        self.read().traffic.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Sends shares of the requests for a model elsewhere from now on, and counts anew.
+    ///
+    /// # Errors
+    /// When one of the models takes no requests.
+    pub fn set_traffic(&self, name: &ModelName, traffic: Traffic) -> Result<(), NoModel> {
+        self.model(name)?;
+        for branch in traffic.canary.iter().chain(&traffic.shadow) {
+            self.model(&branch.model)?;
+        }
+        let mut state = self.write();
+        match (&traffic.canary, &traffic.shadow) {
+            (None, None) => drop(state.traffic.remove(name)),
+            _ => drop(state.traffic.insert(name.clone(), traffic)),
+        }
+        Ok(())
     }
 
     /// The name of the only model, if there is only one.

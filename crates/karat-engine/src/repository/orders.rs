@@ -7,7 +7,7 @@ use std::{
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        mpsc::{self, Receiver, Sender},
     },
     time::Duration,
 };
@@ -86,11 +86,8 @@ impl Orders {
     /// The next order; `None` when none came within that time.
     pub(super) fn next(&self, within: Duration) -> Option<Order> {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        match waiting.recv_timeout(within) {
-            Ok(order) => Some(order),
-            // There is always a sender: the one beside it.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        // There is always a sender: the one beside it.
+        waiting.recv_timeout(within).ok()
     }
 
     /// Wakes whoever waits for an order.
