@@ -60,7 +60,9 @@ pub(super) fn report(model: &Model, rules: &RequestRules, leaves: &Leaves) -> Re
         model: model.name.clone(),
         version: model.version.clone(),
         results: score_samples(model, &rules, leaves)?,
-        probabilities: rules.transforms.gives_probabilities(model.scores_probabilities()),
+        probabilities: rules
+            .transforms
+            .gives_probabilities(rules.aggregate.gives_probabilities(model.scores_probabilities())),
         usage: leaves.usage(),
         timings: leaves.timings(),
     })

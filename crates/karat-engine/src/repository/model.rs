@@ -269,8 +269,9 @@ impl Model {
         match &self.body {
             ModelBody::Graph(graph) => graph.head.gives_probabilities(),
             ModelBody::Composite(members) => members.iter().all(|member| {
+                let aggregate = member.aggregate.as_deref().unwrap_or(&*member.model.aggregate);
                 let transforms = member.transforms.as_ref().unwrap_or(&member.model.transforms);
-                transforms.gives_probabilities(member.model.scores_probabilities())
+                transforms.gives_probabilities(aggregate.gives_probabilities(member.model.scores_probabilities()))
             }),
         }
     }
