@@ -17,8 +17,8 @@ use std::{
 };
 
 pub use error::{LoadError, NoModel};
+pub use expected::References;
 pub(crate) use expected::{Answer, Score};
-pub use expected::{EXPECTED_FILE, References};
 pub use load::LoadOptions;
 pub use model::{CompositeMember, Critic, GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};
 pub use source::{ModelSource, ModelSourceError};
@@ -26,6 +26,7 @@ pub use source::{ModelSource, ModelSourceError};
 use karat_rules::domain::ModelName;
 use karat_runtime::ort::Library;
 
+pub use crate::manifest::EXPECTED_FILE;
 use crate::{telemetry::EngineMetrics, workers::Roster};
 
 /// How far a model of the repository has come.

@@ -14,6 +14,7 @@ mod sessions;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::ErrorKind,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::Arc,
@@ -153,7 +154,7 @@ fn folders(repository: &Path) -> Result<Vec<ModelSource>, LoadError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(repository).map_err(unreadable)? {
         let folder = entry.map_err(unreadable)?.path();
-        if !manifest::is_model(&folder) {
+        if !manifest::is_model(&folder) && !is_closed(&folder) {
             continue;
         }
         match ModelSource::folder(folder.clone()) {
@@ -166,6 +167,22 @@ fn folders(repository: &Path) -> Result<Vec<ModelSource>, LoadError> {
     }
     found.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(found)
+}
+
+/// Whether it can't be told what lies in a folder: it may not be entered, or is a link that leads nowhere. It is listed as
+/// a model that failed, lest one is missing without a word.
+fn is_closed(folder: &Path) -> bool {
+    let is_hidden = folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    if is_hidden {
+        return false;
+    }
+    match fs::metadata(folder) {
+        Err(_) => true,
+        Ok(found) if found.is_dir() => {
+            fs::metadata(folder.join(manifest::FILE_NAME)).is_err_and(|error| error.kind() != ErrorKind::NotFound)
+        }
+        Ok(_) => false,
+    }
 }
 
 /// What a folder defines.
@@ -182,6 +199,7 @@ enum Read {
 fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
     let hub = &loader.given.options.hub;
     let written = Written::read(loader.folder, hub)?;
+    written.manifest.digests.check(loader.folder)?;
     match Definition::new(written.manifest.clone(), loader.folder, hub)? {
         Definition::Graph(mut definition) => {
             let limits = sessions::batch_limits(&definition.scheduling, definition.text.max_tokens);
@@ -207,6 +225,29 @@ fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_can_not_be_entered_is_listed() {
+        use std::os::unix::fs::symlink;
+        let repository = tempfile::tempdir().unwrap();
+        let path = |name: &str| repository.path().join(name);
+        for name in ["whole", "empty"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::write(path("whole").join(manifest::FILE_NAME), "").unwrap();
+        fs::write(path("notes.txt"), "").unwrap();
+        // Nobody can follow these, whatever they may do.
+        symlink("circle", path("circle")).unwrap();
+        symlink("/nowhere/at/all", path("unmounted")).unwrap();
+        symlink("/nowhere/at/all", path(".#lock")).unwrap();
+        let found = folders(repository.path()).unwrap();
+        let names: Vec<&str> = found.iter().map(|source| source.name().as_str()).collect();
+        assert_eq!(names, ["circle", "unmounted", "whole"]);
+        let hub = Hub::new(karat_hub::HubSettings::from_env());
+        let error = Written::read(&path("unmounted"), &hub).unwrap_err().to_string();
+        assert!(error.contains("unmounted") && error.contains("can't be read"), "{error}");
+    }
 
     #[test]
     fn a_panic_is_the_failure_of_one_model() {
