@@ -30,3 +30,4 @@ mod scoring;
 mod stopping;
 mod support;
 mod toolkit;
+mod trial;

@@ -19,6 +19,7 @@ mod steps;
 mod stop;
 mod template;
 mod truncate;
+mod vocabulary;
 mod word;
 
 use std::{

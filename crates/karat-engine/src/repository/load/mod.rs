@@ -9,7 +9,9 @@ mod decoder;
 mod digest;
 mod graph;
 mod packed;
+mod probes;
 mod sessions;
+mod trial;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
