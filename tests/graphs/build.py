@@ -182,7 +182,7 @@ def dynamic_int8() -> ModelProto:
 
 
 def last_place() -> ModelProto:
-    """The last id that isn't 9, over 1000: what a decoder's classifier gives that looks for its padding token, and no mask."""
+    """The last id that isn't 9, over 1000: a decoder's classifier, which looks for padding and not at its mask."""
     nodes = [
         helper.make_node("Equal", ["input_ids", "nine"], ["is_padding"]),
         helper.make_node("Not", ["is_padding"], ["is_token"]),
@@ -216,7 +216,7 @@ def mean_of_places() -> ModelProto:
 
 
 def centred() -> ModelProto:
-    """The sum less half its mean over the batch, much as a normalisation in training mode: half the sum of a text alone."""
+    """The sum less half its mean over the batch, as a normalisation in training mode: half the sum of a text alone."""
     nodes = [
         *TOTAL,
         helper.make_node("ReduceMean", ["total"], ["mean"], axes=[0], keepdims=1),
