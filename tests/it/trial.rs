@@ -5,7 +5,7 @@ use std::fs;
 use karat_engine::schedule::trial::Company;
 use serde_json::{Value, json};
 
-use crate::support::{Child, Repository, Server, graph_manifest, root};
+use crate::support::{Child, Repository, Server, graph_manifest, karat, root};
 
 /// `RAW` without a token for padding, as somebody writes it who doesn't know of one: then token 0 pads.
 fn without_padding(graph: &str) -> String {
@@ -219,7 +219,7 @@ async fn a_verdict_is_remembered_for_the_same_files() {
 async fn pinned_files_are_held_to_their_digests() {
     let repository = Repository::with_sum();
     let folder = repository.path().join("sum");
-    let pin = || crate::support::karat(&["inspect", folder.to_str().unwrap(), "--write"]).output().unwrap();
+    let pin = || karat(&["inspect", folder.to_str().unwrap(), "--write"]).output().unwrap();
     let pinned = pin();
     assert!(pinned.status.success(), "{}", String::from_utf8_lossy(&pinned.stderr));
     let manifest = fs::read_to_string(folder.join("model.toml")).unwrap();
@@ -241,5 +241,30 @@ async fn pinned_files_are_held_to_their_digests() {
     let reason = card["reason"].as_str().unwrap_or_default();
     for needle in ["model.toml", "digests", "sum.onnx is sha256:", "is pinned", "karat inspect"] {
         assert!(card["status"] == "failed" && reason.contains(needle), "{needle} is not in {card}");
+    }
+}
+
+#[tokio::test]
+async fn checkpoints_are_tried_in_the_form_that_they_are_run_in() {
+    let repository = Repository::empty();
+    let copied = |checkpoint: &str, name: &str| {
+        for file in fs::read_dir(root().join("tests/checkpoints").join(checkpoint)).unwrap() {
+            let file = file.unwrap();
+            repository.write(name, &file.file_name().to_string_lossy(), fs::read(file.path()).unwrap());
+        }
+    };
+    for (checkpoint, name) in [("bert", "padded"), ("qwen3", "rows"), ("qwen3", "packed")] {
+        copied(checkpoint, name);
+    }
+    let folder = repository.path().join("packed");
+    let written = karat(&["inspect", folder.to_str().unwrap(), "--write"]).output().unwrap();
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let manifest = fs::read_to_string(folder.join("model.toml")).unwrap();
+    repository.write("packed", "model.toml", manifest.replace("[graph]\n", "[graph]\nform = \"packed\"\n"));
+    let server = Server::of(&repository).await;
+    for name in ["padded", "rows", "packed"] {
+        let trial = trial_of(&server, name).await;
+        assert_eq!((&trial["company"], &trial["broken"]), (&json!("any"), &json!(false)), "{name}: {trial}");
+        assert!(trial["largest_difference"].as_f64().unwrap() < 1e-5, "{name}: {trial}");
     }
 }

@@ -149,7 +149,7 @@ impl Alone {
             largest_difference: alike.largest.into_iter().chain(mixed.largest).reduce(f64::max).filter(|_| !failed),
             tolerance,
             reason,
-            broken: !conditions.quantises && !(alike_holds && mixed_holds),
+            broken: !(conditions.quantises || alike_holds && mixed_holds),
         })
     }
 
