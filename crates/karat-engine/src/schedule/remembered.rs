@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 #[serde(deny_unknown_fields)]
 struct Remembered<T> {
     fingerprint: String,
+    // As files of earlier versions call it.
+    #[serde(alias = "calibration", alias = "cost")]
     found: T,
 }
 

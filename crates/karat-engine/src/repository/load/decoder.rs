@@ -98,9 +98,9 @@ impl Decoder<'_> {
             tokens_per_second: cost.tokens_per_second(),
         };
         let readout = Readout { outputs: self.outputs.clone(), scores_at };
-        let model = |shares| {
+        let model = |shares, metrics: &SharingMetrics| {
             let (readout, cost, cache) = (readout.clone(), cost.clone(), self.cache.clone());
-            Arc::new(SharedModel::new(readout, shares, cost, cache, self.metrics.clone()))
+            Arc::new(SharedModel::new(readout, shares, cost, cache, metrics.clone()))
         };
         let first = if decoders.is_empty() { None } else { Some(decoders.remove(0)) };
         // There is one at least.
@@ -108,7 +108,7 @@ impl Decoder<'_> {
         let shares = trial.company == Company::Any;
         let grouping = if shares { Grouping::Beginning } else { Grouping::Length };
         let policy = Policy { grouping, window: WINDOW, ..calibration.policy() }.in_company(trial.company);
-        let shared = model(shares);
+        let shared = model(shares, &self.metrics);
         let executor = |decoder| Box::new(PrefixExecutor::new(decoder, Arc::clone(&shared))) as _;
         let parallel = std::iter::once(first).chain(decoders).map(executor).collect();
         let executors = Executors { parallel, single: None };
@@ -119,16 +119,17 @@ impl Decoder<'_> {
     fn tried(
         &self,
         decoder: Box<dyn DecoderExecutor>,
-        model: &impl Fn(bool) -> Arc<SharedModel>,
+        model: &impl Fn(bool, &SharingMetrics) -> Arc<SharedModel>,
         calibration: &Calibration,
     ) -> Result<(Trial, Box<dyn DecoderExecutor>), RuntimeError> {
         let conditions = self.court.conditions(true, calibration.batch_samples, calibration.batch_tokens);
         if let Some(known) = self.court.recall(&conditions) {
             return Ok((known, decoder));
         }
-        let mut whole = PrefixExecutor::new(decoder, model(false));
+        let unread = SharingMetrics::unread().unwrap_or_else(|_| self.metrics.clone());
+        let mut whole = PrefixExecutor::new(decoder, model(false, &unread));
         let alone = self.court.alone(&mut whole, &conditions)?;
-        let mut sharing = PrefixExecutor::new(whole.into_decoder(), model(!conditions.quantises));
+        let mut sharing = PrefixExecutor::new(whole.into_decoder(), model(!conditions.quantises, &unread));
         let trial = self.court.judge(&alone, &mut sharing, &conditions)?;
         Ok((trial, sharing.into_decoder()))
     }

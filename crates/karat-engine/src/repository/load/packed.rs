@@ -94,8 +94,10 @@ impl Packed<'_> {
             padding_percent: 0,
             tokens_per_second: None,
         };
+        let unread = SharingMetrics::unread().unwrap_or_else(|_| self.metrics.clone());
+        let trying = || PackedRows::new(first.clone(), Arc::clone(&readout), rows, unread.clone());
+        let trial = self.tried(&calibration, &trying)?;
         let scoring = |session| PackedRows::new(session, Arc::clone(&readout), rows, self.metrics.clone());
-        let trial = self.tried(&calibration, &|| scoring(first.clone()))?;
         let shares = trial.company == Company::Any;
         let parallel = std::iter::once(first.clone()).chain(others).map(scoring);
         let parallel =

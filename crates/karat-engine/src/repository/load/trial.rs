@@ -185,6 +185,8 @@ impl Court<'_> {
         conditions: &Conditions,
     ) -> Result<Trial, RuntimeError> {
         let trial = alone.compare(executor, conditions)?;
+        let (seconds, company) = (alone.elapsed().as_secs_f64(), trial.company);
+        tracing::debug!(file = %self.file.display(), seconds, ?company, "graph tried");
         if self.keeps
             && let Err(error) = remember(self.file, &self.fingerprint(conditions), &trial)
         {

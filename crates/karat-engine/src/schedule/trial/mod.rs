@@ -110,6 +110,11 @@ impl Alone {
         Some(self.repeated).filter(|repeated| !within(*repeated, tolerance(rounds_to, self.largest)))
     }
 
+    /// How long ago the first text was begun.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Runs the texts in company on an executor of the same graph, and decides.
     ///
     /// # Errors
