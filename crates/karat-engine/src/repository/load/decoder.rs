@@ -12,7 +12,7 @@ use karat_runtime::{
 
 use super::{
     sessions::{Running, cores},
-    trial::Court,
+    trial::GraphTrial,
 };
 use crate::{
     manifest::{GraphDefinition, SchedulingSection},
@@ -42,7 +42,7 @@ pub(super) struct Decoder<'a> {
     /// How long measuring may take; zero for none.
     pub(super) time: std::time::Duration,
     /// What tries whether samples may share rows.
-    pub(super) court: Court<'a>,
+    pub(super) graph_trial: GraphTrial<'a>,
 }
 
 /// What may join the first sample of a batch, in rows of 256 tokens: many candidates of one prompt, little enough to be
@@ -122,15 +122,15 @@ impl Decoder<'_> {
         model: &impl Fn(bool, &SharingMetrics) -> Arc<SharedModel>,
         calibration: &Calibration,
     ) -> Result<(Trial, Box<dyn DecoderExecutor>), RuntimeError> {
-        let conditions = self.court.conditions(true, calibration.batch_samples, calibration.batch_tokens);
-        if let Some(known) = self.court.recall(&conditions) {
+        let conditions = self.graph_trial.conditions(true, calibration.batch_samples, calibration.batch_tokens);
+        if let Some(known) = self.graph_trial.recall(&conditions) {
             return Ok((known, decoder));
         }
         let unread = SharingMetrics::unread().unwrap_or_else(|_| self.metrics.clone());
         let mut whole = PrefixExecutor::new(decoder, model(false, &unread));
-        let alone = self.court.alone(&mut whole, &conditions)?;
+        let alone = self.graph_trial.alone(&mut whole, &conditions)?;
         let mut sharing = PrefixExecutor::new(whole.into_decoder(), model(!conditions.quantises, &unread));
-        let trial = self.court.judge(&alone, &mut sharing, &conditions)?;
+        let trial = self.graph_trial.compare(&alone, &mut sharing, &conditions)?;
         Ok((trial, sharing.into_decoder()))
     }
 

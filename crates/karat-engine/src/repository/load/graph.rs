@@ -20,7 +20,7 @@ use super::{
     packed::Packed,
     probes::{longest_probe, probes, warm_up},
     sessions::{Plan, Running},
-    trial::{Court, Texts, check_vocabulary, enforce},
+    trial::{GraphTrial, Texts, check_vocabulary, enforce},
 };
 use crate::{
     manifest::{self, GraphDefinition, GraphSource, Written},
@@ -230,14 +230,14 @@ impl Loader<'_> {
         };
         let (calibration, mut executors) = plan.start(graph, &binding).map_err(runtime)?;
         let file = source.beside(TRIAL_ENDING);
-        let court = self.court(parts, graph, &file);
+        let graph_trial = self.graph_trial(parts, graph, &file);
         let masks = binding.attention_mask.is_some();
-        let conditions = court.conditions(masks, calibration.batch_samples, calibration.batch_tokens);
-        let trial = match (court.recall(&conditions), executors.parallel.first_mut()) {
+        let conditions = graph_trial.conditions(masks, calibration.batch_samples, calibration.batch_tokens);
+        let trial = match (graph_trial.recall(&conditions), executors.parallel.first_mut()) {
             (Some(known), _) => known,
             (None, Some(executor)) => {
-                let alone = court.alone(&mut **executor, &conditions).map_err(runtime)?;
-                court.judge(&alone, &mut **executor, &conditions).map_err(runtime)?
+                let alone = graph_trial.alone(&mut **executor, &conditions).map_err(runtime)?;
+                graph_trial.compare(&alone, &mut **executor, &conditions).map_err(runtime)?
             }
             // There is one at least.
             (None, None) => return Err(runtime(RuntimeError::NoProvider)),
@@ -247,8 +247,8 @@ impl Loader<'_> {
     }
 
     /// What tries the graph, and keeps the verdict in `file`.
-    fn court<'b>(&self, parts: &Parts<'b>, graph: &'b Graph, file: &'b Path) -> Court<'b> {
-        Court {
+    fn graph_trial<'b>(&self, parts: &Parts<'b>, graph: &'b Graph, file: &'b Path) -> GraphTrial<'b> {
+        GraphTrial {
             texts: parts.texts,
             graph,
             fingerprint: format!("{} {} {}", parts.version, graph.provider(), self.given.library.build_info()),
@@ -281,7 +281,7 @@ impl Loader<'_> {
             token: parts.probes.first().map_or(0, |probe| probe.ids()[probe.len() / 2]),
             file: &source.beside("rows.calibration.json"),
             time: self.given.options.calibration,
-            court: self.court(parts, graph, &file),
+            graph_trial: self.graph_trial(parts, graph, &file),
         };
         let running = decoder.start(graph).map_err(runtime)?;
         self.schedule(parts, graph, running)
@@ -309,7 +309,7 @@ impl Loader<'_> {
             // Of several graphs, the first one writes; which that is doesn't matter to the others.
             writes: definition.critique.is_some(),
             metrics: self.given.metrics.prefixes().model(self.name),
-            court: self.court(parts, graph, &file),
+            graph_trial: self.graph_trial(parts, graph, &file),
         };
         let running = packed.start(graph, model).map_err(runtime)?;
         self.schedule(parts, graph, running)

@@ -13,7 +13,7 @@ use karat_runtime::{
 use super::{
     decoder::scores_at,
     sessions::{Running, SMALL_WEIGHTS, cores},
-    trial::Court,
+    trial::GraphTrial,
 };
 use crate::{
     manifest::SchedulingSection,
@@ -36,7 +36,7 @@ pub(super) struct Packed<'a> {
     pub(super) writes: bool,
     pub(super) metrics: SharingMetrics,
     /// What tries whether samples may share passes.
-    pub(super) court: Court<'a>,
+    pub(super) graph_trial: GraphTrial<'a>,
 }
 
 /// The rows of a pass unless the manifest says otherwise. A GPU is busy with so many, and soon done with them: a model
@@ -112,12 +112,12 @@ impl Packed<'_> {
 
     /// Tries a session.
     fn tried(&self, calibration: &Calibration, scoring: &impl Fn() -> PackedRows) -> Result<Trial, RuntimeError> {
-        let conditions = self.court.conditions(true, calibration.batch_samples, calibration.batch_tokens);
-        if let Some(known) = self.court.recall(&conditions) {
+        let conditions = self.graph_trial.conditions(true, calibration.batch_samples, calibration.batch_tokens);
+        if let Some(known) = self.graph_trial.recall(&conditions) {
             return Ok(known);
         }
-        let alone = self.court.alone(&mut scoring().without_sharing(), &conditions)?;
-        self.court.judge(&alone, &mut scoring(), &conditions)
+        let alone = self.graph_trial.alone(&mut scoring().without_sharing(), &conditions)?;
+        self.graph_trial.compare(&alone, &mut scoring(), &conditions)
     }
 
     /// How many blocks a session has: as many as its memory holds, but enough for the longest sample and for a pass.

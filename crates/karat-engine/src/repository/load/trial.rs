@@ -100,7 +100,7 @@ impl Frame<'_> {
 }
 
 /// One graph on trial.
-pub(super) struct Court<'a> {
+pub(super) struct GraphTrial<'a> {
     pub(super) texts: &'a Texts,
     pub(super) graph: &'a Graph,
     /// What the verdict depends on beside the conditions: the model's version, the provider and the library.
@@ -111,7 +111,7 @@ pub(super) struct Court<'a> {
     pub(super) keeps: bool,
 }
 
-impl Court<'_> {
+impl GraphTrial<'_> {
     /// What is known of the graph, where batches may be so large.
     pub(super) fn conditions(&self, masks: bool, most_samples: usize, most_tokens: usize) -> Conditions {
         let quantises = !self.graph.is_batch_invariant();
@@ -178,7 +178,7 @@ impl Court<'_> {
     ///
     /// # Errors
     /// When an executor breaks down.
-    pub(super) fn judge(
+    pub(super) fn compare(
         &self,
         alone: &Alone,
         executor: &mut dyn Executor,
