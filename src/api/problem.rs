@@ -243,7 +243,10 @@ impl From<ScoreError> for Problem {
                 tracing::error!(%model, error = %error, "a text broke off");
                 format!("the model {model} broke off while it wrote; the server's log has the cause")
             }
-            ScoreError::Head { .. } | ScoreError::Panicked | ScoreError::Statistic { .. } => {
+            ScoreError::Head { .. }
+            | ScoreError::NotFinite { .. }
+            | ScoreError::Panicked
+            | ScoreError::Statistic { .. } => {
                 tracing::error!(error = %error, "a request failed");
                 error.to_string()
             }

@@ -52,7 +52,7 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
 
-    /// Stop when a model can't be loaded, instead of serving the others.
+    /// Stop when a model can't be loaded, or gives a text other scores in company, instead of serving the others.
     #[arg(long, env = "KARAT_STRICT", value_parser = BoolishValueParser::new())]
     pub(crate) strict: bool,
 

@@ -426,7 +426,8 @@ fn inspect_shows_the_manifest_that_a_checkpoint_gets_and_writes_it_once() {
     let written = fs::read_to_string(folder.join("model.toml")).unwrap();
     assert!(manifest.ends_with(&written) && written.contains("checkpoint = \".\""), "{written}");
     let (again, error) = inspect(&["--write"]);
-    assert!(!again && error.contains("model.toml exists"), "{error}");
+    assert!(!again && error.contains("pins digests already"), "{error}");
+    assert!(written.contains("[digests]\n\"config.json\" = \"sha256:"), "{written}");
     repository.write(
         "openrlhf",
         "expected.json",

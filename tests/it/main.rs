@@ -31,3 +31,4 @@ mod scoring;
 mod stopping;
 mod support;
 mod toolkit;
+mod trial;

@@ -57,6 +57,10 @@ pub trait Executor: Send {
     fn pads(&self) -> bool {
         true
     }
+
+    /// Says whether a pass's shape may be rounded up, where that makes it faster: then samples are padded that are
+    /// computed alone, too. Allowed unless this says otherwise.
+    fn allow_rounding(&mut self, _allowed: bool) {}
 }
 
 /// How a graph's inputs and outputs are used: which input takes what, and which outputs are wanted.

@@ -10,7 +10,7 @@ use axum::{
 };
 use karat_engine::{
     repository::{Change, GraphForm, GraphUnit, Listed, Model, ModelBody, ModelStatus, References},
-    schedule::calibrate::Calibration,
+    schedule::{calibrate::Calibration, trial::Trial},
 };
 use karat_rules::domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice};
 use karat_runtime::{ProviderKind, SkippedProvider};
@@ -137,8 +137,7 @@ struct GraphCard {
     /// The providers that the manifest prefers and that could not start, with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     skipped_providers: Vec<SkippedProvider>,
-    /// Whether the graph is quantised in a way that makes a score depend on its batch; such a graph runs each sample
-    /// alone, so that scores stay the same.
+    /// Whether each sample is computed alone, since the graph's scores would depend on its company.
     runs_alone: bool,
     /// Whether what samples begin with in common, such as a prompt with many candidates, is computed once.
     shares_prefixes: bool,
@@ -147,6 +146,9 @@ struct GraphCard {
     /// How the graph uses the machine, as measured when it was loaded for the first time.
     #[serde(skip_serializing_if = "Option::is_none")]
     calibration: Option<Calibration>,
+    /// What trying the graph came to when it was loaded: whether a text's score is the same whatever it is batched with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trial: Option<Trial>,
     /// What the graph takes and gives.
     signature: GraphSignature,
 }
@@ -220,10 +222,11 @@ fn graph_card(unit: &GraphUnit) -> GraphCard {
     GraphCard {
         provider: unit.provider,
         skipped_providers: unit.skipped.clone(),
-        runs_alone: unit.batch_dependent,
+        runs_alone: unit.runs_alone(),
         shares_prefixes: unit.form.shares_prefixes(),
         packed: matches!(unit.form, GraphForm::Packed { .. }),
         calibration: unit.calibration,
+        trial: unit.trial.clone(),
         signature: unit.signature.clone(),
     }
 }

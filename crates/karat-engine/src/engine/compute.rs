@@ -8,9 +8,10 @@
 use std::{borrow::Cow, mem::size_of, ops::Range, sync::Arc, time::Duration};
 
 use karat_rules::{
-    domain::{ModelName, TokenizedInput},
+    domain::TokenizedInput,
     head::{HeadError, HeadOutput},
 };
+use karat_runtime::RuntimeError;
 
 use super::{
     ScoreError, Timings, Usage,
@@ -47,12 +48,17 @@ enum ComputeError {
 }
 
 impl ComputeError {
-    fn of(self, model: &ModelName) -> ScoreError {
+    /// What it means for the sample of that index, whose input went through the model's `graph`-th graph.
+    fn of(self, model: &GraphModel, graph: usize, index: usize) -> ScoreError {
+        let (name, graph) = (model.name.clone(), Some(graph + 1).filter(|_| model.units.len() > 1));
         match self {
-            Self::Head(source) => ScoreError::Head { model: model.clone(), source },
+            Self::Head(source) => ScoreError::Head { model: name, index, graph, source },
+            Self::Job(JobError::Runtime(source)) if matches!(*source, RuntimeError::NotFinite) => {
+                ScoreError::NotFinite { model: name, index, graph, source }
+            }
             Self::Job(JobError::Expired) => ScoreError::Expired,
             Self::Job(JobError::Stopped) => ScoreError::Stopped,
-            Self::Job(JobError::Runtime(source)) => ScoreError::Runtime { model: model.clone(), source },
+            Self::Job(JobError::Runtime(source)) => ScoreError::Runtime { model: name, source },
             Self::Job(JobError::Panicked) => ScoreError::Panicked,
         }
     }
@@ -98,10 +104,15 @@ impl Outputs {
         let mut computed = Leaves::default();
         for ((model, inputs), pending) in leaves.iter().zip(inputs).zip(pending) {
             let mut units = Vec::with_capacity(pending.len());
-            for unit in pending {
+            for (graph, unit) in pending.into_iter().enumerate() {
                 let mut scored = Vec::with_capacity(unit.len());
-                for pending in unit {
-                    scored.push(Scored::wait(pending).await.map_err(|error| error.of(&model.name))?);
+                for (input, pending) in unit.into_iter().enumerate() {
+                    let failed = |error: ComputeError| {
+                        let sample = inputs.samples().position(|sample| sample.contains(&input));
+                        // Every input is one of a sample's.
+                        error.of(model, graph, sample.unwrap_or_default())
+                    };
+                    scored.push(Scored::wait(pending).await.map_err(failed)?);
                 }
                 units.push(scored);
             }
@@ -194,11 +205,11 @@ pub(super) struct Leaf {
 }
 
 impl Leaf {
-    /// What the model's head makes of one sample: an output for each graph, or for as many graphs as it compares.
+    /// What the model's head makes of the sample of that index: an output for each graph, or for as many graphs as it compares.
     ///
     /// # Errors
     /// When the head can't combine what it asked.
-    pub(super) fn outputs(&self, inputs: Range<usize>) -> Result<Vec<Cow<'_, HeadOutput>>, ScoreError> {
+    pub(super) fn outputs(&self, index: usize, inputs: Range<usize>) -> Result<Vec<Cow<'_, HeadOutput>>, ScoreError> {
         let readings = self.units.iter().map(|unit| &unit[inputs.clone()]);
         match self.model.head.probing() {
             // A head that doesn't probe has one input a sample.
@@ -207,7 +218,8 @@ impl Leaf {
                 let readings: Vec<Vec<&HeadOutput>> =
                     readings.map(|unit| unit.iter().map(|scored| &*scored.output).collect()).collect();
                 let combined = readings.chunks(probing.graphs()).map(|graphs| {
-                    let failed = |source| ScoreError::Head { model: self.model.name.clone(), source };
+                    let name = &self.model.name;
+                    let failed = |source| ScoreError::Head { model: name.clone(), index, graph: None, source };
                     probing.combine(graphs).map(Cow::Owned).map_err(failed)
                 });
                 combined.collect()

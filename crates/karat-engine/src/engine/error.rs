@@ -103,12 +103,28 @@ pub enum ScoreError {
         source: Arc<RuntimeError>,
     },
     /// A model returned something that is no score.
-    #[error("the model {model} gave no usable score: {source}")]
+    #[error("sample {index}: the model {model} gave no usable score{}: {source}", by(*.graph))]
     Head {
         /// The model.
         model: ModelName,
+        /// The sample's index in the request.
+        index: usize,
+        /// Which of the model's graphs it was, counted from 1, where it has several and one is at fault.
+        graph: Option<usize>,
         /// The cause.
         source: HeadError,
+    },
+    /// A graph computed what is no number, and no head could read it.
+    #[error("sample {index}: the model {model} gave no usable score{}: {source}", by(*.graph))]
+    NotFinite {
+        /// The model.
+        model: ModelName,
+        /// The sample's index in the request.
+        index: usize,
+        /// Which of the model's graphs it was, counted from 1, where it has several.
+        graph: Option<usize>,
+        /// The cause.
+        source: Arc<RuntimeError>,
     },
     /// The members' scores can't be aggregated.
     #[error("sample {index}: {source}")]
@@ -176,6 +192,11 @@ pub enum ScoreError {
     Panicked,
 }
 
+/// Which graph of several it was.
+fn by(graph: Option<usize>) -> String {
+    graph.map(|graph| format!(" by its graph {graph}")).unwrap_or_default()
+}
+
 impl ScoreError {
     /// Who must change what.
     #[must_use]
@@ -223,7 +244,9 @@ impl ScoreError {
             | Self::Refused(QueueRefusal::Stopped) => ErrorKind::Unavailable,
             Self::Refused(_) => ErrorKind::Overloaded,
             Self::Expired => ErrorKind::Deadline,
-            Self::Runtime { .. } | Self::Head { .. } | Self::Statistic { .. } => ErrorKind::Runtime,
+            Self::Runtime { .. } | Self::NotFinite { .. } | Self::Head { .. } | Self::Statistic { .. } => {
+                ErrorKind::Runtime
+            }
         }
     }
 
@@ -233,6 +256,8 @@ impl ScoreError {
         match self {
             Self::Sample { index, .. }
             | Self::Probe { index, .. }
+            | Self::Head { index, .. }
+            | Self::NotFinite { index, .. }
             | Self::Aggregate { index, .. }
             | Self::Statistic { index, .. } => Some(*index),
             _ => None,

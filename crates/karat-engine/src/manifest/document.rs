@@ -14,6 +14,7 @@ use karat_runtime::Provider;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use super::digests::Digests;
 use crate::text::TextConfig;
 
 /// A model: either one with graphs of its own (`[graph]` and `[text]`), or a composite of other models of the
@@ -58,6 +59,10 @@ pub(crate) struct Manifest {
     /// How the model uses the machine. Leave it out: what is left out is chosen for the machine.
     #[serde(default)]
     pub scheduling: SchedulingSection,
+    /// The files that the manifest was written for: paths from the model's folder, each with `"sha256:…"`. They are read when
+    /// the model is loaded, and it fails if one is another. `karat inspect FOLDER --write` writes the table.
+    #[serde(default)]
+    pub digests: Digests,
 }
 
 /// The graph of a model.

@@ -6,6 +6,7 @@
 
 mod bind;
 mod definition;
+mod digests;
 mod document;
 mod reference;
 
@@ -20,6 +21,7 @@ use karat_hub::{Hub, HubError, ModelId};
 pub(crate) use bind::{bind_decoder, bind_graph};
 pub use definition::CritiqueDefinition;
 pub(crate) use definition::{Definition, GraphDefinition, GraphSource};
+pub use digests::digests;
 pub(crate) use document::{CheckpointForm, Manifest, SchedulingSection};
 use document::{CritiqueSection, GraphInputs, OutputList};
 pub use reference::{reference, schema};
@@ -28,6 +30,9 @@ use crate::text::{TextError, TextPipeline};
 
 /// The name of a manifest in a model's folder.
 pub const FILE_NAME: &str = "model.toml";
+
+/// The file beside it that holds what its reference scores.
+pub const EXPECTED_FILE: &str = "expected.json";
 
 /// Why a manifest can't be used.
 #[derive(Debug, thiserror::Error)]

@@ -36,8 +36,9 @@ pub struct TextConfig {
     /// written here.
     #[serde(default)]
     pub eos_token: Option<String>,
-    /// The token that fills short rows of a batch; read from the files beside the tokenizer when it isn't written here,
-    /// and token 0 when those name none. Masked, so that it never changes a score.
+    /// The token that fills short rows of a batch. Leave it out: it is the one that the model looks for, `pad_token_id` of
+    /// `config.json` beside the tokenizer, or else what the tokenizer pads with, or token 0. One that contradicts
+    /// `config.json` is refused.
     #[serde(default)]
     pub pad_token: Option<String>,
     /// For process reward models: the token that ends each step of a response, at which the head reads its score, such
@@ -162,7 +163,9 @@ impl TextConfig {
     pub fn files(&self) -> Vec<PathBuf> {
         let tokenizer_folder = self.tokenizer.parent().unwrap_or(Path::new(""));
         let mut files = vec![self.tokenizer.clone()];
-        let beside = ["tokenizer_config.json", "special_tokens_map.json"].into_iter().chain(template::TEMPLATE_FILES);
+        let beside = ["tokenizer_config.json", "special_tokens_map.json", "config.json"]
+            .into_iter()
+            .chain(template::TEMPLATE_FILES);
         files.extend(beside.map(|name| tokenizer_folder.join(name)));
         if let Render::JinjaFile(path) = &self.render {
             files.push(path.clone());

@@ -9,6 +9,7 @@
 mod config;
 mod detokenize;
 mod gate;
+mod padding;
 mod parse_template;
 mod probe;
 mod rating;
@@ -18,6 +19,7 @@ mod steps;
 mod stop;
 mod template;
 mod truncate;
+mod vocabulary;
 mod word;
 
 use std::{
@@ -177,13 +179,14 @@ impl TextPipeline {
         let path = folder.join(&config.tokenizer);
         let mut tokenizer = Tokenizer::from_file(&path)
             .map_err(|error| TextError::File { path: path.clone(), reason: error.to_string() })?;
+        let tokens = template::SpecialTokens::load(folder, config)?;
+        let padding = padding::padding(folder, config, &tokens, &tokenizer)?;
         // Both would change a score behind the caller's back: padding is the scheduler's, truncation the caller's.
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(None)
             .map_err(|error| TextError::File { path: path.clone(), reason: error.to_string() })?;
 
-        let tokens = template::SpecialTokens::load(folder, config)?;
         let known = |key: &'static str, token: Option<&str>| match token {
             None => Ok(None),
             Some(token) => tokenizer.token_to_id(token).map(Some).ok_or_else(|| TextError::Config {
@@ -192,7 +195,6 @@ impl TextPipeline {
             }),
         };
         let beginning = known("text.bos_token", tokens.get("bos_token"))?;
-        let padding = known("text.pad_token", tokens.get("pad_token"))?.unwrap_or(0);
         let last_token = known("text.last_token", config.last_token.as_deref())?;
         let steps = Steps::load(config, &tokenizer)?;
         let gate = config.gate_mark.as_deref().map(|mark| Gate::load(mark, &tokenizer)).transpose()?;

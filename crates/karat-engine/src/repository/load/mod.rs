@@ -10,9 +10,11 @@ mod decoder;
 mod digest;
 mod graph;
 mod packed;
+mod probes;
 mod replace;
 mod sessions;
 mod sources;
+mod trial;
 
 use std::{
     collections::BTreeMap,
@@ -235,6 +237,7 @@ enum Read {
 fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
     let hub = &loader.given.options.hub;
     let written = Written::read(loader.folder, hub)?;
+    written.manifest.digests.check(loader.folder)?;
     match Definition::new(written.manifest.clone(), loader.folder, hub)? {
         Definition::Graph(mut definition) => {
             let limits = sessions::batch_limits(&definition.scheduling, definition.text.max_tokens);

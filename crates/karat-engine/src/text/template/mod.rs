@@ -17,7 +17,7 @@ use karat_rules::domain::{Message, Role};
 use minijinja::{Environment, Error, ErrorKind, Value, context, syntax::SyntaxConfig, value::ValueKind};
 
 use super::{TextConfig, TextError};
-pub(super) use tokens::SpecialTokens;
+pub(super) use tokens::{SpecialTokens, beside};
 
 /// A compiled chat template.
 #[derive(Debug)]
