@@ -12,6 +12,7 @@ mod critique;
 mod embed;
 mod error;
 mod expected;
+mod refusal;
 mod report;
 mod request;
 mod reward;
@@ -22,12 +23,14 @@ use std::{sync::Arc, time::Instant};
 
 pub use critique::{Critique, CritiqueEvent, CritiqueRequest, Critiques, Ending};
 pub use error::{ErrorKind, ScoreError};
+pub use refusal::{Draft, OnRefused, Refusal};
 pub use report::{Detail, Embeddings, EnsembleReport, SampleReport, ScoreReport, StepRewards, Timings, Usage};
 pub use request::ScoreRequest;
 
-use compute::Outputs;
+use compute::{Computation, Outputs};
 use karat_rules::domain::ModelName;
 use karat_runtime::ort::Library;
+use refusal::Remaining;
 use reward::RequestRules;
 use tokenize::TokenCache;
 
@@ -121,16 +124,23 @@ impl Engine {
     /// # Errors
     /// One error for the whole request: see [`ScoreError`].
     pub async fn score(&self, request: ScoreRequest) -> Result<ScoreReport, ScoreError> {
-        let ScoreRequest { model, samples, overrides, text, urgency } = request;
+        let ScoreRequest { model, samples, refused, on_refused, overrides, text, urgency } = request;
         let model = self.model(&model)?;
-        let rules = RequestRules::resolve(&model, overrides, samples.len())?;
+        let count = samples.len() + refused.len();
+        let mut rules = RequestRules::resolve(&model, overrides.clone(), count)?;
 
         let started = Instant::now();
         let leaves = model.leaves();
+        let spares_others = on_refused.spares_others();
+        let mut remaining = Remaining::new(samples.len(), refused, on_refused);
         let scored = async {
-            let inputs = self.tokens.tokenize(&leaves, samples, text).await?;
-            let tokenized = started.elapsed();
-            Ok::<_, ScoreError>((tokenized, self.outputs.compute(&leaves, inputs, urgency).await?))
+            let tokenized = self.tokens.tokenize(&leaves, samples, text, spares_others).await?;
+            remaining.take_out(tokenized.refused);
+            let took = started.elapsed();
+            let Computation { leaves, refused } =
+                self.outputs.compute(&leaves, tokenized.inputs, urgency, spares_others).await?;
+            remaining.take_out(refused);
+            Ok::<_, ScoreError>((took, leaves))
         };
         let (tokenized, scored) = match urgency.deadline {
             None => scored.await?,
@@ -138,7 +148,13 @@ impl Engine {
                 tokio::time::timeout_at(deadline.into(), scored).await.map_err(|_| ScoreError::Expired)??
             }
         };
-        let mut report = reward::report(&model, &rules, &scored)?;
+        if (1..count).contains(&remaining.places().len()) {
+            // Those that are left may be too few to be compared, and each needs its own of what stands beside samples.
+            rules = RequestRules::resolve(&model, overrides.of(remaining.places()), remaining.places().len())?;
+        }
+        let report = reward::report(&model, &rules, &scored);
+        let mut report = report.map_err(|error| error.among(remaining.places()))?;
+        report.refused = remaining.into_refused();
         report.timings.tokenize = tokenized;
         report.timings.total = started.elapsed();
         Ok(report)
