@@ -25,6 +25,7 @@ mod offline;
 mod packed;
 mod process;
 mod quantised;
+mod refused;
 mod scheduling;
 mod scoring;
 mod stopping;

@@ -4,10 +4,7 @@ use aide::{
     axum::{ApiRouter, routing::get_with},
     transform::TransformOperation,
 };
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use karat_engine::{
     repository::{GraphForm, GraphUnit, Model, ModelBody, ModelStatus, References},
     schedule::calibrate::Calibration,
@@ -18,7 +15,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::health::status_word;
-use crate::api::{AppState, checks, problem::Problem};
+use crate::api::{
+    AppState, checks,
+    path::PathOf,
+    problem::{Problem, without_folders},
+};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -61,7 +62,7 @@ struct ModelDetails {
     /// Exactly which model it is: a digest over its manifest, graphs and tokenizer.
     version: ModelVersion,
     /// The models of the Hugging Face Hub that it is made of, each as `org/name@commit`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     hub: Vec<String>,
     /// What its score means.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,7 +109,7 @@ struct GraphCard {
     /// The execution provider that really runs it.
     provider: ProviderKind,
     /// The providers that the manifest prefers and that could not start, with the reason.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     skipped_providers: Vec<SkippedProvider>,
     /// Whether the graph is quantised in a way that makes a score depend on its batch; such a graph runs each sample
     /// alone, so that scores stay the same.
@@ -146,7 +147,7 @@ fn describe_show(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 
 async fn show(
     State(state): State<AppState>,
-    Path(ModelPath { name }): Path<ModelPath>,
+    PathOf(ModelPath { name }): PathOf<ModelPath>,
 ) -> Result<Json<ModelCard>, Problem> {
     let found = name.parse::<ModelName>().ok().and_then(|name| {
         let status = state.engine.repository().models().remove(&name)?;
@@ -158,7 +159,7 @@ async fn show(
 fn card(id: ModelName, status: &ModelStatus) -> ModelCard {
     let (reason, details) = match status {
         ModelStatus::Loading | ModelStatus::Building(_) => (None, None),
-        ModelStatus::Failed(reason) => (Some(reason.clone()), None),
+        ModelStatus::Failed(reason) => (Some(without_folders(reason)), None),
         ModelStatus::Ready(model) => (None, Some(details(model))),
     };
     let building_seconds = match status {

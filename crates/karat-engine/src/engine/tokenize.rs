@@ -186,7 +186,8 @@ impl TokenCache {
         let key = |sample: &Arc<Sample>| Key { model: leaf.id(), options, sample: Arc::clone(sample) };
         let found: Vec<_> = samples.iter().map(|sample| self.known.get(&key(sample))).collect();
         let missing = || {
-            let unknown = found.iter().enumerate().filter(|(index, known)| known.is_none() && !refused.contains_key(index));
+            let unknown =
+                found.iter().enumerate().filter(|(index, known)| known.is_none() && !refused.contains_key(index));
             unknown.map(|(index, _)| index)
         };
         let bytes: usize = missing().map(|index| samples[index].text_bytes()).sum();

@@ -1,9 +1,6 @@
 //! Triton's model repository calls. Models are loaded when the server starts; nothing is loaded or unloaded later.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use karat_engine::repository::ModelStatus;
 use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::JsonSchema;
@@ -13,6 +10,7 @@ use super::{ModelPath, find};
 use crate::api::{
     AppState, body,
     dialects::parts::{RawCall, invalid},
+    path::PathOf,
     problem::Problem,
 };
 
@@ -69,7 +67,7 @@ pub(super) struct Done {}
 
 pub(super) async fn load(
     State(state): State<AppState>,
-    Path(ModelPath { model }): Path<ModelPath>,
+    PathOf(ModelPath { model }): PathOf<ModelPath>,
 ) -> Result<Json<Done>, Problem> {
     find(&state, &model, None)?;
     Ok(Json(Done {}))
@@ -77,7 +75,7 @@ pub(super) async fn load(
 
 pub(super) async fn unload(
     State(state): State<AppState>,
-    Path(ModelPath { model }): Path<ModelPath>,
+    PathOf(ModelPath { model }): PathOf<ModelPath>,
 ) -> Result<Json<Done>, Problem> {
     find(&state, &model, None)?;
     Err(invalid(STAYS_LOADED))
