@@ -1,7 +1,7 @@
 """What Transformers makes of control tokens that are letters (`split_special_tokens=True`).
 
-`PYTHONPATH=python python -m tests.tokenizers.control_tokens` needs transformers, which nothing else here does: install it
-into an environment of its own. It writes `control_tokens.json` beside this file: small tokenizers, texts and ids.
+`PYTHONPATH=python python -m tests.tokenizers.control_tokens` needs transformers, which nothing else here does: install
+it into an environment of its own. It writes `control_tokens.json` beside this file: small tokenizers, texts and ids.
 Recorded with transformers 5.24.0.
 """
 
@@ -28,7 +28,7 @@ def word_pieces() -> Tokenizer:
     """Letters in lower case, with their beginnings told from the rest, as BERT has them."""
     letters = [chr(code) for code in range(33, 127)]
     vocabulary = {"[UNK]": 0} | {piece: i + 1 for i, piece in enumerate(letters + ["##" + x for x in letters])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer

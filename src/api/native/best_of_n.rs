@@ -6,13 +6,14 @@ use aide::{
     axum::{ApiRouter, routing::post_with},
     transform::TransformOperation,
 };
-use karat_engine::engine::{Embeddings, ScoreReport};
+use karat_engine::engine::{Embeddings, ScoreError, ScoreReport};
 use karat_rules::{
     domain::{Cut, Message, ModelName, ModelVersion, Reward, catalogue::Choice},
     select::{self, Available, Candidates, CandidatesError, CurvePoint, Placement, Ranking, Selected, Selection},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout_at;
 
 use super::{
     apart::apart,
@@ -141,6 +142,7 @@ async fn best_of_n(
     let turns = turns(body.prompt, body.messages).map_err(invalid)?;
     let samples = samples("candidates", body.candidates, |candidate| answer(&turns, candidate));
     let embeddable: Vec<usize> = (0..samples.len()).filter(|index| samples[*index].is_ok()).collect();
+    let deadline = options.deadline()?;
     let request = options.into_request(samples, true)?;
     let objectives = state.engine.has_objectives(&request)?;
     let available = details.available(objectives);
@@ -174,11 +176,14 @@ async fn best_of_n(
         }
         details.embeddings = Some(vectors);
     }
-    let (report, ranked) = apart(move || {
+    let ranking = apart(move || {
         let ranked = Ranked::by(&*rule, details, &report, body.curve);
         (report, ranked)
-    })
-    .await?;
+    });
+    let (report, ranked) = match deadline {
+        Some(deadline) => timeout_at(deadline.into(), ranking).await.map_err(|_| ScoreError::Expired)??,
+        None => ranking.await?,
+    };
     let ranked = ranked?;
     Envelope::reply(id, report, |reports| {
         Ok(BestOfNResponse {

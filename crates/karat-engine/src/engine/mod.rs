@@ -39,6 +39,9 @@ use crate::{
     telemetry::EngineMetrics,
 };
 
+/// From so many samples on, which some rules compare each with each, they leave the async threads alone.
+const MANY_SAMPLES: usize = 256;
+
 /// Scores samples with the models of one repository.
 #[derive(Debug)]
 pub struct Engine {
@@ -152,7 +155,12 @@ impl Engine {
             // Those that are left may be too few to be compared, and each needs its own of what stands beside samples.
             rules = RequestRules::resolve(&model, overrides.of(remaining.places()), remaining.places().len())?;
         }
-        let report = reward::report(&model, &rules, &scored);
+        let report = if remaining.places().len() < MANY_SAMPLES {
+            reward::report(&model, &rules, &scored)
+        } else {
+            let work = tokio::task::spawn_blocking(move || reward::report(&model, &rules, &scored));
+            work.await.map_err(|_| ScoreError::Panicked)?
+        };
         let mut report = report.map_err(|error| error.among(remaining.places()))?;
         report.refused = remaining.into_refused();
         report.timings.tokenize = tokenized;

@@ -9,7 +9,7 @@ use super::{
     Render, StepForm, TextConfig, TextError, TextOptions, TextPipeline,
     render::{Rendered, ResponseSpan},
     truncate::Tokens,
-    word::one_token,
+    word::{is_unknown, one_token},
 };
 
 /// How a model's steps are written.
@@ -132,7 +132,11 @@ fn mark_id(tokenizer: &Tokenizer, mark: &str, end: &str) -> Result<u32, TextErro
     if let Some(found) = candidates.iter().find(|candidate| written.get_ids().contains(candidate)) {
         return Ok(*found);
     }
-    if let Some(found) = end.find(mark).and_then(|place| only_token(&written, place + 1..place + 1 + mark.len())) {
+    // Such as a mark that the vocabulary spells with the space before it.
+    let spelled = end.find(mark).and_then(|place| only_token(&written, place + 1..place + 1 + mark.len()));
+    if let Some(found) = spelled
+        && !is_unknown(tokenizer, found)?
+    {
         return Ok(found);
     }
     match candidates.first() {
