@@ -69,7 +69,7 @@ async fn the_best_is_chosen_among_those_that_were_scored() {
     assert_eq!((reply.status, &reply.body["best"]), (200, &json!(0)), "{}", reply.text);
     let ranking = reply.body["ranking"].as_array().unwrap();
     assert_eq!(ranking.iter().map(|placed| placed["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 2, 3]);
-    let vote = json!({"majority_vote": {}});
+    let vote = json!({"majority_vote": {"tolerance": 0.01}});
     let mut voted = body.clone();
     voted["select"] = vote;
     let reply = server.post_to("/v1/best-of-n", &voted).await;

@@ -259,7 +259,9 @@ async fn paths_that_others_clients_ask_for_are_there_and_errors_have_their_shape
             reply.text
         );
     }
-    let half =
-        crate::support::Reply::of(server.client.post(server.url("/v1/score")).body(r#"{"model":"chat","inputs":[{"text":"\ud83d"}]}"#)).await;
+    let half = crate::support::Reply::of(
+        server.client.post(server.url("/v1/score")).body(r#"{"model":"chat","inputs":[{"text":"\ud83d"}]}"#),
+    )
+    .await;
     half.assert_problem(400, "malformed-json", "surrogate");
 }

@@ -134,7 +134,7 @@ fn mark_id(tokenizer: &Tokenizer, mark: &str, end: &str) -> Result<u32, TextErro
     }
     // Such as a mark that the vocabulary spells with the space before it.
     let spelled = end.find(mark).and_then(|place| only_token(&written, place + 1..place + 1 + mark.len()));
-    if let Some(found) = spelled
+    if let Some(found) = spelled.filter(|_| candidates.is_empty())
         && !is_unknown(tokenizer, found)?
     {
         return Ok(found);

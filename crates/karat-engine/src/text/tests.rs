@@ -602,3 +602,28 @@ fn letters_of_control_tokens_are_tokenised_as_transformers_does() {
         assert_eq!(json!(ids), case["ids"], "{} {}", case["tokenizer"], case["text"]);
     }
 }
+
+/// Words whose pieces are spelled with the space before them alone, as in the vocabulary of Math-Shepherd's model.
+#[test]
+fn a_step_mark_is_given_as_text_and_found_among_the_tokens() {
+    let pieces = ["<unk>", "▁1", "1", "0", "▁ки", "\n", "▁", "к", "и"];
+    let vocabulary: Vec<_> =
+        pieces.iter().map(|piece| json!([piece, if piece.len() > 2 { -1.0 } else { -3.0 }])).collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": false},
+        "post_processor": null, "decoder": null,
+        "model": {"type": "Unigram", "unk_id": 0, "vocab": vocabulary, "byte_fallback": false},
+    });
+    let folder = folder(&[("tokenizer.json", tokenizer.to_string())]);
+    for mark in ["ки", "▁ки"] {
+        let toml = format!(
+            "render = \"raw\"\nspecial_tokens = false\nmax_tokens = 32\nstep_mark = \"{mark}\"\nstep_end = \" ки\\n\""
+        );
+        let pipeline = pipeline(&folder, &toml).unwrap();
+        let response = pipeline.join_steps(&["1".to_owned(), "10".to_owned()]).unwrap().unwrap();
+        let input = pipeline.tokenize(&turns(&[(Role::User, ""), (Role::Assistant, &response)]), None).unwrap();
+        assert_eq!(input.steps().len(), 2, "{mark} {:?}", input.ids());
+        assert!(pipeline.join_steps(&["1 ки\n1".to_owned()]).is_err());
+    }
+}
