@@ -138,11 +138,11 @@ impl Engine {
         let mut remaining = Remaining::new(samples.len(), refused, on_refused);
         let scored = async {
             let tokenized = self.tokens.tokenize(&leaves, samples, text, spares_others).await?;
-            remaining.take_out(tokenized.refused);
+            remaining.take_out(&tokenized.refused);
             let took = started.elapsed();
             let Computation { leaves, refused } =
                 self.outputs.compute(&leaves, tokenized.inputs, urgency, spares_others).await?;
-            remaining.take_out(refused);
+            remaining.take_out(&refused);
             Ok::<_, ScoreError>((took, leaves))
         };
         let (tokenized, scored) = match urgency.deadline {

@@ -84,7 +84,7 @@ impl Remaining {
     }
 
     /// Takes out those that were refused, by their positions among those that were left.
-    pub(super) fn take_out(&mut self, errors: BTreeMap<usize, ScoreError>) {
+    pub(super) fn take_out(&mut self, errors: &BTreeMap<usize, ScoreError>) {
         let mut position = 0;
         let (on_refused, refused) = (self.on_refused, &mut self.refused);
         self.places.retain(|place| {
@@ -125,7 +125,7 @@ mod tests {
         let mut remaining = Remaining::new(4, vec![stated.refusal(1, "blank".to_owned())], stated);
         assert_eq!(remaining.places(), [0, 2, 3, 4]);
         let no_tokens = |index| ScoreError::Sample { index, source: TextError::NoTokens };
-        remaining.take_out([(0, no_tokens(0)), (2, no_tokens(2))].into());
+        remaining.take_out(&[(0, no_tokens(0)), (2, no_tokens(2))].into());
         assert_eq!(remaining.places(), [2, 4]);
         let refused = remaining.into_refused();
         assert_eq!(refused.iter().map(|refusal| refusal.index).collect::<Vec<_>>(), [0, 1, 3]);
