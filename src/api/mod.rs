@@ -45,10 +45,10 @@ fn documented_routes() -> ApiRouter<AppState> {
 
 async fn unknown_route(uri: http::Uri) -> Response {
     let detail = format!("there is nothing at {}; GET /openapi.json lists every route", uri.path());
-    dialects::tell(uri.path(), problem::Problem::new(problem::ProblemType::UnknownRoute, detail))
+    dialects::tell(uri.path(), &problem::Problem::new(problem::ProblemType::UnknownRoute, detail))
 }
 
 async fn wrong_method(method: http::Method, uri: http::Uri) -> Response {
     let detail = format!("{} doesn't take {method}; the Allow header names the methods it takes", uri.path());
-    dialects::tell(uri.path(), problem::Problem::new(problem::ProblemType::WrongMethod, detail))
+    dialects::tell(uri.path(), &problem::Problem::new(problem::ProblemType::WrongMethod, detail))
 }

@@ -66,7 +66,7 @@ fn is_own(host: &str) -> bool {
 pub(super) async fn admit(State(state): State<AppState>, request: Request, next: Next) -> Response {
     match state.visitors.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(reason) => dialects::tell(request.uri().path(), Problem::new(ProblemType::Forbidden, reason)),
+        Err(reason) => dialects::tell(request.uri().path(), &Problem::new(ProblemType::Forbidden, reason)),
     }
 }
 

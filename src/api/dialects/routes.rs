@@ -89,7 +89,7 @@ async fn speak(State(dialect): State<&'static Dialect>, mut request: Request, ne
 }
 
 /// A problem of a request that reached no route, in the shape of the dialect whose path it is.
-pub(in crate::api) fn tell(path: &str, problem: Problem) -> Response {
+pub(in crate::api) fn tell(path: &str, problem: &Problem) -> Response {
     let of_model = path.strip_prefix("/m/").and_then(|rest| rest.find('/').map(|end| &rest[end..]));
     let path = of_model.unwrap_or(path);
     let first = path.trim_start_matches('/').split('/').next();
@@ -98,7 +98,7 @@ pub(in crate::api) fn tell(path: &str, problem: Problem) -> Response {
         let mut routes = expected(TABLE.into_iter()).filter(|(_, route)| route.claim.is_none());
         routes.find(|(_, route)| route.path == path.trim_end_matches('/')).map(|(dialect, _)| dialect)
     });
-    known.map_or_else(|| problem.clone().into_response(), |dialect| dialect.tell(&problem))
+    known.map_or_else(|| problem.clone().into_response(), |dialect| dialect.tell(problem))
 }
 
 /// What all operations of a dialect have in common.
