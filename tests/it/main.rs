@@ -26,6 +26,7 @@ mod packed;
 mod process;
 mod quantised;
 mod refused;
+mod replacing;
 mod scheduling;
 mod scoring;
 mod stopping;
