@@ -4,10 +4,7 @@ use aide::{
     axum::{ApiRouter, routing::get_with},
     transform::TransformOperation,
 };
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use karat_engine::{
     repository::{Change, GraphForm, GraphUnit, Listed, Model, ModelBody, ModelStatus, References},
     schedule::{calibrate::Calibration, trial::Trial},
@@ -18,7 +15,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::health::status_word;
-use crate::api::{AppState, checks, problem::Problem};
+use crate::api::{
+    AppState, checks,
+    path::PathOf,
+    problem::{Problem, without_folders},
+};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -88,7 +89,7 @@ struct ModelDetails {
     /// Exactly which model it is: a digest over its manifest, graphs and tokenizer.
     version: ModelVersion,
     /// The models of the Hugging Face Hub that it is made of, each as `org/name@commit`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     hub: Vec<String>,
     /// What its score means.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,7 +136,7 @@ struct GraphCard {
     /// The execution provider that really runs it.
     provider: ProviderKind,
     /// The providers that the manifest prefers and that could not start, with the reason.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     skipped_providers: Vec<SkippedProvider>,
     /// Whether each sample is computed alone, since the graph's scores would depend on its company.
     runs_alone: bool,
@@ -175,7 +176,7 @@ fn describe_show(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 
 async fn show(
     State(state): State<AppState>,
-    Path(ModelPath { name }): Path<ModelPath>,
+    PathOf(ModelPath { name }): PathOf<ModelPath>,
 ) -> Result<Json<ModelCard>, Problem> {
     let found = name.parse::<ModelName>().ok().and_then(|name| {
         let listed = state.engine.repository().models().remove(&name)?;
@@ -188,7 +189,7 @@ fn card(id: ModelName, listed: &Listed) -> ModelCard {
     let Listed { status, change } = listed;
     let (reason, details) = match status {
         ModelStatus::Loading | ModelStatus::Building(_) | ModelStatus::Unloaded => (None, None),
-        ModelStatus::Failed(reason) => (Some(reason.clone()), None),
+        ModelStatus::Failed(reason) => (Some(without_folders(reason)), None),
         ModelStatus::Ready(model) => (None, Some(details(model))),
     };
     let building_seconds = match status {

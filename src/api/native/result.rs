@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use karat_engine::engine::{SampleReport, Usage};
+use karat_engine::engine::{Refusal, SampleReport, Usage};
 use karat_rules::{
     domain::{Cut, Reward},
     head::TokenReward,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::api::problem::cut;
 
 /// What can be added to a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
@@ -22,6 +24,35 @@ pub(super) enum Include {
     Steps,
     /// The rewards of the response's tokens.
     Tokens,
+}
+
+/// What became of one sample.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "{T}OrRefused", description = "What became of one sample.")]
+pub(super) enum Outcome<T> {
+    /// It was scored.
+    Scored(T),
+    /// It can't be scored, and `on_refused` spares the others.
+    Refused(RefusedResult),
+}
+
+/// A sample that can't be scored.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct RefusedResult {
+    /// The sample's place in the request, counted from 0.
+    index: usize,
+    /// The number that `on_refused` states, or null.
+    reward: Option<Reward>,
+    /// What is wrong with the sample and what to change.
+    refused: String,
+}
+
+impl<T> Outcome<T> {
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        let Refusal { index, reason, reward } = refusal;
+        Self::Refused(RefusedResult { index, reward, refused: cut(reason) })
+    }
 }
 
 /// The reward of one sample.

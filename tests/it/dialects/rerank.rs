@@ -151,7 +151,6 @@ async fn a_field_that_could_change_a_score_is_never_passed_over() {
         ("vllm/score", &pairs, "chat_template_kwargs", json!({"enable_thinking": false})),
         ("tei/rerank", &texts, "instruct", json!("Find recipes")),
         ("cohere/v1/rerank", &documents, "rank_fields", json!(["title"])),
-        ("cohere/v2/rerank", &documents, "max_tokens_per_doc", json!(50)),
         ("jina/v1/rerank", &documents, "max_doc_length", json!(50)),
     ] {
         let path = format!("/m/pair/{path}");

@@ -59,7 +59,8 @@ pub(super) fn report(model: &Model, rules: &RequestRules, leaves: &Leaves) -> Re
     Ok(ScoreReport {
         model: model.name.clone(),
         version: model.version.clone(),
-        results: score_samples(model, &rules, leaves)?,
+        results: if leaves.is_empty() { Vec::new() } else { score_samples(model, &rules, leaves)? },
+        refused: Vec::new(),
         probabilities: rules
             .transforms
             .gives_probabilities(rules.aggregate.gives_probabilities(model.scores_probabilities())),

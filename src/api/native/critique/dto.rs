@@ -140,7 +140,7 @@ pub(super) struct CritiqueScore {
     #[schemars(with = "Option<f64>")]
     pub(super) rating: Option<Option<f64>>,
     /// The scores, one for each critique that isn't empty, which `index` tells.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) scores: Vec<SampleResult>,
     /// The model that scored.
     #[serde(skip_serializing_if = "Option::is_none")]
