@@ -23,6 +23,7 @@ use std::{
 use karat_hub::Hub;
 use karat_rules::domain::ModelName;
 use karat_runtime::{
+    give_back_memory,
     ort::{GraphFile, Library},
     prefix::PrefixCache,
 };
@@ -125,6 +126,7 @@ fn announce(repository: &Repository, name: &ModelName, loaded: Result<Model, Loa
     }
     match loaded {
         Ok(model) => {
+            give_back_memory();
             tracing::info!(model = %name, version = %model.version, "model ready");
             repository.set_status(name.clone(), ModelStatus::Ready(Arc::new(model)));
         }
