@@ -110,11 +110,12 @@ impl Nodes<'_> {
         width: usize,
         make: impl Fn(&mut Self, [&str; N]) -> String,
     ) -> String {
-        let parts = values.map(|(value, width)| self.by_member(value, width));
+        let mut parts = values.map(|(value, width)| self.by_member(value, width).into_iter());
         let mut made = Vec::new();
         for member in 0..self.members() {
-            let own = std::array::from_fn(|value: usize| parts[value][member].as_str());
-            made.push(self.as_member(member, |nodes| make(nodes, own)));
+            // Each value has a part for each member.
+            let own = parts.each_mut().map(|parts| parts.next().unwrap_or_default());
+            made.push(self.as_member(member, |nodes| make(nodes, own.each_ref().map(String::as_str))));
         }
         self.side_by_side(&made, width)
     }
