@@ -27,7 +27,8 @@ const QUEUE_TOKENS: usize = 1 << 20;
 /// Flags of `karat inspect`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct InspectArguments {
-    /// The folder of a Hugging Face checkpoint or adapter, or a model of the Hub as org/name or org/name@revision.
+    /// The folder of a Hugging Face checkpoint or adapter, or of a manifest that names some, or a model of the Hub as
+    /// org/name or org/name@revision.
     #[arg(value_name = "PLACE")]
     model: ModelSource,
 
@@ -53,12 +54,13 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
     if *write && id.is_none() && folder.join(manifest::FILE_NAME).is_file() {
         return pin(&folder);
     }
-    let origin = manifest::origin(&folder, &hub)?;
+    let (origin, written) = manifest::checkpoint_of(&folder, &hub)?;
     let checkpoint = Checkpoint::read(&origin)?;
-    let manifest = match &id {
-        Some(id) => by_id(checkpoint.manifest()?, id),
-        None if *write => format!("{}\n{}", checkpoint.manifest()?, digests(&folder)?),
-        None => checkpoint.manifest()?.to_owned(),
+    let manifest = match (&id, written) {
+        (_, Some(written)) => written,
+        (Some(id), None) => by_id(checkpoint.manifest()?, id),
+        (None, None) if *write => format!("{}\n{}", checkpoint.manifest()?, digests(&folder)?),
+        (None, None) => checkpoint.manifest()?.to_owned(),
     };
     for id in origin.folders().filter_map(|folder| hub.snapshot_in(folder)).map(|snapshot| snapshot.id) {
         println!("# Of the Hugging Face Hub: {id}");

@@ -24,6 +24,8 @@ pub(super) enum Include {
     Steps,
     /// The rewards of the response's tokens.
     Tokens,
+    /// The quantiles of the reward's distribution.
+    Quantiles,
 }
 
 /// What became of one sample.
@@ -75,6 +77,10 @@ pub(super) struct SampleResult {
     /// The response's tokens, if `include` asks for them and the model has a token head.
     #[serde(skip_serializing_if = "Option::is_none")]
     token_rewards: Option<Vec<TokenReward>>,
+    /// Quantiles of the reward's distribution before any transform, by ascending level, if `include` asks for them and the
+    /// model has a quantile head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantiles: Option<Vec<QuantileBody>>,
     /// The length in tokens, after any truncation; for a composite, summed over its models.
     tokens: usize,
     /// Whether anything was cut.
@@ -111,6 +117,15 @@ pub(super) struct StepsBody {
     pub(super) returns_to_go: Option<Vec<f64>>,
 }
 
+/// A quantile of a distribution of rewards.
+#[derive(Debug, Serialize, JsonSchema)]
+struct QuantileBody {
+    /// Its level, between 0 and 1: the share of rewards that are expected to be lower.
+    level: f64,
+    /// Its value.
+    reward: Reward,
+}
+
 impl SampleResult {
     pub(super) fn new(index: usize, sample: SampleReport, include: &BTreeSet<Include>) -> Self {
         let detail = sample.detail;
@@ -119,6 +134,8 @@ impl SampleResult {
         let steps =
             detail.steps.map(|scores| StepsBody { scores, rewards: step_rewards.0, returns_to_go: step_rewards.1 });
         let objectives = (!detail.objectives.is_empty()).then(|| detail.objectives.into_iter().collect());
+        let quantile = |(level, reward)| QuantileBody { level, reward };
+        let quantiles = detail.quantiles.map(|quantiles| quantiles.into_iter().map(quantile).collect());
         Self {
             index,
             reward: sample.reward,
@@ -132,6 +149,7 @@ impl SampleResult {
             objectives: objectives.filter(|_| wanted(Include::Objectives)),
             steps: steps.filter(|_| wanted(Include::Steps)),
             token_rewards: detail.tokens.filter(|_| wanted(Include::Tokens)),
+            quantiles: quantiles.filter(|_| wanted(Include::Quantiles)),
             tokens: sample.tokens,
             truncated: sample.cut.is_cut(),
             cut: sample.cut.is_cut().then_some(sample.cut),

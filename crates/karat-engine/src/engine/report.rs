@@ -60,6 +60,8 @@ pub struct Detail {
     pub orders: Option<[f64; 2]>,
     /// A vector that tells the response from others.
     pub embedding: Option<Vec<f64>>,
+    /// Quantiles of the distribution of its reward, before any transform: levels and values.
+    pub quantiles: Option<Vec<(f64, Reward)>>,
 }
 
 /// What a chain of transforms made of a response's steps.
@@ -111,8 +113,14 @@ impl Detail {
             HeadOutput::Embedding { values, .. } => Some(values.clone()),
             _ => None,
         };
+        let quantiles = match output {
+            HeadOutput::Quantiles { levels, values, .. } => {
+                Some(levels.iter().copied().zip(values.iter().copied()).collect())
+            }
+            _ => None,
+        };
         let steps = output.steps().map(<[f64]>::to_vec);
-        Self { objectives, steps, step_rewards: None, tokens, orders, embedding }
+        Self { objectives, steps, step_rewards: None, tokens, orders, embedding, quantiles }
     }
 }
 

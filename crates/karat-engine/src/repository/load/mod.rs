@@ -28,6 +28,7 @@ use std::{
 use karat_hub::Hub;
 use karat_rules::domain::ModelName;
 use karat_runtime::{
+    give_back_memory,
     ort::{GraphFile, Library},
     prefix::PrefixCache,
 };
@@ -190,6 +191,7 @@ impl<'a> ModelLoader<'a> {
         }
         match loaded {
             Ok(model) => {
+                give_back_memory();
                 tracing::info!(model = %name, version = %model.version, "model ready");
                 self.repository.set_status(name.clone(), ModelStatus::Ready(Arc::new(model)));
             }
