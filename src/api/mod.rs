@@ -5,23 +5,30 @@
 
 mod body;
 mod checks;
+mod closing;
 mod dialects;
 mod intake;
+mod keys;
 mod middleware;
 mod native;
 mod openapi;
 mod problem;
 mod reply;
 mod state;
+mod visit;
 mod visitors;
 
 use aide::axum::ApiRouter;
 use axum::{Router, response::IntoResponse};
 
+pub use closing::Closing;
 pub use dialects::DialectSettings;
 pub(crate) use dialects::names as dialect_names;
+pub use keys::Keys;
+pub(crate) use keys::{Entry as KeyEntry, generate as generate_key};
 pub(crate) use openapi::document as openapi_document;
 pub use state::{ApiLimits, AppState};
+pub use visit::Visit;
 pub use visitors::Visitors;
 
 /// Every route of the server.

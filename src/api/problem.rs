@@ -33,6 +33,12 @@ pub(crate) enum ProblemType {
     UnknownRoute,
     WrongMethod,
     Forbidden,
+    /// A request without a key, or with one that isn't known.
+    NoKey,
+    /// A key that may not do that.
+    KeyForbids,
+    /// A key whose tokens are used up.
+    OutOfTokens,
     ModelUnavailable,
     Overloaded,
     DeadlinePassed,
@@ -51,9 +57,10 @@ impl ProblemType {
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownModel | Self::UnknownRoute => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::KeyForbids => StatusCode::FORBIDDEN,
+            Self::NoKey => StatusCode::UNAUTHORIZED,
             Self::ModelUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded | Self::OutOfTokens => StatusCode::TOO_MANY_REQUESTS,
             Self::DeadlinePassed => StatusCode::GATEWAY_TIMEOUT,
             Self::ModelFailed | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -72,6 +79,9 @@ impl ProblemType {
             Self::UnknownRoute => "unknown-route",
             Self::WrongMethod => "wrong-method",
             Self::Forbidden => "forbidden",
+            Self::NoKey => "no-key",
+            Self::KeyForbids => "key-forbids",
+            Self::OutOfTokens => "out-of-tokens",
             Self::ModelUnavailable => "model-unavailable",
             Self::Overloaded => "overloaded",
             Self::DeadlinePassed => "deadline-passed",
@@ -92,6 +102,9 @@ impl ProblemType {
             Self::UnknownRoute => "There is no such route",
             Self::WrongMethod => "The route doesn't take this method",
             Self::Forbidden => "The request isn't let in",
+            Self::NoKey => "The request comes without a known key",
+            Self::KeyForbids => "The key doesn't allow this",
+            Self::OutOfTokens => "The key's tokens are used up",
             Self::ModelUnavailable => "The model takes no requests now",
             Self::Overloaded => "Too much is waiting",
             Self::DeadlinePassed => "The timeout passed",
@@ -145,6 +158,12 @@ impl Problem {
     /// The same problem of the model that a field of the request names.
     pub(crate) fn about(mut self, field: &str) -> Self {
         self.detail = cut(format!("{field}: {}", self.detail));
+        self
+    }
+
+    /// With the time after which it is worth coming back.
+    pub(crate) fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 

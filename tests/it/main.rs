@@ -13,10 +13,12 @@ mod critique;
 mod decoder;
 mod decoder_heads;
 mod dialects;
+mod ending;
 mod generated;
 #[cfg(feature = "hub")]
 mod hub;
 mod intake;
+mod keys;
 mod layers;
 mod loading;
 mod metrics;
@@ -29,4 +31,5 @@ mod scheduling;
 mod scoring;
 mod stopping;
 mod support;
+mod tls;
 mod toolkit;

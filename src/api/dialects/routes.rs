@@ -21,6 +21,8 @@ use super::{
     dialect::{Dialect, Paths, Route},
     shared_paths,
 };
+use http::{HeaderMap, HeaderValue, header};
+
 use crate::api::{AppState, problem::Problem};
 
 /// Every dialect's routes under its name.
@@ -76,6 +78,23 @@ pub(super) fn expected(
 /// What answers at a route, with the dialect known to it and its problems told in the dialect's shape.
 pub(super) fn speaking(dialect: &'static Dialect, route: &Route) -> ApiMethodRouter<AppState> {
     (route.method)().route_layer(from_fn_with_state(dialect, speak))
+}
+
+/// A problem of a request that no dialect has seen yet, as the clients of the route's dialect expect it; nothing where the
+/// route is karat's own. Where dialects share the path without a prefix, it is told as its owner does.
+pub(in crate::api) fn tell(problem: &Problem, pattern: &str, headers: &HeaderMap) -> Option<Response> {
+    let grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
+    if headers.get(header::CONTENT_TYPE).is_some_and(grpc) {
+        return Some(super::kserve::tell_grpc(problem));
+    }
+    let pattern = pattern.strip_prefix("/m/{model}").unwrap_or(pattern);
+    let first = pattern.trim_start_matches('/').split('/').next()?;
+    let named = TABLE.into_iter().find(|dialect| dialect.name == first);
+    let owner = || {
+        let owned = expected(TABLE.into_iter()).find(|(_, route)| route.path == pattern && route.claim.is_none());
+        owned.map(|(dialect, _)| dialect)
+    };
+    named.or_else(owner).map(|dialect| dialect.tell(problem))
 }
 
 async fn speak(State(dialect): State<&'static Dialect>, mut request: Request, next: Next) -> Response {

@@ -136,7 +136,7 @@ async fn compare(
     let judged = state.engine.model(&options.model_name()?)?.judges_pairs();
     let samples = if judged { together(body.pairs)? } else { apart(body.pairs)? };
     let request = options.into_request(samples, false)?;
-    let scored = state.engine.score(request).await.map_err(Problem::from);
+    let scored = state.score(request).await;
     let report = scored.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
     Envelope::reply(id, report, |reports| outcome(reports, judged, body.cuts.as_ref(), body.beta, &body.include))
 }

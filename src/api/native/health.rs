@@ -28,7 +28,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 /// Whether the server takes requests.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Health {
-    /// `live`, `ready` or `loading`; `failed` when no model could be loaded.
+    /// `live`, `ready` or `loading`; `failed` when no model could be loaded, `leaving` when the server is about to end.
     status: &'static str,
     /// How far each model has come: `ready`, `loading`, `building` or `failed`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -57,16 +57,17 @@ fn describe_ready(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         .id("ready")
         .tag("Operation")
         .summary("Whether every model has warmed up")
-        .description("200 once every model is ready, has failed or builds TensorRT engines, and at least one is ready; 503 before.")
+        .description("200 once every model is ready, has failed or builds TensorRT engines, and at least one is ready; 503 before, and from when the server is told to end.")
         .response_with::<200, Json<Health>, _>(|response| response.description("Every model has warmed up or failed"))
-        .response_with::<503, Json<Health>, _>(|response| response.description("Models are loading, or all failed"))
+        .response_with::<503, Json<Health>, _>(|response| response.description("Models are loading, or all failed, or the server is about to end"))
 }
 
 async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
-    let ready = state.engine.repository().is_ready();
+    let ready = state.is_ready();
     let models: BTreeMap<_, _> =
         state.engine.repository().models().iter().map(|(name, status)| (name.clone(), status_word(status))).collect();
     let status = match (ready, models.values().any(|word| matches!(*word, "loading" | "building"))) {
+        _ if state.closing.is_leaving() => "leaving",
         (true, _) => "ready",
         (false, false) if !models.is_empty() => "failed",
         _ => "loading",

@@ -140,7 +140,7 @@ async fn process(
         answer(&turns(solution.prompt, solution.messages)?, response)
     })?;
     let request = options.into_request(samples, false)?;
-    let report = state.engine.score(request).await?;
+    let report = state.score(request).await?;
     Envelope::reply(id, report, |reports| Ok(ProcessResponse { results: each(reports, result)? }))
 }
 

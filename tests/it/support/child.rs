@@ -105,7 +105,12 @@ impl Child {
         self.asked_until("/metrics", |reply| reply.text.contains("karat_http_requests_in_flight 2")).await;
     }
 
-    async fn asked_until(&self, path: &str, condition: impl Fn(&Reply) -> bool) {
+    /// Waits until the log has a line with these words.
+    pub(crate) async fn logged(&self, words: &str) {
+        until(words, || self.log().contains(words)).await;
+    }
+
+    pub(crate) async fn asked_until(&self, path: &str, condition: impl Fn(&Reply) -> bool) {
         let give_up = Instant::now() + PATIENCE;
         loop {
             let reply = self.get(path).await;

@@ -75,6 +75,7 @@ async fn receive(mut request: Request, state: &AppState) -> Result<Call<Received
     let id = middleware::request_id(&request);
     let dialect = request.extensions().get::<&'static Dialect>();
     let sheds = dialect.is_some_and(|dialect| state.dialects.sheds(dialect));
+    let state = &state.visited_by(request.extensions());
     let (mut parts, _) = request.into_parts();
     let path_model = path_model(&mut parts, state).await;
     let url = Query::try_from_uri(&parts.uri).map(|Query(url)| url);
@@ -181,7 +182,7 @@ impl<T> Call<T> {
         text: TextOptions,
     ) -> Result<ScoreReport, Problem> {
         let request = self.request(field, samples, text)?;
-        Ok(self.state.engine.score(request).await?)
+        self.state.score(request).await
     }
 
     /// What to ask of the engine.
