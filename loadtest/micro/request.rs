@@ -54,6 +54,7 @@ impl Served {
         let state = AppState {
             keys: Arc::default(),
             closing: Closing::default(),
+            traces: None,
             visit: Visit::default(),
             engine: Arc::clone(&engine),
             metrics,

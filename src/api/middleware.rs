@@ -38,10 +38,12 @@ use super::{
     visit::Visit,
     visitors,
 };
-use crate::telemetry::TraceContext;
+use crate::telemetry::{RequestTrace, TraceContext};
 
 /// The header that carries a request's id: the caller's, or a new one.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Which part of which trace a request became (W3C Trace Context, level 2).
+const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 /// A caller's id that is longer is replaced: it would come back with every reply and into every log line.
 const LONGEST_ID: usize = 256;
 
@@ -95,7 +97,9 @@ async fn observe(State(state): State<AppState>, mut request: Request, next: Next
     let method = request.method().clone();
     let version = request.version();
     let id = request_id(&request);
-    let trace = TraceContext::among(request.headers());
+    let arrived = TraceContext::among(request.headers());
+    let traced = state.traces.as_ref().map(|traces| traces.begin(arrived, &method, &route));
+    let trace = traced.as_ref().map(RequestTrace::context).or(arrived);
     let visit = Visit::default();
     request.extensions_mut().insert(visit.clone());
     let started = Instant::now();
@@ -106,6 +110,12 @@ async fn observe(State(state): State<AppState>, mut request: Request, next: Next
     let status = response.status();
     observation.finish(status.as_u16());
     span.in_scope(|| log(&method, &route, status, started.elapsed(), &visit));
+    if let Some(traced) = traced {
+        if let Ok(context) = HeaderValue::from_str(&traced.context().to_string()) {
+            response.headers_mut().insert(TRACE_RESPONSE, context);
+        }
+        traced.finish(status, id, visit.key_name(), &visit.work());
+    }
     if state.closing.is_leaving() && version <= Version::HTTP_11 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use karat_engine::engine::Engine;
 
 use super::{Closing, DialectSettings, Keys, Visit, Visitors};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 /// What every handler can reach; cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct AppState {
     pub keys: Arc<Keys>,
     /// Whether the server is about to end.
     pub closing: Closing,
+    /// Where traces go, if anywhere.
+    pub traces: Option<Arc<Traces>>,
     /// Whose request it is; nobody's in the state of the whole server.
     pub visit: Visit,
 }

@@ -9,10 +9,11 @@ use std::{
 };
 
 use http::Extensions;
-use karat_engine::engine::{CritiqueRequest, Critiques, Embeddings, ScoreReport, ScoreRequest, Timings, Usage};
-use karat_rules::domain::{ModelName, ModelVersion};
+use karat_engine::engine::{CritiqueRequest, Critiques, Embeddings, ScoreReport, ScoreRequest, Timings};
+use karat_rules::domain::ModelName;
 
 use super::{AppState, keys::Key, problem::Problem};
+use crate::telemetry::Work;
 
 /// What is known of a request. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -22,21 +23,6 @@ pub struct Visit(Arc<Inner>);
 struct Inner {
     key: OnceLock<Arc<Key>>,
     work: Mutex<Vec<Work>>,
-}
-
-/// What one call of the engine did.
-#[derive(Debug, Clone)]
-pub(super) struct Work {
-    /// The model.
-    pub(super) model: ModelName,
-    /// Exactly which one.
-    pub(super) version: ModelVersion,
-    /// How many tokens it took.
-    pub(super) tokens: usize,
-    /// When it began.
-    pub(super) begun: Instant,
-    /// How long its stages took.
-    pub(super) timings: Timings,
 }
 
 impl Visit {
@@ -89,8 +75,15 @@ impl AppState {
         let request = self.let_in(request)?;
         let begun = Instant::now();
         let report = self.engine.score(request).await?;
-        let ScoreReport { model, version, usage, timings, .. } = &report;
-        self.done(model, version, usage, timings, begun);
+        self.metrics.scored(&report);
+        self.visit.done(Work {
+            model: report.model.clone(),
+            version: report.version.clone(),
+            tokens: report.usage.tokens,
+            begun,
+            timings: report.timings,
+            passes: report.passes.clone(),
+        });
         Ok(report)
     }
 
@@ -99,8 +92,14 @@ impl AppState {
         let request = self.let_in(request)?;
         let begun = Instant::now();
         let embeddings = self.engine.embed(request).await?;
-        let Embeddings { model, version, usage, timings, .. } = &embeddings;
-        self.done(model, version, usage, timings, begun);
+        self.visit.done(Work {
+            model: embeddings.model.clone(),
+            version: embeddings.version.clone(),
+            tokens: embeddings.usage.tokens,
+            begun,
+            timings: embeddings.timings,
+            passes: embeddings.passes.clone(),
+        });
         Ok(embeddings)
     }
 
@@ -110,8 +109,14 @@ impl AppState {
         let begun = Instant::now();
         let critiques = self.engine.critique(request).await?;
         let model = critiques.model();
-        let usage = Usage { tokens: critiques.prompt_tokens(), ..Usage::default() };
-        self.done(&model.name, &model.version, &usage, &Timings::default(), begun);
+        self.visit.done(Work {
+            model: model.name.clone(),
+            version: model.version.clone(),
+            tokens: critiques.prompt_tokens(),
+            begun,
+            timings: Timings { total: begun.elapsed(), ..Timings::default() },
+            passes: Vec::new(),
+        });
         Ok(critiques)
     }
 
@@ -121,10 +126,5 @@ impl AppState {
             Some(key) => request.at_most(key.priority),
             None => request,
         })
-    }
-
-    fn done(&self, model: &ModelName, version: &ModelVersion, usage: &Usage, timings: &Timings, begun: Instant) {
-        let (model, version, timings) = (model.clone(), version.clone(), *timings);
-        self.visit.done(Work { model, version, tokens: usage.tokens, begun, timings });
     }
 }

@@ -25,11 +25,13 @@ use crate::{
     api::{self, AppState, Closing, Keys, Visit},
     server::{Drained, FAREWELL, Server, Signals, Stop, Tls, Watched, exit_now},
     settings::ServeSettings,
-    telemetry::{self, Metrics},
+    telemetry::{self, Metrics, Traces},
 };
 
 /// How long a server whose requests are all answered waits at least for its threads.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a server that ends waits for the collector of its traces.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 
 pub(super) fn serve(settings: ServeSettings) -> Result<(), CommandError> {
     telemetry::start_logging(&settings.log, settings.log_format)?;
@@ -67,6 +69,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<Served, Comman
     }
     let keys = Arc::new(settings.keys.clone().map_or_else(|| Ok(Keys::default()), Keys::load)?);
     let tls = settings.tls().map(Tls::load).transpose()?.map(Arc::new);
+    let traces = Traces::from_env()?.map(Arc::new);
     let metrics = Arc::new(Metrics::register(&Registry::new())?);
     let engine = Arc::new(Engine::new(settings.cache_mb << 20));
     let closing = Closing::default();
@@ -78,6 +81,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<Served, Comman
         visitors: Arc::new(settings.visitors()),
         keys: Arc::clone(&keys),
         closing: closing.clone(),
+        traces: traces.clone(),
         visit: Visit::default(),
     };
     let listener = TcpListener::bind(settings.listen)
@@ -114,6 +118,9 @@ async fn run(settings: ServeSettings, library: Library) -> Result<Served, Comman
         Drained::Whole => patience.drain.max(LEAST_PATIENCE),
         Drained::Overdue => FAREWELL,
     };
+    let last = tokio::task::spawn_blocking(move || traces.iter().for_each(|traces| traces.shut_down()));
+    // A collector that is away doesn't keep the server.
+    let _ = timeout(LAST_TRACES, last).await;
     let ending = tokio::task::spawn_blocking(move || {
         engine.repository().drain();
         // The thread that loads models ends when it has seen that the repository does.

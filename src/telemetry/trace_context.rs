@@ -35,9 +35,39 @@ impl TraceContext {
         sound.then_some(Self { trace, parent, sampled: flags & 1 == 1 })
     }
 
+    /// A part of a trace.
+    #[cfg(feature = "traces")]
+    pub(crate) fn new(trace: u128, parent: u64, sampled: bool) -> Self {
+        Self { trace, parent, sampled }
+    }
+
+    /// The trace, as a number.
+    #[cfg(feature = "traces")]
+    pub(crate) fn trace(self) -> u128 {
+        self.trace
+    }
+
+    /// The part of the trace that waits.
+    #[cfg(feature = "traces")]
+    pub(crate) fn parent(self) -> u64 {
+        self.parent
+    }
+
+    /// Whether whoever began the trace wants it kept.
+    #[cfg(feature = "traces")]
+    pub(crate) fn is_sampled(self) -> bool {
+        self.sampled
+    }
+
     /// The trace.
     pub(crate) fn trace_id(self) -> impl fmt::Display {
         Trace(self.trace)
+    }
+}
+
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.parent, u8::from(self.sampled))
     }
 }
 
@@ -58,6 +88,7 @@ mod tests {
         // W3C Trace Context, section 3.2.2.
         let read = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
         assert_eq!(read.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(read.to_string(), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         assert_eq!((read.parent, read.sampled), (0x00f0_67aa_0ba9_02b7, true));
         for (text, valid) in [
             ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", true),

@@ -33,3 +33,5 @@ mod stopping;
 mod support;
 mod tls;
 mod toolkit;
+#[cfg(feature = "traces")]
+mod traces;

@@ -8,14 +8,16 @@ use aide::{
 };
 use axum::{Json, extract::State, response::IntoResponse};
 use http::{StatusCode, header};
-use karat_engine::repository::ModelStatus;
 use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::api::{
-    AppState,
-    problem::{Problem, ProblemType},
+use crate::{
+    api::{
+        AppState,
+        problem::{Problem, ProblemType},
+    },
+    telemetry::state_word,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -33,15 +35,6 @@ struct Health {
     /// How far each model has come: `ready`, `loading`, `building` or `failed`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     models: BTreeMap<ModelName, &'static str>,
-}
-
-pub(super) fn status_word(status: &ModelStatus) -> &'static str {
-    match status {
-        ModelStatus::Loading => "loading",
-        ModelStatus::Building(_) => "building",
-        ModelStatus::Ready(_) => "ready",
-        ModelStatus::Failed(_) => "failed",
-    }
 }
 
 fn describe_live(operation: TransformOperation<'_>) -> TransformOperation<'_> {
@@ -65,7 +58,7 @@ fn describe_ready(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
     let ready = state.is_ready();
     let models: BTreeMap<_, _> =
-        state.engine.repository().models().iter().map(|(name, status)| (name.clone(), status_word(status))).collect();
+        state.engine.repository().models().iter().map(|(name, status)| (name.clone(), state_word(status))).collect();
     let status = match (ready, models.values().any(|word| matches!(*word, "loading" | "building"))) {
         _ if state.closing.is_leaving() => "leaving",
         (true, _) => "ready",
@@ -82,6 +75,7 @@ fn describe_metrics(operation: TransformOperation<'_>) -> TransformOperation<'_>
 
 async fn metrics(State(state): State<AppState>) -> Result<MetricsText, Problem> {
     state.metrics.engine().cache_bytes(state.engine.cache_bytes());
+    state.metrics.models(&state.engine.repository().models());
     state.metrics.render().map(MetricsText).map_err(|error| {
         tracing::error!(%error, "metrics can't be written");
         Problem::new(ProblemType::Internal, "the metrics can't be written; the server's log has the cause")

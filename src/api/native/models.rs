@@ -17,8 +17,10 @@ use karat_runtime::{ProviderKind, SkippedProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::health::status_word;
-use crate::api::{AppState, checks, problem::Problem};
+use crate::{
+    api::{AppState, checks, problem::Problem},
+    telemetry::state_word,
+};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -165,7 +167,7 @@ fn card(id: ModelName, status: &ModelStatus) -> ModelCard {
         ModelStatus::Building(since) => Some(since.elapsed().as_secs()),
         ModelStatus::Loading | ModelStatus::Ready(_) | ModelStatus::Failed(_) => None,
     };
-    ModelCard { id, object: "model", status: status_word(status), building_seconds, reason, details }
+    ModelCard { id, object: "model", status: state_word(status), building_seconds, reason, details }
 }
 
 fn details(model: &Model) -> ModelDetails {

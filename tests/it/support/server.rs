@@ -100,6 +100,7 @@ impl Unserved {
             visitors: Arc::default(),
             keys: Arc::clone(&self.keys),
             closing: self.closing.clone(),
+            traces: None,
             visit: Visit::default(),
         })
     }

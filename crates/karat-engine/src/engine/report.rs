@@ -1,11 +1,13 @@
 //! What a client gets back, before a dialect gives it its shape.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use karat_rules::{
     domain::{Cut, ModelName, ModelVersion, Reward},
     head::{HeadOutput, TokenReward},
 };
+
+use crate::schedule::PassRecord;
 
 /// The scores of one request, in the order of its samples.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +24,8 @@ pub struct ScoreReport {
     pub usage: Usage,
     /// How long it took.
     pub timings: Timings,
+    /// The forward passes that it waited for.
+    pub passes: Vec<Arc<PassRecord>>,
 }
 
 /// The score of one sample.
@@ -118,6 +122,8 @@ pub struct Embeddings {
     pub usage: Usage,
     /// How long it took.
     pub timings: Timings,
+    /// The forward passes that it waited for.
+    pub passes: Vec<Arc<PassRecord>>,
 }
 
 /// What a request cost.

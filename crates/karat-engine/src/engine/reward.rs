@@ -63,6 +63,7 @@ pub(super) fn report(model: &Model, rules: &RequestRules, leaves: &Leaves) -> Re
         probabilities: rules.transforms.gives_probabilities(model.scores_probabilities()),
         usage: leaves.usage(),
         timings: leaves.timings(),
+        passes: leaves.passes(),
     })
 }
 

@@ -20,7 +20,7 @@ mod rate;
 mod scheduler;
 mod worker;
 
-pub use job::{Admission, Completed, Job, JobError, Priority, QueueRefusal, Ticket};
+pub use job::{Admission, Completed, Job, JobError, PassId, PassRecord, Priority, QueueRefusal, Ticket};
 pub use planner::{JobId, Planned, Planner, WaitingJob};
 pub use policy::{Grouping, Policy, QueueLimits};
 pub use scheduler::{Executors, Scheduler, StartError};
