@@ -135,7 +135,7 @@ async fn a_collector_is_sent_a_span_for_each_stage_by_both_protocols() {
         let request: Vec<&Span> = spans.iter().filter(|span| digits(&span.trace) == TRACE).collect();
         let named = |name: &str| {
             let mut found = request.iter().filter(|span| span.name == name);
-            let span = **found.next().unwrap_or_else(|| panic!("no {name} in {spans:?}"));
+            let span = *found.next().unwrap_or_else(|| panic!("no {name} in {spans:?}"));
             assert!(found.next().is_none(), "two of {name}");
             span.clone()
         };
