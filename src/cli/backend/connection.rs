@@ -12,7 +12,6 @@ use crate::cli::CommandError;
 
 /// Flags that say how a server is reached.
 #[derive(Debug, Clone, Args)]
-#[expect(clippy::doc_markdown, reason = "the comments are the flags' help, where backticks would stand as they are")]
 pub(in crate::cli) struct ConnectionArguments {
     /// The key for a server that wants one; better in the environment, since everybody on the machine sees command lines.
     #[arg(long, env = "KARAT_API_KEY", hide_env_values = true, value_name = "KEY")]
