@@ -1,7 +1,5 @@
 //! All metrics of one server, and the page that shows them.
 
-use std::collections::BTreeMap;
-
 use karat_engine::{engine::ScoreReport, repository::ModelStatus, telemetry::EngineMetrics};
 use karat_rules::domain::ModelName;
 use karat_runtime::metrics;
@@ -67,7 +65,7 @@ impl Metrics {
     }
 
     /// States how far each model has come.
-    pub(crate) fn models(&self, models: &BTreeMap<ModelName, ModelStatus>) {
+    pub(crate) fn models<'a>(&self, models: impl Iterator<Item = (&'a ModelName, &'a ModelStatus)>) {
         self.scores.models(models);
     }
 

@@ -1,7 +1,5 @@
 //! What models say, counted: a reward model that drifts shows in the distribution of its rewards before it shows in a policy.
 
-use std::collections::BTreeMap;
-
 use karat_engine::{
     engine::{SampleReport, ScoreReport},
     repository::ModelStatus,
@@ -16,7 +14,7 @@ const REWARDS: [f64; 17] =
 /// In the unit of the rewards.
 const DEVIATIONS: [f64; 10] = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
 /// How far a model may have come.
-const STATES: [&str; 4] = ["loading", "building", "ready", "failed"];
+const STATES: [&str; 5] = ["loading", "building", "ready", "failed", "unloaded"];
 
 metrics! {
     /// What models say of samples, and how far each has come.
@@ -35,7 +33,8 @@ metrics! {
 impl ScoreMetrics {
     /// Counts the samples of a request.
     pub(super) fn scored(&self, report: &ScoreReport) {
-        let labels = [report.model.as_str()];
+        // A model's versions follow one another without an end.
+        let labels = [report.model.base()];
         let rewards = self.rewards.with_label_values(&labels);
         let deviations = self.deviations.with_label_values(&labels);
         let mut truncated = 0;
@@ -48,7 +47,7 @@ impl ScoreMetrics {
     }
 
     /// States how far each model has come.
-    pub(super) fn models(&self, models: &BTreeMap<ModelName, ModelStatus>) {
+    pub(super) fn models<'a>(&self, models: impl Iterator<Item = (&'a ModelName, &'a ModelStatus)>) {
         self.states.reset();
         for (name, status) in models {
             for state in STATES {
@@ -66,5 +65,6 @@ pub(crate) fn state_word(status: &ModelStatus) -> &'static str {
         ModelStatus::Building(_) => "building",
         ModelStatus::Ready(_) => "ready",
         ModelStatus::Failed(_) => "failed",
+        ModelStatus::Unloaded => "unloaded",
     }
 }

@@ -121,7 +121,7 @@ async fn a_scrape_holds_every_metric_with_labels_out_of_closed_sets() {
         for (label, values) in seen {
             let closed = match (label.as_str(), name) {
                 ("model", "karat_model_state") => set(&["both", "not_a_number", "sum"]),
-                ("state", _) => set(&["building", "failed", "loading", "ready"]),
+                ("state", _) => set(&["building", "failed", "loading", "ready", "unloaded"]),
                 // What can't be computed has no reward.
                 ("model", "karat_sample_reward" | "karat_sample_disagreement" | "karat_samples_truncated_total") => {
                     set(&["both", "sum"])

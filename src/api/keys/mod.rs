@@ -55,7 +55,7 @@ impl Key {
     /// Whether it may use a model now.
     pub(super) fn check(&self, model: &ModelName) -> Result<(), Problem> {
         if let Some(models) = &self.models
-            && !models.contains(model)
+            && !models.iter().any(|allowed| allowed == model || allowed.as_str() == model.base())
         {
             let detail = format!("the key {} may not use the model {model}", self.name);
             return Err(Problem::new(ProblemType::KeyForbids, detail));
@@ -178,7 +178,7 @@ fn is_local(headers: &HeaderMap, peer: Option<SocketAddr>) -> bool {
 /// Lets in who may come in, and tells the others why not as their client expects it.
 pub(super) async fn admit(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let pattern = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let place = Place::of(request.uri().path(), pattern);
+    let place = Place::of(request.method(), request.uri().path(), pattern);
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
     match state.keys.admit(place, request.headers(), peer) {
         Ok(key) => {

@@ -1,5 +1,7 @@
 //! What a request is about to do, as far as keys care.
 
+use http::Method;
+
 /// Which kind of key a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -11,12 +13,13 @@ pub(super) enum Place {
     Admin,
 }
 
-/// The calls of gRPC that tell only whether the server lives.
-const HEALTH_CALLS: [&str; 4] = [
+/// The calls of gRPC that tell only whether the server lives, or a model is ready.
+const HEALTH_CALLS: [&str; 5] = [
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",
+    "/inference.GRPCInferenceService/ModelReady",
 ];
 /// The calls of gRPC that change what is served.
 const ADMIN_CALLS: [&str; 2] =
@@ -24,13 +27,15 @@ const ADMIN_CALLS: [&str; 2] =
 
 /// Whether a route is one that monitors ask again and again.
 pub(in crate::api) fn is_probe(pattern: &str) -> bool {
-    pattern == "/metrics" || pattern.starts_with("/grpc.health.v1.Health/") || Place::of("", pattern) == Place::Health
+    pattern == "/metrics"
+        || pattern.starts_with("/grpc.health.v1.Health/")
+        || Place::of(&Method::GET, "", pattern) == Place::Health
 }
 
 impl Place {
     /// Of a path, which matched a route's pattern. Only the pattern is believed where it says everything: a path may
     /// hold any name of a model.
-    pub(super) fn of(path: &str, pattern: &str) -> Self {
+    pub(super) fn of(method: &Method, path: &str, pattern: &str) -> Self {
         if pattern.contains("{*") {
             return match path {
                 _ if HEALTH_CALLS.contains(&path) => Self::Health,
@@ -40,8 +45,8 @@ impl Place {
         }
         let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| pattern.ends_with(suffix));
         match () {
-            () if ends(&["/health", "/health/live", "/health/ready"]) => Self::Health,
-            () if ends(&["/load", "/unload"]) => Self::Admin,
+            () if ends(&["/health", "/health/live", "/health/ready", "}/ready"]) => Self::Health,
+            () if ends(&["/load", "/unload"]) || (ends(&["/traffic"]) && method != Method::GET) => Self::Admin,
             () => Self::Open,
         }
     }
@@ -62,6 +67,7 @@ mod tests {
             ("/inference.GRPCInferenceService/ServerReady", call, Place::Health),
             ("/inference.GRPCInferenceService/ModelInfer", call, Place::Open),
             ("/inference.GRPCInferenceService/RepositoryModelUnload", call, Place::Admin),
+            ("/v2/models/a/ready", "/v2/models/{model}/ready", Place::Health),
             ("/v2/repository/models/a/load", "/v2/repository/models/{model}/load", Place::Admin),
             ("/v1/models/a/unload", "/v1/models/{name}/unload", Place::Admin),
             ("/metrics", "/metrics", Place::Open),
@@ -71,7 +77,10 @@ mod tests {
             ("/v2/models/health", "/v2/models/{model}", Place::Open),
             ("/nowhere/health/live", "", Place::Open),
         ] {
-            assert_eq!(Place::of(path, pattern), place, "{path}");
+            assert_eq!(Place::of(&Method::POST, path, pattern), place, "{path}");
         }
+        // What a share of requests tries is shown to everybody.
+        let traffic = |method| Place::of(&method, "/v1/models/a/traffic", "/v1/models/{name}/traffic");
+        assert_eq!((traffic(Method::GET), traffic(Method::PUT)), (Place::Open, Place::Admin));
     }
 }

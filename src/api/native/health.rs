@@ -32,7 +32,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 struct Health {
     /// `live`, `ready` or `loading`; `failed` when no model could be loaded, `leaving` when the server is about to end.
     status: &'static str,
-    /// How far each model has come: `ready`, `loading`, `building` or `failed`.
+    /// How far each model has come: `ready`, `loading`, `building`, `failed` or `unloaded`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     models: BTreeMap<ModelName, &'static str>,
 }
@@ -50,15 +50,22 @@ fn describe_ready(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         .id("ready")
         .tag("Operation")
         .summary("Whether every model has warmed up")
-        .description("200 once every model is ready, has failed or builds TensorRT engines, and at least one is ready; 503 before, and from when the server is told to end.")
+        .description("200 once every model is ready, has failed or builds TensorRT engines, at least one is ready, and those that \
+             `--require` names are; 503 otherwise, and from when the server is told to end. What is loaded or replaced \
+             later doesn't count: the others take requests meanwhile.")
         .response_with::<200, Json<Health>, _>(|response| response.description("Every model has warmed up or failed"))
         .response_with::<503, Json<Health>, _>(|response| response.description("Models are loading, or all failed, or the server is about to end"))
 }
 
 async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
     let ready = state.is_ready();
-    let models: BTreeMap<_, _> =
-        state.engine.repository().models().iter().map(|(name, status)| (name.clone(), state_word(status))).collect();
+    let models: BTreeMap<_, _> = state
+        .engine
+        .repository()
+        .models()
+        .iter()
+        .map(|(name, listed)| (name.clone(), state_word(&listed.status)))
+        .collect();
     let status = match (ready, models.values().any(|word| matches!(*word, "loading" | "building"))) {
         _ if state.closing.is_leaving() => "leaving",
         (true, _) => "ready",
@@ -75,7 +82,8 @@ fn describe_metrics(operation: TransformOperation<'_>) -> TransformOperation<'_>
 
 async fn metrics(State(state): State<AppState>) -> Result<MetricsText, Problem> {
     state.metrics.engine().cache_bytes(state.engine.cache_bytes());
-    state.metrics.models(&state.engine.repository().models());
+    let models = state.engine.repository().models();
+    state.metrics.models(models.iter().map(|(name, listed)| (name, &listed.status)));
     state.metrics.render().map(MetricsText).map_err(|error| {
         tracing::error!(%error, "metrics can't be written");
         Problem::new(ProblemType::Internal, "the metrics can't be written; the server's log has the cause")

@@ -110,6 +110,7 @@ impl Child {
         until(words, || self.log().contains(words)).await;
     }
 
+    /// Asks until the answer is as it should be.
     pub(crate) async fn asked_until(&self, path: &str, condition: impl Fn(&Reply) -> bool) {
         let give_up = Instant::now() + PATIENCE;
         loop {

@@ -6,6 +6,7 @@
     scored = dataset.map_batches(
         ScoreBatches,
         fn_constructor_kwargs={"url": "http://127.0.0.1:8080", "model": "assistant"},
+        batch_size=256,
         num_cpus=0.1,
         compute=ray.data.ActorPoolStrategy(size=2),
     )
@@ -106,6 +107,7 @@ class ScoreBeside(ScoreBatches):
         scored = dataset.map_batches(
             ScoreBeside,
             fn_constructor_kwargs={"serve": ["--models", "/models"], "model": "assistant"},
+            batch_size=256,
             num_gpus=1,
             compute=ray.data.ActorPoolStrategy(size=8),
         )

@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from glob import escape, glob
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -93,6 +94,10 @@ def score_files(
     finally:
         for actor in pool:
             ray.kill(actor)
+    # What workers left that vanished with their nodes.
+    for file in left:
+        for unfinished in glob(f"{escape(_target(file, folder))}.*.unfinished"):
+            os.remove(unfinished)
     return report
 
 
