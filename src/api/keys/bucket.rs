@@ -70,13 +70,14 @@ mod tests {
     #[test]
     fn no_more_is_spent_over_time_than_comes_in() {
         let bucket = Bucket::new(600);
-        let mut now = bucket.state.lock().unwrap().at;
-        let begun = now;
-        let mut spent = 0;
+        let begun = bucket.state.lock().unwrap().at;
+        let (mut now, mut spent) = (begun, 0);
         // Somebody who asks at once whenever he may, for more than there ever is.
-        while now < begun + Duration::from_secs(3600) {
-            let wait = bucket.wait(now);
-            now += wait;
+        loop {
+            now += bucket.wait(now);
+            if now >= begun + Duration::from_secs(3600) {
+                break;
+            }
             bucket.spend(700, now);
             spent += 700;
         }

@@ -8,6 +8,7 @@ mod file;
 mod places;
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
@@ -19,6 +20,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use karat_engine::schedule::Priority;
 use karat_rules::domain::ModelName;
@@ -131,9 +133,12 @@ impl Keys {
             return Ok(None);
         }
         let presented = presented(headers).ok_or_else(|| {
-            Problem::new(ProblemType::NoKey, "send a key: Authorization: Bearer KEY, or X-Api-Key: KEY")
+            Problem::new(
+                ProblemType::NoKey,
+                "send a key: Authorization: Bearer KEY, X-Api-Key: KEY, or http://any:KEY@…",
+            )
         })?;
-        let key = ring.find(presented).ok_or_else(|| {
+        let key = ring.find(&presented).ok_or_else(|| {
             Problem::new(ProblemType::NoKey, "the server doesn't know this key; ask who runs it for one")
         })?;
         if place == Place::Admin && !key.admin {
@@ -160,13 +165,21 @@ impl Ring {
     }
 }
 
-/// The key that a request carries.
-fn presented(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).and_then(|value| {
-        let (scheme, key) = value.split_at_checked(7)?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
-    });
-    bearer.or_else(|| headers.get(API_KEY).map(HeaderValue::as_bytes))
+/// The key that a request carries. Many trainers take nothing but a URL, in which it stands as a password, and which
+/// their libraries make basic credentials of (RFC 7617).
+fn presented(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
+    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let after = |scheme: &[u8]| {
+        let (found, rest) = authorization?.split_at_checked(scheme.len())?;
+        found.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
+    };
+    let basic = || {
+        let credentials = STANDARD.decode(after(b"basic ")?).ok()?;
+        let colon = credentials.iter().position(|byte| *byte == b':')?;
+        Some(Cow::from(credentials[colon + 1..].to_vec()))
+    };
+    let header = || headers.get(API_KEY).map(HeaderValue::as_bytes).map(Cow::from);
+    after(b"bearer ").map(Cow::from).or_else(basic).or_else(header)
 }
 
 /// Whether a request comes from this machine. What a proxy hands on comes from wherever it came from.
@@ -234,6 +247,8 @@ mod tests {
             (Place::Open, "authorization", format!("bearer  {one} "), Ok(Some("one"))),
             (Place::Open, "x-api-key", one.clone(), Ok(Some("one"))),
             (Place::Open, "authorization", format!("Basic {one}"), Err(ProblemType::NoKey)),
+            (Place::Open, "authorization", format!("Basic {}", STANDARD.encode(format!("any:{one}"))), Ok(Some("one"))),
+            (Place::Open, "authorization", format!("Basic {}", STANDARD.encode(&one)), Err(ProblemType::NoKey)),
             (Place::Open, "authorization", "Bearer".to_owned(), Err(ProblemType::NoKey)),
             (Place::Open, "x-api-key", format!("{one}x"), Err(ProblemType::NoKey)),
             // What lies in the file opens nothing.
