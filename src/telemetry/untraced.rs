@@ -38,7 +38,6 @@ impl RequestTrace {
         match *self {}
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "what is told of elsewhere")]
     pub(crate) fn finish(self, _: StatusCode, _: String, _: Option<&str>, _: &[Work]) {
         match self {}
     }

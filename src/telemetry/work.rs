@@ -7,6 +7,7 @@ use karat_rules::domain::{ModelName, ModelVersion};
 
 /// One call of the engine.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "traces"), expect(dead_code, reason = "only traces tell of when things happened"))]
 pub(crate) struct Work {
     /// The model.
     pub(crate) model: ModelName,
