@@ -37,6 +37,7 @@ RELEVANCE := models/relevance/model.onnx models/relevance/tokenizer.json
 HARMLESS := models/harmless/model.onnx models/harmless/tokenizer.json
 GRAMMAR := models/grammar/model.onnx models/grammar/tokenizer.json
 TOOLS := python/tools
+CONSOLE := src/api/console/page
 SMOLLM2 := critic likelihood smol-reward
 SMOLLM2_CHECKPOINTS := $(SMOLLM2:%=models/decoders/%/config.json)
 
@@ -100,6 +101,13 @@ endif
 bench-generation: setup setup-decoders ## Measure how fast critiques are written, beside llama.cpp, which is compiled (ALONE=1: without it)
 	cargo build --release --bin karat
 	$(VENV_PYTHON) -m loadtest.generation $(if $(ALONE),--alone)
+
+.PHONY: console console-check
+console: ## Build the console's page anew, with Node.js; its built files are committed
+	cd $(CONSOLE) && npm ci --silent --no-audit --no-fund && npm run --silent build
+
+console-check: setup $(RELEASE) ## Drive the console in Chromium; says so where there is no Node.js or browser
+	$(CONSOLE)/check.sh
 
 micro-bench: setup ## Measure the parts that cost time beside the forward pass
 	cargo bench --bench planner --bench request --bench scoring

@@ -9,6 +9,7 @@ mod adapters;
 mod bad_input;
 mod checkpoints;
 mod compression;
+mod console;
 mod critique;
 mod decoder;
 mod decoder_heads;
