@@ -15,7 +15,7 @@ use karat_runtime::ort::Library;
 use prometheus::Registry;
 use tokio::{net::TcpListener, sync::oneshot};
 
-use super::CommandError;
+use super::{CommandError, banner};
 use crate::{
     api::{self, AppState},
     server::{self, Drained, StopSignals},
@@ -27,7 +27,7 @@ use crate::{
 const LEAST_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn serve(settings: ServeSettings) -> Result<(), CommandError> {
-    telemetry::start_logging(&settings.log, settings.log_format)?;
+    telemetry::start_logging(settings.log_filter(), settings.log_format)?;
     // Before any other thread runs: loading the library sets an environment variable.
     let library = Library::load(settings.onnxruntime.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -65,6 +65,9 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
         calibration: settings.calibration(),
         prefix_cache_bytes: settings.prefix_cache_mb << 20,
     };
+    if settings.greets() {
+        banner::show(&engine, listener.local_addr()?, library.path())?;
+    }
     let (loaded, loader) = load(Arc::clone(&engine), library, metrics, options)?;
     let (fatal, mut fatal_error) = oneshot::channel();
     let strict = settings.strict;

@@ -2,7 +2,12 @@
 //!
 //! What is computed stands in the models' manifests instead.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{
     Args,
@@ -38,8 +43,8 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_STRICT", value_parser = BoolishValueParser::new())]
     pub(crate) strict: bool,
 
-    /// The ONNX Runtime library. By default the file that ORT_DYLIB_PATH names, or the one beside the executable, or the
-    /// one that `make setup` installed.
+    /// The ONNX Runtime library. By default the file that ORT_DYLIB_PATH names, or the one beside the executable, or that
+    /// of the Python environment that karat was installed into, or the one that `make setup` installed.
     #[arg(long, env = "KARAT_ONNXRUNTIME", value_name = "FILE")]
     pub(crate) onnxruntime: Option<PathBuf>,
 
@@ -86,9 +91,10 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     pub(crate) drain_seconds: u64,
 
-    /// What to log: a level, or levels for modules, such as "info,karat_engine::schedule=debug,ort=warn".
-    #[arg(long, env = "KARAT_LOG", default_value = "info,ort=warn", value_name = "FILTER")]
-    pub(crate) log: String,
+    /// What to log: a level, or levels for modules, such as "info,karat_engine::schedule=debug,ort=warn". By default
+    /// "info,ort=warn"; at a terminal, which is told in other words how far the models are, "warn".
+    #[arg(long, env = "KARAT_LOG", value_name = "FILTER")]
+    log: Option<String>,
 
     /// The model of requests in other servers' dialects that name none, or one that isn't in the repository.
     #[arg(long, env = "KARAT_DEFAULT_MODEL", value_name = "MODEL")]
@@ -116,6 +122,16 @@ pub(crate) struct ServeSettings {
 }
 
 impl ServeSettings {
+    /// Whether somebody sits at a terminal and has asked for no log lines of their own: they are told what runs where.
+    pub(crate) fn greets(&self) -> bool {
+        self.log.is_none() && self.log_format == LogFormat::Text && io::stderr().is_terminal()
+    }
+
+    /// What is logged.
+    pub(crate) fn log_filter(&self) -> &str {
+        self.log.as_deref().unwrap_or(if self.greets() { "warn" } else { "info,ort=warn" })
+    }
+
     /// How long to measure a model that is loaded for the first time; nothing for what is no time.
     pub(crate) fn calibration(&self) -> Duration {
         Duration::try_from_secs_f64(self.calibration_seconds).unwrap_or_default()
