@@ -102,6 +102,17 @@ bench-generation: setup setup-decoders ## Measure how fast critiques are written
 	cargo build --release --bin karat
 	$(VENV_PYTHON) -m loadtest.generation $(if $(ALONE),--alone)
 
+.PHONY: wheel
+wheel: $(VENV) ## Build the program as a Python wheel in target/wheels, and try it in a fresh environment
+	rm -rf target/wheels
+	cd python/karat && ../../$(UV) tool run --quiet --from 'maturin>=1.9,<2' maturin build --release --out ../../target/wheels
+	$(VENV_PYTHON) -m tools.try_wheel
+
+.PHONY: examples
+# Needs torch and TRL, which nothing else does: TORCH is a Python that has them, and karat-client.
+examples: setup $(RELEASE) ## Run the GRPO example with TRL, two steps (TORCH=python); `make test` runs the others
+	$(VENV_PYTHON) -m tools.with_server $(TORCH) examples/grpo.py
+
 .PHONY: console console-check
 console: ## Build the console's page anew, with Node.js; its built files are committed
 	cd $(CONSOLE) && npm ci --silent --no-audit --no-fund && npm run --silent build
