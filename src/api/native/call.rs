@@ -48,6 +48,10 @@ impl<T: OwnBody> FromRequest<AppState> for Call<T> {
         // What is wrong is found where each half is parsed by itself: unknown fields first, and then the wrong value.
         let (body, options) = both(&received).map_or_else(|_| each(&received), Ok)?;
         checks::count(T::inputs(&body), &state.limits)?;
+        let options = match checks::wanted_version(request.headers())? {
+            Some(version) => options.of_version(&version)?,
+            None => options,
+        };
         Ok(Self { state: state.clone(), id: middleware::request_id(&request), body, options })
     }
 }
