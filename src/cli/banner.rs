@@ -54,7 +54,8 @@ fn follow(engine: &Weak<Engine>) {
     loop {
         thread::sleep(REDRAW);
         let Some(engine) = engine.upgrade() else { return bar.finish_and_clear() };
-        let models = engine.repository().models();
+        let models: Models =
+            engine.repository().models().into_iter().map(|(name, listed)| (name, listed.status)).collect();
         let waiting: Vec<&str> =
             models.iter().filter(|(_, status)| is_waiting(status)).map(|(name, _)| name.as_str()).collect();
         if !models.is_empty() && waiting.is_empty() {
@@ -81,6 +82,7 @@ fn summary(models: &Models) -> Vec<String> {
         ModelStatus::Ready(model) => format!("  {:<width$}  {}", name.as_str(), place(model)),
         ModelStatus::Failed(reason) => format!("  {:<width$}  {} {reason}", name.as_str(), bad("failed:")),
         ModelStatus::Loading | ModelStatus::Building(_) => format!("  {:<width$}  loading", name.as_str()),
+        ModelStatus::Unloaded => format!("  {:<width$}  unloaded", name.as_str()),
     };
     let mut lines: Vec<String> = told.iter().take(SHOWN).map(line).collect();
     if told.len() > SHOWN {

@@ -13,9 +13,11 @@ export interface Graph {
 
 export interface Model {
   id: string;
-  status: "ready" | "loading" | "building" | "failed";
+  status: "ready" | "loading" | "building" | "failed" | "unloaded";
   building_seconds?: number;
   reason?: string;
+  /** What stands between the model that takes requests and the files of its folder. */
+  change?: { status: string; reason?: string };
   version?: string;
   hub?: string[];
   description?: string;

@@ -27,6 +27,11 @@ function Card({ model }: { model: Model }): JSX.Element {
         <span class={`state state-${model.status}`}>{state(model)}</span>
       </header>
       {model.reason !== undefined && <p class="failure">{model.reason}</p>}
+      {model.change !== undefined && (
+        <p class={model.change.status === "failed" ? "failure" : ""}>
+          Its files have changed: {model.change.status}. {model.change.reason}
+        </p>
+      )}
       {model.description !== undefined && <p>{model.description}</p>}
       {model.version !== undefined && (
         <dl>
