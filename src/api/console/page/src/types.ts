@@ -106,3 +106,50 @@ export interface CatalogueEntry {
 export interface Catalogue {
   sections: { title: string; entries: CatalogueEntry[] }[];
 }
+
+export interface RunSummary {
+  run: string;
+  samples: number;
+  last_step: number;
+  models: string[];
+  firing: string[];
+}
+
+/** Statistics of one step, or of some that lie side by side. */
+export interface RunStep {
+  first_step: number;
+  last_step: number;
+  samples: number;
+  mean: number | null;
+  disagreement: number | null;
+  worst_case_gap: number | null;
+  length: number | null;
+  length_correlation: number | null;
+  at_bound: number;
+  duplicates: number;
+}
+
+export interface RunSignal {
+  signal: string;
+  firing: boolean;
+  since_step: number | null;
+  reading: { value: number; low: number; high: number; limit: number } | null;
+}
+
+export interface RunModel {
+  model: string;
+  samples: number;
+  steps: RunStep[];
+  signals: RunSignal[];
+}
+
+export interface Run {
+  run: string;
+  models: RunModel[];
+}
+
+export interface SignalEntry {
+  name: string;
+  summary: string;
+  formula: string;
+}

@@ -184,6 +184,31 @@ test("the load is drawn from the metrics", async () => {
   await close(REFUSED);
 });
 
+test("a run's signals are told, where the server watches runs", async () => {
+  const { page, close } = await open(browser, "about:blank");
+  const step = (number, mean) => ({ first_step: number, last_step: number, samples: 64, mean, disagreement: 0.1 * number, worst_case_gap: 0.2, length: 100 + number, length_correlation: 0.4, at_bound: 0, duplicates: 0.5 });
+  const quiet = { signal: "length_explains", firing: false, since_step: null, reading: null };
+  const fires = { signal: "disagreement_rises", firing: true, since_step: 2, reading: { value: 0.5, low: 0.4, high: 0.6, limit: 0.1 } };
+  const model = { model: "harmless", samples: 192, steps: [step(1, 0), step(2, null), step(3, 1)], signals: [quiet, fires] };
+  const answers = {
+    "/v1/runs": { runs: [{ run: HOSTILE, samples: 192, last_step: 3, models: ["harmless"], firing: ["disagreement_rises"] }] },
+    "/v1/signals": { signals: [{ name: "disagreement_rises", summary: "The members part.", formula: "d" }] },
+  };
+  await page.route(/\/v1\/(runs|signals)/, (route) => {
+    const path = new URL(route.request().url()).pathname;
+    return route.fulfill({ json: answers[path] ?? { run: HOSTILE, models: [model] } });
+  });
+  await page.goto(`${server.url}/`);
+  await page.getByRole("link", { name: "Runs" }).click();
+  const rows = page.getByRole("region", { name: "harmless" }).getByRole("row");
+  await rows.filter({ hasText: "fires since step 2" }).waitFor();
+  // What fires comes first.
+  assert.match(await rows.nth(1).innerText(), /disagreement rises/);
+  await page.locator("canvas").nth(2).waitFor();
+  await accessible(page);
+  await close(REFUSED);
+});
+
 test("a request is sent as it is written", async () => {
   const { page, close } = await visit("api");
   const route = page.getByLabel("Route");
