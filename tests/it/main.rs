@@ -31,4 +31,5 @@ mod scheduling;
 mod scoring;
 mod stopping;
 mod support;
+mod terminal;
 mod toolkit;

@@ -153,7 +153,8 @@ mod tests {
         }
         assert!(answers(None, &json!("so")).is_err());
         let transcript = json!("\n\nHuman: why?\n\nAssistant: so");
-        let Ok([Input::Messages { messages }]) = answers(None, &transcript).as_deref() else { panic!("no dialogue") };
+        let dialogue = answers(None, &transcript).unwrap();
+        let [Input::Messages { messages }] = &dialogue[..] else { panic!("no dialogue") };
         assert_eq!(messages[0].content, "why?");
         // Beside a prompt it is a response like any other.
         assert!(matches!(answers(Some(&prompt), &transcript).as_deref(), Ok([Input::Pair { .. }])));
