@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         environment = Path(scratch) / "environment"
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        pip = [environment / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip: list[str | Path] = [environment / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, wheel, Path("python/client").resolve()], check=True)
         print(f"{wheel.name}, {wheel.stat().st_size / 2**20:.1f} MiB: installed after {time.monotonic() - began:.1f} s")
         program = environment / "bin/karat"
@@ -54,7 +54,8 @@ def main() -> None:
         with ServerProcess(program, CHECKPOINT.parent / "none", "--model", f"./{CHECKPOINT}") as server:
             request = urllib.request.Request(f"{server.url}/v1/score", json.dumps(REQUEST).encode())  # noqa: S310
             with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310 - a server that was started here
-                print(f"first score after {time.monotonic() - began:.1f} s: {json.load(reply)['results'][0]['reward']:.4f}")
+                reward = json.load(reply)["results"][0]["reward"]
+            print(f"first score after {time.monotonic() - began:.1f} s: {reward:.4f}")
 
 
 if __name__ == "__main__":

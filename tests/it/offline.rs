@@ -16,7 +16,7 @@ use parquet::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Repository, Server, is_close, karat, until};
+use crate::support::{RAW, Repository, Server, is_close, karat, until};
 
 /// A folder for the files of one test.
 struct Files(TempDir);
@@ -128,8 +128,11 @@ async fn scores_go_to_standard_output_and_under_no_other_formats_name() {
 
 #[tokio::test]
 async fn transcripts_are_evaluated_as_the_dialogues_that_they_are() {
-    let server = Server::of(&Repository::with_sum()).await;
-    let files = Files::new();
+    let repository = Repository::empty();
+    // The response's numbers alone make the score: a transcript that stayed one text would add its prompt's.
+    let text = RAW.replace("\"raw\"", "{ jinja = \"{{ messages[-1].content }}\" }");
+    repository.add("sum", &format!("[graph]\nfile = \"sum.onnx\"\n{text}"), &["sum"]);
+    let (server, files) = (Server::of(&repository).await, Files::new());
     let side = |answer: &str| format!("\n\nHuman: 20\n\nAssistant: {answer}");
     let rows = [
         json!({"chosen": side("200"), "rejected": side("100")}),

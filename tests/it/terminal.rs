@@ -9,7 +9,7 @@ fn shells_and_man_know_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let output = karat(&["completions", shell]).output().unwrap();
         let script = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success() && script.contains("--calibration-seconds"), "{shell}: {script}");
+        assert!(output.status.success() && script.contains("calibration-seconds"), "{shell}: {script}");
     }
     let folder = tempfile::tempdir().unwrap();
     let pages = folder.path().join("man1");
