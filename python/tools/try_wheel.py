@@ -51,7 +51,10 @@ def main() -> None:
         library = json.loads(doctor.stdout)["onnxruntime"]["path"]
         if not library or not Path(library).is_relative_to(environment.resolve()):
             raise SystemExit(f"karat took {library}, not the library of its own environment")
-        with ServerProcess(program, CHECKPOINT.parent / "none", "--model", f"./{CHECKPOINT}") as server:
+        models = Path(scratch) / "models"
+        models.mkdir()
+        (models / CHECKPOINT.name).symlink_to(CHECKPOINT.resolve())
+        with ServerProcess(program, models) as server:
             request = urllib.request.Request(f"{server.url}/v1/score", json.dumps(REQUEST).encode())  # noqa: S310
             with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310 - a server that was started here
                 reward = json.load(reply)["results"][0]["reward"]
