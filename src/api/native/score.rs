@@ -13,7 +13,7 @@ use super::{
     call::{Call, OwnBody},
     envelope::{Envelope, each},
     request::{Input, samples},
-    result::{Include, SampleResult},
+    result::{Include, Outcome, SampleResult},
 };
 use crate::api::{AppState, body::objects, dialects::SharedPath, problem::Problem, reply::Reply};
 
@@ -46,7 +46,7 @@ impl OwnBody for ScoreBody {
 #[derive(Debug, Serialize, JsonSchema)]
 struct ScoreResponse {
     /// One result for each input.
-    results: Vec<SampleResult>,
+    results: Vec<Outcome<SampleResult>>,
 }
 
 fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
@@ -57,7 +57,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 }
 
 async fn score(Call { state, id, body, options }: Call<ScoreBody>) -> Result<Reply<Envelope<ScoreResponse>>, Problem> {
-    let samples = samples("inputs", body.inputs, Input::into_sample)?;
+    let samples = samples("inputs", body.inputs, Input::into_sample);
     let request = options.into_request(samples, body.group)?;
     let report = state.engine.score(request).await?;
     Envelope::reply(id, report, |reports| {
