@@ -9,6 +9,8 @@ export interface Graph {
   runs_alone: boolean;
   shares_prefixes: boolean;
   packed: boolean;
+  /** Whether a text's score is the same whatever it is batched with. */
+  trial?: { largest_difference?: number; tolerance: number; reason?: string; broken: boolean };
 }
 
 export interface Model {

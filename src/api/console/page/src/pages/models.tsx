@@ -41,6 +41,7 @@ function Card({ model }: { model: Model }): JSX.Element {
           <Fact name="Aggregation" value={<code>{rule(model.aggregate)}</code>} />
           <Fact name="Transforms" value={model.transforms?.length ? <code>{model.transforms.map(rule).join(" → ")}</code> : "none"} />
           <Fact name="Longest sample" value={`${model.max_tokens} tokens`} />
+          {model.graphs?.some((graph) => graph.trial !== undefined) === true && <Fact name="Alone and in company" value={model.graphs.map(trial).join("; ")} />}
           <Fact name="Expected scores" value={expected(model)} />
           {model.license !== undefined && <Fact name="Licence" value={model.license} />}
         </dl>
@@ -82,6 +83,13 @@ function graph(graph: Graph): string {
   ];
   const told = ways.filter((way) => way !== "").join(", ");
   return told === "" ? graph.provider : `${graph.provider} (${told})`;
+}
+
+function trial({ trial }: Graph): string {
+  if (trial === undefined) return "not tried";
+  const found = trial.largest_difference === undefined ? "" : `largest difference ${trial.largest_difference.toExponential(1)} of ${trial.tolerance.toExponential(1)}`;
+  const told = [trial.broken ? "broken" : "", found, trial.reason ?? ""].filter((part) => part !== "");
+  return told.length === 0 ? "not tried in company" : told.join(", ");
 }
 
 function expected(model: Model): string {
