@@ -1,12 +1,14 @@
 //! HTTP: thin dialects over the one engine call.
 //!
-//! `native` has karat's own routes, `dialects` those of other servers, a folder each and one table. What they share stands
-//! here: the [state](AppState), `checks` that every request goes through, bodies, replies, problems and the middleware.
+//! `native` has karat's own routes, `dialects` those of other servers, a folder each and one table, and `console` the page
+//! that a browser shows. What they share stands here: the [state](AppState), `checks` that every request goes through, bodies, replies, problems and the middleware.
 
 mod body;
 mod checks;
 mod closing;
+mod console;
 mod dialects;
+mod examples;
 mod intake;
 mod keys;
 mod middleware;
@@ -40,6 +42,7 @@ pub fn router(state: AppState) -> Router {
         .merge(dialects::undocumented())
         .merge(dialects::grpc_routes(&state))
         .merge(document)
+        .merge(console::routes())
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method);
     middleware::wrap(routes, &state).with_state(state)

@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::CommandError;
+use super::{CommandError, banner};
 use crate::{
     api::{self, AppState, Closing, Keys, Visit},
     server::{Drained, FAREWELL, Server, Signals, Stop, Tls, Watched, exit_now},
@@ -34,7 +34,7 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 const LAST_TRACES: Duration = Duration::from_secs(2);
 
 pub(super) fn serve(settings: ServeSettings) -> Result<(), CommandError> {
-    telemetry::start_logging(&settings.log, settings.log_format)?;
+    telemetry::start_logging(settings.log_filter(), settings.log_format)?;
     // Before any other thread runs: loading the library sets an environment variable.
     let library = Library::load(settings.onnxruntime.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -101,6 +101,9 @@ async fn run(settings: ServeSettings, library: Library) -> Result<Served, Comman
         required: settings.require.clone(),
         watch: settings.watch(),
     };
+    if settings.greets() {
+        banner::show(&engine, listener.local_addr()?, library.path())?;
+    }
     let (loaded, loader) = load(Arc::clone(&engine), library, metrics, options)?;
     let (told, stops) = mpsc::unbounded_channel();
     let (reload, reloads) = mpsc::unbounded_channel();

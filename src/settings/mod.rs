@@ -3,6 +3,7 @@
 //! What is computed stands in the models' manifests instead.
 
 use std::{
+    io::{self, IsTerminal},
     net::{SocketAddr, ToSocketAddrs as _},
     path::PathBuf,
     time::Duration,
@@ -60,8 +61,8 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_STRICT", value_parser = BoolishValueParser::new())]
     pub(crate) strict: bool,
 
-    /// The ONNX Runtime library. By default the file that ORT_DYLIB_PATH names, or the one beside the executable, or the
-    /// one that `make setup` installed.
+    /// The ONNX Runtime library. By default the file that ORT_DYLIB_PATH names, or the one beside the executable, or that
+    /// of the Python environment that karat was installed into, or the one that `make setup` installed.
     #[arg(long, env = "KARAT_ONNXRUNTIME", value_name = "FILE")]
     pub(crate) onnxruntime: Option<PathBuf>,
 
@@ -136,9 +137,10 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
 
-    /// What to log: a level, or levels for modules, such as "info,karat_engine::schedule=debug,ort=warn".
-    #[arg(long, env = "KARAT_LOG", default_value = "info", value_name = "FILTER")]
-    pub(crate) log: String,
+    /// What to log: a level, or levels for modules, such as "info,karat_engine::schedule=debug,ort=warn". By default
+    /// "info"; at a terminal, which is told in other words how far the models are, "warn".
+    #[arg(long, env = "KARAT_LOG", value_name = "FILTER")]
+    log: Option<String>,
 
     /// The model of requests in other servers' dialects that name none, or one that isn't in the repository.
     #[arg(long, env = "KARAT_DEFAULT_MODEL", value_name = "MODEL")]
@@ -166,6 +168,16 @@ pub(crate) struct ServeSettings {
 }
 
 impl ServeSettings {
+    /// Whether somebody sits at a terminal and has asked for no log lines of their own: they are told what runs where.
+    pub(crate) fn greets(&self) -> bool {
+        self.log.is_none() && self.log_format == LogFormat::Text && io::stderr().is_terminal()
+    }
+
+    /// What is logged.
+    pub(crate) fn log_filter(&self) -> &str {
+        self.log.as_deref().unwrap_or(if self.greets() { "warn" } else { "info" })
+    }
+
     /// How long to measure a model that is loaded for the first time; nothing for what is no time.
     pub(crate) fn calibration(&self) -> Duration {
         Duration::try_from_secs_f64(self.calibration_seconds).unwrap_or_default()

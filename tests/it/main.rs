@@ -9,6 +9,7 @@ mod adapters;
 mod bad_input;
 mod checkpoints;
 mod compression;
+mod console;
 mod critique;
 mod decoder;
 mod decoder_heads;
@@ -33,6 +34,7 @@ mod scheduling;
 mod scoring;
 mod stopping;
 mod support;
+mod terminal;
 mod tls;
 mod toolkit;
 #[cfg(feature = "traces")]

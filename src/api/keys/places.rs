@@ -5,7 +5,7 @@ use http::Method;
 /// Which kind of key a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// None: probes ask whether the server lives.
+    /// None: probes ask whether the server lives, and a browser for the console's page.
     Health,
     /// Any.
     Open,
@@ -46,6 +46,8 @@ impl Place {
         let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| pattern.ends_with(suffix));
         match () {
             () if ends(&["/health", "/health/live", "/health/ready", "}/ready"]) => Self::Health,
+            // The console asks for a key itself.
+            () if pattern == "/" || pattern.starts_with("/console/") => Self::Health,
             () if ends(&["/load", "/unload"]) || (ends(&["/traffic"]) && method != Method::GET) => Self::Admin,
             () => Self::Open,
         }

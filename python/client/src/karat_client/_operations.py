@@ -6,6 +6,7 @@ A new route is a new function here, and one method on each client.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -171,6 +172,49 @@ def best_of_n(
     body = _encodable(fields)
     reply = yield from exchange.request("POST", "/v1/best-of-n", body, prefix=prefix(prompt))
     return _replies.ranking(_replies.json_object(reply), len(candidates))
+
+
+Progress: TypeAlias = "Callable[[int, int], None]"
+"""Told how many of how many are done."""
+
+
+def best_of_n_each(
+    caller: Caller,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Iterable[Response]],
+    choice: Mapping[str, Any],
+    options: ScoreOptions,
+    progress: Progress | None,
+) -> Operation[list[Ranking]]:
+    """Chooses among each prompt's own candidates, several prompts side by side; each has the whole of the timeout."""
+    if len(prompts) != len(responses):
+        raise ValueError(f"there are {len(prompts)} prompts and candidates for {len(responses)}")
+    if not prompts:
+        return []
+    done = _Counter(len(prompts), progress)
+
+    def one(prompt: Prompt, candidates: Iterable[Response]) -> Operation[Ranking]:
+        ranking = yield from best_of_n(caller, prompt, candidates, choice, options)
+        done.add()
+        return ranking
+
+    return (yield from together([one(*each) for each in zip(prompts, responses, strict=True)]))
+
+
+class _Counter:
+    """Counts what threads have done, and tells it in order."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total = total
+        self._progress = progress
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        with self._lock:
+            self._done += 1
+            if self._progress is not None:
+                self._progress(self._done, self._total)
 
 
 def compare(
