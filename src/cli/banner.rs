@@ -34,8 +34,8 @@ type Models = BTreeMap<ModelName, ModelStatus>;
 ///
 /// # Errors
 /// When the thread can't be started.
-pub(super) fn show(engine: &Arc<Engine>, address: SocketAddr, onnxruntime: &Path) -> io::Result<()> {
-    let url = style(format!("http://{address}/")).cyan().for_stderr();
+pub(super) fn show(engine: &Arc<Engine>, scheme: &str, address: SocketAddr, onnxruntime: &Path) -> io::Result<()> {
+    let url = style(format!("{scheme}://{address}/")).cyan().for_stderr();
     say(&format!("karat {}, with ONNX Runtime from {}", Build::CURRENT.version, onnxruntime.display()));
     say(&format!("  listens at {url}, where a browser finds the console"));
     let engine = Arc::downgrade(engine);

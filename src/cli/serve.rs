@@ -102,7 +102,8 @@ async fn run(settings: ServeSettings, library: Library) -> Result<Served, Comman
         watch: settings.watch(),
     };
     if settings.greets() {
-        banner::show(&engine, listener.local_addr()?, library.path())?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        banner::show(&engine, scheme, listener.local_addr()?, library.path())?;
     }
     let (loaded, loader) = load(Arc::clone(&engine), library, metrics, options)?;
     let (told, stops) = mpsc::unbounded_channel();
