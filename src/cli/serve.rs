@@ -28,6 +28,7 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn serve(settings: ServeSettings) -> Result<(), CommandError> {
     telemetry::start_logging(&settings.log, settings.log_format)?;
+    server::allow_all();
     // Before any other thread runs: loading the library sets an environment variable.
     let library = Library::load(settings.onnxruntime.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -1,5 +1,6 @@
 //! Listens, serves, and drains.
 
+mod descriptors;
 mod preface;
 
 use std::{future::Future, io, pin::pin, time::Duration};
@@ -12,6 +13,7 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 
+pub(crate) use descriptors::allow_all;
 use preface::Preface;
 
 /// How long the server waits for its clients.
