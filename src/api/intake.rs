@@ -225,6 +225,8 @@ impl HttpBody for ArrivingBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // Reading asks for it.
+        self.comes_anyway = true;
         loop {
             if let Some(data) = ready!(self.poll_room(context)) {
                 return Poll::Ready(Some(data.map(Frame::data)));
