@@ -339,7 +339,7 @@ async fn an_encoder_of_one_session_scores_like_one_of_several() {
     for scheduling in ["sessions = 1", "sessions = 1\nthreads = 2", "sessions = 2", "threads = 64"] {
         let repository = repository(&folders);
         let manifest = format!(
-            "[graph]\ncheckpoint = \".\"\n[text]\nrender = \"pair\"\nmax_tokens = 64\n[scheduling]\n{scheduling}\n"
+            "[graph]\ncheckpoint = \".\"\n[text]\nrender = \"pair\"\nmax_tokens = 258\n[scheduling]\n{scheduling}\n"
         );
         repository.write("bert", "model.toml", manifest);
         let server = Server::of(&repository).await;
