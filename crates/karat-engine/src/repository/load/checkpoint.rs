@@ -109,12 +109,11 @@ impl Opening<'_> {
         match form {
             Form::Rows if is_decoder => decoder::sessions(self.definition),
             Form::Rows => sessions::sessions(self.definition),
-            // Weights of 16 bits are lent to devices, of which there may be several.
-            Form::Packed(Element::Float16 | Element::Bfloat16) => Sessions::SEVERAL,
             Form::Packed(Element::Float32) | Form::Rounded(_) if provider == ProviderKind::Cpu => {
                 decoder::sessions(self.definition)
             }
-            Form::Packed(Element::Float32) | Form::Rounded(_) => Sessions::SEVERAL,
+            // They are lent to devices, of which there may be several.
+            Form::Packed(_) | Form::Rounded(_) => Sessions::SEVERAL,
         }
     }
 
