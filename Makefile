@@ -134,6 +134,10 @@ lint: $(VENV) ## Check formatting, lints, types and that generated files are up 
 generate: ## Write the OpenAPI document and the reference pages from the code
 	cargo run --quiet -- generate
 
+.PHONY: rolling
+rolling: setup $(RELEASE) ## Restart replicas behind a balancer under load and count what is lost (PROXY=haproxy|nginx REQUESTS=20000)
+	$(VENV_PYTHON) -m loadtest.rolling --proxy $(or $(PROXY),haproxy) --requests $(or $(REQUESTS),20000) --server $(RELEASE)
+
 .PHONY: study
 study: setup $(RELEASE) ## Show on real answers what stops over-optimisation (DATA=best-of-n-alpacaeval.jsonl.gz)
 	@test -n "$(DATA)" || { echo "DATA=FILE is missing: see docs/evidence.md" >&2; exit 2; }

@@ -5,8 +5,10 @@
 
 mod body;
 mod checks;
+mod closing;
 mod dialects;
 mod intake;
+mod keys;
 mod middleware;
 mod native;
 mod openapi;
@@ -14,15 +16,20 @@ mod path;
 mod problem;
 mod reply;
 mod state;
+mod visit;
 mod visitors;
 
 use aide::axum::ApiRouter;
 use axum::{Router, response::Response};
 
+pub use closing::Closing;
 pub use dialects::DialectSettings;
 pub(crate) use dialects::names as dialect_names;
+pub use keys::Keys;
+pub(crate) use keys::{Entry as KeyEntry, generate as generate_key};
 pub(crate) use openapi::document as openapi_document;
 pub use state::{ApiLimits, AppState};
+pub use visit::Visit;
 pub use visitors::Visitors;
 
 /// Every route of the server.

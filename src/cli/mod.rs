@@ -7,6 +7,7 @@ mod doctor;
 mod eval;
 mod generate;
 mod inspect;
+mod keys;
 #[cfg(feature = "offline")]
 mod rows;
 #[cfg(feature = "offline")]
@@ -37,6 +38,8 @@ enum Command {
     #[cfg(feature = "offline")]
     /// Tell how good a model is, from a file of preferences or of stored scores.
     Eval(Box<eval::EvalArguments>),
+    /// Make keys for a server that wants them.
+    Keys(keys::KeysArguments),
     /// Show what a checkpoint's folder would be served as, or everything that stands in the way.
     Inspect(inspect::InspectArguments),
     /// Write (or check) the files that are generated from the code.
@@ -52,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Score(arguments) => score::score(&arguments),
         #[cfg(feature = "offline")]
         Command::Eval(arguments) => eval::eval(&arguments),
+        Command::Keys(arguments) => keys::keys(arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
     };

@@ -20,7 +20,7 @@ use karat_rules::domain::ModelName;
 
 use crate::{
     api::{self, ApiLimits, DialectSettings, Visitors},
-    server::Patience,
+    server::{Patience, TlsFiles},
     telemetry::LogFormat,
 };
 
@@ -113,8 +113,31 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     pub(crate) drain_seconds: u64,
 
+    /// How long the server still takes requests after SIGTERM while it says that it isn't ready, in seconds, so that
+    /// balancers send the next ones elsewhere.
+    #[arg(long, env = "KARAT_READY_DOWN_SECONDS", default_value_t = 0, value_name = "SECONDS")]
+    pub(crate) ready_down_seconds: u64,
+
+    /// A file of keys, one JSON object a line, as "karat keys new" writes them. With it every route but those of health
+    /// wants a key; it is read anew when it changes, and on SIGHUP.
+    #[arg(long, env = "KARAT_KEYS", value_name = "FILE")]
+    pub(crate) keys: Option<PathBuf>,
+
+    /// The server's certificate as PEM, those of authorities between behind it: speak HTTPS. It is read anew when it
+    /// changes, and on SIGHUP.
+    #[arg(long, env = "KARAT_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key as PEM.
+    #[arg(long, env = "KARAT_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Certificates of authorities as PEM: take only clients that have a certificate of one of them.
+    #[arg(long, env = "KARAT_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+
     /// What to log: a level, or levels for modules, such as "info,karat_engine::schedule=debug,ort=warn".
-    #[arg(long, env = "KARAT_LOG", default_value = "info,ort=warn", value_name = "FILTER")]
+    #[arg(long, env = "KARAT_LOG", default_value = "info", value_name = "FILTER")]
     pub(crate) log: String,
 
     /// The model of requests in other servers' dialects that name none, or one that isn't in the repository.
@@ -162,6 +185,17 @@ impl ServeSettings {
     /// How long the server waits for its clients.
     pub(crate) fn patience(&self) -> Patience {
         Patience { receive: self.receive(), drain: Duration::from_secs(self.drain_seconds) }
+    }
+
+    /// How long the server still takes requests once it says that it isn't ready.
+    pub(crate) fn ready_down(&self) -> Duration {
+        Duration::from_secs(self.ready_down_seconds)
+    }
+
+    /// Where the certificates lie, if HTTPS is spoken.
+    pub(crate) fn tls(&self) -> Option<TlsFiles> {
+        let (certificate, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(TlsFiles { certificate, key, client_authorities: self.tls_client_ca.clone() })
     }
 
     /// Bounds on what a request may send.

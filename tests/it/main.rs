@@ -13,10 +13,12 @@ mod critique;
 mod decoder;
 mod decoder_heads;
 mod dialects;
+mod ending;
 mod generated;
 #[cfg(feature = "hub")]
 mod hub;
 mod intake;
+mod keys;
 mod layers;
 mod loading;
 mod metrics;
@@ -31,5 +33,8 @@ mod scheduling;
 mod scoring;
 mod stopping;
 mod support;
+mod tls;
 mod toolkit;
+#[cfg(feature = "traces")]
+mod traces;
 mod trial;

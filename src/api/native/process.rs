@@ -143,7 +143,7 @@ async fn process(
         answer(&turns(solution.prompt, solution.messages)?, response)
     });
     let request = options.into_request(samples, false)?;
-    let report = state.engine.score(request).await?;
+    let report = state.score(request).await?;
     Envelope::reply(id, report, |reports| {
         let results = each(reports, |(index, sample)| {
             let found = sample.detail.steps.as_ref().map_or(0, Vec::len);

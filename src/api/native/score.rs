@@ -59,7 +59,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 async fn score(Call { state, id, body, options }: Call<ScoreBody>) -> Result<Reply<Envelope<ScoreResponse>>, Problem> {
     let samples = samples("inputs", body.inputs, Input::into_sample);
     let request = options.into_request(samples, body.group)?;
-    let report = state.engine.score(request).await?;
+    let report = state.score(request).await?;
     Envelope::reply(id, report, |reports| {
         let results = each(reports, |(index, sample)| Ok(SampleResult::new(index, sample, &body.include)))?;
         Ok(ScoreResponse { results })

@@ -86,7 +86,7 @@ async fn tokens(
 ) -> Result<Reply<Envelope<TokensResponse>>, Problem> {
     let samples = samples("inputs", body.inputs, Input::into_sample);
     let request = options.into_request(samples, false)?;
-    let report = state.engine.score(request).await?;
+    let report = state.score(request).await?;
     Envelope::reply(id, report, |reports| Ok(TokensResponse { results: each(reports, result)? }))
 }
 

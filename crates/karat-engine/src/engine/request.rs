@@ -92,6 +92,19 @@ impl ScoreRequest {
         Ok(Self { model, samples, refused, on_refused, overrides, text, urgency })
     }
 
+    /// The model that is asked for.
+    #[must_use]
+    pub fn model(&self) -> &ModelName {
+        &self.model
+    }
+
+    /// Goes before others no more than `priority` allows.
+    #[must_use]
+    pub fn at_most(mut self, priority: Priority) -> Self {
+        self.urgency.priority = self.urgency.priority.min(priority);
+        self
+    }
+
     /// The same request for other samples.
     ///
     /// # Errors

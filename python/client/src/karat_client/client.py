@@ -375,9 +375,10 @@ class AsyncClient(_Base):
 
 def _http_options(settings: Settings) -> dict[str, Any]:
     """How httpx is set up: one pool, whose size is bounded by the slots of the driver, not by waiting in the pool."""
+    key = {} if settings.api_key is None else {"authorization": f"Bearer {settings.api_key}"}
     return {
         "base_url": settings.url,
-        "headers": {"user-agent": "karat-client", **settings.headers},
+        "headers": {"user-agent": "karat-client", **key, **settings.headers},
         "verify": settings.verify,
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=settings.max_concurrency),
     }

@@ -77,6 +77,7 @@ async fn receive(mut request: Request, state: &AppState) -> Result<Call<Received
     let id = middleware::request_id(&request);
     let dialect = request.extensions().get::<&'static Dialect>();
     let admission = dialect.map_or(Admission::Bounded, |dialect| state.dialects.admission(dialect));
+    let state = &state.visited_by(request.extensions());
     let (mut parts, _) = request.into_parts();
     let path_model = path::model(&mut parts, state).await?;
     let url = Query::try_from_uri(&parts.uri).map(|Query(url)| url);
@@ -191,7 +192,7 @@ impl<T> Call<T> {
         text: TextOptions,
     ) -> Result<Scores, Problem> {
         let request = self.request(field, samples, text)?;
-        Ok(self.state.engine.score(request).await?.into())
+        Ok(self.state.score(request).await?.into())
     }
 
     /// What to ask of the engine.
