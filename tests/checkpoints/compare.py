@@ -92,7 +92,7 @@ class Reference:
     modules: tuple[torch.nn.Module, ...] = ()
 
     def narrow(self) -> None:
-        """From here on it computes in 16 bits. Tables of positions, which no file holds, stay in 32, as when it is loaded."""
+        """From here on it computes in 16 bits. Tables of positions, which no file holds, stay in 32."""
         for tensor in chain.from_iterable(module.state_dict(keep_vars=True).values() for module in self.modules):
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(torch.bfloat16)
