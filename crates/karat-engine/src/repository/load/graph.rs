@@ -6,7 +6,7 @@ use karat_checkpoint::Checkpoint;
 use karat_rules::domain::{ModelName, ModelVersion, TokenizedInput};
 use karat_runtime::{
     RuntimeError,
-    ort::{Graph, GraphFile, Library, external_files},
+    ort::{Graph, GraphFile, Library, Sessions, external_files},
     packed::PackedModel,
     prefix::PrefixCache,
 };
@@ -199,7 +199,6 @@ impl<'a> Loader<'a> {
         digest: &mut Digest,
     ) -> Result<Graph, LoadError> {
         let runtime = |source| LoadError::Runtime { path: definition.manifest.clone(), source };
-        let sessions = decoder::sessions(definition);
         match source {
             GraphSource::File(file) => {
                 digest.file(self.folder, file.strip_prefix(self.folder).unwrap_or(file))?;
@@ -209,6 +208,8 @@ impl<'a> Loader<'a> {
                     digest.file(beside, &weights)?;
                 }
                 let file = GraphFile { path: file, providers: &definition.providers };
+                // What of it turns out to be an encoder may have several.
+                let sessions = Sessions { alone: false, ..decoder::sessions(definition) };
                 self.given.library.open(&file, sessions).map_err(runtime)
             }
             GraphSource::Checkpoint(origin) => {
@@ -216,7 +217,7 @@ impl<'a> Loader<'a> {
                     digest.text(&snapshot.id.to_string());
                 }
                 let checkpoint = checkpoint.map_or_else(|| Checkpoint::read(origin), Ok)?;
-                let opening = Opening { library: self.given.library, name: self.name, definition, sessions };
+                let opening = Opening { library: self.given.library, name: self.name, definition };
                 let (graph, read) = opening.open(origin.folder(), &checkpoint)?;
                 digest.digest(&read);
                 Ok(graph)
