@@ -105,7 +105,7 @@ impl Opening<'_> {
 
     /// A graph that is built here has positions for so many tokens, and nobody has to try whether it takes them.
     fn check_length(&self, context: usize) -> Result<(), LoadError> {
-        let longest = self.definition.text.max_tokens.get();
+        let longest = self.definition.longest().get();
         if longest <= context {
             return Ok(());
         }

@@ -3,10 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use karat_checkpoint::Checkpoint;
-use karat_rules::{
-    domain::{Cut, ModelName, ModelVersion, Sample, TokenizedInput},
-    head::Head,
-};
+use karat_rules::domain::{ModelName, ModelVersion, TokenizedInput};
 use karat_runtime::{
     RuntimeError,
     ort::{Graph, GraphFile, Library, external_files},
@@ -21,9 +18,13 @@ use super::{
     decoder::{self, Decoder},
     digest::Digest,
     packed::Packed,
+    pixels,
+    probes::probes,
     sessions::{Plan, Running},
 };
 use crate::{
+    image::ImagePipeline,
+    input::{InputError, InputPipeline},
     manifest::{self, GraphDefinition, GraphSource, Written},
     repository::{
         GraphForm, GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, Score, WrittenRules,
@@ -31,7 +32,7 @@ use crate::{
     },
     schedule::{Job, QueueLimits, Scheduler},
     telemetry::{EngineMetrics, ModelMetrics},
-    text::{TextError, TextOptions, TextPipeline},
+    text::{TextConfig, TextPipeline},
     workers::Stage,
 };
 
@@ -72,7 +73,7 @@ pub(super) struct Loader<'a> {
 /// What the graphs of one model share.
 struct Parts<'a> {
     definition: &'a GraphDefinition,
-    pipeline: &'a TextPipeline,
+    pipeline: &'a InputPipeline,
     version: &'a ModelVersion,
     probes: &'a [Arc<TokenizedInput>],
     metrics: &'a ModelMetrics,
@@ -88,10 +89,16 @@ impl Loader<'_> {
         let mut digest = Digest::default();
         digest.text(&text);
         let before = self.with_text_files(digest.clone(), &definition)?;
-        let pipeline = TextPipeline::load(self.folder, &definition.text)
-            .map_err(|source| LoadError::Text { path: path.clone(), source })?
-            .with_token_offsets(shape.tokens)
-            .reading_response(shape.tokens || shape.steps);
+        let text = definition.text.as_ref().map(|text| {
+            let pipeline = TextPipeline::load(self.folder, text)?.with_token_offsets(shape.tokens);
+            Ok(pipeline.reading_response(shape.tokens || shape.steps))
+        });
+        let text = text.transpose().map_err(|source| LoadError::Text { path: path.clone(), source })?;
+        let unreadable = |source: InputError| LoadError::Input { path: path.clone(), source };
+        let image = definition.image.as_ref().map(|image| ImagePipeline::load(self.folder, image));
+        let image = image.transpose().map_err(|source| unreadable(source.into()))?;
+        // A definition has text or images.
+        let pipeline = InputPipeline::new(text, image).ok_or(LoadError::Panicked)?;
         let mut digest = self.with_text_files(digest, &definition)?;
         if before.version() != digest.clone().version() {
             return Err(LoadError::Changed { path: self.folder.to_owned() });
@@ -101,11 +108,15 @@ impl Loader<'_> {
         for source in &definition.graphs {
             graphs.push(self.open(&definition, source, checkpoint.take(), &mut digest)?);
         }
+        let images = definition.images.iter().map(|file| self.open_file(&definition, file, &mut digest));
+        let images = images.collect::<Result<Vec<_>, _>>()?;
         let version = digest.version();
         let metrics = self.given.metrics.model(self.name);
         let longest = longest_probe(&definition, &graphs).min(pipeline.max_tokens());
-        let probes = probes(&pipeline, &*definition.head, longest)
-            .map_err(|source| LoadError::Text { path: path.clone(), source })?;
+        let probes = probes(&pipeline, &*definition.head, longest).map_err(|error| match error {
+            InputError::Text(source) => LoadError::Text { path: path.clone(), source },
+            error => unreadable(error),
+        })?;
         let mut units = Vec::with_capacity(definition.graphs.len());
         let parts = Parts {
             definition: &definition,
@@ -115,10 +126,14 @@ impl Loader<'_> {
             metrics: &metrics,
         };
         let mut critic = None;
+        let mut images = images.into_iter();
         // One after another, as each gives back what its sessions don't need any more.
         for (source, graph) in definition.graphs.iter().zip(graphs) {
-            let unit = self.unit(&parts, source, &graph)?;
-            warm_up(&unit.scheduler, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
+            let mut unit = self.unit(&parts, source, &graph)?;
+            if let Some(images) = images.next() {
+                unit.images = Some(Box::new(self.pixel_unit(&parts, &images)?));
+            }
+            warm_up(&unit, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
                 path: path.clone(),
                 tokens,
                 reason,
@@ -128,8 +143,8 @@ impl Loader<'_> {
                 prefixes.forget();
             }
             // Of several graphs, the first one writes.
-            if let (None, Some(critique)) = (&critic, &definition.critique) {
-                let (definition, pipeline, metrics, probe) = (&definition, &pipeline, &metrics, probes.first());
+            if let (None, Some(critique), Some(pipeline)) = (&critic, &definition.critique, pipeline.text()) {
+                let (definition, pipeline, metrics, probe) = (&definition, &**pipeline, &metrics, probes.first());
                 let (graph, form, roster) = (&graph, &unit.form, &self.given.repository.roster);
                 let parts = critic::Parts { definition, critique, pipeline, graph, form, metrics, probe, roster };
                 critic = Some(critic::start(&parts)?);
@@ -163,9 +178,10 @@ impl Loader<'_> {
         Ok(Model { references, ..model })
     }
 
-    /// Adds the files of tokenizer and template.
+    /// Adds the files of tokenizer, template and preprocessor.
     fn with_text_files(&self, mut digest: Digest, definition: &GraphDefinition) -> Result<Digest, LoadError> {
-        for file in definition.text.files() {
+        let text = definition.text.iter().flat_map(TextConfig::files);
+        for file in text.chain(definition.image.iter().map(|image| image.preprocessor.clone())) {
             digest.file(self.folder, &file)?;
         }
         Ok(digest)
@@ -180,19 +196,9 @@ impl Loader<'_> {
         checkpoint: Option<Checkpoint>,
         digest: &mut Digest,
     ) -> Result<Graph, LoadError> {
-        let runtime = |source| LoadError::Runtime { path: definition.manifest.clone(), source };
         let sessions = decoder::sessions(definition);
         match source {
-            GraphSource::File(file) => {
-                digest.file(self.folder, file.strip_prefix(self.folder).unwrap_or(file))?;
-                // Weights in files of their own decide scores as much as the graph does.
-                let beside = file.parent().unwrap_or(self.folder);
-                for weights in external_files(file).map_err(runtime)? {
-                    digest.file(beside, &weights)?;
-                }
-                let file = GraphFile { path: file, providers: &definition.providers };
-                self.given.library.open(&file, sessions).map_err(runtime)
-            }
+            GraphSource::File(file) => self.open_file(definition, file, digest),
             GraphSource::Checkpoint(origin) => {
                 for snapshot in origin.folders().filter_map(|folder| self.given.options.hub.snapshot_in(folder)) {
                     digest.text(&snapshot.id.to_string());
@@ -206,6 +212,18 @@ impl Loader<'_> {
         }
     }
 
+    fn open_file(&self, definition: &GraphDefinition, file: &Path, digest: &mut Digest) -> Result<Graph, LoadError> {
+        let runtime = |source| LoadError::Runtime { path: definition.manifest.clone(), source };
+        digest.file(self.folder, file.strip_prefix(self.folder).unwrap_or(file))?;
+        // Weights in files of their own decide scores as much as the graph does.
+        let beside = file.parent().unwrap_or(self.folder);
+        for weights in external_files(file).map_err(runtime)? {
+            digest.file(beside, &weights)?;
+        }
+        let file = GraphFile { path: file, providers: &definition.providers };
+        self.given.library.open(&file, decoder::sessions(definition)).map_err(runtime)
+    }
+
     fn unit(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
@@ -215,13 +233,14 @@ impl Loader<'_> {
         if let Some(shape) = graph.decoder_shape() {
             return self.decoder_unit(parts, source, graph, shape.context);
         }
-        let binding = manifest::bind_graph(definition, graph.signature(), pipeline.padding_id())?;
+        let Some(text) = pipeline.text() else { return self.pixel_unit(parts, graph) };
+        let binding = manifest::bind_graph(definition, graph.signature(), text.padding_id())?;
         let plan = Plan {
             library: self.given.library,
             version: parts.version,
             written: &parts.definition.scheduling,
-            probe: parts.probes.first().map(|probe| &**probe),
-            max_tokens: parts.pipeline.max_tokens(),
+            probe: parts.probes.iter().find(|probe| probe.pixels().is_none()).map(|probe| &**probe),
+            max_tokens: text.max_tokens(),
             file: source.beside("calibration.json"),
             time: self.given.options.calibration,
         };
@@ -231,6 +250,23 @@ impl Loader<'_> {
             graph,
             Running { policy: calibration.policy(), calibration, executors, form: GraphForm::Padded },
         )
+    }
+
+    /// A graph that takes images.
+    fn pixel_unit(&self, parts: &Parts<'_>, graph: &Graph) -> Result<GraphUnit, LoadError> {
+        let Parts { definition, pipeline, .. } = *parts;
+        // Only models that see get here.
+        let image = pipeline.image().ok_or(LoadError::Panicked)?;
+        let binding = manifest::bind_pixels(definition, graph.signature(), image.size(), image.scale().clone())?;
+        let pixels = pixels::Pixels {
+            written: &definition.scheduling,
+            binding: &binding,
+            probe: parts.probes.iter().find(|probe| probe.pixels().is_some()),
+            time: self.given.options.calibration,
+        };
+        let running =
+            pixels.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
+        self.schedule(parts, graph, running)
     }
 
     /// A graph that follows the contract for sharing prefixes.
@@ -301,6 +337,7 @@ impl Loader<'_> {
             calibration: Some(calibration),
             form,
             scheduler,
+            images: None,
         })
     }
 }
@@ -314,58 +351,10 @@ fn longest_probe(definition: &GraphDefinition, graphs: &[Graph]) -> usize {
     if definition.graphs.iter().zip(graphs).all(is_known) { KNOWN_PROBE } else { LONGEST_PROBE }
 }
 
-/// A short sample, and one of `longest` tokens: the first shows that the graph runs, the second that it takes what the
-/// manifest promises.
-///
-/// # Errors
-/// When the head asks about texts that the model can't read, such as answers of several tokens.
-fn probes(pipeline: &TextPipeline, head: &dyn Head, longest: usize) -> Result<Vec<Arc<TokenizedInput>>, TextError> {
-    let mut asked = Vec::new();
-    if let Some(probing) = head.probing() {
-        // The example has the shape that the head takes.
-        for probe in probing.probes(&probing.example()).unwrap_or_default() {
-            asked.push(pipeline.tokenize_probe(&probe, TextOptions::default())?.input);
-        }
-    }
-    // A model that takes text out of a policy's template refuses plain text, but no conversation.
-    let text = Sample::from_text("warm up".to_owned());
-    let turn = Sample::from_prompt(String::new(), "warm up".to_owned());
-    let mut plain = None;
-    for sample in [text, turn].into_iter().flatten().filter(|_| asked.is_empty()) {
-        match pipeline.tokenize(&sample, None) {
-            Ok(found) => plain = plain.or(Some(found)),
-            // Whatever a client sends, its template writes the mark or doesn't.
-            Err(error @ TextError::NoGate { .. }) if matches!(sample, Sample::Conversation(_)) => return Err(error),
-            Err(_) => {}
-        }
-    }
-    let Some(mut short) = asked.into_iter().next().or(plain) else { return Ok(Vec::new()) };
-    if head.gives_steps() && short.steps().is_empty() {
-        short = at_its_end(short);
-    }
-    let ids: Vec<u32> = short.ids().iter().copied().cycle().take(longest.max(short.len())).collect();
-    let type_ids = vec![0; ids.len()];
-    let response = 0..ids.len();
-    let long = TokenizedInput::new(ids, type_ids, response, Cut::default());
-    let long = long.and_then(|long| long.with_reading(short.reading().clone()));
-    let long = long.and_then(|long| match short.gate() {
-        Some(gate) => long.with_gate(gate),
-        None => Some(long),
-    });
-    let long = long.map(|long| if head.gives_steps() { at_its_end(long) } else { long });
-    Ok([Some(short), long].into_iter().flatten().map(Arc::new).collect())
-}
-
-/// An input that is one step, which is read at its last token.
-fn at_its_end(input: TokenizedInput) -> TokenizedInput {
-    let last = input.len() - 1;
-    // The last token lies within the tokens.
-    input.clone().with_steps(vec![last]).unwrap_or(input)
-}
-
 /// Runs each probe once; an error comes with the length of the sample that failed.
-fn warm_up(scheduler: &Scheduler, probes: &[Arc<TokenizedInput>]) -> Result<(), (usize, String)> {
+fn warm_up(unit: &GraphUnit, probes: &[Arc<TokenizedInput>]) -> Result<(), (usize, String)> {
     for probe in probes {
+        let scheduler = &unit.side_of(probe).scheduler;
         let failed = |reason: &dyn std::fmt::Display| (probe.len(), reason.to_string());
         let tickets = scheduler.submit(vec![Job::new(Arc::clone(probe))]).map_err(|refusal| failed(&refusal))?;
         for ticket in tickets {

@@ -9,6 +9,8 @@ mod decoder;
 mod digest;
 mod graph;
 mod packed;
+mod pixels;
+mod probes;
 mod sessions;
 
 use std::{
@@ -184,7 +186,7 @@ fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
     let written = Written::read(loader.folder, hub)?;
     match Definition::new(written.manifest.clone(), loader.folder, hub)? {
         Definition::Graph(mut definition) => {
-            let limits = sessions::batch_limits(&definition.scheduling, definition.text.max_tokens);
+            let limits = sessions::batch_limits(&definition.scheduling, definition.longest());
             definition.providers =
                 definition.providers.into_iter().map(|provider| provider.for_batches(&limits)).collect();
             // What is no graph is told when it is loaded.

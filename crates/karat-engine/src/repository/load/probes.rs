@@ -1,0 +1,82 @@
+//! What a model is tried with when it is loaded.
+
+use std::sync::Arc;
+
+use karat_rules::{
+    domain::{Cut, Sample, TokenizedInput},
+    head::Head,
+};
+
+use crate::{
+    input::{InputError, InputPipeline},
+    text::{TextError, TextOptions, TextPipeline},
+};
+
+/// Inputs to try a model with. Of text, a short sample, and one of `longest` tokens: the first shows that the graph runs, the second that it takes what the
+/// manifest promises.
+///
+/// # Errors
+/// When the head asks about texts that the model can't read, such as answers of several tokens.
+pub(super) fn probes(
+    pipeline: &InputPipeline,
+    head: &dyn Head,
+    longest: usize,
+) -> Result<Vec<Arc<TokenizedInput>>, InputError> {
+    match (pipeline.text(), pipeline.image()) {
+        (Some(text), None) => Ok(texts(text, head, longest)?),
+        _ => images(pipeline, head),
+    }
+}
+
+/// What a head asks about an image to try it with, or the image.
+fn images(pipeline: &InputPipeline, head: &dyn Head) -> Result<Vec<Arc<TokenizedInput>>, InputError> {
+    let Some(probing) = head.probing() else { return Ok(vec![Arc::new(pipeline.grey()?)]) };
+    let probes = probing.probes(&probing.example()).unwrap_or_default();
+    let prepared =
+        probes.iter().map(|probe| Ok(Arc::new(pipeline.prepare_probe(probe, TextOptions::default())?.input)));
+    prepared.collect()
+}
+
+fn texts(pipeline: &TextPipeline, head: &dyn Head, longest: usize) -> Result<Vec<Arc<TokenizedInput>>, TextError> {
+    let mut asked = Vec::new();
+    if let Some(probing) = head.probing() {
+        // The example has the shape that the head takes.
+        for probe in probing.probes(&probing.example()).unwrap_or_default() {
+            asked.push(pipeline.tokenize_probe(&probe, TextOptions::default())?.input);
+        }
+    }
+    // A model that takes text out of a policy's template refuses plain text, but no conversation.
+    let text = Sample::from_text("warm up".to_owned());
+    let turn = Sample::from_prompt(String::new(), "warm up".to_owned());
+    let mut plain = None;
+    for sample in [text, turn].into_iter().flatten().filter(|_| asked.is_empty()) {
+        match pipeline.tokenize(&sample, None) {
+            Ok(found) => plain = plain.or(Some(found)),
+            // Whatever a client sends, its template writes the mark or doesn't.
+            Err(error @ TextError::NoGate { .. }) if matches!(sample, Sample::Conversation(_)) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let Some(mut short) = asked.into_iter().next().or(plain) else { return Ok(Vec::new()) };
+    if head.gives_steps() && short.steps().is_empty() {
+        short = at_its_end(short);
+    }
+    let ids: Vec<u32> = short.ids().iter().copied().cycle().take(longest.max(short.len())).collect();
+    let type_ids = vec![0; ids.len()];
+    let response = 0..ids.len();
+    let long = TokenizedInput::new(ids, type_ids, response, Cut::default());
+    let long = long.and_then(|long| long.with_reading(short.reading().clone()));
+    let long = long.and_then(|long| match short.gate() {
+        Some(gate) => long.with_gate(gate),
+        None => Some(long),
+    });
+    let long = long.map(|long| if head.gives_steps() { at_its_end(long) } else { long });
+    Ok([Some(short), long].into_iter().flatten().map(Arc::new).collect())
+}
+
+/// An input that is one step, which is read at its last token.
+fn at_its_end(input: TokenizedInput) -> TokenizedInput {
+    let last = input.len() - 1;
+    // The last token lies within the tokens.
+    input.clone().with_steps(vec![last]).unwrap_or(input)
+}
