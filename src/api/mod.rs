@@ -6,6 +6,7 @@
 mod body;
 mod checks;
 mod dialects;
+mod images;
 mod intake;
 mod middleware;
 mod native;
@@ -20,6 +21,7 @@ use axum::{Router, response::IntoResponse};
 
 pub use dialects::DialectSettings;
 pub(crate) use dialects::names as dialect_names;
+pub use images::{Fetcher, ImageHost};
 pub(crate) use openapi::document as openapi_document;
 pub use state::{ApiLimits, AppState};
 pub use visitors::Visitors;

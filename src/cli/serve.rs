@@ -50,6 +50,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
         limits: settings.limits(),
         dialects: Arc::new(settings.dialects()),
         visitors: Arc::new(settings.visitors()),
+        images: settings.images(),
     };
     let listener = TcpListener::bind(settings.listen)
         .await

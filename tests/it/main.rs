@@ -16,6 +16,7 @@ mod dialects;
 mod generated;
 #[cfg(feature = "hub")]
 mod hub;
+mod images;
 mod intake;
 mod layers;
 mod loading;

@@ -9,7 +9,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use futures_util::future::try_join_all;
-use karat_rules::domain::Image;
+use karat_rules::domain::{Conversation, Image, Message, Picture, Role, Sample, dialogue_text};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
@@ -55,7 +55,8 @@ impl ImageSource {
         if written.starts_with("https://") || written.starts_with("http://") {
             return Ok(Self::Url(written.to_owned()));
         }
-        Err("an image is data:image/png;base64,… (also image/jpeg, image/webp and image/gif), or an http(s) URL".to_owned())
+        Err("an image is data:image/png;base64,… (also image/jpeg, image/webp and image/gif), or an http(s) URL"
+            .to_owned())
     }
 
     /// The image; a URL has to be fetched first.
@@ -65,7 +66,9 @@ impl ImageSource {
     pub(crate) fn into_image(self) -> Result<Image, String> {
         match self {
             Self::Data(image) => Ok(image),
-            Self::Url(_) => Err("images are taken as data here, and not by URL; send data:image/png;base64,…".to_owned()),
+            Self::Url(_) => {
+                Err("images are taken as data here, and not by URL; send data:image/png;base64,…".to_owned())
+            }
         }
     }
 }
@@ -86,6 +89,34 @@ pub(crate) async fn fetch(fetcher: &Fetcher, sources: Vec<&mut ImageSource>) -> 
         }
     });
     try_join_all(fetched).await.map(|_| ())
+}
+
+/// The sample that turns make, each with its images, of which the last is scored: text, or an image with the text and the
+/// images before it.
+///
+/// # Errors
+/// When they end with no response, or with text about images.
+pub(crate) fn sample(mut turns: Vec<(Message, Vec<Image>)>) -> Result<Sample, String> {
+    if turns.iter().all(|(_, images)| images.is_empty()) {
+        let turns = turns.into_iter().map(|(message, _)| message).collect();
+        return Conversation::new(turns).map(Sample::Conversation).map_err(|error| error.to_string());
+    }
+    // One of them holds an image, so there is a last one.
+    let Some((last, images)) = turns.pop() else { return Err(about_images()) };
+    let [image] = images.as_slice() else { return Err(about_images()) };
+    if last.role != Role::Assistant || !last.content.trim().is_empty() {
+        return Err(about_images());
+    }
+    let (said, shown): (Vec<Message>, Vec<Vec<Image>>) = turns.into_iter().unzip();
+    let said: Vec<Message> = said.into_iter().filter(|message| !message.content.is_empty()).collect();
+    Ok(Sample::Picture(Picture::new(dialogue_text(&said), shown.concat(), image.clone())))
+}
+
+/// What is said of turns that ask for another kind of model.
+pub(crate) fn about_images() -> String {
+    "text about images wants a vision-language model, which karat doesn't serve; an image that is rated is the one part of \
+     the assistant's turn"
+        .to_owned()
 }
 
 impl<'de> Deserialize<'de> for ImageSource {

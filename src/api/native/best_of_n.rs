@@ -8,7 +8,7 @@ use aide::{
 };
 use karat_engine::engine::{Embeddings, ScoreReport};
 use karat_rules::{
-    domain::{Cut, Message, ModelName, ModelVersion, Reward, catalogue::Choice},
+    domain::{Cut, ModelName, ModelVersion, Reward, catalogue::Choice},
     select::{self, Available, Candidates, CandidatesError, CurvePoint, Placement, Ranking, Selected, Selection},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -18,13 +18,15 @@ use super::{
     apart::apart,
     call::{Call, OwnBody},
     envelope::{Envelope, each},
-    request::{answer, samples, turns},
+    request::{samples, seen_answer, seen_turns},
     result::{Include, SampleResult, UsageBody},
+    turn::{Response, Turn},
 };
 use crate::api::{
     AppState,
     body::optional_objects,
     checks,
+    images::ImageSource,
     problem::{Problem, invalid},
     reply::Reply,
 };
@@ -41,10 +43,10 @@ struct BestOfNBody {
     prompt: Option<String>,
     /// What was said before the response, oldest first; instead of `prompt`.
     #[serde(default, deserialize_with = "optional_objects")]
-    messages: Option<Vec<Message>>,
-    /// The responses to choose from, at least one. Equal ones keep their own places.
+    messages: Option<Vec<Turn>>,
+    /// The responses to choose from, at least one: texts, or images of models that see. Equal ones keep their own places.
     #[schemars(length(min = 1))]
-    candidates: Vec<String>,
+    candidates: Vec<Response>,
     /// How to choose.
     #[serde(default = "best_of_n_rule")]
     #[schemars(schema_with = "selection_schema")]
@@ -70,6 +72,11 @@ struct BestOfNBody {
 impl OwnBody for BestOfNBody {
     fn inputs(&self) -> usize {
         self.candidates.len()
+    }
+
+    fn images(&mut self) -> Vec<&mut ImageSource> {
+        let turns = self.messages.iter_mut().flatten().flat_map(Turn::images);
+        turns.chain(self.candidates.iter_mut().filter_map(Response::image)).collect()
     }
 }
 
@@ -136,10 +143,10 @@ async fn best_of_n(
     Call { state, id, body, options }: Call<BestOfNBody>,
 ) -> Result<Reply<Envelope<BestOfNResponse>>, Problem> {
     let rule = select::CATALOGUE.build(&body.select).map_err(invalid)?;
-    let mut details =
-        CandidateDetails { texts: body.candidates.clone(), answers: body.answers, embeddings: body.embeddings };
-    let turns = turns(body.prompt, body.messages).map_err(invalid)?;
-    let samples = samples("candidates", body.candidates, |candidate| answer(&turns, candidate))?;
+    let texts = body.candidates.iter().map(|candidate| candidate.text().map(str::to_owned)).collect();
+    let mut details = CandidateDetails { texts, answers: body.answers, embeddings: body.embeddings };
+    let turns = seen_turns(body.prompt, body.messages).map_err(invalid)?;
+    let samples = samples("candidates", body.candidates, |candidate| seen_answer(&turns, candidate))?;
     let request = options.into_request(samples, true)?;
     let objectives = state.engine.has_objectives(&request)?;
     let available = details.available(objectives);
@@ -209,18 +216,26 @@ fn check_embedding_is_used(rule: &dyn Selection, available: &Available) -> Resul
 
 /// What a request tells of its candidates beside their text.
 struct CandidateDetails {
-    texts: Vec<String>,
+    /// None where a candidate is an image.
+    texts: Option<Vec<String>>,
     answers: Option<Vec<String>>,
     embeddings: Option<Vec<Vec<f64>>>,
 }
 
 impl CandidateDetails {
     fn available(&self, objectives: bool) -> Available {
-        Available { objectives, answers: self.answers.is_some(), texts: true, embeddings: self.embeddings.is_some() }
+        Available {
+            objectives,
+            answers: self.answers.is_some(),
+            texts: self.texts.is_some(),
+            embeddings: self.embeddings.is_some(),
+        }
     }
 
     fn describe(self, mut candidates: Candidates) -> Result<Candidates, CandidatesError> {
-        candidates = candidates.with_texts(self.texts)?;
+        if let Some(texts) = self.texts {
+            candidates = candidates.with_texts(texts)?;
+        }
         if let Some(answers) = self.answers {
             candidates = candidates.with_answers(answers)?;
         }

@@ -15,6 +15,7 @@ mod request;
 mod result;
 mod score;
 mod tokens;
+mod turn;
 
 use aide::axum::ApiRouter;
 

@@ -22,6 +22,7 @@ use super::{
 use crate::api::{
     AppState,
     body::objects,
+    images::ImageSource,
     problem::{Problem, invalid},
     reply::Reply,
 };
@@ -42,6 +43,10 @@ struct TokensBody {
 impl OwnBody for TokensBody {
     fn inputs(&self) -> usize {
         self.inputs.len()
+    }
+
+    fn images(&mut self) -> Vec<&mut ImageSource> {
+        self.inputs.iter_mut().flat_map(Input::images).collect()
     }
 }
 

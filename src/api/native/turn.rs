@@ -2,17 +2,17 @@
 
 use std::{borrow::Cow, fmt};
 
-use karat_rules::domain::{Conversation, Image, Message, Picture, Role, Sample, dialogue_text};
+use karat_rules::domain::{Image, Message, Role, Sample};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{
     Deserialize, Deserializer,
-    de::{SeqAccess, Visitor},
+    de::{MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use crate::api::images::{ImageSource, ImageUrl};
+use crate::api::images::{self, ImageSource, ImageUrl};
 
 /// One turn of a dialogue.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Turn {
     /// Who said it.
@@ -21,14 +21,14 @@ pub(super) struct Turn {
     content: Content,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Content {
     Text(String),
     Parts(Vec<Part>),
 }
 
 /// A part of a turn.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 enum Part {
     /// Text.
@@ -46,6 +46,70 @@ enum Part {
         /// Its data or its URL.
         image_url: ImageUrl,
     },
+}
+
+/// A response: text, or an image.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged)]
+pub(super) enum Response {
+    /// Text.
+    Text(String),
+    /// An image.
+    Image(ImageResponse),
+}
+
+/// A response that is an image.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ImageResponse {
+    /// Its data or its URL.
+    image: ImageSource,
+}
+
+impl<'de> Deserialize<'de> for Response {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+
+        impl<'de> Visitor<'de> for Written {
+            type Value = Response;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, or {\"image\": …}")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Response, E> {
+                Ok(Response::Text(text.to_owned()))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Response, E> {
+                Ok(Response::Text(text))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Response, A::Error> {
+                ImageResponse::deserialize(MapAccessDeserializer::new(map)).map(Response::Image)
+            }
+        }
+
+        deserializer.deserialize_any(Written)
+    }
+}
+
+impl Response {
+    /// The image, if it is one.
+    pub(super) fn image(&mut self) -> Option<&mut ImageSource> {
+        match self {
+            Self::Text(_) => None,
+            Self::Image(ImageResponse { image }) => Some(image),
+        }
+    }
+
+    /// The text, if it is one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Image(_) => None,
+        }
+    }
 }
 
 /// Text or parts, as the schema says it.
@@ -109,9 +173,13 @@ impl Turn {
         Self { role: Role::User, content: Content::Text(text) }
     }
 
-    /// An assistant's turn of an image alone.
-    pub(super) fn of_image(image: ImageSource) -> Self {
-        Self { role: Role::Assistant, content: Content::Parts(vec![Part::Image { image }]) }
+    /// An assistant's turn: a response of either kind.
+    pub(super) fn of_assistant(response: Response) -> Self {
+        let content = match response {
+            Response::Text(text) => Content::Text(text),
+            Response::Image(ImageResponse { image }) => Content::Parts(vec![Part::Image { image }]),
+        };
+        Self { role: Role::Assistant, content }
     }
 
     /// The images that stand in it.
@@ -155,36 +223,17 @@ impl Turn {
 pub(super) fn texts(turns: Vec<Turn>) -> Result<Vec<Message>, String> {
     let texts = turns.into_iter().map(|turn| match turn.apart()? {
         (message, images) if images.is_empty() => Ok(message),
-        _ => Err(about_images()),
+        _ => Err(images::about_images()),
     });
     texts.collect()
 }
 
-fn about_images() -> String {
-    "text about images wants a vision-language model, which karat doesn't serve; an image that is rated is the one part of \
-     the assistant's turn"
-        .to_owned()
-}
-
-/// The sample that turns make, the last of which is scored: text, or an image with the text and the images before it.
+/// The sample that turns make, the last of which is scored.
 ///
 /// # Errors
-/// When they end with no response, or with text about images.
+/// As [`images::sample`].
 pub(super) fn sample(turns: Vec<Turn>) -> Result<Sample, String> {
-    let mut apart = turns.into_iter().map(Turn::apart).collect::<Result<Vec<_>, _>>()?;
-    if apart.iter().all(|(_, images)| images.is_empty()) {
-        let turns = apart.into_iter().map(|(message, _)| message).collect();
-        return Conversation::new(turns).map(Sample::Conversation).map_err(|error| error.to_string());
-    }
-    // One of them holds an image, so there is a last one.
-    let Some((last, images)) = apart.pop() else { return Err(about_images()) };
-    let [image] = images.as_slice() else { return Err(about_images()) };
-    if last.role != Role::Assistant || !last.content.trim().is_empty() {
-        return Err(about_images());
-    }
-    let (said, shown): (Vec<Message>, Vec<Vec<Image>>) = apart.into_iter().unzip();
-    let said: Vec<Message> = said.into_iter().filter(|message| !message.content.is_empty()).collect();
-    Ok(Sample::Picture(Picture::new(dialogue_text(&said), shown.concat(), image.clone())))
+    images::sample(turns.into_iter().map(Turn::apart).collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use axum::Router;
 use http::HeaderMap;
 use karat::telemetry::Metrics;
 use karat::{
-    api::{self, ApiLimits, AppState, DialectSettings},
+    api::{self, ApiLimits, AppState, DialectSettings, Fetcher, ImageHost},
     server::Patience,
 };
 use karat_engine::{
@@ -39,6 +39,7 @@ pub(crate) struct Unserved {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: ApiLimits,
     pub(crate) dialects: DialectSettings,
+    pub(crate) image_hosts: Vec<ImageHost>,
 }
 
 /// A Hub whose cache is empty and that reaches nothing.
@@ -64,6 +65,7 @@ impl Unserved {
                 buffered_bytes: 1 << 20,
             },
             dialects: DialectSettings::default(),
+            image_hosts: Vec::new(),
         }
     }
 
@@ -90,6 +92,7 @@ impl Unserved {
             limits: self.limits,
             dialects: Arc::new(self.dialects.clone()),
             visitors: Arc::default(),
+            images: Fetcher::new(self.image_hosts.clone()),
         })
     }
 

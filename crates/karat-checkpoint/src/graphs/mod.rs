@@ -9,6 +9,7 @@ mod nodes;
 mod packed;
 mod padded;
 mod prefix;
+mod towers;
 mod weights;
 
 use std::ops::Range;
@@ -21,6 +22,7 @@ pub(crate) use nodes::Nodes;
 pub(crate) use packed::{decoder as packed_decoder, encoder as packed_encoder, takes_heads};
 pub(crate) use padded::build as padded;
 pub(crate) use prefix::{Parts, build as prefix};
+pub(crate) use towers::{images, texts};
 
 /// A form of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -39,7 +39,7 @@ pub enum ImageError {
     #[error("head: it compares images with texts, and the model reads none; add [text] to the manifest")]
     Unread,
     /// Several images were sent to a model that rates one by itself.
-    #[error("this model rates one image by itself; leave out the references")]
+    #[error("this model rates one image by itself; leave out the reference images")]
     OneImage,
     /// The bytes are no image that karat takes.
     #[error(transparent)]

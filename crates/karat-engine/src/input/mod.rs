@@ -123,6 +123,12 @@ impl InputPipeline {
     }
 }
 
+impl From<TextPipeline> for InputPipeline {
+    fn from(text: TextPipeline) -> Self {
+        Self { text: Some(Arc::new(text)), image: None }
+    }
+}
+
 fn whole(input: TokenizedInput) -> Tokenized {
     Tokenized { input, doubled_beginning: false }
 }

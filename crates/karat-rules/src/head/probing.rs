@@ -147,12 +147,12 @@ pub enum ProbeError {
     WantsText,
     /// No image goes before the one that is rated.
     #[error(
-        "this model compares an image with those that it should be like; send them as \"references\", or as image parts of \
+        "this model compares an image with those that it should be like; send them as \"reference_images\", or as image parts of \
          the user's turn"
     )]
     WantsReferences,
     /// Images go before the one that is rated, and nothing is made of them.
-    #[error("this model compares an image with no other one; leave out the references")]
+    #[error("this model compares an image with no other one; leave out the reference images")]
     NoReferences,
 }
 

@@ -77,7 +77,27 @@ impl Opening<'_> {
         self.check_length(checkpoint.context())?;
         let provider = provider(self.library, &self.definition.providers);
         let form = form(checkpoint, self.definition, provider);
-        let graph = checkpoint.graph_for(form)?;
+        self.read(folder, checkpoint, checkpoint.graph_for(form)?, form)
+    }
+
+    /// The same of the graph that embeds images, of a checkpoint that has one beside that of texts.
+    pub(super) fn open_images(
+        &self,
+        folder: &Path,
+        checkpoint: &Checkpoint,
+    ) -> Result<Option<(Graph, [u8; 32])>, LoadError> {
+        let graph = checkpoint.images().cloned();
+        graph.map(|graph| self.read(folder, checkpoint, graph, Form::Rows)).transpose()
+    }
+
+    fn read(
+        &self,
+        folder: &Path,
+        checkpoint: &Checkpoint,
+        graph: karat_checkpoint::Graph,
+        form: Form,
+    ) -> Result<(Graph, [u8; 32]), LoadError> {
+        let provider = provider(self.library, &self.definition.providers);
         // Sessions of encoders compute side by side.
         let alone = checkpoint.is_decoder() && form == Form::Rows;
         let sessions = if alone { self.sessions } else { Sessions::SEVERAL };

@@ -105,11 +105,15 @@ impl Loader<'_> {
         }
         let mut graphs = Vec::with_capacity(definition.graphs.len());
         let mut checkpoint = checkpoint;
+        let mut images = Vec::new();
         for source in &definition.graphs {
-            graphs.push(self.open(&definition, source, checkpoint.take(), &mut digest)?);
+            let (graph, beside) = self.open(&definition, source, checkpoint.take(), &mut digest)?;
+            graphs.push(graph);
+            images.extend(beside);
         }
-        let images = definition.images.iter().map(|file| self.open_file(&definition, file, &mut digest));
-        let images = images.collect::<Result<Vec<_>, _>>()?;
+        for file in &definition.images {
+            images.push(self.open_file(&definition, file, &mut digest)?);
+        }
         let version = digest.version();
         let metrics = self.given.metrics.model(self.name);
         let longest = longest_probe(&definition, &graphs).min(pipeline.max_tokens());
@@ -187,7 +191,7 @@ impl Loader<'_> {
         Ok(digest)
     }
 
-    /// Opens a graph and adds what its scores depend on. `checkpoint` is the one of the model's folder, where it was read
+    /// Opens a graph, and the one for images that stands beside it in a checkpoint, and adds what its scores depend on. `checkpoint` is the one of the model's folder, where it was read
     /// already.
     fn open(
         &self,
@@ -195,10 +199,10 @@ impl Loader<'_> {
         source: &GraphSource,
         checkpoint: Option<Checkpoint>,
         digest: &mut Digest,
-    ) -> Result<Graph, LoadError> {
+    ) -> Result<(Graph, Option<Graph>), LoadError> {
         let sessions = decoder::sessions(definition);
         match source {
-            GraphSource::File(file) => self.open_file(definition, file, digest),
+            GraphSource::File(file) => Ok((self.open_file(definition, file, digest)?, None)),
             GraphSource::Checkpoint(origin) => {
                 for snapshot in origin.folders().filter_map(|folder| self.given.options.hub.snapshot_in(folder)) {
                     digest.text(&snapshot.id.to_string());
@@ -207,7 +211,12 @@ impl Loader<'_> {
                 let opening = Opening { library: self.given.library, name: self.name, definition, sessions };
                 let (graph, read) = opening.open(origin.folder(), &checkpoint)?;
                 digest.digest(&read);
-                Ok(graph)
+                let images = opening.open_images(origin.folder(), &checkpoint)?;
+                let images = images.map(|(images, read)| {
+                    digest.digest(&read);
+                    images
+                });
+                Ok((graph, images))
             }
         }
     }
