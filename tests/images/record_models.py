@@ -61,7 +61,7 @@ def randomise(model: torch.nn.Module) -> None:
             elif "norm" in name and name.endswith("weight"):
                 parameter.copy_(1 + 0.2 * torch.randn_like(parameter))
             else:
-                parameter.copy_(0.25 * torch.randn_like(parameter))
+                parameter.copy_(0.15 * torch.randn_like(parameter))
 
 
 def save(name: str, model: Any, processor: Any, made: Tokenizer | None, cases: list[dict[str, Any]]) -> None:

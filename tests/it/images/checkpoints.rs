@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::data;
-use crate::support::{Repository, Server, root};
+use crate::support::{Repository, Server, Unserved, root};
 
 /// What `tests/images/record_models.py` wrote.
 #[derive(Deserialize)]
@@ -44,7 +44,12 @@ fn image(name: &str) -> String {
 
 /// By how much a score may differ.
 fn tolerance(file: &str) -> f64 {
-    if file.ends_with(".jpg") || file == "lossy.webp" { 1e-3 } else { 1e-4 }
+    match file {
+        // libjpeg rounds otherwise, by one value of 255 and two where colours are kept for every second pixel alone.
+        _ if file.ends_with(".jpg") => 2e-2,
+        "lossy.webp" => 1e-3,
+        _ => 1e-4,
+    }
 }
 
 const VIT: &str =
@@ -56,7 +61,11 @@ async fn served() -> Server {
         copy(&repository, name, &[]);
     }
     copy(&repository, "vit", &[("model.toml", VIT)]);
-    Server::of(&repository).await
+    let mut unserved = Unserved::new();
+    unserved.limits.body_bytes = 1 << 20;
+    unserved.limits.buffered_bytes = 8 << 20;
+    unserved.load(&repository).await.unwrap();
+    unserved.serve().await
 }
 
 #[tokio::test]
@@ -67,11 +76,13 @@ async fn images_and_texts_are_compared_as_in_transformers() {
         let input = |case: &Case| json!({"prompt": case.prompt, "image": image(&case.image)});
         let whole: Vec<Value> = cases.iter().map(input).collect();
         // All in company, and each by itself in another order: what is known must be what is computed.
-        let mut found = server.post(&json!({"model": name, "inputs": whole})).await.rewards();
+        let reply = server.post(&json!({"model": name, "inputs": whole})).await;
+        assert_eq!(reply.status, 200, "{name}: {}", reply.text);
+        let found = reply.rewards();
         let alone = served().await;
-        for (case, found) in cases.iter().zip(&mut found).rev() {
+        for (case, found) in cases.iter().zip(&found).rev() {
             let reply = alone.post(&json!({"model": name, "inputs": [input(case)]})).await;
-            assert!((reply.rewards()[0] - *found).abs() < 1e-4, "{name}: {}", reply.text);
+            assert!((reply.rewards()[0] - found).abs() < 1e-4, "{name}: {}", reply.text);
         }
         for (case, found) in cases.iter().zip(found) {
             let wanted = case.score.unwrap();

@@ -204,6 +204,8 @@ fn part(config: &Config, name: &str, problems: &mut Problems) -> Option<Config> 
     let found = within.iter().filter_map(|key| config.part(key)).next();
     let found = found.or_else(|| problems.add(format!("config.json lacks {name}_config; save the checkpoint anew")))?;
     found.know(&[
+        "model_type",
+        "architectures",
         "projection_dim",
         "initializer_factor",
         "logit_scale_init_value",

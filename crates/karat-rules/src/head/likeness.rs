@@ -1,6 +1,6 @@
 //! How alike an image is to the text it was made for, or to other images: cosines in one space of texts and images.
 //!
-//! `r = s · cos(e_image, e_text) + b` is what CLIP (Radford et al. 2021) calls logits_per_image, with `s = e^logit_scale`;
+//! `r = s · cos(e_image, e_text) + b` is what CLIP (Radford et al. 2021) calls `logits_per_image`, with `s = e^logit_scale`;
 //! PickScore (Kirstain et al. 2023) is that, HPS (Wu et al. 2023) the cosine by itself, SigLIP (Zhai et al. 2023) has a
 //! bias. With both kinds of likeness as objectives, the `harmonic` aggregation gives the reward of Miao et al. 2024.
 
