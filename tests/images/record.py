@@ -1,9 +1,10 @@
 """Writes small images and what Transformers' image processors make of them with Pillow.
 
-    python -m tests.images.record          # with a Python that has transformers, numpy and Pillow
+    python -m tests.images.record     # with a Python that has transformers, numpy and Pillow 12
 
 `pixels.json` holds, for each image and each `preprocessor_config.json`, the pixels before they are rescaled: rows of
-8-bit values, red first, in base64. CI needs none of this: the files are committed.
+8-bit values, red first, in base64. CI needs none of this: the files are committed. From version 13 on Pillow resizes some
+images in the other order, columns before rows, which moves a pixel here and there by one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Small random models that see, and what Transformers makes of images and texts.
 
-    python -m tests.images.record_models     # with a Python that has torch, transformers and Pillow
+    python -m tests.images.record_models     # with a Python that has torch, transformers and Pillow 12
 
 Each folder below `checkpoints/` is a checkpoint as `save_pretrained` writes it, with `scores.json`: prompts, images of
 `tests/images`, and `logits_per_image` (or the classifier's logits) in 32 bits, with pixels by Pillow.

@@ -89,9 +89,9 @@ mod tests {
         let flipped = Scale::new(1.0, [1.0, 2.0, 3.0], [1.0, 1.0, 2.0], true).unwrap();
         let mut into = [0.0; 6];
         plain.fill(&mut into, &[1, 2, 3, 4, 5, 6], PixelLayout::ChannelsFirst);
-        assert_eq!(into, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert_eq!(into.map(f32::to_bits), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0_f32].map(f32::to_bits));
         flipped.fill(&mut into, &[1, 2, 3, 4, 5, 7], PixelLayout::ChannelsLast);
-        assert_eq!(into, [0.0, 0.0, 0.0, 2.0, 3.0, 3.0]);
+        assert_eq!(into.map(f32::to_bits), [0.0, 0.0, 0.0, 2.0, 3.0, 3.0_f32].map(f32::to_bits));
     }
 
     #[test]

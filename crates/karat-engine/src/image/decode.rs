@@ -7,7 +7,7 @@ use std::io::Cursor;
 
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError as LibraryError, ImageFormat, ImageReader, Limits};
 
-use super::resample::Rgb;
+use super::{jpeg, resample::Rgb};
 
 /// The most pixels of an image: some 8,000 by 4,000. What is larger is refused before it is decoded.
 const MOST_PIXELS: u64 = 1 << 25;
@@ -53,8 +53,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Rgb, DecodeError> {
     if !matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP | ImageFormat::Gif) {
         return Err(DecodeError::Format);
     }
-    if format == ImageFormat::Jpeg && jpeg_components(bytes).is_some_and(|components| components > 3) {
-        return Err(DecodeError::Kind("CMYK"));
+    if format == ImageFormat::Jpeg {
+        jpeg::check(bytes)?;
     }
     reader.set_format(format);
     let mut limits = Limits::default();
@@ -73,7 +73,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Rgb, DecodeError> {
         return Err(DecodeError::Kind("grey of 16 bits"));
     }
     let orientation = decoder.orientation().map_err(broken)?;
-    let mut decoded = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    let mut decoded = match format {
+        ImageFormat::Jpeg => jpeg::decode(bytes, [width, height])?.into(),
+        _ => DynamicImage::from_decoder(decoder).map_err(broken)?,
+    };
     decoded.apply_orientation(orientation);
     Ok(rgb(decoded))
 }
@@ -99,22 +102,4 @@ fn rgb(decoded: DynamicImage) -> Rgb {
         other => other.into_rgb8().into_raw(),
     };
     Rgb { height, width, values }
-}
-
-/// How many channels a JPEG's frame header tells of.
-fn jpeg_components(bytes: &[u8]) -> Option<u8> {
-    let mut at = 2;
-    loop {
-        let marker = bytes.get(at..at + 2)?;
-        let [0xFF, kind] = marker else { return None };
-        match kind {
-            // Fill bytes, and markers without a length.
-            0xFF => at += 1,
-            0x01 | 0xD0..=0xD9 => at += 2,
-            // Frame headers: all of this range but tables (C4), a reserved one (C8) and arithmetic conditioning (CC).
-            0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => return bytes.get(at + 9).copied(),
-            0xDA => return None,
-            _ => at += 2 + usize::from(u16::from_be_bytes(bytes.get(at + 2..at + 4)?.try_into().ok()?)),
-        }
-    }
 }
