@@ -26,6 +26,7 @@ mod offline;
 mod packed;
 mod process;
 mod quantised;
+mod replacing;
 mod scheduling;
 mod scoring;
 mod stopping;

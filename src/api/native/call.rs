@@ -64,6 +64,10 @@ impl<T: OwnBody> FromRequest<AppState> for Call<T> {
                 tokio::time::timeout_at(deadline.into(), fetched).await.map_err(|_| ScoreError::Expired)??;
             }
         }
+        let options = match checks::wanted_version(request.headers())? {
+            Some(version) => options.of_version(&version)?,
+            None => options,
+        };
         Ok(Self { state: state.clone(), id: middleware::request_id(&request), body, options })
     }
 }

@@ -8,6 +8,7 @@ mod compare;
 mod critique;
 mod envelope;
 mod health;
+mod loading;
 mod metrics;
 mod models;
 mod process;
@@ -15,6 +16,7 @@ mod request;
 mod result;
 mod score;
 mod tokens;
+mod traffic;
 mod turn;
 
 use aide::axum::ApiRouter;
@@ -33,5 +35,7 @@ pub(super) fn router() -> ApiRouter<AppState> {
         .merge(metrics::routes())
         .merge(catalogue::routes())
         .merge(models::routes())
+        .merge(loading::routes())
+        .merge(traffic::routes())
         .merge(health::routes())
 }

@@ -105,7 +105,8 @@ impl Child {
         self.asked_until("/metrics", |reply| reply.text.contains("karat_http_requests_in_flight 2")).await;
     }
 
-    async fn asked_until(&self, path: &str, condition: impl Fn(&Reply) -> bool) {
+    /// Asks until the answer is as it should be.
+    pub(crate) async fn asked_until(&self, path: &str, condition: impl Fn(&Reply) -> bool) {
         let give_up = Instant::now() + PATIENCE;
         loop {
             let reply = self.get(path).await;

@@ -59,7 +59,7 @@ impl<'a> Given<'a> {
     where
         'a: 'b,
     {
-        Loader { given: *self, name, folder }
+        Loader { given: *self, name, folder, predecessor: None }
     }
 }
 
@@ -68,6 +68,8 @@ pub(super) struct Loader<'a> {
     pub(super) given: Given<'a>,
     pub(super) name: &'a ModelName,
     pub(super) folder: &'a Path,
+    /// The version that it is to replace.
+    predecessor: Option<&'a Model>,
 }
 
 /// What the graphs of one model share.
@@ -79,7 +81,20 @@ struct Parts<'a> {
     metrics: &'a ModelMetrics,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    /// The same for a model that is to replace another one.
+    pub(super) fn replacing(self, predecessor: Option<&'a Model>) -> Self {
+        Self { predecessor, ..self }
+    }
+
+    /// The graph that one with that index replaces, if it runs in the same way: then it suits the machine as that does, and
+    /// measuring it would take cores from those who are served.
+    fn replaced(&self, index: usize, graph: &Graph) -> Option<&GraphUnit> {
+        let ModelBody::Graph(before) = &self.predecessor?.body else { return None };
+        let unit = before.units.get(index)?;
+        (unit.signature == *graph.signature() && unit.provider == graph.provider()).then_some(unit)
+    }
+
     /// Loads and warms up a model that has graphs of its own.
     pub(super) fn load(&self, written: Written, mut definition: GraphDefinition) -> Result<Model, LoadError> {
         let Written { manifest, text, checkpoint } = written;
@@ -133,7 +148,7 @@ impl Loader<'_> {
         let mut images = images.into_iter();
         // One after another, as each gives back what its sessions don't need any more.
         for (source, graph) in definition.graphs.iter().zip(graphs) {
-            let mut unit = self.unit(&parts, source, &graph)?;
+            let mut unit = self.unit(&parts, source, &graph, self.replaced(units.len(), &graph))?;
             if let Some(images) = images.next() {
                 unit.images = Some(Box::new(self.pixel_unit(&parts, &images)?));
             }
@@ -233,14 +248,20 @@ impl Loader<'_> {
         self.given.library.open(&file, decoder::sessions(definition)).map_err(runtime)
     }
 
-    fn unit(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> Result<GraphUnit, LoadError> {
+    fn unit(
+        &self,
+        parts: &Parts<'_>,
+        source: &GraphSource,
+        graph: &Graph,
+        replaced: Option<&GraphUnit>,
+    ) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         if let Some(model) = graph.packed_model() {
             return self.packed_unit(parts, graph, model);
         }
-        if let Some(shape) = graph.decoder_shape() {
-            return self.decoder_unit(parts, source, graph, shape.context);
+        if graph.decoder_shape().is_some() {
+            return self.decoder_unit(parts, source, graph, replaced);
         }
         let Some(text) = pipeline.text() else { return self.pixel_unit(parts, graph) };
         let binding = manifest::bind_graph(definition, graph.signature(), text.padding_id())?;
@@ -252,6 +273,7 @@ impl Loader<'_> {
             max_tokens: text.max_tokens(),
             file: source.beside("calibration.json"),
             time: self.given.options.calibration,
+            replaced: replaced.and_then(|unit| unit.calibration),
         };
         let (calibration, executors) = plan.start(graph, &binding).map_err(runtime)?;
         self.schedule(
@@ -284,9 +306,10 @@ impl Loader<'_> {
         parts: &Parts<'_>,
         source: &GraphSource,
         graph: &Graph,
-        context: usize,
+        replaced: Option<&GraphUnit>,
     ) -> Result<GraphUnit, LoadError> {
         let Parts { definition, .. } = *parts;
+        let context = graph.decoder_shape().map_or(0, |shape| shape.context);
         let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, &graph.decoder_needs())?;
         let decoder = Decoder {
             library: self.given.library,
@@ -299,6 +322,7 @@ impl Loader<'_> {
             token: parts.probes.first().map_or(0, |probe| probe.ids()[probe.len() / 2]),
             file: &source.beside("rows.calibration.json"),
             time: self.given.options.calibration,
+            replaced: replaced.and_then(|unit| unit.form.row_cost()),
         };
         let running =
             decoder.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
