@@ -64,9 +64,7 @@ def png16(values: np.ndarray) -> bytes:
     kind = {1: 0, 3: 2, 4: 6}[channels]
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
     header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
 
 
 def write_images() -> None:
@@ -115,7 +113,11 @@ def record() -> None:
     for name, (kind, changes) in PROCESSORS.items():
         processor = kind(**changes)
         settings[name] = {key: value for key, value in processor.to_dict().items() if value is not None}
-        files = sorted(FOLDER.glob("*.*")) if name == "clip" else [FOLDER / "rgb.png", FOLDER / "wide.png"][: 1 if name == "upscaled" else 2]
+        files = (
+            sorted(FOLDER.glob("*.*"))
+            if name == "clip"
+            else [FOLDER / "rgb.png", FOLDER / "wide.png"][: 1 if name == "upscaled" else 2]
+        )
         for file in files:
             if file.suffix not in {".png", ".jpg", ".webp", ".gif"} or file.name in {"cmyk.jpg", "grey16.png"}:
                 continue

@@ -23,7 +23,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 HERE = Path(__file__).parent
 FOLDER = HERE / "checkpoints"
-WORDS = "a an the cat dog house red green blue small large of and with in on photo drawing".split()
+WORDS = ["a", "an", "the", "cat", "dog", "house", "red", "green", "blue", "small", "large", "of", "and", "with", "in", "on", "photo", "drawing"]
 PROMPTS = ["a red cat", "the small blue house with a dog", "drawing of an elephant"]
 IMAGES = ["rgb.png", "rgba.png", "full.jpg", "halved.jpg", "moving.gif", "lossy.webp", "turned6.jpg", "wide.png"]
 SMALL: dict[str, Any] = {
