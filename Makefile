@@ -24,7 +24,7 @@ REAL_CLIENTS_PYTHON := .karat/clients/venv/bin/python
 REAL_CLIENTS_VENV := .karat/clients/venv/complete
 PROJECT := python/install.sh python/pyproject.toml python/client/pyproject.toml python/uv.lock
 # Where all Python is, and how each check of it finds the one configuration.
-PYTHON_CODE := python loadtest tests
+PYTHON_CODE := python loadtest tests examples
 RUFF := .venv/bin/ruff
 MYPY := .venv/bin/mypy --config-file python/pyproject.toml
 PYTEST := -m pytest -q -c python/pyproject.toml --rootdir .

@@ -3,8 +3,8 @@
     python -m tests.images.record     # with a Python that has transformers, numpy and Pillow 12
 
 `pixels.json` holds, for each image and each `preprocessor_config.json`, the pixels before they are rescaled: rows of
-8-bit values, red first, in base64. CI needs none of this: the files are committed. From version 13 on Pillow resizes some
-images in the other order, columns before rows, which moves a pixel here and there by one.
+8-bit values, red first, in base64. CI needs none of this: the files are committed. From version 13 on Pillow resizes
+some images in the other order, columns before rows, which moves a pixel here and there by one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,7 +26,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 FOLDER = Path(__file__).parent
 SIDE = 16
-PROCESSORS = {
+PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
     "clip": (CLIPImageProcessorPil, {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}),
     "clip_old": (CLIPImageProcessorPil, {"size": SIDE, "crop_size": SIDE}),
     "siglip": (SiglipImageProcessorPil, {"size": {"height": SIDE, "width": SIDE}}),

@@ -169,7 +169,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 198 && (b == 18 || b == 19)))
 }
 
-/// Global unicast is 2000::/3; of it, what translates to addresses of version 4 or only documents is left out.
+/// Global unicast is `2000::/3`; of it, what translates to addresses of version 4 or only documents is left out.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
     let translates = first == 0x2002 || (first == 0x2001 && (second < 0x0200 || second == 0x0db8));

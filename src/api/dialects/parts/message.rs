@@ -83,7 +83,7 @@ impl ChatMessage {
                     match (part.r#type.as_str(), part.text, part.image, part.image_url) {
                         ("text" | "input_text" | "output_text", Some(text), ..) => texts.push_str(&text),
                         ("image", _, Some(image), _) | ("image_url" | "input_image", _, _, Some(ImageUrl(image))) => {
-                            images.push(image.into_image()?)
+                            images.push(image.into_image()?);
                         }
                         (other, ..) => {
                             return Err(format!(
