@@ -13,7 +13,7 @@ use axum::{Router, body::Body};
 use divan::{Bencher, counter::ItemsCount};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use karat::api::{self, ApiLimits, AppState, Fetcher};
+use karat::api::{self, ApiLimits, AppState, Closing, Fetcher, Visit};
 use karat::telemetry::Metrics;
 use karat_engine::{
     engine::{Engine, ScoreRequest},
@@ -52,6 +52,10 @@ impl Served {
         let engine = Arc::new(Engine::new(64 << 20));
         engine.repository().set_status(name(), ModelStatus::Ready(Arc::new(model(&metrics))));
         let state = AppState {
+            keys: Arc::default(),
+            closing: Closing::default(),
+            traces: None,
+            visit: Visit::default(),
             engine: Arc::clone(&engine),
             metrics,
             limits: ApiLimits {
@@ -105,7 +109,7 @@ fn model(metrics: &Metrics) -> Model {
         signature: GraphSignature { inputs: Vec::new(), outputs: vec![logits] },
         provider: ProviderKind::Cpu,
         skipped: Vec::new(),
-        batch_dependent: false,
+        trial: None,
         calibration: None,
         form: GraphForm::Padded,
         scheduler,

@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 
 use super::{
     AppState,
-    intake::TooSlow,
+    intake::NotWhole,
     problem::{Problem, ProblemType, invalid},
 };
 
@@ -77,8 +77,8 @@ pub(crate) async fn receive(request: &mut Request, limit: usize) -> Result<Recei
             .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
         {
             too_large()
-        } else if let Some(slow) = TooSlow::among(&error) {
-            Problem::new(ProblemType::BodyTooSlow, slow.to_string())
+        } else if let Some(reason) = NotWhole::among(&error) {
+            reason.into()
         } else {
             Problem::new(ProblemType::BodyIncomplete, "the body broke off before its end; send it whole")
         }
@@ -110,7 +110,10 @@ impl Received {
         match &self.fields {
             // Only the whole body tells the place of what is wrong.
             Some(fields) => fields.read().or_else(|_| parse(&self.bytes)),
-            None => parse(&self.bytes),
+            None => parse(&self.bytes).or_else(|problem| {
+                let plain = without_nan(&self.bytes).ok_or_else(|| problem.clone())?;
+                parse(&plain).map_err(|_| problem)
+            }),
         }
     }
 }
@@ -170,11 +173,48 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             let place = if path == "." { String::new() } else { format!("{path}: ") };
             Problem::new(ProblemType::InvalidRequest, format!("{place}{inner}"))
         } else {
-            malformed(format!("the body is not valid JSON: {inner}"))
+            malformed(format!("the body is not valid JSON: {inner}{}", advice(&inner)))
         }
     })?;
     deserializer.end().map_err(|error| malformed(format!("something follows the JSON object: {error}")))?;
     Ok(value)
+}
+
+/// What to write instead of what JSON libraries write all the same.
+fn advice(error: &serde_json::Error) -> &'static str {
+    let said = error.to_string();
+    if said.contains("surrogate") || said.contains("hex escape") {
+        "; a lone surrogate such as \\ud83d stands for no character: send whole ones, as UTF-8"
+    } else {
+        ""
+    }
+}
+
+/// A body whose NaN and infinities, which JSON doesn't have and Python's writes, are something that no field that is read
+/// takes; none where it has none of them.
+fn without_nan(bytes: &[u8]) -> Option<Vec<u8>> {
+    const NOT_NUMBERS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+    const STAND_IN: &[u8] = b"{\"NaN\":null}";
+    let mut plain = Vec::with_capacity(bytes.len());
+    let (mut at, mut in_text, mut found) = (0, false, false);
+    while let Some(byte) = bytes.get(at) {
+        let not_number = NOT_NUMBERS.into_iter().find(|word| !in_text && bytes[at..].starts_with(word));
+        if let Some(word) = not_number {
+            plain.extend_from_slice(STAND_IN);
+            at += word.len();
+            found = true;
+            continue;
+        }
+        let escaped = in_text && *byte == b'\\';
+        in_text ^= *byte == b'"';
+        plain.push(*byte);
+        at += 1;
+        if escaped {
+            plain.extend(bytes.get(at));
+            at += 1;
+        }
+    }
+    found.then_some(plain)
 }
 
 impl<T: JsonSchema> OperationInput for JsonBody<T> {

@@ -37,6 +37,12 @@ pub(crate) enum ProblemType {
     UnknownRoute,
     WrongMethod,
     Forbidden,
+    /// A request without a key, or with one that isn't known.
+    NoKey,
+    /// A key that may not do that.
+    KeyForbids,
+    /// A key whose tokens are used up.
+    OutOfTokens,
     ModelUnavailable,
     /// Other models are made of the model that is to be unloaded.
     InUse,
@@ -61,9 +67,10 @@ impl ProblemType {
             Self::OtherVersion => StatusCode::PRECONDITION_FAILED,
             Self::InUse => StatusCode::CONFLICT,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::KeyForbids => StatusCode::FORBIDDEN,
+            Self::NoKey => StatusCode::UNAUTHORIZED,
             Self::ModelUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded | Self::OutOfTokens => StatusCode::TOO_MANY_REQUESTS,
             Self::DeadlinePassed => StatusCode::GATEWAY_TIMEOUT,
             Self::ModelFailed | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -85,6 +92,9 @@ impl ProblemType {
             Self::UnknownRoute => "unknown-route",
             Self::WrongMethod => "wrong-method",
             Self::Forbidden => "forbidden",
+            Self::NoKey => "no-key",
+            Self::KeyForbids => "key-forbids",
+            Self::OutOfTokens => "out-of-tokens",
             Self::ModelUnavailable => "model-unavailable",
             Self::Overloaded => "overloaded",
             Self::DeadlinePassed => "deadline-passed",
@@ -108,6 +118,9 @@ impl ProblemType {
             Self::UnknownRoute => "There is no such route",
             Self::WrongMethod => "The route doesn't take this method",
             Self::Forbidden => "The request isn't let in",
+            Self::NoKey => "The request comes without a known key",
+            Self::KeyForbids => "The key doesn't allow this",
+            Self::OutOfTokens => "The key's tokens are used up",
             Self::ModelUnavailable => "The model takes no requests now",
             Self::Overloaded => "Too much is waiting",
             Self::DeadlinePassed => "The timeout passed",
@@ -164,6 +177,12 @@ impl Problem {
         self
     }
 
+    /// With the time after which it is worth coming back.
+    pub(crate) fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
     pub(crate) fn at(mut self, index: usize) -> Self {
         self.index = Some(index);
         self
@@ -191,7 +210,7 @@ impl Problem {
 }
 
 /// A detail of at most [`LONGEST_DETAIL`] bytes, whatever it is encoded as.
-fn cut(mut detail: String) -> String {
+pub(crate) fn cut(mut detail: String) -> String {
     // JSON writes a control character in six bytes, a status of gRPC what isn't plain in three a byte.
     let encoded = |letter: char| match letter {
         _ if letter.is_control() => 6,
@@ -209,6 +228,21 @@ fn cut(mut detail: String) -> String {
         detail.push('…');
     }
     detail
+}
+
+/// A reason in which of every absolute path the last two parts are left: where a server's folders lie is nobody's concern.
+pub(crate) fn without_folders(reason: &str) -> String {
+    let ends =
+        |letter: char| letter.is_whitespace() || matches!(letter, '"' | '\'' | '`' | '(' | ')' | ',' | ';' | ':');
+    let mut shorter = String::with_capacity(reason.len());
+    for part in reason.split_inclusive(ends) {
+        let word = part.trim_end_matches(ends);
+        match word.starts_with('/').then(|| word.rmatch_indices('/').nth(1)).flatten() {
+            Some((cut, _)) if cut > 0 => shorter.push_str(&part[cut + 1..]),
+            _ => shorter.push_str(part),
+        }
+    }
+    shorter
 }
 
 fn set_retry_after(wait: Option<Duration>, headers: &mut HeaderMap) {
@@ -243,7 +277,10 @@ impl From<ScoreError> for Problem {
                 tracing::error!(%model, error = %error, "a text broke off");
                 format!("the model {model} broke off while it wrote; the server's log has the cause")
             }
-            ScoreError::Head { .. } | ScoreError::Panicked | ScoreError::Statistic { .. } => {
+            ScoreError::Head { .. }
+            | ScoreError::NotFinite { .. }
+            | ScoreError::Panicked
+            | ScoreError::Statistic { .. } => {
                 tracing::error!(error = %error, "a request failed");
                 error.to_string()
             }
@@ -327,5 +364,13 @@ mod tests {
             assert!(from_engine.detail().len() <= LONGEST_DETAIL + 3);
         }
         assert_eq!(invalid("short").detail(), "short");
+    }
+
+    #[test]
+    fn where_folders_lie_is_not_told() {
+        let reason =
+            "/srv/models/a/model.toml: can't be read; also \"/opt/x/y/tokenizer.json\", and /v1/models lists 1/2";
+        let shorter = without_folders(reason);
+        assert_eq!(shorter, "a/model.toml: can't be read; also \"y/tokenizer.json\", and /v1/models lists 1/2");
     }
 }

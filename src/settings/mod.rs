@@ -2,7 +2,12 @@
 //!
 //! What is computed stands in the models' manifests instead.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    net::{SocketAddr, ToSocketAddrs as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{
     Args,
@@ -16,7 +21,7 @@ use karat_rules::domain::ModelName;
 
 use crate::{
     api::{self, ApiLimits, DialectSettings, Fetcher, ImageHost, Visitors},
-    server::Patience,
+    server::{Patience, TlsFiles},
     telemetry::LogFormat,
 };
 
@@ -49,15 +54,15 @@ pub(crate) struct ServeSettings {
     pub(crate) require: Vec<ModelName>,
 
     /// Where to listen. Loopback by default: whoever reaches the port can score.
-    #[arg(long, env = "KARAT_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    #[arg(long, env = "KARAT_LISTEN", default_value = "127.0.0.1:8080", value_parser = address, value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
 
-    /// Stop when a model can't be loaded, instead of serving the others.
+    /// Stop when a model can't be loaded, or gives a text other scores in company, instead of serving the others.
     #[arg(long, env = "KARAT_STRICT", value_parser = BoolishValueParser::new())]
     pub(crate) strict: bool,
 
-    /// The ONNX Runtime library. By default the file that ORT_DYLIB_PATH names, or the one beside the executable, or the
-    /// one that `make setup` installed.
+    /// The ONNX Runtime library. By default the file that ORT_DYLIB_PATH names, or the one beside the executable, or that
+    /// of the Python environment that karat was installed into, or the one that `make setup` installed.
     #[arg(long, env = "KARAT_ONNXRUNTIME", value_name = "FILE")]
     pub(crate) onnxruntime: Option<PathBuf>,
 
@@ -77,6 +82,11 @@ pub(crate) struct ServeSettings {
     /// sets no bound beside that on tokens.
     #[arg(long, env = "KARAT_QUEUE_SECONDS", default_value_t = 10.0, value_name = "SECONDS")]
     pub(crate) queue_seconds: f64,
+
+    /// The longest that requests in the dialects that wait may be expected to wait before they are refused with 503, in
+    /// seconds; 0 sets no bound. Less than the timeouts of trainers, since what comes later comes for nobody.
+    #[arg(long, env = "KARAT_DIALECT_QUEUE_SECONDS", default_value_t = 25.0, value_name = "SECONDS")]
+    pub(crate) dialect_queue_seconds: f64,
 
     /// How long to measure a model that is loaded for the first time, in seconds, to choose batch sizes and sessions; 0
     /// takes what suits most models. The choice is kept beside the graph.
@@ -104,9 +114,33 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     pub(crate) drain_seconds: u64,
 
-    /// What to log: a level, or levels for modules, such as "info,karat_engine::schedule=debug,ort=warn".
-    #[arg(long, env = "KARAT_LOG", default_value = "info,ort=warn", value_name = "FILTER")]
-    pub(crate) log: String,
+    /// How long the server still takes requests after SIGTERM while it says that it isn't ready, in seconds, so that
+    /// balancers send the next ones elsewhere.
+    #[arg(long, env = "KARAT_READY_DOWN_SECONDS", default_value_t = 0, value_name = "SECONDS")]
+    pub(crate) ready_down_seconds: u64,
+
+    /// A file of keys, one JSON object a line, as "karat keys new" writes them. With it every route but those of health
+    /// wants a key; it is read anew when it changes, and on SIGHUP.
+    #[arg(long, env = "KARAT_KEYS", value_name = "FILE")]
+    pub(crate) keys: Option<PathBuf>,
+
+    /// The server's certificate as PEM, those of authorities between behind it: speak HTTPS. It is read anew when it
+    /// changes, and on SIGHUP.
+    #[arg(long, env = "KARAT_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key as PEM.
+    #[arg(long, env = "KARAT_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Certificates of authorities as PEM: take only clients that have a certificate of one of them.
+    #[arg(long, env = "KARAT_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// What to log: a level, or levels for modules, such as "info,karat_engine::schedule=debug,ort=warn". By default
+    /// "info"; at a terminal, which is told in other words how far the models are, "warn".
+    #[arg(long, env = "KARAT_LOG", value_name = "FILTER")]
+    log: Option<String>,
 
     /// The model of requests in other servers' dialects that name none, or one that isn't in the repository.
     #[arg(long, env = "KARAT_DEFAULT_MODEL", value_name = "MODEL")]
@@ -139,6 +173,16 @@ pub(crate) struct ServeSettings {
 }
 
 impl ServeSettings {
+    /// Whether somebody sits at a terminal and has asked for no log lines of their own: they are told what runs where.
+    pub(crate) fn greets(&self) -> bool {
+        self.log.is_none() && self.log_format == LogFormat::Text && io::stderr().is_terminal()
+    }
+
+    /// What is logged.
+    pub(crate) fn log_filter(&self) -> &str {
+        self.log.as_deref().unwrap_or(if self.greets() { "warn" } else { "info" })
+    }
+
     /// How long to measure a model that is loaded for the first time; nothing for what is no time.
     pub(crate) fn calibration(&self) -> Duration {
         Duration::try_from_secs_f64(self.calibration_seconds).unwrap_or_default()
@@ -152,12 +196,23 @@ impl ServeSettings {
 
     /// How long a request may be expected to wait, where that is bounded.
     pub(crate) fn queue_time(&self) -> Option<Duration> {
-        Duration::try_from_secs_f64(self.queue_seconds).ok().filter(|time| !time.is_zero())
+        bound(self.queue_seconds)
     }
 
     /// How long the server waits for its clients.
     pub(crate) fn patience(&self) -> Patience {
         Patience { receive: self.receive(), drain: Duration::from_secs(self.drain_seconds) }
+    }
+
+    /// How long the server still takes requests once it says that it isn't ready.
+    pub(crate) fn ready_down(&self) -> Duration {
+        Duration::from_secs(self.ready_down_seconds)
+    }
+
+    /// Where the certificates lie, if HTTPS is spoken.
+    pub(crate) fn tls(&self) -> Option<TlsFiles> {
+        let (certificate, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(TlsFiles { certificate, key, client_authorities: self.tls_client_ca.clone() })
     }
 
     /// Bounds on what a request may send.
@@ -205,8 +260,28 @@ impl ServeSettings {
 
     /// What holds for all dialects.
     pub(crate) fn dialects(&self) -> DialectSettings {
-        DialectSettings { default_model: self.default_model.clone(), shedding: self.shed.iter().cloned().collect() }
+        DialectSettings {
+            default_model: self.default_model.clone(),
+            shedding: self.shed.iter().cloned().collect(),
+            patience: bound(self.dialect_queue_seconds),
+        }
     }
+}
+
+/// An address, or a name of this machine such as localhost, of whose addresses the first of IPv4 counts.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let wrong = |reason: String| format!("{reason}; write an address and a port, such as 127.0.0.1:8080");
+    let addresses: Vec<SocketAddr> = text.to_socket_addrs().map_err(|error| wrong(error.to_string()))?.collect();
+    let found = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    found.copied().ok_or_else(|| wrong("it stands for no address".to_owned()))
+}
+
+/// A bound on a time, where there is one.
+fn bound(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
 }
 
 /// A time that something can take.

@@ -1,10 +1,11 @@
 //! All metrics of one server, and the page that shows them.
 
-use karat_engine::telemetry::EngineMetrics;
+use karat_engine::{engine::ScoreReport, repository::ModelStatus, telemetry::EngineMetrics};
+use karat_rules::domain::ModelName;
 use karat_runtime::metrics;
 use prometheus::{Error, IntGaugeVec, Registry, TextEncoder};
 
-use super::{Build, RequestGuard, WaitGuard, http::HttpMetrics};
+use super::{Build, RequestGuard, WaitGuard, http::HttpMetrics, scores::ScoreMetrics};
 
 /// All metrics of one server. Clones share them.
 #[derive(Debug, Clone)]
@@ -12,6 +13,7 @@ pub struct Metrics {
     registry: Registry,
     http: HttpMetrics,
     engine: EngineMetrics,
+    scores: ScoreMetrics,
 }
 
 metrics! {
@@ -32,6 +34,7 @@ impl Metrics {
             registry: registry.clone(),
             http: HttpMetrics::register(registry)?,
             engine: EngineMetrics::register(registry)?,
+            scores: ScoreMetrics::register(registry)?,
         })
     }
 
@@ -54,6 +57,16 @@ impl Metrics {
     #[must_use = "the wait ends when the guard is dropped"]
     pub(crate) fn body_waits(&self) -> WaitGuard {
         WaitGuard::new(&self.http)
+    }
+
+    /// Counts what a model said of the samples of a request.
+    pub(crate) fn scored(&self, report: &ScoreReport) {
+        self.scores.scored(report);
+    }
+
+    /// States how far each model has come.
+    pub(crate) fn models<'a>(&self, models: impl Iterator<Item = (&'a ModelName, &'a ModelStatus)>) {
+        self.scores.models(models);
     }
 
     /// All metrics in Prometheus's text format.

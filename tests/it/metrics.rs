@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Repository, Server};
 
 /// Every metric with its type and labels.
-const CONTRACT: [(&str, &str, &[&str]); 34] = [
+const CONTRACT: [(&str, &str, &[&str]); 38] = [
     ("karat_batch_padding_ratio", "histogram", &["model"]),
     ("karat_batch_samples", "histogram", &["model"]),
     ("karat_build_info", "gauge", &["version"]),
@@ -28,6 +28,7 @@ const CONTRACT: [(&str, &str, &[&str]); 34] = [
     ("karat_http_request_seconds", "histogram", &["route"]),
     ("karat_http_requests_in_flight", "gauge", &[]),
     ("karat_http_requests_total", "counter", &["route", "status"]),
+    ("karat_model_state", "gauge", &["model", "state"]),
     ("karat_padding_tokens_total", "counter", &["model"]),
     ("karat_prefix_cache_bytes", "gauge", &[]),
     ("karat_prefix_cache_evicted_blocks_total", "counter", &[]),
@@ -38,9 +39,12 @@ const CONTRACT: [(&str, &str, &[&str]); 34] = [
     ("karat_queue_samples", "gauge", &["model"]),
     ("karat_queue_tokens", "gauge", &["model"]),
     ("karat_queue_wait_seconds", "histogram", &["model"]),
+    ("karat_sample_disagreement", "histogram", &["model"]),
+    ("karat_sample_reward", "histogram", &["model"]),
     ("karat_samples_cancelled_total", "counter", &["model"]),
     ("karat_samples_expired_total", "counter", &["model"]),
     ("karat_samples_refused_total", "counter", &["model"]),
+    ("karat_samples_truncated_total", "counter", &["model"]),
     ("karat_tokens_total", "counter", &["model"]),
 ];
 
@@ -115,11 +119,17 @@ async fn a_scrape_holds_every_metric_with_labels_out_of_closed_sets() {
         let seen = &scrape.labels[name];
         assert_eq!(seen.keys().map(String::as_str).collect::<Vec<_>>(), labels, "{name}");
         for (label, values) in seen {
-            let closed = match label.as_str() {
+            let closed = match (label.as_str(), name) {
+                ("model", "karat_model_state") => set(&["both", "not_a_number", "sum"]),
+                ("state", _) => set(&["building", "failed", "loading", "ready", "unloaded"]),
+                // What can't be computed has no reward.
+                ("model", "karat_sample_reward" | "karat_sample_disagreement" | "karat_samples_truncated_total") => {
+                    set(&["both", "sum"])
+                }
                 // A composite runs no pass of its own.
-                "model" => set(&["not_a_number", "sum"]),
-                "route" => routes.clone(),
-                "status" => set(&["2xx", "4xx", "5xx"]),
+                ("model", _) => set(&["not_a_number", "sum"]),
+                ("route", _) => routes.clone(),
+                ("status", _) => set(&["2xx", "4xx", "5xx"]),
                 _ => set(&[env!("CARGO_PKG_VERSION")]),
             };
             assert_eq!(values, &closed, "{name}");
@@ -128,6 +138,10 @@ async fn a_scrape_holds_every_metric_with_labels_out_of_closed_sets() {
     assert_eq!(server.metric("karat_http_requests_total{route=\"/v1/score\",status=\"2xx\"}"), 3);
     assert_eq!(server.metric("karat_http_requests_total{route=\"/v1/score\",status=\"5xx\"}"), 1);
     assert_eq!(server.metric("karat_cache_hits_total{model=\"sum\"}"), 1);
+    for (state, is) in [("ready", 1), ("failed", 0)] {
+        assert_eq!(server.metric(&format!("karat_model_state{{model=\"sum\",state=\"{state}\"}}")), is);
+    }
+    assert_eq!(server.metric("karat_sample_reward_count{model=\"sum\"}"), 2);
     assert!(server.metric("karat_cache_bytes") > 0, "two scores are kept");
 }
 

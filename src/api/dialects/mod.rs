@@ -25,7 +25,8 @@ use dialect::Dialect;
 
 pub(super) use kserve::grpc_routes;
 pub use parts::DialectSettings;
-pub(super) use routes::{documented, undocumented};
+pub(super) use parts::Scores;
+pub(super) use routes::{documented, tell, tell_any, undocumented};
 pub(super) use shared_paths::SharedPath;
 
 /// Every dialect. On a path that several claim, the first whose body it is answers.
@@ -56,7 +57,7 @@ mod tests {
     use crate::api::problem::{Problem, ProblemType};
 
     /// The status of each kind of problem, in the order of [`SHAPES`].
-    const STATUSES: [(ProblemType, [u16; 10]); 13] = [
+    const STATUSES: [(ProblemType, [u16; 10]); 16] = [
         (ProblemType::MalformedJson, [400, 400, 400, 400, 400, 400, 422, 400, 400, 400]),
         (ProblemType::BodyIncomplete, [400, 400, 400, 400, 400, 400, 422, 400, 400, 400]),
         (ProblemType::InvalidRequest, [422, 400, 400, 422, 422, 422, 422, 400, 422, 400]),
@@ -65,6 +66,9 @@ mod tests {
         (ProblemType::BodyTooLarge, [413, 413, 413, 413, 413, 413, 413, 413, 413, 413]),
         (ProblemType::BodyTooSlow, [408, 408, 408, 408, 408, 408, 408, 408, 408, 408]),
         (ProblemType::UnknownModel, [404, 404, 404, 404, 404, 404, 422, 404, 404, 404]),
+        (ProblemType::NoKey, [401; 10]),
+        (ProblemType::KeyForbids, [403; 10]),
+        (ProblemType::OutOfTokens, [503, 503, 503, 503, 503, 503, 429, 429, 429, 503]),
         (ProblemType::ModelUnavailable, [503, 503, 503, 503, 503, 503, 503, 503, 503, 503]),
         (ProblemType::Overloaded, [503, 503, 503, 503, 503, 503, 429, 429, 429, 503]),
         (ProblemType::DeadlinePassed, [504, 504, 504, 504, 504, 504, 504, 504, 504, 504]),
@@ -93,6 +97,17 @@ mod tests {
         ("jina", Shape::Detail),
         ("kserve", Shape::Error),
     ];
+
+    #[test]
+    fn every_pages_table_has_the_fields_that_are_harmless() {
+        for dialect in TABLE {
+            let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/dialects/");
+            let page = std::fs::read_to_string(format!("{page}{}.md", dialect.name)).unwrap();
+            for field in dialect.fields.harmless {
+                assert!(page.contains(&format!("`{field}`")), "{}.md doesn't name {field}", dialect.name);
+            }
+        }
+    }
 
     async fn render(dialect: &Dialect, kind: ProblemType) -> (u16, Value) {
         let response = dialect.tell(&Problem::new(kind, "change this"));

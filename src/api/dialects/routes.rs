@@ -12,7 +12,7 @@ use axum::{
     Router,
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::MethodRouter,
 };
 
@@ -21,6 +21,8 @@ use super::{
     dialect::{Dialect, Paths, Route},
     shared_paths,
 };
+use http::{HeaderMap, HeaderValue, header};
+
 use crate::api::{AppState, problem::Problem};
 
 /// Every dialect's routes under its name.
@@ -52,7 +54,8 @@ fn prefixed(dialect: &'static Dialect) -> ApiRouter<AppState> {
 fn bare(dialects: impl Iterator<Item = &'static Dialect>) -> Router<AppState> {
     let owned = expected(dialects).filter(|(_, route)| route.claim.is_none());
     owned.fold(Router::new(), |routes, (dialect, route)| {
-        routes.route(route.path, shared_paths::share(route.path, speaking(dialect, route).into()))
+        let method = || shared_paths::share(route.path, speaking(dialect, route).into());
+        routes.route(route.path, method()).route(&format!("{}/", route.path), method())
     })
 }
 
@@ -84,6 +87,28 @@ async fn speak(State(dialect): State<&'static Dialect>, mut request: Request, ne
     match response.extensions().get::<Problem>() {
         Some(problem) => dialect.tell(problem),
         None => response,
+    }
+}
+
+/// A problem of a request that reached no route, in the shape of the dialect whose path it is.
+pub(in crate::api) fn tell(path: &str, problem: &Problem) -> Response {
+    let of_model = path.strip_prefix("/m/").and_then(|rest| rest.find('/').map(|end| &rest[end..]));
+    let path = of_model.unwrap_or(path);
+    let first = path.trim_start_matches('/').split('/').next();
+    let prefixed = TABLE.into_iter().find(|dialect| Some(dialect.name) == first);
+    let known = prefixed.or_else(|| {
+        let mut routes = expected(TABLE.into_iter()).filter(|(_, route)| route.claim.is_none());
+        routes.find(|(_, route)| route.path == path.trim_end_matches('/')).map(|(dialect, _)| dialect)
+    });
+    known.map_or_else(|| problem.clone().into_response(), |dialect| dialect.tell(problem))
+}
+
+/// The same of a request that may have come over gRPC.
+pub(in crate::api) fn tell_any(path: &str, headers: &HeaderMap, problem: &Problem) -> Response {
+    let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
+    match headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
+        true => super::kserve::tell_grpc(problem),
+        false => tell(path, problem),
     }
 }
 

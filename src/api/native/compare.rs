@@ -6,7 +6,7 @@ use aide::{
     axum::{ApiRouter, routing::post_with},
     transform::TransformOperation,
 };
-use karat_engine::engine::SampleReport;
+use karat_engine::engine::{Draft, SampleReport};
 use karat_rules::{
     domain::{self, Sample, catalogue::Choice},
     metrics::{self, Strength},
@@ -145,10 +145,15 @@ async fn compare(
     }
     let judged = state.engine.model(&options.model_name()?)?.judges_pairs();
     let samples = if judged { together(body.pairs)? } else { apart(body.pairs)? };
-    let request = options.into_request(samples, false)?;
-    let scored = state.engine.score(request).await.map_err(Problem::from);
+    let request = options.into_whole_request(samples);
+    let request = request.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
+    let scored = state.score(request).await;
     let report = scored.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
-    Envelope::reply(id, report, |reports| outcome(reports, judged, body.cuts.as_ref(), body.beta, &body.include))
+    Envelope::reply(id, report, |reports| {
+        // Nothing is refused apart from its pair.
+        let reports = reports.into_iter().filter_map(Result::ok).collect();
+        outcome(reports, judged, body.cuts.as_ref(), body.beta, &body.include)
+    })
 }
 
 /// The margins of the pairs, whose sides were judged together or scored in turn.
@@ -185,19 +190,18 @@ fn outcome(
 }
 
 /// One sample for each response, chosen and rejected in turn.
-fn apart(pairs: Vec<Pair>) -> Result<Vec<Sample>, Problem> {
+fn apart(pairs: Vec<Pair>) -> Result<Vec<Draft>, Problem> {
     let mut sides = Vec::with_capacity(pairs.len() * 2);
     for (index, pair) in pairs.into_iter().enumerate() {
         let turns = turns_of(index, pair.prompt, pair.messages)?;
         sides.push((turns.clone(), pair.chosen));
         sides.push((turns, pair.rejected));
     }
-    let made = samples("pairs (chosen and rejected in turn)", sides, |(turns, response)| seen_answer(&turns, response));
-    made.map_err(Problem::of_pair)
+    Ok(samples("pairs (chosen and rejected in turn)", sides, |(turns, response)| seen_answer(&turns, response)))
 }
 
 /// One sample for each pair.
-fn together(pairs: Vec<Pair>) -> Result<Vec<Sample>, Problem> {
+fn together(pairs: Vec<Pair>) -> Result<Vec<Draft>, Problem> {
     let pairs = pairs.into_iter().enumerate().map(|(index, pair)| {
         let turns = turns_of(index, pair.prompt, pair.messages)?;
         let refuse = |reason: String| invalid(format!("pairs[{index}]: {reason}")).at(index);
@@ -205,7 +209,9 @@ fn together(pairs: Vec<Pair>) -> Result<Vec<Sample>, Problem> {
             return Err(refuse(images::about_images()));
         };
         let turns = turn::texts(turns).map_err(refuse)?;
-        domain::Pair::new(turns, chosen, rejected).map(Sample::Pair).map_err(|error| refuse(error.to_string()))
+        domain::Pair::new(turns, chosen, rejected)
+            .map(|pair| Ok(Sample::Pair(pair)))
+            .map_err(|error| refuse(error.to_string()))
     });
     pairs.collect()
 }

@@ -13,7 +13,7 @@ use super::{
     call::{Call, OwnBody},
     envelope::{Envelope, each},
     request::{Input, samples},
-    result::{Include, SampleResult},
+    result::{Include, Outcome, SampleResult},
 };
 use crate::api::{AppState, body::objects, dialects::SharedPath, images::ImageSource, problem::Problem, reply::Reply};
 
@@ -50,7 +50,7 @@ impl OwnBody for ScoreBody {
 #[derive(Debug, Serialize, JsonSchema)]
 struct ScoreResponse {
     /// One result for each input.
-    results: Vec<SampleResult>,
+    results: Vec<Outcome<SampleResult>>,
 }
 
 fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
@@ -61,9 +61,9 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 }
 
 async fn score(Call { state, id, body, options }: Call<ScoreBody>) -> Result<Reply<Envelope<ScoreResponse>>, Problem> {
-    let samples = samples("inputs", body.inputs, Input::into_sample)?;
+    let samples = samples("inputs", body.inputs, Input::into_sample);
     let request = options.into_request(samples, body.group)?;
-    let report = state.engine.score(request).await?;
+    let report = state.score(request).await?;
     Envelope::reply(id, report, |reports| {
         let results = each(reports, |(index, sample)| Ok(SampleResult::new(index, sample, &body.include)))?;
         Ok(ScoreResponse { results })

@@ -18,6 +18,7 @@ use super::{
     call::{Call, OwnBody},
     envelope::{Envelope, each},
     request::{Input, samples},
+    result::Outcome,
 };
 use crate::api::{
     AppState,
@@ -54,7 +55,7 @@ impl OwnBody for TokensBody {
 #[derive(Debug, Serialize, JsonSchema)]
 struct TokensResponse {
     /// One result for each input.
-    results: Vec<TokensResult>,
+    results: Vec<Outcome<TokensResult>>,
 }
 
 /// One response's tokens.
@@ -88,9 +89,9 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 async fn tokens(
     Call { state, id, body, options }: Call<TokensBody>,
 ) -> Result<Reply<Envelope<TokensResponse>>, Problem> {
-    let samples = samples("inputs", body.inputs, Input::into_sample)?;
+    let samples = samples("inputs", body.inputs, Input::into_sample);
     let request = options.into_request(samples, false)?;
-    let report = state.engine.score(request).await?;
+    let report = state.score(request).await?;
     Envelope::reply(id, report, |reports| Ok(TokensResponse { results: each(reports, result)? }))
 }
 

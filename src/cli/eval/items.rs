@@ -1,6 +1,7 @@
 //! Preferences: what a row of a preference file or of a file of stored scores says.
 //!
-//! To be scored: `chosen` and `rejected`, each a text, a dialogue, or a list of either (one against many, RewardBench 2).
+//! To be scored: `chosen` and `rejected`, each a text, a dialogue, or a list of either (one against many, RewardBench 2);
+//! without a prompt, transcripts as hh-rlhf has them.
 //! Scored already: the same two fields with numbers or with what this command wrote; `scores_chosen` and
 //! `scores_rejected` (RewardBench); or `scores`, of which the first `num_correct` belong to right responses
 //! (RewardBench 2).
@@ -8,10 +9,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::plain;
 use crate::cli::{
     backend::Input,
     rows::{answers, text},
 };
+
+/// The largest score, either way, whose squares still have room to be summed.
+const LARGEST: f64 = 1e100;
 
 /// The subset of rows that name none.
 pub(super) const NO_SUBSET: &str = "all";
@@ -74,7 +79,7 @@ pub(super) struct Names<'a> {
 /// Reads one row.
 pub(super) fn read(fields: &Map<String, Value>, names: &Names<'_>) -> Result<Read, String> {
     let label = Label {
-        subset: fields.get(names.subset).and_then(text).unwrap_or_else(|| NO_SUBSET.to_owned()),
+        subset: fields.get(names.subset).and_then(text).map_or_else(|| NO_SUBSET.to_owned(), |name| plain(&name)),
         id: fields.get("id").filter(|id| !id.is_null()).map(|id| text(id).unwrap_or_else(|| id.to_string())),
     };
     let stored = |name: &str| fields.get(name).map(|side| scores(side).map_err(|reason| format!("{name:?} {reason}")));
@@ -102,6 +107,10 @@ pub(super) fn read(fields: &Map<String, Value>, names: &Names<'_>) -> Result<Rea
 fn item(label: Label, chosen: Vec<Scores>, rejected: Vec<Scores>) -> Result<Read, String> {
     if chosen.is_empty() || rejected.is_empty() {
         return Err("needs the score of at least one right and one wrong response".to_owned());
+    }
+    let all = chosen.iter().chain(&rejected).flat_map(|scores| scores.members.iter().chain([&scores.reward]));
+    if let Some(beyond) = all.into_iter().find(|score| score.abs() > LARGEST) {
+        return Err(format!("holds the score {beyond:e}, and statistics of scores beyond ±{LARGEST:e} overflow"));
     }
     Ok(Read::Scored(Item { label, chosen, rejected }))
 }
@@ -185,6 +194,10 @@ mod tests {
         }
         assert!(row(&json!({"prompt": "q", "chosen": "a"})).unwrap_err().contains("no \"rejected\""));
         assert!(row(&json!({"chosen": "a", "rejected": "b"})).unwrap_err().contains("no prompt"));
+        // hh-rlhf
+        let side = |answer: &str| format!("\n\nHuman: q\n\nAssistant: {answer}");
+        let Ok(Read::Unscored(item)) = row(&json!({"chosen": side("a"), "rejected": side("b")})) else { panic!("hh") };
+        assert!(matches!(&item.chosen[..], [Input::Messages { messages }] if messages.len() == 2));
     }
 
     #[test]
@@ -195,6 +208,7 @@ mod tests {
         let own = json!({"chosen": [{"reward": 1.5, "members": [1, 2]}], "rejected": [{"reward": 0}]});
         assert_eq!(stored(&own), (1, 1, 1.5));
         assert!(row(&json!({"scores": [3], "num_correct": 1})).is_err());
+        assert!(row(&json!({"scores_chosen": 1e308, "scores_rejected": -1e308})).unwrap_err().contains("overflow"));
         assert!(row(&json!({"scores_chosen": "high", "scores_rejected": 1})).is_err());
     }
 

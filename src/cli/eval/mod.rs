@@ -32,7 +32,8 @@ const IN_FLIGHT: usize = 8;
 #[derive(Debug, Clone, Args)]
 pub(super) struct EvalArguments {
     /// The preferences: JSON Lines, or Parquet where the name ends in .parquet. Each row has the fields prompt, chosen
-    /// and rejected, where chosen and rejected are texts, dialogues, or lists of either; or it has scores already.
+    /// and rejected, where chosen and rejected are texts, dialogues, or lists of either; or chosen and rejected are
+    /// transcripts, as in hh-rlhf; or it has scores already.
     #[arg(value_name = "FILE")]
     input: PathBuf,
 
@@ -225,7 +226,13 @@ fn say(text: &str) {
     println!("{text}");
 }
 
+/// Text without control characters.
+fn plain(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+}
+
 #[expect(clippy::print_stderr, reason = "a command line program says there what its user should know")]
 fn tell(text: &str) {
-    eprintln!("karat: {text}");
+    // What a file holds may not give orders to a terminal.
+    eprintln!("karat: {}", plain(text));
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use karat_checkpoint::Origin;
-use karat_hub::{Hub, ModelId};
+use karat_hub::Hub;
 use karat_rules::{
     aggregate::{self, Aggregation, MembersShape},
     domain::{ModelName, Pattern, Probe, catalogue::Choice},
@@ -16,8 +16,10 @@ use karat_rules::{
 use karat_runtime::{Provider, ProviderKind};
 
 use super::{
-    CheckpointForm, CritiqueSection, FILE_NAME, GraphInputs, Manifest, ManifestError, OutputList, SchedulingSection,
-    origin,
+    CheckpointForm, CritiqueSection, FILE_NAME, GraphInputs, GraphSection, Manifest, ManifestError, OutputList,
+    SchedulingSection,
+    ensemble::{OF_MEMBERS, of_members},
+    origins::{checkpoint, together},
 };
 use crate::{
     image::ImageConfig,
@@ -221,23 +223,24 @@ impl Definition {
         };
         let aggregate = aggregate::CATALOGUE.build(&manifest.aggregate).map_err(|error| rule("aggregate")(&error))?;
 
-        if manifest.critique.is_some() && !manifest.ensemble.is_empty() {
+        let (models, adapters) = manifest.ensemble.split();
+        if manifest.critique.is_some() && !models.is_empty() {
             return Err(refuse(
                 "critique",
                 "a composite has no graph that could write".to_owned(),
                 "put the table into the manifest of a model with a graph of its own",
             ));
         }
+        // Adapters are a graph of their own, of which [graph] may say more.
+        let graph = manifest.graph.or_else(|| adapters.is_some().then(GraphSection::default));
         let reads = manifest.text.is_some() || manifest.image.is_some();
-        let graph = match (manifest.graph, reads, manifest.ensemble.is_empty()) {
+        let graph = match (graph, reads, models.is_empty()) {
             (Some(graph), true, true) => graph,
             (None, false, false) => {
                 let transforms =
                     Chain::build(&manifest.transforms, false).map_err(|error| rule("transforms")(&error))?;
-                aggregate
-                    .check(&MembersShape::of(manifest.ensemble.len()))
-                    .map_err(|error| rule("aggregate")(&error))?;
-                let members = manifest.ensemble.into_iter().map(|member| MemberDefinition {
+                aggregate.check(&MembersShape::of(models.len())).map_err(|error| rule("aggregate")(&error))?;
+                let members = models.into_iter().map(|member| MemberDefinition {
                     model: member.model,
                     aggregate: member.aggregate,
                     transforms: member.transforms,
@@ -262,7 +265,7 @@ impl Definition {
                 return Err(refuse(
                     "graph",
                     "the table is missing".to_owned(),
-                    "add [graph] with the ONNX file, or [[ensemble]] with the models to combine",
+                    "add [graph] with the ONNX file, or ensemble with the models or adapters to combine",
                 ));
             }
         };
@@ -275,7 +278,15 @@ impl Definition {
                 "write what the model was trained for; no model takes more than 16777216",
             ));
         }
-        let head = head::CATALOGUE.build(&manifest.head).map_err(|error| rule("head")(&error))?;
+        let written = match &adapters {
+            Some(adapters) if adapters.is_empty() => {
+                return Err(refuse("ensemble", "the list is empty".to_owned(), "name at least one adapter"));
+            }
+            Some(adapters) => of_members(manifest.head, adapters.len())
+                .ok_or_else(|| refuse("head", "adapters give one score each".to_owned(), OF_MEMBERS))?,
+            None => manifest.head,
+        };
+        let head = head::CATALOGUE.build(&written).map_err(|error| rule("head")(&error))?;
         let misplaced = text.as_ref().and_then(|text| misplaced(text, &*head));
         if let Some((key, found, wanted)) = misplaced.or_else(|| unseen(text.is_some(), image.is_some(), &*head)) {
             return Err(refuse(key, found, wanted));
@@ -285,23 +296,35 @@ impl Definition {
         }
         let transforms =
             Chain::build(&manifest.transforms, head.gives_steps()).map_err(|error| rule("transforms")(&error))?;
-        let (key, graphs): (_, Vec<GraphSource>) = match (graph.file, graph.checkpoint) {
-            (Some(files), None) => ("graph.file", files.within(folder).into_iter().map(GraphSource::File).collect()),
-            (None, Some(folders)) => {
+        let (key, graphs): (_, Vec<GraphSource>) = match (graph.file, graph.checkpoint, adapters) {
+            (None, None, Some(adapters)) => {
+                ("ensemble", vec![GraphSource::Checkpoint(together(&adapters, folder, hub)?)])
+            }
+            (_, _, Some(_)) => {
+                return Err(refuse(
+                    "graph",
+                    "the graph is that of the adapters, and another one is named".to_owned(),
+                    "remove file and checkpoint, or ensemble",
+                ));
+            }
+            (Some(files), None, None) => {
+                ("graph.file", files.within(folder).into_iter().map(GraphSource::File).collect())
+            }
+            (None, Some(folders), None) => {
                 let places = folders.paths().into_iter().map(|place| checkpoint(&place, folder, hub));
                 (
                     "graph.checkpoint",
                     places.map(|origin| origin.map(GraphSource::Checkpoint)).collect::<Result<_, _>>()?,
                 )
             }
-            (Some(_), Some(_)) => {
+            (Some(_), Some(_), None) => {
                 return Err(refuse(
                     "graph",
                     "there are both file and checkpoint".to_owned(),
                     "keep the one that the graph is to come from",
                 ));
             }
-            (None, None) => {
+            (None, None, None) => {
                 return Err(refuse(
                     "graph",
                     "there is neither file nor checkpoint".to_owned(),
@@ -451,18 +474,4 @@ fn unseen(reads: bool, sees: bool, head: &dyn Head) -> Option<(&'static str, Str
     let by_place = shape.steps || shape.tokens || head.probing().is_some() || head.reads_gate();
     let wanted = "write one that reads a whole input, such as scalar, multi, classifier or likeness";
     by_place.then(|| ("head", format!("the {name} head reads text, and this model sees"), wanted))
-}
-
-/// What a manifest's models of the Hub begin with.
-const HUB: &str = "hub:";
-
-/// The checkpoint that a manifest in `folder` names: a path, or a model of the Hub.
-fn checkpoint(place: &Path, folder: &Path, hub: &Hub) -> Result<Origin, ManifestError> {
-    let Some(id) = place.to_str().and_then(|place| place.strip_prefix(HUB)) else {
-        return Ok(origin(&folder.join(place), hub)?);
-    };
-    let found = id.parse::<ModelId>().map_err(Into::into).and_then(|id| hub.find(&id));
-    let found =
-        found.map_err(|source| ManifestError::Hub { path: folder.join(FILE_NAME), source: Box::new(source) })?;
-    Ok(origin(&found.folder, hub)?)
 }

@@ -22,8 +22,8 @@ use std::{
 };
 
 pub use error::{LoadError, NoModel};
+pub use expected::References;
 pub(crate) use expected::{Answer, Score};
-pub use expected::{EXPECTED_FILE, References};
 pub use load::{LoadOptions, ModelLoader, Watch};
 pub use model::{CompositeMember, Critic, GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};
 pub use orders::{ChangeError, Loaded};
@@ -33,6 +33,7 @@ pub use traffic::{Branch, Differences, Outcome, Share, ShareError, Traffic};
 use karat_rules::domain::{ModelName, Sample};
 use orders::{Order, Orders};
 
+pub use crate::manifest::EXPECTED_FILE;
 use crate::workers::Roster;
 
 /// How far a model of the repository has come.
@@ -208,8 +209,9 @@ impl Repository {
     /// Takes no more requests, finishes what was admitted, and ends every thread of every model; loading breaks off.
     /// Blocks until then.
     pub fn drain(&self) {
-        self.orders.wake();
         self.roster.drain();
+        // Whoever loads models looks whether the end has come only when it is woken.
+        self.orders.wake();
     }
 
     /// Gives up what waits and what runs: every request fails at once, and loading breaks off. Doesn't block.

@@ -1,26 +1,25 @@
 //! A request of a dialect: what its URL and its body say, and which model it means.
 
 use aide::{OperationInput, generate::GenContext, openapi::Operation};
-use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::extract::{FromRequest, Query, Request};
 use bytes::Bytes;
-use http::{HeaderMap, request::Parts};
+use http::HeaderMap;
 use karat_engine::{
-    engine::{ScoreError, ScoreReport, ScoreRequest},
+    engine::{Draft, OnRefused, ScoreError, ScoreRequest},
     repository::NoModel,
     schedule::Admission,
     text::TextOptions,
 };
-use karat_rules::domain::{ModelName, Sample};
+use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
 
-use super::{Activation, UrlChoices, invalid};
+use super::{Activation, Body, Scores, UrlChoices, invalid};
 use crate::api::{
     AppState,
     body::{self, Received},
     checks,
     dialects::dialect::Dialect,
-    middleware,
+    middleware, path,
     problem::Problem,
 };
 
@@ -31,8 +30,8 @@ pub(crate) struct Call<T> {
     pub(crate) headers: HeaderMap,
     /// The request's id.
     pub(crate) id: String,
-    /// Whether it is refused while too much waits.
-    sheds: bool,
+    /// When it is refused because too much waits.
+    admission: Admission,
     path_model: Option<String>,
     pub(crate) url: UrlChoices,
     pub(crate) body: T,
@@ -42,12 +41,15 @@ pub(crate) struct Call<T> {
 #[derive(Debug)]
 pub(crate) struct RawCall(pub(crate) Call<Bytes>);
 
-impl<T: DeserializeOwned> FromRequest<AppState> for Call<T> {
+impl<T: Body> FromRequest<AppState> for Call<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        let dialect = request.extensions().get::<&'static Dialect>().copied();
         let (call, received) = receive(request, state).await?.split();
-        let body = received.parse()?;
+        let body: T = received.parse()?;
+        let fields = dialect.map(|dialect| dialect.fields).unwrap_or_default();
+        body.unread().map_or(Ok(()), |unread| unread.check(fields))?;
         Ok(call.with_body(body))
     }
 }
@@ -74,26 +76,21 @@ async fn receive(mut request: Request, state: &AppState) -> Result<Call<Received
     let body = body::receive(&mut request, state.limits.body_bytes).await?;
     let id = middleware::request_id(&request);
     let dialect = request.extensions().get::<&'static Dialect>();
-    let sheds = dialect.is_some_and(|dialect| state.dialects.sheds(dialect));
+    let admission = dialect.map_or(Admission::Bounded, |dialect| state.dialects.admission(dialect));
+    let state = &state.visited_by(request.extensions());
     let (mut parts, _) = request.into_parts();
-    let path_model = path_model(&mut parts, state).await;
+    let path_model = path::model(&mut parts, state).await?;
     let url = Query::try_from_uri(&parts.uri).map(|Query(url)| url);
     let url = url.map_err(|error| invalid(format!("the query of the URL: {error}")))?;
-    Ok(Call { state: state.clone(), headers: parts.headers, id, sheds, path_model, url, body })
-}
-
-/// The model that the path names, if it names one.
-pub(crate) async fn path_model(parts: &mut Parts, state: &AppState) -> Option<String> {
-    let parameters = RawPathParams::from_request_parts(parts, state).await.ok()?;
-    parameters.iter().find(|(name, _)| *name == "model").map(|(_, value)| value.to_owned())
+    Ok(Call { state: state.clone(), headers: parts.headers, id, admission, path_model, url, body })
 }
 
 impl Call<()> {
     /// A call that came without HTTP, for the model of that name.
     pub(crate) fn of_model(state: AppState, dialect: &Dialect, model: String, url: UrlChoices) -> Self {
         let id = uuid::Uuid::now_v7().to_string();
-        let sheds = state.dialects.sheds(dialect);
-        Self { state, headers: HeaderMap::new(), id, sheds, path_model: Some(model), url, body: () }
+        let admission = state.dialects.admission(dialect);
+        Self { state, headers: HeaderMap::new(), id, admission, path_model: Some(model), url, body: () }
     }
 }
 
@@ -119,14 +116,14 @@ impl<'a> ModelField<'a> {
 impl<T> Call<T> {
     /// The same call with another body.
     fn with_body<U>(self, body: U) -> Call<U> {
-        let Self { state, headers, id, sheds, path_model, url, body: _ } = self;
-        Call { state, headers, id, sheds, path_model, url, body }
+        let Self { state, headers, id, admission, path_model, url, body: _ } = self;
+        Call { state, headers, id, admission, path_model, url, body }
     }
 
     /// Takes the body out.
     pub(crate) fn split(self) -> (Call<()>, T) {
-        let Self { state, headers, id, sheds, path_model, url, body } = self;
-        (Call { state, headers, id, sheds, path_model, url, body: () }, body)
+        let Self { state, headers, id, admission, path_model, url, body } = self;
+        (Call { state, headers, id, admission, path_model, url, body: () }, body)
     }
 
     /// The same call for another model than its path says.
@@ -191,21 +188,28 @@ impl<T> Call<T> {
     pub(crate) async fn score(
         &self,
         field: ModelField<'_>,
-        samples: Vec<Sample>,
+        samples: Vec<Draft>,
         text: TextOptions,
-    ) -> Result<ScoreReport, Problem> {
+    ) -> Result<Scores, Problem> {
         let request = self.request(field, samples, text)?;
-        Ok(self.state.engine.score(request).await?)
+        Ok(self.state.score(request).await?.into())
     }
 
     /// What to ask of the engine.
     pub(crate) fn request(
         &self,
         field: ModelField<'_>,
-        samples: Vec<Sample>,
+        samples: Vec<Draft>,
         text: TextOptions,
     ) -> Result<ScoreRequest, Problem> {
         checks::count(samples.len(), &self.state.limits)?;
+        let on_refused = self.url.on_refused.unwrap_or_default();
+        if on_refused == OnRefused::Mark {
+            return Err(invalid(
+                "on_refused=mark: replies of this route hold numbers alone; state the one that is meant, such as \
+                 on_refused=-1",
+            ));
+        }
         let model = self.model(field)?;
         let text = TextOptions {
             truncation: self.url.truncation.or(text.truncation),
@@ -213,12 +217,12 @@ impl<T> Call<T> {
             ..text
         };
         let deadline = checks::deadline(self.url.timeout_ms)?;
-        Ok(ScoreRequest::new(model, samples)?
+        Ok(ScoreRequest::of(model, samples, on_refused)?
             .with_aggregate(self.url.aggregate.clone())
             .with_transforms(self.url.transforms.clone())
             .with_text(text)
             .with_priority(self.url.priority.unwrap_or_default())
             .with_deadline(deadline)
-            .with_admission(if self.sheds { Admission::Bounded } else { Admission::Always }))
+            .with_admission(self.admission))
     }
 }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::invalid;
+use super::{KnownFields, Unread, invalid};
 use crate::api::{
     images::{self, ImageSource, ImageUrl},
     problem::Problem,
@@ -22,7 +22,19 @@ pub(crate) struct ChatMessage {
     /// Calls of tools, which no template of karat renders: refused unless it is empty.
     #[serde(default)]
     tool_calls: Option<Vec<Value>>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
+
+/// What a turn may say that no template of karat's sees.
+const OF_TURN: KnownFields = KnownFields {
+    harmless: &["annotations", "id", "name", "refusal", "status", "tool_call_id", "type"],
+    advice: &[
+        ("reasoning_content", "no template of karat's renders it apart; write it into the content"),
+        ("reasoning", "no template of karat's renders it apart; write it into the content"),
+    ],
+};
 
 /// Text, or parts of text.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -61,6 +73,7 @@ pub(crate) enum Prompt {
 impl ChatMessage {
     /// Its text and its images.
     fn apart(self) -> Result<(Message, Vec<Image>), String> {
+        self.unread.check(OF_TURN).map_err(|problem| problem.detail().to_owned())?;
         let mut images = Vec::new();
         let role = match self.role.as_str() {
             "system" | "developer" => Role::System,

@@ -60,7 +60,7 @@ async fn critique(Call { state, id, body, options }: Call<CritiqueBody>) -> Resu
             Some(scoring(options.of_model(model), count, &state).map_err(|problem| problem.about("scorer"))?)
         }
     };
-    let critiques = state.engine.critique(request).await?;
+    let critiques = state.critique(request).await?;
     let session = Session { state, id, critiques, written: Vec::new(), scorer, include, deadline };
     if stream {
         return Ok(Reply::Stream(Box::new(session)));
@@ -71,9 +71,9 @@ async fn critique(Call { state, id, body, options }: Call<CritiqueBody>) -> Resu
 /// How critiques will be scored, with stand-ins for them: what can't score is told before anything is written for it.
 fn scoring(options: Options, critiques: usize, state: &AppState) -> Result<ScoreRequest, Problem> {
     let stand_in = |()| Sample::from_prompt("question".to_owned(), "critique".to_owned()).map_err(|e| e.to_string());
-    let samples = samples("critiques", vec![(); critiques], stand_in)?;
+    let samples = samples("critiques", vec![(); critiques], stand_in);
     // A critique stands for nothing without the whole of what it is about.
-    let request = options.into_request(samples, false)?.with_truncation(Some(Truncation::Refuse));
+    let request = options.into_whole_request(samples)?.with_truncation(Some(Truncation::Refuse));
     state.engine.check_scores(&request)?;
     Ok(request)
 }
@@ -94,6 +94,7 @@ impl Session {
     async fn whole(mut self) -> Result<CritiqueResponse, Problem> {
         while let Some(event) = self.critiques.next().await {
             if let CritiqueEvent::Written(critique) = event? {
+                self.state.visit.spend(critique.tokens);
                 self.written.push(critique);
             }
         }
@@ -126,7 +127,7 @@ impl Session {
             return Ok(score);
         }
         let request = request.with_samples(samples)?.with_deadline(self.deadline);
-        let ScoreReport { model, version, results, usage, .. } = self.state.engine.score(request).await?;
+        let ScoreReport { model, version, results, usage, .. } = self.state.score(request).await?;
         let rewards: Vec<f64> = results.iter().map(|sample| sample.reward.get()).collect();
         let scores = indices.into_iter().zip(results);
         Ok(CritiqueScore {
@@ -158,6 +159,7 @@ impl Session {
                     (named("token", &TokenEvent { index, text }), Stage::Writing)
                 }
                 Some(Ok(CritiqueEvent::Written(critique))) => {
+                    self.state.visit.spend(critique.tokens);
                     let event = named("critique", &CritiqueResult::new(&critique, self.critiques.rates()));
                     self.written.push(critique);
                     (event, Stage::Writing)

@@ -19,8 +19,9 @@ use super::{
     digest::Digest,
     packed::Packed,
     pixels,
-    probes::probes,
+    probes::{longest_probe, probes, warm_up},
     sessions::{Plan, Running},
+    trial::{GraphTrial, Texts, check_vocabulary, enforce},
 };
 use crate::{
     image::ImagePipeline,
@@ -30,16 +31,18 @@ use crate::{
         GraphForm, GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, Score, WrittenRules,
         expected,
     },
-    schedule::{Job, QueueLimits, Scheduler},
+    schedule::{QueueLimits, Scheduler, trial::Company},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextConfig, TextPipeline},
     workers::Stage,
 };
 
-/// How long a sample warms a graph up whose longest is known.
-const KNOWN_PROBE: usize = 64;
-/// The longest sample that a graph is tried with.
-const LONGEST_PROBE: usize = 4096;
+/// How the files end in which trials are kept.
+const TRIAL_ENDING: &str = "trial.calibration.json";
+/// The same of graphs that take images, which may stand beside one that takes texts.
+const IMAGE_TRIAL_ENDING: &str = "images.trial.calibration.json";
+/// The input that takes the tokens of a graph that follows a contract.
+const INPUT_IDS: &str = "input_ids";
 
 /// What is needed to load any model.
 #[derive(Clone, Copy)]
@@ -78,6 +81,7 @@ struct Parts<'a> {
     pipeline: &'a InputPipeline,
     version: &'a ModelVersion,
     probes: &'a [Arc<TokenizedInput>],
+    texts: &'a Texts,
     metrics: &'a ModelMetrics,
 }
 
@@ -137,11 +141,14 @@ impl<'a> Loader<'a> {
             error => unreadable(error),
         })?;
         let mut units = Vec::with_capacity(definition.graphs.len());
+        let read = probes.iter().find(|probe| probe.pixels().is_none()).map(|probe| &**probe);
+        let texts = pipeline.text().map(|text| Texts::new(text, &*definition.head, read)).unwrap_or_default();
         let parts = Parts {
             definition: &definition,
             pipeline: &pipeline,
             version: &version,
             probes: &probes,
+            texts: &texts,
             metrics: &metrics,
         };
         let mut critic = None;
@@ -150,11 +157,12 @@ impl<'a> Loader<'a> {
         for (source, graph) in definition.graphs.iter().zip(graphs) {
             let mut unit = self.unit(&parts, source, &graph, self.replaced(units.len(), &graph))?;
             if let Some(images) = images.next() {
-                unit.images = Some(Box::new(self.pixel_unit(&parts, &images)?));
+                unit.images = Some(Box::new(self.pixel_unit(&parts, source, &images)?));
             }
             warm_up(&unit, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
                 path: path.clone(),
                 tokens,
+                shortest: probes.first().is_some_and(|probe| probe.len() == tokens),
                 reason,
             })?;
             if let GraphForm::Prefixes(prefixes) = &unit.form {
@@ -206,8 +214,8 @@ impl<'a> Loader<'a> {
         Ok(digest)
     }
 
-    /// Opens a graph, and the one for images that stands beside it in a checkpoint, and adds what its scores depend on. `checkpoint` is the one of the model's folder, where it was read
-    /// already.
+    /// Opens a graph, and the one for images that stands beside it in a checkpoint, and adds what its scores depend on.
+    /// `checkpoint` is the one of the model's folder, where it was read already.
     fn open(
         &self,
         definition: &GraphDefinition,
@@ -258,13 +266,14 @@ impl<'a> Loader<'a> {
         let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         if let Some(model) = graph.packed_model() {
-            return self.packed_unit(parts, graph, model);
+            return self.packed_unit(parts, source, graph, model);
         }
         if graph.decoder_shape().is_some() {
             return self.decoder_unit(parts, source, graph, replaced);
         }
-        let Some(text) = pipeline.text() else { return self.pixel_unit(parts, graph) };
+        let Some(text) = pipeline.text() else { return self.pixel_unit(parts, source, graph) };
         let binding = manifest::bind_graph(definition, graph.signature(), text.padding_id())?;
+        check_vocabulary(graph, &binding.input_ids, parts.texts).map_err(runtime)?;
         let plan = Plan {
             library: self.given.library,
             version: parts.version,
@@ -275,25 +284,49 @@ impl<'a> Loader<'a> {
             time: self.given.options.calibration,
             replaced: replaced.and_then(|unit| unit.calibration),
         };
-        let (calibration, executors) = plan.start(graph, &binding).map_err(runtime)?;
-        self.schedule(
-            parts,
+        let (calibration, mut executors) = plan.start(graph, &binding).map_err(runtime)?;
+        let file = source.beside(TRIAL_ENDING);
+        let graph_trial = self.graph_trial(parts, graph, &file);
+        let masks = binding.attention_mask.is_some();
+        let conditions = graph_trial.conditions(masks, calibration.batch_samples, calibration.batch_tokens);
+        let trial = match (graph_trial.recall(&conditions), executors.parallel.first_mut()) {
+            (Some(known), _) => known,
+            (None, Some(executor)) => {
+                let alone = graph_trial.alone(&mut **executor, &conditions).map_err(runtime)?;
+                graph_trial.compare(&alone, &mut **executor, &conditions).map_err(runtime)?
+            }
+            // There is one at least.
+            (None, None) => return Err(runtime(RuntimeError::NoProvider)),
+        };
+        let policy = enforce(&trial, &mut executors, calibration.policy());
+        self.schedule(parts, graph, Running { policy, calibration, executors, form: GraphForm::Padded, trial })
+    }
+
+    /// What tries the graph, and keeps the verdict in `file`.
+    fn graph_trial<'b>(&self, parts: &Parts<'b>, graph: &'b Graph, file: &'b Path) -> GraphTrial<'b> {
+        GraphTrial {
+            texts: parts.texts,
             graph,
-            Running { policy: calibration.policy(), calibration, executors, form: GraphForm::Padded },
-        )
+            fingerprint: format!("{} {} {}", parts.version, graph.provider(), self.given.library.build_info()),
+            file,
+            keeps: !self.given.options.calibration.is_zero(),
+        }
     }
 
     /// A graph that takes images.
-    fn pixel_unit(&self, parts: &Parts<'_>, graph: &Graph) -> Result<GraphUnit, LoadError> {
+    fn pixel_unit(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         // Only models that see get here.
         let image = pipeline.image().ok_or(LoadError::Panicked)?;
         let binding = manifest::bind_pixels(definition, graph.signature(), image.size(), image.scale().clone())?;
+        let file = source.beside(IMAGE_TRIAL_ENDING);
+        let images = Texts::of_images(image);
         let pixels = pixels::Pixels {
             written: &definition.scheduling,
             binding: &binding,
             probe: parts.probes.iter().find(|probe| probe.pixels().is_some()),
             time: self.given.options.calibration,
+            graph_trial: GraphTrial { texts: &images, ..self.graph_trial(parts, graph, &file) },
         };
         let running =
             pixels.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
@@ -310,7 +343,10 @@ impl<'a> Loader<'a> {
     ) -> Result<GraphUnit, LoadError> {
         let Parts { definition, .. } = *parts;
         let context = graph.decoder_shape().map_or(0, |shape| shape.context);
+        let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, &graph.decoder_needs())?;
+        check_vocabulary(graph, INPUT_IDS, parts.texts).map_err(runtime)?;
+        let file = source.beside(TRIAL_ENDING);
         let decoder = Decoder {
             library: self.given.library,
             version: parts.version,
@@ -323,17 +359,26 @@ impl<'a> Loader<'a> {
             file: &source.beside("rows.calibration.json"),
             time: self.given.options.calibration,
             replaced: replaced.and_then(|unit| unit.form.row_cost()),
+            graph_trial: self.graph_trial(parts, graph, &file),
         };
-        let running =
-            decoder.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
+        let running = decoder.start(graph).map_err(runtime)?;
         self.schedule(parts, graph, running)
     }
 
     /// A graph that follows the contract for packed rows.
-    fn packed_unit(&self, parts: &Parts<'_>, graph: &Graph, model: &PackedModel) -> Result<GraphUnit, LoadError> {
+    fn packed_unit(
+        &self,
+        parts: &Parts<'_>,
+        source: &GraphSource,
+        graph: &Graph,
+        model: &PackedModel,
+    ) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
+        let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         let max_tokens = pipeline.max_tokens();
         let outputs = manifest::bind_decoder(definition, &model.outputs, model.context, &model.needs)?;
+        check_vocabulary(graph, INPUT_IDS, parts.texts).map_err(runtime)?;
+        let file = source.beside(TRIAL_ENDING);
         let packed = Packed {
             written: &definition.scheduling,
             head: &*definition.head,
@@ -342,16 +387,18 @@ impl<'a> Loader<'a> {
             // Of several graphs, the first one writes; which that is doesn't matter to the others.
             writes: definition.critique.is_some(),
             metrics: self.given.metrics.prefixes().model(self.name),
+            graph_trial: self.graph_trial(parts, graph, &file),
         };
-        let running = packed
-            .start(graph, model)
-            .map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
+        let running = packed.start(graph, model).map_err(runtime)?;
         self.schedule(parts, graph, running)
     }
 
     /// Puts a queue in front of a graph's sessions.
     fn schedule(&self, parts: &Parts<'_>, graph: &Graph, running: Running) -> Result<GraphUnit, LoadError> {
-        let Running { executors, policy, calibration, form } = running;
+        let Running { executors, policy, calibration, form, trial } = running;
+        if let (false, Some(reason)) = (trial.company == Company::Any, &trial.reason) {
+            tracing::warn!(model = %self.name, company = ?trial.company, reason, "samples don't share passes freely");
+        }
         let limits = QueueLimits {
             queued_tokens: self.given.options.queue_tokens,
             wait: self.given.options.queue_time,
@@ -366,33 +413,11 @@ impl<'a> Loader<'a> {
             signature: graph.signature().clone(),
             provider: graph.provider(),
             skipped: graph.skipped().to_vec(),
-            batch_dependent: !graph.is_batch_invariant(),
             calibration: Some(calibration),
+            trial: Some(trial),
             form,
             scheduler,
             images: None,
         })
     }
-}
-
-/// How long a sample graphs are tried with. What is known of a graph needs no trial: a decoder says how many tokens it
-/// takes, and of a checkpoint it is counted. A file is tried up to a length whose pass doesn't take minutes.
-fn longest_probe(definition: &GraphDefinition, graphs: &[Graph]) -> usize {
-    let is_known = |(source, graph): (&GraphSource, &Graph)| {
-        graph.decoder_shape().is_some() || matches!(source, GraphSource::Checkpoint(_))
-    };
-    if definition.graphs.iter().zip(graphs).all(is_known) { KNOWN_PROBE } else { LONGEST_PROBE }
-}
-
-/// Runs each probe once; an error comes with the length of the sample that failed.
-fn warm_up(unit: &GraphUnit, probes: &[Arc<TokenizedInput>]) -> Result<(), (usize, String)> {
-    for probe in probes {
-        let scheduler = &unit.side_of(probe).scheduler;
-        let failed = |reason: &dyn std::fmt::Display| (probe.len(), reason.to_string());
-        let tickets = scheduler.submit(vec![Job::new(Arc::clone(probe))]).map_err(|refusal| failed(&refusal))?;
-        for ticket in tickets {
-            futures_executor::block_on(ticket).map_err(|error| failed(&error))?;
-        }
-    }
-    Ok(())
 }

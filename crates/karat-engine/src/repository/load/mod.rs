@@ -15,6 +15,7 @@ mod probes;
 mod replace;
 mod sessions;
 mod sources;
+mod trial;
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +29,7 @@ use std::{
 use karat_hub::Hub;
 use karat_rules::domain::ModelName;
 use karat_runtime::{
+    give_back_memory,
     ort::{GraphFile, Library},
     prefix::PrefixCache,
 };
@@ -190,6 +192,7 @@ impl<'a> ModelLoader<'a> {
         }
         match loaded {
             Ok(model) => {
+                give_back_memory();
                 tracing::info!(model = %name, version = %model.version, "model ready");
                 self.repository.set_status(name.clone(), ModelStatus::Ready(Arc::new(model)));
             }
@@ -237,6 +240,7 @@ enum Read {
 fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
     let hub = &loader.given.options.hub;
     let written = Written::read(loader.folder, hub)?;
+    written.manifest.digests.check(loader.folder)?;
     match Definition::new(written.manifest.clone(), loader.folder, hub)? {
         Definition::Graph(mut definition) => {
             let limits = sessions::batch_limits(&definition.scheduling, definition.longest());

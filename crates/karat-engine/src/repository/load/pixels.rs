@@ -9,7 +9,10 @@ use std::{
 use karat_rules::domain::TokenizedInput;
 use karat_runtime::{Cancellation, Executor, PixelBinding, ProviderKind, RuntimeError, TokenBatch, ort::Graph};
 
-use super::sessions::{Running, cores};
+use super::{
+    sessions::{Running, cores},
+    trial::{GraphTrial, enforce},
+};
 use crate::{
     manifest::SchedulingSection,
     repository::GraphForm,
@@ -24,6 +27,8 @@ pub(super) struct Pixels<'a> {
     pub(super) probe: Option<&'a Arc<TokenizedInput>>,
     /// How long measuring may take; zero for none.
     pub(super) time: Duration,
+    /// What tries the graph.
+    pub(super) graph_trial: GraphTrial<'a>,
 }
 
 /// The images of a pass unless the manifest says otherwise: what a processor computes is no faster in larger ones, and a
@@ -65,8 +70,20 @@ impl Pixels<'_> {
             padding_percent: 0,
             tokens_per_second: rate.map(|rate| rate * sessions.get() as f64),
         };
-        let executors = Executors { parallel, single: None };
-        Ok(Running { executors, policy: calibration.policy(), calibration, form: GraphForm::Padded })
+        let mut executors = Executors { parallel, single: None };
+        // Images have one shape, so that nothing is padded and nothing needs a mask; a graph may still mix them.
+        let conditions = self.graph_trial.conditions(true, images, images * tokens);
+        let trial = match (self.graph_trial.recall(&conditions), executors.parallel.first_mut()) {
+            (Some(known), _) => known,
+            (None, Some(executor)) => {
+                let alone = self.graph_trial.alone(&mut **executor, &conditions)?;
+                self.graph_trial.compare(&alone, &mut **executor, &conditions)?
+            }
+            // There is one at least.
+            (None, None) => return Err(RuntimeError::NoProvider),
+        };
+        let policy = enforce(&trial, &mut executors, calibration.policy());
+        Ok(Running { executors, policy, calibration, form: GraphForm::Padded, trial })
     }
 
     /// How many tokens' worth of images one session computes a second.

@@ -1,4 +1,4 @@
-//! What a model is tried with when it is loaded.
+//! The first passes of a graph: samples that warm it up, and show that it takes what its manifest promises.
 
 use std::sync::Arc;
 
@@ -6,14 +6,32 @@ use karat_rules::{
     domain::{Cut, Sample, TokenizedInput},
     head::Head,
 };
+use karat_runtime::ort::Graph;
 
 use crate::{
     input::{InputError, InputPipeline},
+    manifest::{GraphDefinition, GraphSource},
+    repository::GraphUnit,
+    schedule::Job,
     text::{TextError, TextOptions, TextPipeline},
 };
 
-/// Inputs to try a model with. Of text, a short sample, and one of `longest` tokens: the first shows that the graph runs, the second that it takes what the
-/// manifest promises.
+/// How long a sample warms a graph up whose longest is known.
+const KNOWN_PROBE: usize = 64;
+/// The longest sample that a graph is tried with.
+const LONGEST_PROBE: usize = 4096;
+
+/// How long a sample graphs are tried with. What is known of a graph needs no trial: a decoder says how many tokens it
+/// takes, and of a checkpoint it is counted. A file is tried up to a length whose pass doesn't take minutes.
+pub(super) fn longest_probe(definition: &GraphDefinition, graphs: &[Graph]) -> usize {
+    let is_known = |(source, graph): (&GraphSource, &Graph)| {
+        graph.decoder_shape().is_some() || matches!(source, GraphSource::Checkpoint(_))
+    };
+    if definition.graphs.iter().zip(graphs).all(is_known) { KNOWN_PROBE } else { LONGEST_PROBE }
+}
+
+/// Inputs to try a model with. Of text, a short sample, and one of `longest` tokens: the first shows that the graph runs,
+/// the second that it takes what the manifest promises.
 ///
 /// # Errors
 /// When the head asks about texts that the model can't read, such as answers of several tokens.
@@ -79,4 +97,17 @@ fn at_its_end(input: TokenizedInput) -> TokenizedInput {
     let last = input.len() - 1;
     // The last token lies within the tokens.
     input.clone().with_steps(vec![last]).unwrap_or(input)
+}
+
+/// Runs each probe once; an error comes with the length of the sample that failed.
+pub(super) fn warm_up(unit: &GraphUnit, probes: &[Arc<TokenizedInput>]) -> Result<(), (usize, String)> {
+    for probe in probes {
+        let scheduler = &unit.side_of(probe).scheduler;
+        let failed = |reason: &dyn std::fmt::Display| (probe.len(), reason.to_string());
+        let tickets = scheduler.submit(vec![Job::new(Arc::clone(probe))]).map_err(|refusal| failed(&refusal))?;
+        for ticket in tickets {
+            futures_executor::block_on(ticket).map_err(|error| failed(&error))?;
+        }
+    }
+    Ok(())
 }

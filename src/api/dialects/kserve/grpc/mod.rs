@@ -4,7 +4,7 @@ mod convert;
 mod health;
 
 use axum::Router;
-use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
+use tonic::{Request, Response, Status, codec::CompressionEncoding, metadata::MetadataValue, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 
 use super::{DIALECT, addressed, dto, find, inference, repository};
@@ -26,7 +26,7 @@ pub(in crate::api) fn routes(state: &AppState) -> Router<AppState> {
     let limit = state.limits.body_bytes;
     let inference = [CompressionEncoding::Gzip, CompressionEncoding::Zstd].into_iter().fold(
         GrpcInferenceServiceServer::new(Service { state: state.clone() }).max_decoding_message_size(limit),
-        GrpcInferenceServiceServer::accept_compressed,
+        |service, encoding| service.accept_compressed(encoding).send_compressed(encoding),
     );
     let health = HealthServer::new(health::Health { state: state.clone() });
     Routes::new(inference).add_service(health).into_axum_router().with_state(())
@@ -38,14 +38,23 @@ struct Service {
     state: AppState,
 }
 
+/// A problem as clients of gRPC are told of it before any service has the request.
+pub(in crate::api) fn tell(problem: &Problem) -> axum::response::Response {
+    let mut response = status(problem).into_http();
+    problem.set_retry_after(response.headers_mut());
+    response
+}
+
 /// A problem in gRPC's words.
 fn status(problem: &Problem) -> Status {
     let detail = problem.detail();
     match problem.kind() {
         ProblemType::UnknownModel | ProblemType::UnknownRoute => Status::not_found(detail),
         ProblemType::ModelUnavailable => Status::unavailable(detail),
+        ProblemType::NoKey => Status::unauthenticated(detail),
+        ProblemType::KeyForbids | ProblemType::Forbidden => Status::permission_denied(detail),
         ProblemType::OtherVersion | ProblemType::InUse | ProblemType::NotLoaded => Status::failed_precondition(detail),
-        ProblemType::Overloaded => Status::resource_exhausted(detail),
+        ProblemType::Overloaded | ProblemType::OutOfTokens => Status::resource_exhausted(detail),
         ProblemType::DeadlinePassed => Status::deadline_exceeded(detail),
         ProblemType::ModelFailed | ProblemType::Internal => Status::internal(detail),
         _ => Status::invalid_argument(detail),
@@ -61,7 +70,7 @@ impl GrpcInferenceService for Service {
     }
 
     async fn server_ready(&self, _: Request<protocol::ServerReadyRequest>) -> Answer<protocol::ServerReadyResponse> {
-        Ok(Response::new(protocol::ServerReadyResponse { ready: self.state.engine.repository().is_ready() }))
+        Ok(Response::new(protocol::ServerReadyResponse { ready: self.state.is_ready() }))
     }
 
     async fn server_metadata(
@@ -105,15 +114,21 @@ impl GrpcInferenceService for Service {
     }
 
     async fn model_infer(&self, request: Request<protocol::ModelInferRequest>) -> Answer<protocol::ModelInferResponse> {
+        let state = self.state.visited_by(request.extensions());
         let request = request.into_inner();
         let model = addressed(&self.state, &request.model_name, Some(&request.model_version));
         let model = model.map_err(|problem| status(&problem))?;
         self.state.engine.model(&model).map_err(|error| status(&error.into()))?;
         let packed = !request.raw_input_contents.is_empty();
         let (request, url) = convert::request(request).map_err(|problem| status(&problem))?;
-        let call = Call::of_model(self.state.clone(), &DIALECT, model.to_string(), url);
+        let call = Call::of_model(state, &DIALECT, model.to_string(), url);
         let inferred = inference::run(call, request).await.map_err(|problem| status(&problem))?;
-        Ok(Response::new(convert::reply(inferred, packed)))
+        let refused = inferred.report.refused;
+        let mut response = Response::new(convert::reply(inferred, packed));
+        if refused > 0 {
+            response.metadata_mut().insert("x-karat-refused", MetadataValue::from(refused));
+        }
+        Ok(response)
     }
 
     async fn repository_index(
