@@ -106,6 +106,11 @@ def routes(model: str) -> list[Route]:
             lambda reply: by_index(reply["results"], "relevance_score"),
         ),
         Route(
+            "/v1/ranking?transforms=",
+            lambda p, r: {"model": model, "query": {"text": p}, "passages": [{"text": x} for x in r]},
+            lambda reply: by_index(reply["rankings"], "logit"),
+        ),
+        Route(
             f"/v2/models/{model}/infer?transforms=",
             lambda p, r: {"inputs": [tensor("prompt", [p] * len(r)), tensor("response", r)]},
             lambda reply: [float(x) for x in next(o for o in reply["outputs"] if o["name"] == "rewards")["data"]],

@@ -1,11 +1,12 @@
 """Tells what it takes until a checkpoint is served: seconds, processor time and memory.
 
-Writes a random Qwen2-shaped classifier in bfloat16, unless it is there already, serves it once from the page cache, and
-prints what the server used until it was ready and what it holds then. `needed` is what serving takes by the weights
-alone, in 32 bits: what the memory is to be compared with.
+Writes a random classifier in bfloat16, a Qwen2 or (`--encoder`) a BERT, unless it is there already, serves it once
+from the page cache, and prints what the server used until it was ready and what it holds then. `needed` is what serving
+takes by the weights alone, in 32 bits: what the memory is to be compared with.
 
     .venv/bin/python -m loadtest.ready                      # 386 million parameters
     .venv/bin/python -m loadtest.ready --layers 4 --hidden 512 --intermediate 1408 --heads 8
+    .venv/bin/python -m loadtest.ready --encoder --sessions 2 --hidden 768 --layers 12 --intermediate 3072 --heads 12
 """
 
 from __future__ import annotations
@@ -30,6 +31,33 @@ DRAWN = 1 << 22
 
 def shapes(arguments: argparse.Namespace) -> dict[str, tuple[int, ...]]:
     """Every tensor of the checkpoint by name."""
+    return shapes_of_encoder(arguments) if arguments.encoder else shapes_of_decoder(arguments)
+
+
+def shapes_of_encoder(arguments: argparse.Namespace) -> dict[str, tuple[int, ...]]:
+    """Those of a BERT."""
+    hidden, inner = arguments.hidden, arguments.intermediate
+    embeddings = {"word": arguments.vocabulary, "position": arguments.max_tokens, "token_type": 2}
+    tensors: dict[str, tuple[int, ...]] = {
+        f"bert.embeddings.{what}_embeddings.weight": (rows, hidden) for what, rows in embeddings.items()
+    }
+    matrices = {"bert.pooler.dense": (hidden, hidden), "classifier": (1, hidden)}
+    norms = ["bert.embeddings.LayerNorm"]
+    for layer in range(arguments.layers):
+        name = f"bert.encoder.layer.{layer}."
+        squares = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+        matrices |= {name + square: (hidden, hidden) for square in squares}
+        matrices |= {f"{name}intermediate.dense": (inner, hidden), f"{name}output.dense": (hidden, inner)}
+        norms += [f"{name}attention.output.LayerNorm", f"{name}output.LayerNorm"]
+    for name, shape in matrices.items():
+        tensors |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    for name in norms:
+        tensors |= {f"{name}.weight": (hidden,), f"{name}.bias": (hidden,)}
+    return tensors
+
+
+def shapes_of_decoder(arguments: argparse.Namespace) -> dict[str, tuple[int, ...]]:
+    """Those of a Qwen2."""
     hidden, inner = arguments.hidden, arguments.intermediate
     keys = arguments.kv_heads * (hidden // arguments.heads)
     tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (arguments.vocabulary, hidden)}
@@ -66,26 +94,57 @@ def write_weights(tensors: dict[str, tuple[int, ...]], path: Path) -> None:
             offset -= file.write(piece[:offset])
 
 
-def write_checkpoint(folder: Path, arguments: argparse.Namespace) -> None:
-    """Writes configuration, tokenizer and weights."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config: dict[str, Any] = {
+def of_encoder(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a BERT's configuration says beside its sizes."""
+    return {
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        "max_position_embeddings": arguments.max_tokens,
+        "type_vocab_size": 2,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+    }
+
+
+def of_decoder(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a Qwen2's configuration says beside its sizes."""
+    return {
         "architectures": ["Qwen2ForSequenceClassification"],
         "model_type": "qwen2",
-        "hidden_size": arguments.hidden,
-        "num_hidden_layers": arguments.layers,
-        "num_attention_heads": arguments.heads,
         "num_key_value_heads": arguments.kv_heads,
-        "intermediate_size": arguments.intermediate,
-        "vocab_size": arguments.vocabulary,
         "max_position_embeddings": 131_072,
         "hidden_act": "silu",
         "rms_norm_eps": 1e-6,
         "rope_theta": 1_000_000.0,
+    }
+
+
+def write_manifest(folder: Path, arguments: argparse.Namespace) -> None:
+    """Asks for so many sessions; without that, what karat makes of the folder is served."""
+    manifest = folder / "model.toml"
+    manifest.unlink(missing_ok=True)
+    if arguments.sessions is not None:
+        render = "pair" if arguments.encoder else "raw"
+        manifest.write_text(
+            f'[graph]\ncheckpoint = "."\n\n[scheduling]\nsessions = {arguments.sessions}\n\n'
+            f'[text]\nrender = "{render}"\nmax_tokens = {arguments.max_tokens}\n'
+        )
+
+
+def write_checkpoint(folder: Path, arguments: argparse.Namespace) -> None:
+    """Writes configuration, tokenizer and weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config: dict[str, Any] = {
+        "hidden_size": arguments.hidden,
+        "num_hidden_layers": arguments.layers,
+        "num_attention_heads": arguments.heads,
+        "intermediate_size": arguments.intermediate,
+        "vocab_size": arguments.vocabulary,
         "num_labels": 1,
         "pad_token_id": 0,
         "torch_dtype": "bfloat16",
     }
+    config |= of_encoder(arguments) if arguments.encoder else of_decoder(arguments)
     (folder / "config.json").write_text(json.dumps(config))
     words = {f"t{index}": index for index in range(arguments.vocabulary)}
     tokenizer = {
@@ -95,7 +154,8 @@ def write_checkpoint(folder: Path, arguments: argparse.Namespace) -> None:
         "model": {"type": "WordLevel", "vocab": words, "unk_token": "t0"},
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": arguments.max_tokens}))
+    settings = {"model_max_length": arguments.max_tokens, "pad_token": "t0"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     write_weights(shapes(arguments), folder / "model.safetensors")
 
 
@@ -132,6 +192,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what it takes until a checkpoint is served.")
     parser.add_argument("--server", type=Path, default=Path("target/release/karat"))
     parser.add_argument("--output", type=Path, default=Path(".karat/loadtest/ready"), help="where checkpoints are kept")
+    parser.add_argument("--encoder", action="store_true", help="a BERT in place of a Qwen2")
+    parser.add_argument("--sessions", type=int, help="how many share the weights; by default as many as karat chooses")
     for name, usual in (
         ("hidden", 896),
         ("layers", 24),
@@ -144,10 +206,13 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=usual)
     arguments = parser.parse_args()
     parameters = sum(int(np.prod(shape)) for shape in shapes(arguments).values())
-    repository = arguments.output / f"{parameters}-{arguments.layers}-{arguments.max_tokens}"
+    repository = (
+        arguments.output / f"{'encoder-' * arguments.encoder}{parameters}-{arguments.layers}-{arguments.max_tokens}"
+    )
     folder = repository / "random"
     if not (folder / "model.safetensors").is_file():
         write_checkpoint(folder, arguments)
+    write_manifest(folder, arguments)
     # Costs that an earlier start measured would make this one shorter.
     (folder / "checkpoint.rows.calibration.json").unlink(missing_ok=True)
     with (folder / "model.safetensors").open("rb") as weights:

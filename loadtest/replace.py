@@ -1,8 +1,8 @@
 """Replaces a model again and again under load, and holds every reply to the version that it names.
 
 Two manifests that shift the score by different numbers take turns in one folder. Clients score the same texts all the
-while: a reply must be answered with 200, and its rewards must be those of the version that it names. What replies take is
-compared with the same load without replacing.
+while: a reply must be answered with 200, and its rewards must be those of the version that it names. What replies take
+is compared with the same load without replacing.
 
     .venv/bin/python -m loadtest.replace                      # 1,000 replacements, 64 clients
     .venv/bin/python -m loadtest.replace --replacements 20 --clients 8

@@ -4,6 +4,9 @@
 //! answered, since samples live on in what is scored. What finds no room waits unread, which slows clients down instead
 //! of refusing them. A body of which nothing came yet waits for as long as it takes. One that came in part is given up
 //! when its time is over, so that bodies in part can't wait for each other for ever.
+//!
+//! A body that nobody wants is read to its end all the same, and thrown away: a connection that is closed with bytes unread
+//! is reset, and a client that still sends loses the answer that was on its way.
 
 use std::{
     pin::Pin,
@@ -19,10 +22,13 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use http::header;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
 use tokio::{
+    runtime::Handle,
     sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep, sleep},
+    time::{Instant, Sleep, sleep, timeout},
 };
 
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -41,7 +47,6 @@ const UNIT: u64 = 1 << 10;
 pub(super) struct Intake {
     room: Arc<Semaphore>,
     units: usize,
-    longest: u64,
     patience: Duration,
     closing: Closing,
     metrics: Arc<Metrics>,
@@ -51,7 +56,7 @@ impl Intake {
     pub(super) fn new(limits: ApiLimits, closing: Closing, metrics: Arc<Metrics>) -> Self {
         let units = units(limits.buffered_bytes as u64).clamp(1, Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(units));
-        Self { room, units, longest: limits.body_bytes as u64, patience: limits.receive, closing, metrics }
+        Self { room, units, patience: limits.receive, closing, metrics }
     }
 }
 
@@ -61,11 +66,11 @@ fn units(bytes: u64) -> usize {
 
 /// Lets a request's body in under the rules.
 pub(super) async fn receive(State(intake): State<Arc<Intake>>, request: Request, next: Next) -> Response {
-    let announced = request.body().size_hint().upper();
-    // Nothing comes, or it is refused without being read.
-    if announced.is_some_and(|bytes| bytes == 0 || bytes > intake.longest) {
+    if request.body().is_end_stream() {
         return next.run(request).await;
     }
+    // Who asks whether to send it waits for the answer first.
+    let comes_anyway = !request.headers().contains_key(header::EXPECT);
     let share = Arc::new(Share::default());
     let request = request.map(|body| {
         Body::new(ArrivingBody {
@@ -75,6 +80,7 @@ pub(super) async fn receive(State(intake): State<Arc<Intake>>, request: Request,
             given_up: Box::pin(intake.closing.given_up()),
             share: Arc::clone(&share),
             waiting: None,
+            comes_anyway,
             intake: Arc::clone(&intake),
         })
     });
@@ -120,6 +126,8 @@ struct ArrivingBody {
     given_up: Pin<Box<WaitForCancellationFutureOwned>>,
     share: Arc<Share>,
     waiting: Option<Waiting>,
+    /// Whether its client sends it whatever becomes of it.
+    comes_anyway: bool,
     intake: Arc<Intake>,
 }
 
@@ -169,6 +177,7 @@ impl ArrivingBody {
             return Poll::Ready(late);
         }
         ready!(self.deadline.as_mut().poll(context));
+        self.comes_anyway = false;
         Poll::Ready(axum::Error::new(NotWhole::TooSlow { patience: self.intake.patience }))
     }
 
@@ -202,6 +211,31 @@ impl NotWhole {
     }
 }
 
+impl Drop for ArrivingBody {
+    /// Reads on where nobody wants the rest, for as long as a body may take.
+    fn drop(&mut self) {
+        if !self.comes_anyway || self.body.is_end_stream() {
+            return;
+        }
+        // None is left where the whole server ends.
+        if let Ok(runtime) = Handle::try_current() {
+            let rest = timeout(self.intake.patience, throw_away(std::mem::take(&mut self.body)));
+            let given_up = self.intake.closing.given_up();
+            runtime.spawn(async move {
+                tokio::select! {
+                    _ = rest => {}
+                    () = given_up => {}
+                }
+            });
+        }
+    }
+}
+
+/// Reads what comes of a body until it ends or breaks off.
+async fn throw_away(mut body: Body) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
 impl From<NotWhole> for Problem {
     fn from(reason: NotWhole) -> Self {
         let kind = match reason {
@@ -220,6 +254,8 @@ impl HttpBody for ArrivingBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // Reading asks for it.
+        self.comes_anyway = true;
         loop {
             if let Some(data) = ready!(self.poll_room(context)) {
                 return Poll::Ready(Some(data.map(Frame::data)));

@@ -23,7 +23,7 @@ use tokio::{
 use super::{CommandError, banner};
 use crate::{
     api::{self, AppState, Closing, Keys, Visit},
-    server::{Drained, FAREWELL, Server, Signals, Stop, Tls, Watched, exit_now},
+    server::{Drained, FAREWELL, Server, Signals, Stop, Tls, Watched, allow_all, exit_now},
     settings::ServeSettings,
     telemetry::{self, Metrics, Traces},
 };
@@ -35,6 +35,7 @@ const LAST_TRACES: Duration = Duration::from_secs(2);
 
 pub(super) fn serve(settings: ServeSettings) -> Result<(), CommandError> {
     telemetry::start_logging(settings.log_filter(), settings.log_format)?;
+    allow_all();
     // Before any other thread runs: loading the library sets an environment variable.
     let library = Library::load(settings.onnxruntime.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

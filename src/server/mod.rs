@@ -1,5 +1,6 @@
 //! Listens, serves, and drains.
 
+mod descriptors;
 mod preface;
 mod reload;
 mod signals;
@@ -27,6 +28,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
+pub(crate) use descriptors::allow_all;
 use preface::Preface;
 pub(crate) use reload::Watched;
 pub(crate) use signals::{Signals, Stop, exit_now};

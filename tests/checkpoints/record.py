@@ -63,8 +63,14 @@ SHARED = tuple(
     )
 )
 Messages = list[dict[str, str]]
-# What a checkpoint gives for tokens: one reward, or a probability for each step.
-Reference = Callable[[list[int]], list[float]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a checkpoint gives for tokens: one reward, or a probability for each step."""
+
+    modules: tuple[nn.Module, ...]
+    score: Callable[[list[int]], list[float]]
 
 
 @dataclass(frozen=True)
@@ -356,7 +362,7 @@ def make_whole(small: Small, folder: Path) -> Reference:
         logits: list[float] = model(input_ids=torch.tensor([ids])).logits[0].tolist()
         return logits
 
-    return score
+    return Reference((model,), score)
 
 
 def make_parts(small: Small, folder: Path) -> Reference:
@@ -379,7 +385,7 @@ def make_parts(small: Small, folder: Path) -> Reference:
         steps: list[float] = torch.softmax(numbers[marks].double(), dim=-1)[:, 1].tolist()
         return steps
 
-    return score
+    return Reference((trunk, top), score)
 
 
 def written(small: Small, made: transformers.PreTrainedConfig) -> dict[str, Any]:
@@ -402,8 +408,8 @@ def make(small: Small, folder: Path) -> tuple[transformers.PreTrainedTokenizerFa
     torch.manual_seed(len(small.name) * 1000 + sum(map(ord, small.name)))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    score = make_whole(small, folder) if small.whole else make_parts(small, folder)
-    return save_tokenizer(folder), score
+    reference = make_whole(small, folder) if small.whole else make_parts(small, folder)
+    return save_tokenizer(folder), reference
 
 
 def messages_of(small: Small, turns: list[tuple[str, str]]) -> Messages:
@@ -425,7 +431,7 @@ def record(small: Small) -> None:
         text = encoder.apply_chat_template(messages, tokenize=False)
         ids = encoder(text, add_special_tokens=False)["input_ids"]
         with torch.no_grad():
-            numbers = reference(ids)
+            numbers = reference.score(ids)
         score: dict[str, Any] = {"reward": round(numbers[0], 7)}
         if small.rows == 2:
             score = {"steps": [round(value, 8) for value in numbers]}

@@ -163,7 +163,7 @@ async fn what_is_too_much_is_refused() {
 async fn unknown_places_and_wrong_methods_are_problems_too() {
     let server = server().await;
     server.get("/v2/score").await.assert_problem(404, "unknown-route", "/v2/score");
-    server.get("/").await.assert_problem(404, "unknown-route", "GET /openapi.json");
+    server.get("/v3").await.assert_problem(404, "unknown-route", "GET /openapi.json");
     server.get("/v1/models/absent").await.assert_problem(404, "unknown-model", "\"absent\"");
     server.get("/v1/models/%2e%2e%2fsum").await.assert_problem(404, "unknown-model", "GET /v1/models");
     let wrong = server.get("/v1/score").await;

@@ -333,6 +333,23 @@ async fn several_sessions_share_a_checkpoint_and_change_no_score() {
 }
 
 #[tokio::test]
+async fn an_encoder_of_one_session_scores_like_one_of_several() {
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "bert").collect();
+    let cases = cases(&folders[0]);
+    for scheduling in ["sessions = 1", "sessions = 1\nthreads = 2", "sessions = 2", "threads = 64"] {
+        let repository = repository(&folders);
+        let manifest = format!(
+            "[graph]\ncheckpoint = \".\"\n[text]\nrender = \"pair\"\nmax_tokens = 258\n[scheduling]\n{scheduling}\n"
+        );
+        repository.write("bert", "model.toml", manifest);
+        let server = Server::of(&repository).await;
+        for (found, case) in score(&server, "bert", &cases.iter().collect::<Vec<_>>()).await.iter().zip(&cases) {
+            assert_close(scheduling, found, &wanted(case));
+        }
+    }
+}
+
+#[tokio::test]
 async fn scores_that_lie_beside_a_model_are_compared_when_it_is_loaded() {
     let folders: Vec<PathBuf> = recorded()
         .into_iter()

@@ -41,7 +41,7 @@ async fn post(path: &str, kind: &str, body: Body) -> (Response, Duration) {
 }
 
 /// The paths of karat and of every dialect.
-const PATHS: [&str; 13] = [
+const PATHS: [&str; 14] = [
     "/v1/score",
     "/v1/best-of-n",
     "/get_reward",
@@ -54,6 +54,7 @@ const PATHS: [&str; 13] = [
     "/predict",
     "/cohere/v2/rerank",
     "/jina/v1/rerank",
+    "/v1/ranking",
     "/v2/models/any/infer",
 ];
 
@@ -179,5 +180,22 @@ async fn a_body_of_unknown_length_keeps_only_the_room_that_it_took() {
     assert_eq!(first.await.unwrap().status, 200);
     for other in others {
         assert_eq!(other.await.unwrap().unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_costs_its_client_no_answer() {
+    let server = Unserved::new().serve().await;
+    // Neither is read by whoever answers: the one path isn't there, the other's limit is 64 KiB.
+    for (path, status) in [("/nothing", 404), ("/v1/score", 413)] {
+        let mut connection = RawConnection::open(server.address);
+        connection
+            .send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", 8 << 20).as_bytes());
+        let sending = tokio::task::spawn_blocking(move || {
+            connection.send(&vec![b' '; 8 << 20]);
+            connection
+        });
+        let reply = sending.await.expect("the connection lasts until the body is sent").reply().await;
+        assert_eq!(reply.status, status, "{path}: {}", reply.text);
     }
 }

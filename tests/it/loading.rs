@@ -102,7 +102,7 @@ fn broken_manifests() -> Vec<Broken> {
         ),
         broken("delta", graph_manifest("transforms = [\"delta\"]", "sum"), sum, &["transforms", "process reward"]),
         broken("no-text", with_graph(""), sum, &["text", "missing", "render and max_tokens"]),
-        broken("no-graph", RAW, &[], &["graph", "missing", "[[ensemble]]"]),
+        broken("no-graph", RAW, &[], &["graph", "missing", "or ensemble with the models"]),
         broken("no-limit", with_graph("[text]\nrender = \"raw\""), sum, &["model.toml", "missing field `max_tokens`"]),
         broken(
             "no-tokenizer",

@@ -6,12 +6,13 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use karat_runtime::{RuntimeError, ort::Library};
 use serde_json::{Value, json};
 
-use crate::support::{Child, RawConnection, Repository, karat, library, until};
+use crate::support::{Child, RawConnection, Repository, karat, library, root, until};
 
 fn score(inputs: usize) -> Value {
     json!({"model": "sum", "inputs": vec![json!({"text": "10 11"}); inputs]})
@@ -47,6 +48,34 @@ fn every_flag_has_a_variable_and_the_server_listens_on_loopback() {
         assert!(help.contains(&variable), "{variable} is not in {help}");
     }
     assert!(help.contains("[default: 127.0.0.1:8080]"), "{help}");
+}
+
+#[tokio::test]
+async fn a_name_of_this_machine_is_an_address_too() {
+    let repository = Repository::with_sum();
+    let models = repository.path().to_str().unwrap();
+    let child = Child::start(karat(&["serve", "--models", models, "--listen", "localhost:0"])).await;
+    assert!(child.address.ip().is_loopback(), "{}", child.address);
+    assert_eq!(child.get("/health/live").await.status, 200);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn more_connections_are_heard_than_a_process_starts_with() {
+    let repository = Repository::with_sum();
+    let models = repository.path().to_str().unwrap();
+    let plain = karat(&["serve", "--models", models, "--listen", "127.0.0.1:0"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 96 && exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
+    command.current_dir(root());
+    for (name, _) in plain.get_envs().filter(|(_, value)| value.is_none()) {
+        command.env_remove(name);
+    }
+    let child = Child::start(command).await;
+    let silent: Vec<RawConnection> = (0..150).map(|_| RawConnection::open(child.address)).collect();
+    let last = tokio::time::timeout(Duration::from_secs(30), child.get("/health/live"));
+    assert_eq!(last.await.expect("the last of many is heard").status, 200);
+    drop(silent);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod jina;
 mod kserve;
 mod llama_factory;
 mod nemo_gym;
+mod nim;
 mod openrlhf;
 mod parts;
 mod routes;
@@ -30,7 +31,7 @@ pub(super) use routes::{documented, tell, tell_any, undocumented};
 pub(super) use shared_paths::SharedPath;
 
 /// Every dialect. On a path that several claim, the first whose body it is answers.
-static TABLE: [&Dialect; 10] = [
+static TABLE: [&Dialect; 11] = [
     &openrlhf::DIALECT,
     &vllm::DIALECT,
     &sglang::DIALECT,
@@ -40,6 +41,7 @@ static TABLE: [&Dialect; 10] = [
     &tei::DIALECT,
     &cohere::DIALECT,
     &jina::DIALECT,
+    &nim::DIALECT,
     &kserve::DIALECT,
 ];
 
@@ -57,23 +59,23 @@ mod tests {
     use crate::api::problem::{Problem, ProblemType};
 
     /// The status of each kind of problem, in the order of [`SHAPES`].
-    const STATUSES: [(ProblemType, [u16; 10]); 16] = [
-        (ProblemType::MalformedJson, [400, 400, 400, 400, 400, 400, 422, 400, 400, 400]),
-        (ProblemType::BodyIncomplete, [400, 400, 400, 400, 400, 400, 422, 400, 400, 400]),
-        (ProblemType::InvalidRequest, [422, 400, 400, 422, 422, 422, 422, 400, 422, 400]),
-        (ProblemType::NoInputs, [422, 400, 400, 400, 422, 422, 400, 400, 422, 400]),
-        (ProblemType::TooLong, [422, 400, 400, 422, 422, 422, 422, 400, 422, 400]),
-        (ProblemType::BodyTooLarge, [413, 413, 413, 413, 413, 413, 413, 413, 413, 413]),
-        (ProblemType::BodyTooSlow, [408, 408, 408, 408, 408, 408, 408, 408, 408, 408]),
-        (ProblemType::UnknownModel, [404, 404, 404, 404, 404, 404, 422, 404, 404, 404]),
-        (ProblemType::NoKey, [401; 10]),
-        (ProblemType::KeyForbids, [403; 10]),
-        (ProblemType::OutOfTokens, [503, 503, 503, 503, 503, 503, 429, 429, 429, 503]),
-        (ProblemType::ModelUnavailable, [503, 503, 503, 503, 503, 503, 503, 503, 503, 503]),
-        (ProblemType::Overloaded, [503, 503, 503, 503, 503, 503, 429, 429, 429, 503]),
-        (ProblemType::DeadlinePassed, [504, 504, 504, 504, 504, 504, 504, 504, 504, 504]),
-        (ProblemType::ModelFailed, [500, 500, 500, 500, 500, 500, 424, 500, 500, 500]),
-        (ProblemType::Internal, [500, 500, 500, 500, 500, 500, 424, 500, 500, 500]),
+    const STATUSES: [(ProblemType, [u16; 11]); 16] = [
+        (ProblemType::MalformedJson, [400, 400, 400, 400, 400, 400, 422, 400, 400, 400, 400]),
+        (ProblemType::BodyIncomplete, [400, 400, 400, 400, 400, 400, 422, 400, 400, 400, 400]),
+        (ProblemType::InvalidRequest, [422, 400, 400, 422, 422, 422, 422, 400, 422, 422, 400]),
+        (ProblemType::NoInputs, [422, 400, 400, 400, 422, 422, 400, 400, 422, 422, 400]),
+        (ProblemType::TooLong, [422, 400, 400, 422, 422, 422, 422, 400, 422, 422, 400]),
+        (ProblemType::BodyTooLarge, [413, 413, 413, 413, 413, 413, 413, 413, 413, 413, 413]),
+        (ProblemType::BodyTooSlow, [408, 408, 408, 408, 408, 408, 408, 408, 408, 408, 408]),
+        (ProblemType::UnknownModel, [404, 404, 404, 404, 404, 404, 422, 404, 404, 404, 404]),
+        (ProblemType::NoKey, [401; 11]),
+        (ProblemType::KeyForbids, [403; 11]),
+        (ProblemType::OutOfTokens, [503, 503, 503, 503, 503, 503, 429, 429, 429, 429, 503]),
+        (ProblemType::ModelUnavailable, [503, 503, 503, 503, 503, 503, 503, 503, 503, 503, 503]),
+        (ProblemType::Overloaded, [503, 503, 503, 503, 503, 503, 429, 429, 429, 429, 503]),
+        (ProblemType::DeadlinePassed, [504, 504, 504, 504, 504, 504, 504, 504, 504, 504, 504]),
+        (ProblemType::ModelFailed, [500, 500, 500, 500, 500, 500, 424, 500, 500, 500, 500]),
+        (ProblemType::Internal, [500, 500, 500, 500, 500, 500, 424, 500, 500, 500, 500]),
     ];
 
     /// The body of a dialect's errors.
@@ -85,7 +87,7 @@ mod tests {
         Error,
     }
 
-    const SHAPES: [(&str, Shape); 10] = [
+    const SHAPES: [(&str, Shape); 11] = [
         ("openrlhf", Shape::Detail),
         ("vllm", Shape::OpenAi),
         ("sglang", Shape::OpenAi),
@@ -95,6 +97,7 @@ mod tests {
         ("tei", Shape::Tei),
         ("cohere", Shape::Message),
         ("jina", Shape::Detail),
+        ("nim", Shape::Detail),
         ("kserve", Shape::Error),
     ];
 

@@ -146,11 +146,11 @@ async fn process(
     let report = state.score(request).await?;
     Envelope::reply(id, report, |reports| {
         let results = each(reports, |(index, sample)| {
-            let found = sample.detail.steps.as_ref().map_or(0, Vec::len);
-            match steps_sent[index] {
-                Some(sent) if found > sent => Err(invalid(format!(
-                    "inputs[{index}]: the model finds {found} steps in {sent}, so one holds what ends a step; send it without \
-                     that"
+            let found = sample.detail.steps.as_ref().map(Vec::len);
+            match steps_sent[index].zip(found) {
+                Some((sent, found)) if found > sent || (found < sent && !sample.cut.is_cut()) => Err(invalid(format!(
+                    "inputs[{index}]: the model finds {found} steps in {sent}, so one holds or changes what ends a step; \
+                     send it without that"
                 ))
                 .at(index)),
                 _ => result((index, sample)),

@@ -44,5 +44,5 @@ async fn every_documented_request_works() {
         }
         pages += 1;
     }
-    assert_eq!(pages, 12);
+    assert_eq!(pages, 13);
 }

@@ -100,6 +100,12 @@ fn routes() -> Vec<(&'static str, Value, Value, Value)> {
             json!({"truncation": true, "max_doc_length": 3}),
         ),
         (
+            "/v1/ranking",
+            json!({"model": "pair", "query": {"text": "10"}, "passages": [{"text": "20"}]}),
+            json!({"truncate": "END"}),
+            json!({"top_n": 1, "user": "u", "query": {"text": "10", "image": "x"}, "passages": [{"text": "20", "image": "x"}]}),
+        ),
+        (
             "/v2/models/chat/infer",
             json!({"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": [text],
                                "parameters": {"content_type": "str"}}]}),

@@ -1,6 +1,9 @@
 //! KServe's V2 protocol over gRPC. The messages are written down here a second time, by number, so that a number that
 //! changes in the protocol file shows.
 
+use std::io::Read;
+
+use flate2::read::GzDecoder;
 use prost::Message;
 
 use super::server;
@@ -77,6 +80,17 @@ struct Name {
 
 /// Calls a method; an error is gRPC's status code.
 async fn call<R: Message + Default>(server: &Server, method: &str, message: &impl Message) -> Result<R, u32> {
+    let response = send(server, method, message, "identity").await;
+    // A call that failed has its status in the headers, since nothing follows them.
+    if let Some(status) = response.headers().get("grpc-status") {
+        return Err(status.to_str().unwrap().parse().unwrap());
+    }
+    let body = response.bytes().await.unwrap();
+    Ok(R::decode(&body[5..]).unwrap())
+}
+
+/// Calls a method and takes replies in an encoding.
+async fn send(server: &Server, method: &str, message: &impl Message, encoding: &str) -> reqwest::Response {
     let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     let message = message.encode_to_vec();
     // A frame is a flag, the length in network order, and the message.
@@ -84,13 +98,7 @@ async fn call<R: Message + Default>(server: &Server, method: &str, message: &imp
     frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
     frame.extend(message);
     let request = client.post(server.url(method)).header("content-type", "application/grpc").header("te", "trailers");
-    let response = request.body(frame).send().await.unwrap();
-    // A call that failed has its status in the headers, since nothing follows them.
-    if let Some(status) = response.headers().get("grpc-status") {
-        return Err(status.to_str().unwrap().parse().unwrap());
-    }
-    let body = response.bytes().await.unwrap();
-    Ok(R::decode(&body[5..]).unwrap())
+    request.header("grpc-accept-encoding", encoding).body(frame).send().await.unwrap()
 }
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -166,4 +174,39 @@ async fn health_is_told_in_both_protocols() {
         assert_eq!(reply.value, 1, "{name:?} is serving");
     }
     assert_eq!(call::<Number>(&server, check, &Name { name: "nobody".to_owned() }).await, Err(5));
+}
+
+#[tokio::test]
+async fn replies_go_compressed_to_those_who_ask() {
+    let server = server().await;
+    let texts = Contents { texts: vec![b"10 20".to_vec()], ..Contents::default() };
+    let request = InferRequest {
+        model_name: "chat".to_owned(),
+        inputs: vec![tensor("text", "BYTES", &[1], Some(texts))],
+        ..InferRequest::default()
+    };
+    let plain: InferResponse = call(&server, INFER, &request).await.unwrap();
+    let response = send(&server, INFER, &request, "gzip").await;
+    assert_eq!(response.headers()["grpc-encoding"], "gzip");
+    let body = response.bytes().await.unwrap();
+    assert_eq!(body[0], 1, "the frame says that it is compressed");
+    let mut message = Vec::new();
+    GzDecoder::new(&body[5..]).read_to_end(&mut message).unwrap();
+    let found = InferResponse::decode(&*message).unwrap();
+    assert_eq!(found.outputs, plain.outputs);
+}
+
+#[tokio::test]
+async fn errors_are_counted_as_what_they_would_be_in_http() {
+    let server = server().await;
+    let request = InferRequest { model_name: "nobody".to_owned(), ..InferRequest::default() };
+    assert_eq!(call::<InferResponse>(&server, INFER, &request).await, Err(5));
+    let scrape = server.metrics.render().unwrap();
+    let counted = |status: &str| {
+        let label = format!("status=\"{status}\"");
+        let mut lines = scrape.lines().filter(|line| line.starts_with("karat_http_requests_total{"));
+        lines.find(|line| line.contains("GRPCInferenceService") && line.contains(&label)).map(str::to_owned)
+    };
+    assert!(counted("4xx").is_some_and(|line| line.ends_with(" 1")), "{scrape}");
+    assert_eq!(counted("2xx"), None);
 }

@@ -1,4 +1,4 @@
-//! Text Embeddings Inference, Cohere and Jina, and vLLM's rerank.
+//! Text Embeddings Inference, Cohere, Jina and NIM, and vLLM's rerank.
 
 use karat::api::DialectSettings;
 use serde_json::{Value, json};
@@ -33,6 +33,27 @@ async fn vllm_cohere_and_jina_rank_alike_each_in_its_shape() {
     assert_eq!(cohere["meta"]["billed_units"], json!({"search_units": 1}));
     let everything = json!({"model": "pair", "query": "10", "documents": ["20", "30"], "top_n": 0});
     assert_eq!(order(&answer(&server, "/rerank", &everything).await["results"]), [1, 0]);
+}
+
+#[tokio::test]
+async fn nim_ranks_by_the_reward_itself() {
+    let server = server().await;
+    let long = "20 ".repeat(40);
+    let body = |truncate: &str| {
+        json!({"model": "pair", "query": {"text": "10"}, "truncate": truncate,
+               "passages": [{"text": "20"}, {"text": long}, {"text": "40"}]})
+    };
+    let reply = answer(&server, "/v1/ranking", &body("END")).await;
+    // [CLS] 10 [SEP], eleven of the long passage's forty tokens, [SEP]
+    assert_eq!(order(&reply["rankings"]), [1, 2, 0]);
+    for (rank, logit) in [0.255, 0.055, 0.035].into_iter().enumerate() {
+        assert_near(&reply["rankings"][rank]["logit"], logit);
+    }
+    let squeezed = answer(&server, "/m/pair/nim/v1/ranking?activation=sigmoid", &body("END")).await;
+    assert_near(&squeezed["rankings"][0]["logit"], logistic(0.255));
+    let refused = post(&server, "/v1/ranking", &body("NONE")).await;
+    assert!(refused.status == 422 && refused.body["detail"].is_string(), "{}", refused.text);
+    assert_eq!(post(&server, "/v1/ranking", &body("START")).await.status, 422);
 }
 
 #[tokio::test]

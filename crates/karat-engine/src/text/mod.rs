@@ -38,7 +38,7 @@ pub(crate) use detokenize::Detokenizer;
 use gate::Gate;
 pub use parse_template::{Markers, PolicyTemplate, TurnMarkers};
 pub use rating::RatingParser;
-use render::{Rendered, Renderer};
+use render::{Rendered, Renderer, ResponseSpan};
 use size::LongestText;
 pub use size::TooManyBytes;
 use steps::Steps;
@@ -113,6 +113,15 @@ pub enum TextError {
          already or in tokens; send {{\"prompt\", \"response\"}} or {{\"messages\"}}"
     )]
     WantsTurns,
+    /// A response holds the token of the step mark where no step ends.
+    #[error(
+        "the response holds the step mark at its byte {at}, where no step ends as text.step_end says; send the steps as a \
+         list, and without the mark"
+    )]
+    StrayMark {
+        /// The byte of the response at which it stands.
+        at: usize,
+    },
     /// A step of a list holds what ends a step.
     #[error("step {step} holds {end:?}, which ends a step here; send it as two steps, or without that")]
     SplitStep {
@@ -385,7 +394,15 @@ impl TextPipeline {
                 self.encode_text(text, literal, options.special_tokens.unwrap_or(self.special_tokens))?
             }
         };
-        Ok(truncate::Tokens::new(&encoding, rendered, self.token_offsets))
+        let mut tokens = truncate::Tokens::new(&encoding, rendered, self.token_offsets);
+        if let Some(mark) = self.steps.mark() {
+            let start = match rendered {
+                Rendered::Single { response: ResponseSpan::At { bytes, .. }, .. } => bytes.start,
+                Rendered::Single { .. } | Rendered::Pair { .. } => 0,
+            };
+            tokens.read_at(mark, &encoding, start, &self.steps.ends(rendered.response()))?;
+        }
+        Ok(tokens)
     }
 
     fn encode_pair(&self, prompt: &str, response: &str) -> Result<Encoding, TextError> {

@@ -111,6 +111,17 @@ impl Steps {
         Ok(Some(steps.iter().flat_map(|step| [step.as_str(), end]).collect()))
     }
 
+    /// Where a response says that a step ends, as bytes of it; the last end may lack the white space behind it.
+    pub(super) fn ends(&self, response: &str) -> Vec<Range<usize>> {
+        let Some(end) = self.end.as_deref().filter(|end| !end.trim().is_empty()) else { return Vec::new() };
+        let mut ends: Vec<_> = response.match_indices(end).map(|(at, found)| at..at + found.len()).collect();
+        let (said, bare) = (response.trim_end(), end.trim_end());
+        if !response.ends_with(end) && said.ends_with(bare) {
+            ends.push(said.len() - bare.len()..said.len());
+        }
+        ends
+    }
+
     /// The steps of a response; the last one may lack its end.
     fn split<'a>(&self, response: &'a str) -> Vec<&'a str> {
         match self.end.as_deref() {

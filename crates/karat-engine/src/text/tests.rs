@@ -276,6 +276,22 @@ fn steps_are_joined_and_their_marks_found_in_the_response_alone() {
 }
 
 #[test]
+fn a_mark_where_no_step_ends_is_refused() {
+    let folder = folder(&[]);
+    let toml = "render = \"pair\"\nmax_tokens = 16\nstep_mark = \"x\"\nstep_end = \" x \"";
+    let pipeline = pipeline(&folder, toml).unwrap();
+    // What a policy may write in one step, and karat's end behind it.
+    for (step, place) in [("x b", 0), ("a x", 4)] {
+        let response = pipeline.join_steps(&[step.to_owned()]).unwrap().unwrap();
+        let error = pipeline.tokenize(&pair("a", &response), None).unwrap_err();
+        assert!(matches!(error, TextError::StrayMark { at } if at == place), "{step}: {error}");
+    }
+    // The last end may lack the space behind it, and a text that the caller wrote whole keeps its marks.
+    assert_eq!(pipeline.tokenize(&pair("a", "a x b x"), None).unwrap().steps(), [4, 6]);
+    assert_eq!(pipeline.tokenize(&Sample::Text(text("x b x")), None).unwrap().steps().len(), 2);
+}
+
+#[test]
 fn offsets_count_the_characters_of_the_response() {
     let folder = folder(&[]);
     for toml in [PAIR, "render = { jinja = \"é {{ messages[-1].content }} z\" }\nmax_tokens = 8"] {
@@ -624,6 +640,8 @@ fn a_step_mark_is_given_as_text_and_found_among_the_tokens() {
         let response = pipeline.join_steps(&["1".to_owned(), "10".to_owned()]).unwrap().unwrap();
         let input = pipeline.tokenize(&turns(&[(Role::User, ""), (Role::Assistant, &response)]), None).unwrap();
         assert_eq!(input.steps().len(), 2, "{mark} {:?}", input.ids());
+        let as_published = turns(&[(Role::User, ""), (Role::Assistant, "1 ки\n10 ки")]);
+        assert_eq!(pipeline.tokenize(&as_published, None).unwrap().steps(), input.steps());
         assert!(pipeline.join_steps(&["1 ки\n1".to_owned()]).is_err());
     }
 }

@@ -145,6 +145,36 @@ impl Tokens {
         doubled
     }
 
+    /// Reads steps at the tokens of `mark` that stand where `ends` say, in bytes of the response as it is rendered. A
+    /// text whose response isn't known keeps the marks that it came with.
+    ///
+    /// # Errors
+    /// With the place when such a token stands elsewhere in the response: who wrote it there would be read as one who ends
+    /// a step.
+    pub(super) fn read_at(
+        &mut self,
+        mark: u32,
+        encoding: &Encoding,
+        start: usize,
+        ends: &[Range<usize>],
+    ) -> Result<(), TextError> {
+        if self.boundary != Boundary::Known {
+            return Ok(());
+        }
+        let offsets = encoding.get_offsets();
+        let is_end = |token: &usize| {
+            let (from, to) = offsets[*token];
+            ends.iter().any(|end| from < end.end + start && to > end.start + start)
+        };
+        let marks = self.response.clone().filter(|token| self.ids[*token] == mark && !self.special[*token]);
+        let (read, stray): (Vec<usize>, Vec<usize>) = marks.partition(is_end);
+        self.steps = read;
+        match stray.first() {
+            Some(token) => Err(TextError::StrayMark { at: offsets[*token].0.saturating_sub(start) }),
+            None => Ok(()),
+        }
+    }
+
     /// Says at which tokens steps are read; they must ascend.
     pub(super) fn with_steps(self, steps: Vec<usize>) -> Self {
         Self { steps, ..self }
@@ -244,14 +274,17 @@ impl Tokens {
         Ok(())
     }
 
-    /// The finished input, with the places of step marks in the response.
+    /// The finished input, with the places at which steps are read: those of every mark where the caller wrote the text
+    /// whole.
     /// None when no token of the response stands for text: what is invisible can't be judged.
     pub(super) fn into_input(self, step_mark: Option<u32>) -> Option<TokenizedInput> {
         if self.response.clone().all(|token| self.special[token]) {
             return None;
         }
-        let marks = |mark| self.response.clone().filter(|token| self.ids[*token] == mark).collect();
-        let steps = step_mark.map(marks).unwrap_or(self.steps);
+        let steps = match step_mark.filter(|_| self.boundary != Boundary::Known) {
+            Some(mark) => self.response.clone().filter(|token| self.ids[*token] == mark).collect(),
+            None => self.steps,
+        };
         let response = self.response.clone();
         let input = TokenizedInput::new(self.ids, self.type_ids, self.response, self.cut)?.with_steps(steps)?;
         match self.characters {

@@ -56,8 +56,8 @@ pub struct BuiltGraph {
 /// How a graph's sessions will be asked for: what has to be known before the first one starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sessions {
-    /// How many threads a decoder's first one computes on, if on the processor. It is started to open the graph, and
-    /// kept if that many are asked for.
+    /// How many threads the first one computes on, of a decoder or where it is the only one, if on the processor. It is
+    /// started to open the graph, and kept if that many are asked for.
     pub threads: NonZeroUsize,
     /// Whether there will be no second one. Of a graph that was built in memory it is then given the weights.
     pub alone: bool,
@@ -148,7 +148,8 @@ impl Graph {
                 packed: Contract::claims_packed(&inspection.metadata),
             };
             // Other sessions compute side by side, on one thread each.
-            let threads = if is_decoder && *provider == Provider::Cpu { sessions.threads } else { NonZeroUsize::MIN };
+            let known = (is_decoder || sessions.alone) && *provider == Provider::Cpu;
+            let threads = if known { sessions.threads } else { NonZeroUsize::MIN };
             match source.start(threads, 0) {
                 Ok(session) => {
                     let signature = session::signature(&session, &inspection.inputs);

@@ -14,7 +14,10 @@ use karat_runtime::{
     ort::{BuiltGraph, Graph, Library, Sessions, Weight, WeightNumbersMut},
 };
 
-use super::sessions::cores;
+use super::{
+    decoder,
+    sessions::{self, cores},
+};
 use crate::{
     manifest::{CheckpointForm, GraphDefinition, ManifestError},
     repository::LoadError,
@@ -28,7 +31,6 @@ pub(super) struct Opening<'a> {
     pub(super) library: &'a Library,
     pub(super) name: &'a ModelName,
     pub(super) definition: &'a GraphDefinition,
-    pub(super) sessions: Sessions,
 }
 
 /// The first of the providers that starts, or the last one, which then says why it doesn't.
@@ -99,9 +101,7 @@ impl Opening<'_> {
         form: Form,
     ) -> Result<(Graph, [u8; 32]), LoadError> {
         let provider = provider(self.library, &self.definition.providers);
-        // Sessions of encoders compute side by side.
-        let alone = checkpoint.is_decoder() && form == Form::Rows;
-        let sessions = if alone { self.sessions } else { Sessions::SEVERAL };
+        let sessions = self.sessions(form, checkpoint.is_decoder(), provider);
         check_memory(folder, graph.memory(provider == ProviderKind::Cpu, sessions.alone), free_memory())?;
         let runtime = |source| LoadError::Runtime { path: self.definition.manifest.clone(), source };
         let memory = graph.tensors.iter().map(|tensor| {
@@ -122,6 +122,21 @@ impl Opening<'_> {
         let graph = self.library.open_built(built, &providers, sessions).map_err(runtime)?;
         tracing::info!(model = %self.name, seconds = progress.seconds(), "session started, warming up");
         Ok((graph, digest))
+    }
+
+    /// How the graph's sessions will be asked for.
+    fn sessions(&self, form: Form, is_decoder: bool, provider: ProviderKind) -> Sessions {
+        match form {
+            // Graphs of images choose their threads when they start.
+            Form::Rows if self.definition.image.is_some() => Sessions::SEVERAL,
+            Form::Rows if is_decoder => decoder::sessions(self.definition),
+            Form::Rows => sessions::sessions(self.definition),
+            Form::Packed(Element::Float32) | Form::Rounded(_) if provider == ProviderKind::Cpu => {
+                decoder::sessions(self.definition)
+            }
+            // They are lent to devices, of which there may be several.
+            Form::Packed(_) | Form::Rounded(_) => Sessions::SEVERAL,
+        }
     }
 
     /// A graph that is built here has positions for so many tokens, and nobody has to try whether it takes them.

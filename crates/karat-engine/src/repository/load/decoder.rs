@@ -58,9 +58,13 @@ const WINDOW: usize = 512;
 /// How the sessions of a model's decoders will be asked for.
 pub(super) fn sessions(definition: &GraphDefinition) -> Sessions {
     let (sessions, threads) = division(&definition.scheduling, ProviderKind::Cpu);
-    // Who writes has a session beside those that score, and a provider that fails must leave the weights to the next.
-    let alone = sessions == NonZeroUsize::MIN && definition.critique.is_none() && definition.providers.len() == 1;
-    Sessions { threads, alone }
+    Sessions { threads, alone: is_alone(definition, sessions) }
+}
+
+/// Whether a graph has one session, if it has so many. Who writes has one beside those that score, and a provider that
+/// fails must leave the weights to the next.
+pub(super) fn is_alone(definition: &GraphDefinition, sessions: NonZeroUsize) -> bool {
+    sessions == NonZeroUsize::MIN && definition.critique.is_none() && definition.providers.len() == 1
 }
 
 /// How many sessions of how many threads. Rows are long enough to keep all cores busy, and a prompt is computed once, one

@@ -6,7 +6,7 @@ use karat_checkpoint::Checkpoint;
 use karat_rules::domain::{ModelName, ModelVersion, TokenizedInput};
 use karat_runtime::{
     RuntimeError,
-    ort::{Graph, GraphFile, Library, external_files},
+    ort::{Graph, GraphFile, Library, Sessions, external_files},
     packed::PackedModel,
     prefix::PrefixCache,
 };
@@ -223,7 +223,6 @@ impl<'a> Loader<'a> {
         checkpoint: Option<Checkpoint>,
         digest: &mut Digest,
     ) -> Result<(Graph, Option<Graph>), LoadError> {
-        let sessions = decoder::sessions(definition);
         match source {
             GraphSource::File(file) => Ok((self.open_file(definition, file, digest)?, None)),
             GraphSource::Checkpoint(origin) => {
@@ -231,7 +230,7 @@ impl<'a> Loader<'a> {
                     digest.text(&snapshot.id.to_string());
                 }
                 let checkpoint = checkpoint.map_or_else(|| Checkpoint::read(origin), Ok)?;
-                let opening = Opening { library: self.given.library, name: self.name, definition, sessions };
+                let opening = Opening { library: self.given.library, name: self.name, definition };
                 let (graph, read) = opening.open(origin.folder(), &checkpoint)?;
                 digest.digest(&read);
                 let images = opening.open_images(origin.folder(), &checkpoint)?;
@@ -253,7 +252,9 @@ impl<'a> Loader<'a> {
             digest.file(beside, &weights)?;
         }
         let file = GraphFile { path: file, providers: &definition.providers };
-        self.given.library.open(&file, decoder::sessions(definition)).map_err(runtime)
+        // What of it turns out to be an encoder may have several.
+        let sessions = Sessions { alone: false, ..decoder::sessions(definition) };
+        self.given.library.open(&file, sessions).map_err(runtime)
     }
 
     fn unit(

@@ -6,11 +6,12 @@ use karat_rules::domain::{ModelVersion, TokenizedInput};
 use karat_runtime::{
     BatchLimits, GraphBinding, ProviderKind, RuntimeError,
     libraries::graphics,
-    ort::{Graph, Library},
+    ort::{Graph, Library, Sessions},
 };
 
+use super::decoder::is_alone;
 use crate::{
-    manifest::SchedulingSection,
+    manifest::{GraphDefinition, SchedulingSection},
     repository::GraphForm,
     schedule::{
         Executors, Policy,
@@ -32,6 +33,25 @@ const ENGINE_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 14) -
 /// What the manifest says of batches.
 pub(super) fn batch_limits(written: &SchedulingSection, longest: NonZeroUsize) -> BatchLimits {
     BatchLimits { longest, positions: written.max_batch_tokens.unwrap_or(ENGINE_TOKENS), samples: written.max_batch }
+}
+
+/// How the sessions of an encoder of padded rows will be asked for: as many as the manifest says, or else several, of
+/// which nobody knows yet how many.
+pub(super) fn sessions(definition: &GraphDefinition) -> Sessions {
+    match by_hand(&definition.scheduling, cores()) {
+        Some((sessions, threads)) if is_alone(definition, sessions) => Sessions { threads, alone: true },
+        _ => Sessions::SEVERAL,
+    }
+}
+
+/// How many sessions of how many threads the manifest asks for, where it says either.
+fn by_hand(written: &SchedulingSection, cores: NonZeroUsize) -> Option<(NonZeroUsize, NonZeroUsize)> {
+    if written.sessions.is_none() && written.threads.is_none() {
+        return None;
+    }
+    let threads = written.threads.unwrap_or(NonZeroUsize::MIN);
+    let fitting = NonZeroUsize::new(cores.get() / threads).unwrap_or(NonZeroUsize::MIN);
+    Some((written.sessions.unwrap_or(fitting), threads))
 }
 
 /// A graph's sessions, and how batches are formed for them.
@@ -77,7 +97,9 @@ impl Plan<'_> {
         let saved = Calibration::load(&self.file, &fingerprint, &conditions).or(self.replaced);
         let known = match saved {
             Some(calibration) => Some(calibration),
-            None if self.time.is_zero() || self.divides_by_hand() => Some(Calibration::assumed(&conditions)),
+            None if self.time.is_zero() || by_hand(self.written, cores()).is_some() => {
+                Some(Calibration::assumed(&conditions))
+            }
             None => None,
         };
         if let Some(mut calibration) = known {
@@ -136,20 +158,15 @@ impl Plan<'_> {
         format!("{version} {} {gpus:?} {conditions:?} {}", graph.provider(), library.build_info())
     }
 
-    fn divides_by_hand(&self) -> bool {
-        self.written.sessions.is_some() || self.written.threads.is_some()
-    }
-
     /// What the manifest says goes before what was measured.
     fn overrule(&self, conditions: &Conditions, calibration: &mut Calibration) {
-        if self.divides_by_hand() {
-            let threads = self.written.threads.unwrap_or(NonZeroUsize::MIN);
+        if let Some((sessions, threads)) = by_hand(self.written, cores()) {
             calibration.threads = threads;
-            let fitting = match conditions.hardware {
-                Hardware::Processor { cores } => NonZeroUsize::new(cores.get() / threads).unwrap_or(NonZeroUsize::MIN),
-                Hardware::Gpu { .. } => calibration.sessions,
+            // A GPU has as many as it wants, whatever they compute on beside it.
+            calibration.sessions = match conditions.hardware {
+                Hardware::Gpu { .. } => self.written.sessions.unwrap_or(calibration.sessions),
+                Hardware::Processor { .. } => sessions,
             };
-            calibration.sessions = self.written.sessions.unwrap_or(fitting);
             // Who divides the machine by hand wants no session beside that.
             calibration.single_threads = None;
         }
