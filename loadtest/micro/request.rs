@@ -13,7 +13,7 @@ use axum::{Router, body::Body};
 use divan::{Bencher, counter::ItemsCount};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use karat::api::{self, ApiLimits, AppState, Closing, Visit};
+use karat::api::{self, ApiLimits, AppState, Closing, Fetcher, Visit};
 use karat::telemetry::Metrics;
 use karat_engine::{
     engine::{Engine, ScoreRequest},
@@ -65,6 +65,7 @@ impl Served {
                 buffered_bytes: 1 << 30,
             },
             visitors: Arc::default(),
+            images: Fetcher::new(Vec::new()),
             dialects: Arc::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -112,11 +113,12 @@ fn model(metrics: &Metrics) -> Model {
         calibration: None,
         form: GraphForm::Padded,
         scheduler,
+        images: None,
     };
     let graph = GraphModel {
         name: name(),
         metrics,
-        pipeline: Arc::new(pipeline()),
+        pipeline: Arc::new(pipeline().into()),
         head: head::CATALOGUE.build(&Choice::named("scalar")).unwrap(),
         units: vec![unit],
         critic: None,

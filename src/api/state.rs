@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use karat_engine::engine::Engine;
 
-use super::{Closing, DialectSettings, Keys, Visit, Visitors};
+use super::{Closing, DialectSettings, Fetcher, Keys, Visit, Visitors};
 use crate::telemetry::{Metrics, Traces};
 
 /// What every handler can reach; cheap to clone.
@@ -20,6 +20,8 @@ pub struct AppState {
     pub dialects: Arc<DialectSettings>,
     /// Which web pages may use the server.
     pub visitors: Arc<Visitors>,
+    /// What fetches images by URL.
+    pub images: Fetcher,
     /// Who may use it beside them.
     pub keys: Arc<Keys>,
     /// Whether the server is about to end.

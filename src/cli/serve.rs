@@ -80,6 +80,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<Served, Comman
         limits: settings.limits(),
         dialects: Arc::new(settings.dialects()),
         visitors: Arc::new(settings.visitors()),
+        images: settings.images(),
         keys: Arc::clone(&keys),
         closing: closing.clone(),
         traces: traces.clone(),

@@ -20,7 +20,7 @@ use karat_engine::{
 use karat_rules::domain::ModelName;
 
 use crate::{
-    api::{self, ApiLimits, DialectSettings, Visitors},
+    api::{self, ApiLimits, DialectSettings, Fetcher, ImageHost, Visitors},
     server::{Patience, TlsFiles},
     telemetry::LogFormat,
 };
@@ -162,6 +162,11 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_ALLOW_HOST", value_delimiter = ',', value_name = "HOST")]
     pub(crate) allow_host: Vec<String>,
 
+    /// The hosts of which images are fetched that requests name by URL, each as NAME or NAME:PORT, separated by commas.
+    /// Without it every URL is refused. Redirects aren't followed, and names that lead into a private network are refused.
+    #[arg(long, env = "KARAT_FETCH_IMAGES", value_delimiter = ',', value_name = "HOST")]
+    pub(crate) fetch_images: Vec<ImageHost>,
+
     /// How to write log lines: "text" or "json".
     #[arg(long, env = "KARAT_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
@@ -246,6 +251,11 @@ impl ServeSettings {
     pub(crate) fn visitors(&self) -> Visitors {
         let hosts = self.listen.ip().is_loopback().then(|| self.allow_host.iter().cloned().collect());
         Visitors { origins: self.allow_origin.iter().cloned().collect(), hosts }
+    }
+
+    /// What fetches images by URL.
+    pub(crate) fn images(&self) -> Fetcher {
+        Fetcher::new(self.fetch_images.clone())
     }
 
     /// What holds for all dialects.

@@ -275,11 +275,58 @@ def half() -> ModelProto:
     return graph("half", nodes, constants, {"logits": ["batch", 1]})
 
 
+def image_graph(name: str, axes: list[str | int], over: list[int], output: str) -> ModelProto:
+    """The mean of each channel of an image, as logits or as a vector to compare."""
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("ReduceMean", ["pixel_values"], [output], axes=over, keepdims=0)],
+            name,
+            [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, axes)],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", 3])],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    checker.check_model(model, full_check=True)
+    return model
+
+
+def image_means() -> ModelProto:
+    """Takes its channels first, and images of any size."""
+    return image_graph("image_means", ["batch", 3, "height", "width"], [2, 3], "logits")
+
+
+def image_means_last() -> ModelProto:
+    """Takes its channels last, and images of 4 by 4 pixels."""
+    return image_graph("image_means_last", ["batch", 4, 4, 3], [1, 2], "logits")
+
+
+def image_vectors() -> ModelProto:
+    """The side of images of a model that compares them with texts."""
+    return image_graph("image_vectors", ["batch", 3, "height", "width"], [2, 3], "image_embeds")
+
+
+def text_vectors() -> ModelProto:
+    """The side of texts: the sum of the ids over 1000, 1 and 0."""
+    nodes = [
+        *TOTAL,
+        helper.make_node("Mul", ["total", "first"], ["one"]),
+        helper.make_node("Add", ["one", "rest"], ["text_embeds"]),
+    ]
+    constants: dict[str, np.ndarray] = {
+        **TOTAL_CONSTANTS,
+        "first": np.array([[1, 0, 0]], np.float32),
+        "rest": np.array([[0, 1, 0]], np.float32),
+    }
+    return graph("text_vectors", nodes, constants, {"text_embeds": ["batch", 3]})
+
+
 def main() -> None:
     """Writes every graph beside this file."""
     sound = [sum_graph, members, not_a_number, two_outputs, tokens, steps, half]
     faulty = [fixed_shape, float_ids, dynamic_int8, last_place, mean_of_places, centred, drawn, small_table]
-    for build in [*sound, *faulty]:
+    images = [image_means, image_means_last, image_vectors, text_vectors]
+    for build in [*sound, *faulty, *images]:
         model = build()
         (FOLDER / f"{model.graph.name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
 

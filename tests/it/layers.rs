@@ -19,7 +19,13 @@ const LAYERS: [(&str, &[&[&str]]); 3] = [
     ),
     (
         "crates/karat-engine/src",
-        &[&["text", "workers"], &["manifest", "schedule", "generate"], &["repository"], &["engine"]],
+        &[
+            &["image", "text", "workers"],
+            &["input"],
+            &["manifest", "schedule", "generate"],
+            &["repository"],
+            &["engine"],
+        ],
     ),
     ("src", &[&["api", "server"], &["settings"], &["cli"]]),
 ];

@@ -140,7 +140,7 @@ fn broken_composites() -> Vec<Broken> {
             "both",
             of(&["sum"]) + &graph_manifest("", "sum"),
             &["sum"],
-            &["ensemble", "no graph or text of its own"],
+            &["ensemble", "no graph, text or image of its own"],
         ),
         broken(
             "member-rule",

@@ -18,6 +18,7 @@ mod ending;
 mod generated;
 #[cfg(feature = "hub")]
 mod hub;
+mod images;
 mod intake;
 mod keys;
 mod layers;

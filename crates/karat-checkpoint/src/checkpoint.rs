@@ -21,6 +21,7 @@ use crate::{
     reading::Reading,
     reasons,
     recipe::Recipe,
+    seeing::{self, Seeing},
     tokens::Tokens,
     trunks::{Decoder, Part, Read, encoder::Encoder, modernbert::ModernBert},
     weights::Weights,
@@ -106,6 +107,8 @@ pub struct Checkpoint {
     /// `config.json`, and an adapter's own configuration, as they were read.
     configuration: String,
     graph: Graph,
+    /// The graph of images beside one of texts.
+    images: Option<Graph>,
     /// The most tokens for which the graph is exact.
     context: usize,
     recipe: Recipe,
@@ -129,8 +132,11 @@ impl Checkpoint {
         let config = problems.take(Config::read(origin.model()));
         let weights = Weights::read(origin.model(), problems);
         let adapters = Adapters::read(origin, problems)?;
-        let tokens = Tokens::read(tokenizer(origin), problems);
         let mut config = config?;
+        if seeing::is_seeing(&config) {
+            return Self::that_sees(origin, config, weights?, origin.adapters().next().is_some(), problems);
+        }
+        let tokens = Tokens::read(tokenizer(origin), problems);
         let is_wrapped = config.open_text();
         let task = adapters.class_ending(problems);
         let family = classes::family(&config, problems)?;
@@ -230,7 +236,27 @@ impl Checkpoint {
         reasons.extend(adapters.reason());
         let Decided { graph, context, .. } = decided;
         let configuration = config.into_text() + &adapters.written();
-        Some(Self { origin: origin.clone(), weights, configuration, graph, context, recipe, reasons, manifest })
+        let origin = origin.clone();
+        Some(Self { origin, weights, configuration, graph, images: None, context, recipe, reasons, manifest })
+    }
+
+    /// A model that sees.
+    fn that_sees(
+        origin: &Origin,
+        config: Config,
+        weights: Weights,
+        is_adapter: bool,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        if is_adapter {
+            return problems.add("adapters of models that see are not known; merge it in PEFT and serve that");
+        }
+        let tokens = |problems: &mut Problems| Tokens::read(tokenizer(origin), problems);
+        let Seeing { towers, graph, images, context, manifest, reasons } =
+            seeing::read(&config, &weights, tokens, problems)?;
+        let (configuration, recipe) = (config.into_text(), Recipe::Seeing(towers));
+        let origin = origin.clone();
+        Some(Self { origin, weights, configuration, graph, images, context, recipe, reasons, manifest })
     }
 
     /// The graph for a processor: of a decoder one that shares what samples begin with (`rm-prefix/1`), of an encoder one
@@ -238,6 +264,12 @@ impl Checkpoint {
     #[must_use]
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// The graph that embeds images, of a model whose [`Self::graph`] embeds the texts that they are compared with.
+    #[must_use]
+    pub fn images(&self) -> Option<&Graph> {
+        self.images.as_ref()
     }
 
     /// Whether it has a form.
@@ -328,7 +360,8 @@ impl Checkpoint {
     /// How many numbers the graph's weights are.
     #[must_use]
     pub fn parameters(&self) -> usize {
-        self.graph.tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum()
+        let graphs = [Some(&self.graph), self.images.as_ref()].into_iter().flatten();
+        graphs.flat_map(|graph| &graph.tensors).map(|tensor| tensor.shape.iter().product::<usize>()).sum()
     }
 
     /// The types in which the weights are stored, such as `BF16`.

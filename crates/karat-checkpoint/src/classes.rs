@@ -73,11 +73,30 @@ pub(crate) fn family(config: &Config, problems: &mut Problems) -> Option<&'stati
     }
     let mut of_type = TRUNKS.iter().filter(|trunk| trunk.model_type == model_type);
     let family = of_type.clone().find(|trunk| name.starts_with(trunk.class)).or_else(|| of_type.next());
+    if family.is_none()
+        && let Some(what) = sees_and_reads(config, model_type)
+    {
+        return problems.add(format!(
+            "config.json: model_type {model_type:?} is {what}, and karat serves models that rate images by themselves or \
+             compare them with texts, as CLIP, SigLIP and ViT do"
+        ));
+    }
     family.or_else(|| {
         let mut known: Vec<&str> = TRUNKS.iter().map(|trunk| trunk.model_type).collect();
         known.dedup();
         problems.add(format!("config.json: model_type {model_type:?} is not known; known are {}", known.join(", ")))
     })
+}
+
+/// What a model of an unknown type is, where its configuration shows that it takes more than text.
+fn sees_and_reads(config: &Config, model_type: &str) -> Option<&'static str> {
+    const VIDEO: &[&str] = &["videomae", "vivit", "timesformer", "xclip", "vjepa"];
+    if VIDEO.iter().any(|video| model_type.starts_with(video)) || model_type.contains("video") {
+        return Some("a model of video");
+    }
+    let decoder = ["_vl", "llava", "idefics", "paligemma", "mllama", "internvl", "pixtral"];
+    let sees = config.get("vision_config").is_some() || decoder.iter().any(|part| model_type.contains(part));
+    sees.then_some("a vision-language decoder")
 }
 
 /// The class that made the checkpoint; empty where it isn't said.

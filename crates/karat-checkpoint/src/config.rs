@@ -68,6 +68,12 @@ impl Config {
         true
     }
 
+    /// The configuration of a part, where an object of that name holds one.
+    pub(crate) fn part(&self, key: &str) -> Option<Self> {
+        let values = self.get(key)?.as_object()?.clone();
+        Some(Self { text: String::new(), values, read: RefCell::default() })
+    }
+
     /// Fills in what is missing; what is null stays so.
     pub(crate) fn fill_in(&mut self, defaults: &[(&str, u64)]) {
         for (key, value) in defaults {

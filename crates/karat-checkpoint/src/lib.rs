@@ -28,6 +28,7 @@ mod reading;
 mod reasons;
 mod recipe;
 mod rope;
+mod seeing;
 mod tokens;
 mod trunks;
 mod weights;

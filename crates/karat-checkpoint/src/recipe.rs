@@ -5,7 +5,7 @@ use crate::{
     graphs::{self, Element, Form, Graph, Parts},
     heads::Head,
     problems::Problems,
-    trunks::{Decoder, Part, encoder::Encoder, modernbert::ModernBert},
+    trunks::{Decoder, Part, encoder::Encoder, modernbert::ModernBert, towers::Towers},
     weights::Weights,
 };
 
@@ -15,6 +15,7 @@ pub(crate) enum Recipe {
     Decoder { trunk: Decoder, head: Head, pad_id: Option<u32>, pooling: Pooling, last_token: Option<String> },
     Encoder { trunk: Encoder, labels: usize },
     Modern { trunk: ModernBert, labels: usize },
+    Seeing(Towers),
 }
 
 impl Recipe {
@@ -46,12 +47,17 @@ impl Recipe {
                 graphs::packed_encoder(trunk, *labels, element, weights, problems)
             }
             (Self::Modern { trunk, labels }, _) => graphs::modernbert(trunk, *labels, weights, problems),
+            (Self::Seeing(Towers { text: Some(text), .. }), _) => graphs::texts(text, weights, problems),
+            (Self::Seeing(Towers { image, .. }), _) => graphs::images(image, weights, problems),
         })
     }
 
     /// What of it a form doesn't have, as the beginning of a sentence.
     pub(crate) fn obstacle(&self, form: Form) -> Option<&'static str> {
         let (Form::Packed(element) | Form::Rounded(element)) = form else { return None };
+        if let Self::Seeing(_) = self {
+            return Some("models that see have");
+        }
         if form == Form::Rounded(element) && !matches!(self, Self::Decoder { .. }) {
             return Some("encoders have");
         }
@@ -66,7 +72,7 @@ impl Recipe {
                 Some("attention to distances has")
             }
             Self::Modern { .. } => Some("windows that look ahead have"),
-            Self::Decoder { .. } | Self::Encoder { .. } => None,
+            Self::Decoder { .. } | Self::Encoder { .. } | Self::Seeing(_) => None,
         }
     }
 
@@ -76,6 +82,7 @@ impl Recipe {
             Self::Decoder { trunk, .. } => trunk.head_dim,
             Self::Encoder { trunk, .. } => trunk.hidden / trunk.heads,
             Self::Modern { trunk, .. } => trunk.hidden / trunk.heads,
+            Self::Seeing(Towers { image, .. }) => image.tower.hidden / image.tower.heads,
         }
     }
 
@@ -87,7 +94,7 @@ impl Recipe {
                 let table = format!("{}.weight", trunk.piece(0, Part::Embeddings).tensor);
                 if weights.is_half(&table) { Element::Float16 } else { Element::Bfloat16 }
             }
-            Self::Encoder { .. } | Self::Modern { .. } => Element::Float16,
+            Self::Encoder { .. } | Self::Modern { .. } | Self::Seeing(_) => Element::Float16,
         }
     }
 }

@@ -3,6 +3,8 @@
 
 pub mod engine;
 pub mod generate;
+pub mod image;
+pub mod input;
 pub mod manifest;
 pub mod repository;
 pub mod schedule;

@@ -2,6 +2,7 @@
 //!
 //! [`Executor`] is all that the scheduler knows of a runtime: a batch of token ids goes in, one row for each sample
 //! and output comes out, padding removed. [`ort`] implements it with ONNX Runtime, [`fake`] without any graph.
+//! [`PixelBinding`] says how a graph takes images.
 //! [`DecoderExecutor`] runs decoders row by row; [`prefix`] shares on top of it what samples begin with.
 //! A [`Provider`] is the hardware path that a manifest asks for; [`libraries`] finds what those of GPUs need.
 
@@ -18,6 +19,7 @@ pub mod libraries;
 mod memory;
 pub mod ort;
 pub mod packed;
+mod pixels;
 pub mod prefix;
 mod profile;
 mod provider;
@@ -37,6 +39,7 @@ pub use error::RuntimeError;
 pub use free_memory::free_memory;
 pub use give_back::give_back_memory;
 pub use memory::MemoryBound;
+pub use pixels::{PixelBinding, PixelLayout, Scale};
 pub use profile::{BatchLimits, Shape, ShapeProfile};
 pub(crate) use provider::Arena;
 pub use provider::{CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};

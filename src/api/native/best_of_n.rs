@@ -8,7 +8,7 @@ use aide::{
 };
 use karat_engine::engine::{Embeddings, ScoreError, ScoreReport};
 use karat_rules::{
-    domain::{Cut, Message, ModelName, ModelVersion, Reward, catalogue::Choice},
+    domain::{Cut, ModelName, ModelVersion, Reward, catalogue::Choice},
     select::{self, Available, Candidates, CandidatesError, CurvePoint, Placement, Ranking, Selected, Selection},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -19,13 +19,15 @@ use super::{
     apart::apart,
     call::{Call, OwnBody},
     envelope::{Envelope, each},
-    request::{answer, samples, turns},
+    request::{samples, seen_answer, seen_turns},
     result::{Include, Outcome, SampleResult, UsageBody},
+    turn::{Response, Turn},
 };
 use crate::api::{
     AppState,
     body::optional_objects,
     checks,
+    images::ImageSource,
     problem::{Problem, invalid},
     reply::Reply,
 };
@@ -42,10 +44,10 @@ struct BestOfNBody {
     prompt: Option<String>,
     /// What was said before the response, oldest first; instead of `prompt`.
     #[serde(default, deserialize_with = "optional_objects")]
-    messages: Option<Vec<Message>>,
-    /// The responses to choose from, at least one. Equal ones keep their own places.
+    messages: Option<Vec<Turn>>,
+    /// The responses to choose from, at least one: texts, or images of models that see. Equal ones keep their own places.
     #[schemars(length(min = 1))]
-    candidates: Vec<String>,
+    candidates: Vec<Response>,
     /// How to choose.
     #[serde(default = "best_of_n_rule")]
     #[schemars(schema_with = "selection_schema")]
@@ -71,6 +73,11 @@ struct BestOfNBody {
 impl OwnBody for BestOfNBody {
     fn inputs(&self) -> usize {
         self.candidates.len()
+    }
+
+    fn images(&mut self) -> Vec<&mut ImageSource> {
+        let turns = self.messages.iter_mut().flatten().flat_map(Turn::images);
+        turns.chain(self.candidates.iter_mut().filter_map(Response::image)).collect()
     }
 }
 
@@ -137,10 +144,11 @@ async fn best_of_n(
     Call { state, id, body, options }: Call<BestOfNBody>,
 ) -> Result<Reply<Envelope<BestOfNResponse>>, Problem> {
     let rule = select::CATALOGUE.build(&body.select).map_err(invalid)?;
-    let mut details =
-        CandidateDetails { texts: body.candidates.clone(), answers: body.answers, embeddings: body.embeddings };
-    let turns = turns(body.prompt, body.messages).map_err(invalid)?;
-    let samples = samples("candidates", body.candidates, |candidate| answer(&turns, candidate));
+    let count = body.candidates.len();
+    let texts = body.candidates.iter().map(|candidate| candidate.text().map(str::to_owned)).collect();
+    let mut details = CandidateDetails { count, texts, answers: body.answers, embeddings: body.embeddings };
+    let turns = seen_turns(body.prompt, body.messages).map_err(invalid)?;
+    let samples = samples("candidates", body.candidates, |candidate| seen_answer(&turns, candidate));
     let embeddable: Vec<usize> = (0..samples.len()).filter(|index| samples[*index].is_ok()).collect();
     let deadline = options.deadline()?;
     let request = options.into_request(samples, true)?;
@@ -170,7 +178,7 @@ async fn best_of_n(
     if let Some(embeddings) = &mut embedded {
         report.timings = report.timings.beside(embeddings.timings);
         // Of a candidate that is no text there is no vector, and it isn't chosen among.
-        let mut vectors = vec![Vec::new(); details.texts.len()];
+        let mut vectors = vec![Vec::new(); details.count];
         for (index, vector) in embeddable.into_iter().zip(mem::take(&mut embeddings.vectors)) {
             vectors[index] = vector;
         }
@@ -220,7 +228,10 @@ fn check_embedding_is_used(rule: &dyn Selection, available: &Available) -> Resul
 
 /// What a request tells of its candidates beside their text.
 struct CandidateDetails {
-    texts: Vec<String>,
+    /// How many candidates there are.
+    count: usize,
+    /// None where a candidate is an image.
+    texts: Option<Vec<String>>,
     answers: Option<Vec<String>>,
     embeddings: Option<Vec<Vec<f64>>>,
 }
@@ -231,20 +242,28 @@ impl CandidateDetails {
         fn at<T: Clone>(list: Vec<T>, places: &[usize], all: usize) -> Vec<T> {
             if list.len() == all { places.iter().map(|place| list[*place].clone()).collect() } else { list }
         }
-        let all = self.texts.len();
+        let all = self.count;
         Self {
-            texts: at(self.texts, places, all),
+            count: places.len(),
+            texts: self.texts.map(|texts| at(texts, places, all)),
             answers: self.answers.map(|answers| at(answers, places, all)),
             embeddings: self.embeddings.map(|embeddings| at(embeddings, places, all)),
         }
     }
 
     fn available(&self, objectives: bool) -> Available {
-        Available { objectives, answers: self.answers.is_some(), texts: true, embeddings: self.embeddings.is_some() }
+        Available {
+            objectives,
+            answers: self.answers.is_some(),
+            texts: self.texts.is_some(),
+            embeddings: self.embeddings.is_some(),
+        }
     }
 
     fn describe(self, mut candidates: Candidates) -> Result<Candidates, CandidatesError> {
-        candidates = candidates.with_texts(self.texts)?;
+        if let Some(texts) = self.texts {
+            candidates = candidates.with_texts(texts)?;
+        }
         if let Some(answers) = self.answers {
             candidates = candidates.with_answers(answers)?;
         }

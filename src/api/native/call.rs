@@ -18,16 +18,25 @@ use serde::{
 use serde_aux::serde_introspection::serde_introspect;
 use serde_json::value::RawValue;
 
+use karat_engine::engine::ScoreError;
+
 use super::request::Options;
 use crate::api::{
-    AppState, body, checks, middleware,
+    AppState, body, checks,
+    images::{self, ImageSource},
+    middleware,
     problem::{Problem, invalid},
 };
 
 /// What a route's body holds beside the options.
-pub(super) trait OwnBody: DeserializeOwned {
+pub(super) trait OwnBody: DeserializeOwned + Send {
     /// How many inputs that makes, which is bounded before they are built.
     fn inputs(&self) -> usize;
+
+    /// The images that it holds, of which some may have to be fetched.
+    fn images(&mut self) -> Vec<&mut ImageSource> {
+        Vec::new()
+    }
 }
 
 /// A request whose body is whole and holds no more than it may.
@@ -46,8 +55,15 @@ impl<T: OwnBody> FromRequest<AppState> for Call<T> {
     async fn from_request(mut request: Request, state: &AppState) -> Result<Self, Problem> {
         let received = body::receive(&mut request, state.limits.body_bytes).await?.into_bytes();
         // What is wrong is found where each half is parsed by itself: unknown fields first, and then the wrong value.
-        let (body, options) = both(&received).map_or_else(|_| each(&received), Ok)?;
+        let (mut body, options) = both(&received).map_or_else(|_| each(&received), Ok)?;
         checks::count(T::inputs(&body), &state.limits)?;
+        let fetched = images::fetch(&state.images, T::images(&mut body));
+        match options.deadline()? {
+            None => fetched.await?,
+            Some(deadline) => {
+                tokio::time::timeout_at(deadline.into(), fetched).await.map_err(|_| ScoreError::Expired)??;
+            }
+        }
         let options = match checks::wanted_version(request.headers())? {
             Some(version) => options.of_version(&version)?,
             None => options,

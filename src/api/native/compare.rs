@@ -8,7 +8,7 @@ use aide::{
 };
 use karat_engine::engine::{Draft, SampleReport};
 use karat_rules::{
-    domain::{self, Message, Sample, catalogue::Choice},
+    domain::{self, Sample, catalogue::Choice},
     metrics::{self, Strength},
     numeric::{logit, sigmoid},
 };
@@ -19,12 +19,14 @@ use serde_json::{Map, Value, json};
 use super::{
     call::{Call, OwnBody},
     envelope::Envelope,
-    request::{answer, samples, turns},
+    request::{samples, seen_answer, seen_turns},
     result::{Include, SampleResult},
+    turn::{self, Response, Turn},
 };
 use crate::api::{
     AppState,
     body::{objects, optional_objects},
+    images::{self, ImageSource},
     problem::{Problem, invalid},
     reply::Reply,
 };
@@ -57,6 +59,14 @@ impl OwnBody for CompareBody {
     fn inputs(&self) -> usize {
         self.pairs.len().saturating_mul(2)
     }
+
+    fn images(&mut self) -> Vec<&mut ImageSource> {
+        let each = self.pairs.iter_mut().flat_map(|Pair { messages, chosen, rejected, .. }| {
+            let turns = messages.iter_mut().flatten().flat_map(Turn::images);
+            turns.chain(chosen.image()).chain(rejected.image())
+        });
+        each.collect()
+    }
 }
 
 /// Two responses to one prompt.
@@ -68,11 +78,11 @@ struct Pair {
     prompt: Option<String>,
     /// What was said before the response, oldest first; instead of `prompt`.
     #[serde(default, deserialize_with = "optional_objects")]
-    messages: Option<Vec<Message>>,
-    /// The response that is said to be better.
-    chosen: String,
+    messages: Option<Vec<Turn>>,
+    /// The response that is said to be better: text, or an image of models that see.
+    chosen: Response,
     /// The response that is said to be worse.
-    rejected: String,
+    rejected: Response,
 }
 
 /// The pairs' margins.
@@ -187,22 +197,27 @@ fn apart(pairs: Vec<Pair>) -> Result<Vec<Draft>, Problem> {
         sides.push((turns.clone(), pair.chosen));
         sides.push((turns, pair.rejected));
     }
-    Ok(samples("pairs (chosen and rejected in turn)", sides, |(turns, response)| answer(&turns, response)))
+    Ok(samples("pairs (chosen and rejected in turn)", sides, |(turns, response)| seen_answer(&turns, response)))
 }
 
 /// One sample for each pair.
 fn together(pairs: Vec<Pair>) -> Result<Vec<Draft>, Problem> {
     let pairs = pairs.into_iter().enumerate().map(|(index, pair)| {
         let turns = turns_of(index, pair.prompt, pair.messages)?;
-        domain::Pair::new(turns, pair.chosen, pair.rejected)
+        let refuse = |reason: String| invalid(format!("pairs[{index}]: {reason}")).at(index);
+        let (Response::Text(chosen), Response::Text(rejected)) = (pair.chosen, pair.rejected) else {
+            return Err(refuse(images::about_images()));
+        };
+        let turns = turn::texts(turns).map_err(refuse)?;
+        domain::Pair::new(turns, chosen, rejected)
             .map(|pair| Ok(Sample::Pair(pair)))
-            .map_err(|error| invalid(format!("pairs[{index}]: {error}")).at(index))
+            .map_err(|error| refuse(error.to_string()))
     });
     pairs.collect()
 }
 
-fn turns_of(index: usize, prompt: Option<String>, messages: Option<Vec<Message>>) -> Result<Vec<Message>, Problem> {
-    turns(prompt, messages).map_err(|reason| invalid(format!("pairs[{index}]: {reason}")).at(index))
+fn turns_of(index: usize, prompt: Option<String>, messages: Option<Vec<Turn>>) -> Result<Vec<Turn>, Problem> {
+    seen_turns(prompt, messages).map_err(|reason| invalid(format!("pairs[{index}]: {reason}")).at(index))
 }
 
 /// What was made of one pair.

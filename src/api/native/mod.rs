@@ -17,6 +17,7 @@ mod result;
 mod score;
 mod tokens;
 mod traffic;
+mod turn;
 
 use aide::axum::ApiRouter;
 

@@ -204,7 +204,9 @@ fn card(id: ModelName, listed: &Listed) -> ModelCard {
 
 fn details(model: &Model) -> ModelDetails {
     let (graphs, ensemble) = match &model.body {
-        ModelBody::Graph(graph) => (graph.units.iter().map(graph_card).collect(), Vec::new()),
+        ModelBody::Graph(graph) => {
+            (graph.units.iter().flat_map(GraphUnit::sides).map(graph_card).collect(), Vec::new())
+        }
         ModelBody::Composite(members) => (Vec::new(), members.iter().map(|member| member.model.name.clone()).collect()),
     };
     ModelDetails {

@@ -9,14 +9,16 @@ use karat_engine::{
 };
 use karat_rules::{
     aggregate,
-    domain::{Conversation, Message, ModelName, Role, Sample, catalogue::Choice},
+    domain::{Conversation, Message, ModelName, Picture, Role, Sample, catalogue::Choice},
     transform::{self, Context},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use super::turn::{self, Response, Turn};
 use crate::api::{
     body, checks,
+    images::ImageSource,
     problem::{Problem, invalid},
 };
 
@@ -132,7 +134,7 @@ pub(super) fn samples<T>(list: &str, inputs: Vec<T>, build: impl Fn(T) -> Result
     inputs.map(|(index, input)| build(input).map_err(|reason| format!("{list}[{index}]: {reason}"))).collect()
 }
 
-/// One sample: a prompt and a response, a list of messages, or rendered text.
+/// One sample: a prompt and a response, a list of messages, rendered text, or an image.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Input {
@@ -141,12 +143,16 @@ pub(super) struct Input {
     #[serde(default)]
     response: Option<String>,
     #[serde(default, deserialize_with = "body::optional_objects")]
-    messages: Option<Vec<Message>>,
+    messages: Option<Vec<Turn>>,
     #[serde(default)]
     text: Option<String>,
+    #[serde(default)]
+    image: Option<ImageSource>,
+    #[serde(default)]
+    reference_images: Option<Vec<ImageSource>>,
 }
 
-/// One sample, in one of three shapes.
+/// One sample, in one of four shapes.
 #[derive(JsonSchema)]
 #[schemars(untagged, rename = "Input")]
 #[expect(dead_code, reason = "only its schema is used: the parser gives better messages than an untagged enum")]
@@ -161,12 +167,22 @@ enum InputShapes {
     /// A dialogue that ends with the assistant's message, which is scored.
     Messages {
         /// The turns, oldest first.
-        messages: Vec<Message>,
+        messages: Vec<Turn>,
     },
     /// Text that was rendered already: the model's template is not applied.
     Text {
         /// The text, special tokens included where the model's tokenizer doesn't add them.
         text: String,
+    },
+    /// An image, of models that see.
+    Image {
+        /// What was asked for, of models that compare images with texts.
+        prompt: Option<String>,
+        /// The image: data:image/png;base64,… (also image/jpeg, image/webp and image/gif, whose first frame counts), or a
+        /// URL where the operator lets images be fetched.
+        image: ImageSource,
+        /// Images that it should be like, of models that compare images.
+        reference_images: Option<Vec<ImageSource>>,
     },
 }
 
@@ -181,18 +197,50 @@ impl JsonSchema for Input {
 }
 
 impl Input {
+    /// The images that it holds.
+    pub(super) fn images(&mut self) -> impl Iterator<Item = &mut ImageSource> {
+        let turns = self.messages.iter_mut().flatten().flat_map(Turn::images);
+        turns.chain(&mut self.image).chain(self.reference_images.iter_mut().flatten())
+    }
+
     /// The sample, or which shape to write.
     pub(super) fn into_sample(self) -> Result<Sample, String> {
         let sample = match self {
-            Self { prompt: Some(prompt), response: Some(response), messages: None, text: None } => {
-                Sample::from_prompt(prompt, response)
+            Self {
+                prompt: Some(prompt),
+                response: Some(response),
+                messages: None,
+                text: None,
+                image: None,
+                reference_images: None,
+            } => Sample::from_prompt(prompt, response),
+            Self {
+                prompt: None,
+                response: None,
+                messages: Some(turns),
+                text: None,
+                image: None,
+                reference_images: None,
+            } => return turn::sample(turns),
+            Self {
+                prompt: None,
+                response: None,
+                messages: None,
+                text: Some(text),
+                image: None,
+                reference_images: None,
+            } => Sample::from_text(text),
+            Self { prompt, response: None, messages: None, text: None, image: Some(image), reference_images } => {
+                let references = reference_images.unwrap_or_default().into_iter().map(ImageSource::into_image);
+                let references = references.collect::<Result<_, _>>()?;
+                return Ok(Sample::Picture(Picture::new(prompt.unwrap_or_default(), references, image.into_image()?)));
             }
-            Self { prompt: None, response: None, messages: Some(messages), text: None } => {
-                Conversation::new(messages).map(Sample::Conversation)
-            }
-            Self { prompt: None, response: None, messages: None, text: Some(text) } => Sample::from_text(text),
             _ => {
-                return Err("write exactly one of {\"prompt\", \"response\"}, {\"messages\"} and {\"text\"}".to_owned());
+                return Err(
+                    "write exactly one of {\"prompt\", \"response\"}, {\"messages\"}, {\"text\"} and {\"prompt\", \
+                            \"image\"}"
+                        .to_owned(),
+                );
             }
         };
         sample.map_err(|error| error.to_string())
@@ -206,6 +254,20 @@ pub(super) fn turns(prompt: Option<String>, messages: Option<Vec<Message>>) -> R
         (None, Some(messages)) => Ok(messages),
         _ => Err("write exactly one of \"prompt\" and \"messages\"".to_owned()),
     }
+}
+
+/// The turns before a response of either kind, as [`turns`].
+pub(super) fn seen_turns(prompt: Option<String>, messages: Option<Vec<Turn>>) -> Result<Vec<Turn>, String> {
+    match (prompt, messages) {
+        (Some(prompt), None) => Ok(vec![Turn::of_user(prompt)]),
+        (None, Some(turns)) => Ok(turns),
+        _ => Err("write exactly one of \"prompt\" and \"messages\"".to_owned()),
+    }
+}
+
+/// A response of either kind after the given turns.
+pub(super) fn seen_answer(turns: &[Turn], response: Response) -> Result<Sample, String> {
+    turn::sample(turns.iter().cloned().chain([Turn::of_assistant(response)]).collect())
 }
 
 /// A response after the given turns.

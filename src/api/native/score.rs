@@ -15,7 +15,7 @@ use super::{
     request::{Input, samples},
     result::{Include, Outcome, SampleResult},
 };
-use crate::api::{AppState, body::objects, dialects::SharedPath, problem::Problem, reply::Reply};
+use crate::api::{AppState, body::objects, dialects::SharedPath, images::ImageSource, problem::Problem, reply::Reply};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route("/v1/score", post_with(SharedPath::new("/v1/score", score), describe))
@@ -39,6 +39,10 @@ struct ScoreBody {
 impl OwnBody for ScoreBody {
     fn inputs(&self) -> usize {
         self.inputs.len()
+    }
+
+    fn images(&mut self) -> Vec<&mut ImageSource> {
+        self.inputs.iter_mut().flat_map(Input::images).collect()
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
 use crate::api::{
     AppState,
     body::objects,
+    images::ImageSource,
     problem::{Problem, invalid},
     reply::Reply,
 };
@@ -43,6 +44,10 @@ struct TokensBody {
 impl OwnBody for TokensBody {
     fn inputs(&self) -> usize {
         self.inputs.len()
+    }
+
+    fn images(&mut self) -> Vec<&mut ImageSource> {
+        self.inputs.iter_mut().flat_map(Input::images).collect()
     }
 }
 

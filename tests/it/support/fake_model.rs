@@ -60,12 +60,13 @@ impl FakeModel {
             calibration: None,
             form: GraphForm::Padded,
             scheduler: Scheduler::start(executors, Policy::default(), limits, metrics.clone()).unwrap(),
+            images: None,
         };
         let graph = Arc::new(GraphModel {
             name: name.clone(),
             critic: critic(&metrics),
             metrics,
-            pipeline: Arc::new(pipeline(text)),
+            pipeline: Arc::new(pipeline(text).into()),
             head: head::CATALOGUE.build(&Choice::named("scalar")).unwrap(),
             units: vec![unit],
         });

@@ -12,7 +12,7 @@ use axum::Router;
 use http::HeaderMap;
 use karat::telemetry::Metrics;
 use karat::{
-    api::{self, ApiLimits, AppState, Closing, DialectSettings, Keys, Visit},
+    api::{self, ApiLimits, AppState, Closing, DialectSettings, Fetcher, ImageHost, Keys, Visit},
     server::{self, Drained, Patience, Tls},
 };
 use karat_engine::{
@@ -39,6 +39,7 @@ pub(crate) struct Unserved {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: ApiLimits,
     pub(crate) dialects: DialectSettings,
+    pub(crate) image_hosts: Vec<ImageHost>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) closing: Closing,
     pub(crate) drain: Duration,
@@ -68,6 +69,7 @@ impl Unserved {
                 buffered_bytes: 1 << 20,
             },
             dialects: DialectSettings::default(),
+            image_hosts: Vec::new(),
             keys: Arc::default(),
             closing: Closing::default(),
             drain: Duration::from_secs(5),
@@ -100,6 +102,7 @@ impl Unserved {
             limits: self.limits,
             dialects: Arc::new(self.dialects.clone()),
             visitors: Arc::default(),
+            images: Fetcher::new(self.image_hosts.clone()),
             keys: Arc::clone(&self.keys),
             closing: self.closing.clone(),
             traces: None,

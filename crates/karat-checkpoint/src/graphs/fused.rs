@@ -56,7 +56,7 @@ impl Nodes<'_> {
         match gate {
             Gate::Gelu => self.fused("BiasGelu", &[value, bias], &[]),
             Gate::GeluTanh => self.fused("FastGelu", &[value, bias], &[]),
-            Gate::Relu | Gate::Tanh => {
+            Gate::QuickGelu | Gate::Relu | Gate::Tanh => {
                 let sum = self.add("Add", &[value, bias]);
                 self.gate(gate, &sum)
             }

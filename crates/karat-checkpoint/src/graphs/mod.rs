@@ -12,6 +12,7 @@ mod packed;
 mod padded;
 mod prefix;
 mod rounding;
+mod towers;
 mod weights;
 
 use std::ops::Range;
@@ -24,6 +25,7 @@ pub(crate) use nodes::Nodes;
 pub(crate) use packed::{decoder as packed_decoder, encoder as packed_encoder, takes_heads};
 pub(crate) use padded::build as padded;
 pub(crate) use prefix::{Parts, build as prefix};
+pub(crate) use towers::{images, texts};
 
 /// A form of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

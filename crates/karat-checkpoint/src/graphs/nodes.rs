@@ -319,6 +319,11 @@ impl<'a> Nodes<'a> {
         match gate {
             Gate::Gelu => self.add("Gelu", &[value]),
             Gate::GeluTanh => self.gelu_tanh(value),
+            Gate::QuickGelu => {
+                let scaled = self.scaled(value, Some(1.702));
+                let share = self.add("Sigmoid", &[&scaled]);
+                self.add("Mul", &[value, &share])
+            }
             Gate::Relu => self.add("Relu", &[value]),
             Gate::Tanh => self.add("Tanh", &[value]),
         }

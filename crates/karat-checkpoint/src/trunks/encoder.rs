@@ -50,6 +50,8 @@ pub(crate) enum Gate {
     Gelu,
     /// Its tanh form.
     GeluTanh,
+    /// Its logistic form, `x · σ(1.702 x)`.
+    QuickGelu,
     /// A rectifier.
     Relu,
     /// The hyperbolic tangent.

@@ -27,6 +27,7 @@ mod qwen2;
 mod qwen3;
 mod qwen3_moe;
 mod smollm3;
+pub(crate) mod towers;
 
 use crate::{config::Config, problems::Problems};
 

@@ -5,7 +5,14 @@
 //!            └──────── what is known or in flight ───▲
 //! ```
 
-use std::{borrow::Cow, collections::BTreeMap, mem::size_of, ops::Range, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    mem::size_of,
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use karat_rules::{
     domain::TokenizedInput,
@@ -25,8 +32,8 @@ use crate::{
     schedule::{Job, JobError, PassRecord},
 };
 
-/// What an output is kept under: the graph and the exact token ids, so that neither a hash collision nor a model that
-/// is loaded again can return another input's.
+/// What an output is kept under: the graph and the exact token ids, or the digest of an image, so that neither a hash
+/// collision of ids nor a model that is loaded again can return another input's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     graph: GraphId,
@@ -142,34 +149,53 @@ impl Outputs {
         inputs: &[Arc<TokenizedInput>],
         urgency: Urgency,
     ) -> Result<Vec<Pending<Computed, ComputeError>>, ScoreError> {
-        let keys = inputs.iter().map(|input| Key { graph: unit.id, input: Arc::clone(input) });
-        let pending = self.cache.begin(keys, urgency, |missing| start(model, unit, missing, urgency))?;
-        for pending in &pending {
+        let mut found: Vec<(usize, Pending<Computed, ComputeError>)> = Vec::with_capacity(inputs.len());
+        for side in unit.sides() {
+            let own = || inputs.iter().enumerate().filter(|(_, input)| unit.side_of(input).id == side.id);
+            // What is known is recognised without its pixels, and what is computed needs them.
+            let seen = own().filter(|(_, input)| input.pixels().is_some());
+            let seen: HashMap<&TokenizedInput, &Arc<TokenizedInput>> =
+                seen.map(|(_, input)| (&**input, input)).collect();
+            let keys = own().map(|(_, input)| Key { graph: side.id, input: remembered(input) });
+            let pending = self.cache.begin(keys, urgency, |missing| {
+                let whole =
+                    |key: &Key| seen.get(&*key.input).map_or_else(|| Arc::clone(&key.input), |input| Arc::clone(input));
+                start(model, side, missing.iter().map(whole).collect(), urgency)
+            })?;
+            found.extend(own().map(|(index, _)| index).zip(pending));
+        }
+        found.sort_unstable_by_key(|(index, _)| *index);
+        for (_, pending) in &found {
             match pending.source() {
                 Source::Started => model.metrics.cache_miss(),
                 Source::Known | Source::Shared => model.metrics.cache_hit(),
             }
         }
-        Ok(pending)
+        Ok(found.into_iter().map(|(_, pending)| pending).collect())
     }
+}
+
+/// An input to know an output by: an image without its pixels.
+fn remembered(input: &Arc<TokenizedInput>) -> Arc<TokenizedInput> {
+    if input.pixels().is_some() { Arc::new(input.remembered()) } else { Arc::clone(input) }
 }
 
 /// Queues inputs of one graph and reads what its passes give.
 fn start(
     model: &Arc<GraphModel>,
     unit: &GraphUnit,
-    missing: &[Key],
+    missing: Vec<Arc<TokenizedInput>>,
     urgency: Urgency,
 ) -> Result<Vec<impl Future<Output = Result<Computed, ComputeError>> + Send + use<>>, ScoreError> {
-    let jobs = missing.iter().map(|key| Job {
-        input: Arc::clone(&key.input),
+    let jobs = missing.iter().map(|input| Job {
+        input: Arc::clone(input),
         priority: urgency.priority,
         deadline: urgency.deadline,
         admission: urgency.admission,
     });
     let tickets = unit.scheduler.submit(jobs.collect())?;
-    let computed = missing.iter().zip(tickets).map(|(key, ticket)| {
-        let (model, input) = (Arc::clone(model), Arc::clone(&key.input));
+    let computed = missing.into_iter().zip(tickets).map(|(input, ticket)| {
+        let model = Arc::clone(model);
         async move {
             let completed = ticket.await.map_err(ComputeError::Job)?;
             let output = model.head.read(&input, &completed.rows).map_err(ComputeError::Head)?;

@@ -15,7 +15,7 @@ use super::{Engine, ScoreError};
 use crate::{
     generate::{Event, Finish, GenerateError, Order, Sampling, Stream},
     repository::{Critic, GraphModel, Model, ModelBody},
-    text::{Detokenizer, StopMatcher, StopStrings, TextError, TextOptions, TooLong, Truncation},
+    text::{Detokenizer, StopMatcher, StopStrings, TextError, TextOptions, TextPipeline, TooLong, Truncation},
 };
 
 /// Prompts that are shorter than this are tokenised at once; longer ones leave the async thread alone.
@@ -114,8 +114,9 @@ impl Engine {
         };
         let critic = graph.critic.as_ref().ok_or_else(|| ScoreError::WritesNothing { model: model.name.clone() })?;
         let question = critic.definition.request.fill(&[&dialogue_text(subject.context()), subject.response()]);
-        let most = graph.pipeline.max_tokens();
-        let input = ask(&graph, &question, max_tokens.unwrap_or(NonZeroUsize::MIN)).await?;
+        let pipeline = graph.pipeline.text().ok_or_else(|| ScoreError::WritesNothing { model: model.name.clone() })?;
+        let most = pipeline.max_tokens();
+        let input = ask(pipeline, &question, max_tokens.unwrap_or(NonZeroUsize::MIN)).await?;
 
         let room = most.saturating_sub(input.len());
         let wanted = max_tokens.map_or(critic.definition.max_tokens.get().min(room), NonZeroUsize::get);
@@ -126,7 +127,7 @@ impl Engine {
         let stop = critic.definition.stop.clone().and(stop);
         let writing = critic.generator.submit(order)?.into_iter().map(|stream| Writing {
             stream,
-            letters: Some((graph.pipeline.detokenizer(), StopMatcher::new(stop.clone()))),
+            letters: Some((pipeline.detokenizer(), StopMatcher::new(stop.clone()))),
             text: String::new(),
             tokens: 0,
         });
@@ -143,11 +144,11 @@ impl Engine {
 }
 
 /// The question's tokens, up to where the critique begins; at least `wanted` more have to fit.
-async fn ask(graph: &Arc<GraphModel>, question: &str, wanted: NonZeroUsize) -> Result<TokenizedInput, ScoreError> {
+async fn ask(pipeline: &Arc<TextPipeline>, question: &str, wanted: NonZeroUsize) -> Result<TokenizedInput, ScoreError> {
     let turns = vec![Message { role: Role::User, content: question.to_owned() }];
     // One turn holds everything, the response too: a cut could take away what is criticised.
     let options = TextOptions { truncation: Some(Truncation::Refuse), ..TextOptions::default() };
-    let pipeline = Arc::clone(&graph.pipeline);
+    let pipeline = Arc::clone(pipeline);
     let run = move || pipeline.tokenize_opening(&turns, 0, options);
     let tokenized = if question.len() <= INLINE_BYTES {
         run()

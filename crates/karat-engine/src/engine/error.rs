@@ -12,6 +12,8 @@ use karat_runtime::RuntimeError;
 
 use crate::{
     generate::{GenerateError, GenerationRefusal},
+    image::{DecodeError, ImageError},
+    input::InputError,
     repository::NoModel,
     schedule::QueueRefusal,
     text::TextError,
@@ -82,6 +84,14 @@ pub enum ScoreError {
         index: usize,
         /// The cause.
         source: TextError,
+    },
+    /// A sample's image can't be read.
+    #[error("sample {index}: {source}")]
+    Image {
+        /// The sample's index in the request.
+        index: usize,
+        /// The cause.
+        source: ImageError,
     },
     /// A sample has another shape than the model's head takes.
     #[error("sample {index}: {source}")]
@@ -206,6 +216,14 @@ fn by(graph: Option<usize>) -> String {
 }
 
 impl ScoreError {
+    /// That a sample can't become what a model takes.
+    pub(super) fn unreadable(index: usize, error: InputError) -> Self {
+        match error {
+            InputError::Text(source) => Self::Sample { index, source },
+            InputError::Image(source) => Self::Image { index, source },
+        }
+    }
+
     /// Who must change what.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -217,7 +235,9 @@ impl ScoreError {
                 source: TextError::File { .. } | TextError::Config { .. } | TextError::Undecodable(_),
                 ..
             }
+            | Self::Image { source: ImageError::Config { .. } | ImageError::Unread, .. }
             | Self::Panicked => ErrorKind::Internal,
+            Self::Image { source: ImageError::Decode(DecodeError::TooLarge { .. }), .. } => ErrorKind::TooLong,
             Self::NoSamples
             | Self::NoSample { .. }
             | Self::TokensForSeveral
@@ -228,6 +248,7 @@ impl ScoreError {
             | Self::Head { source: HeadError::NoSteps | HeadError::NoTokens, .. }
             | Self::Aggregate { .. }
             | Self::Probe { .. }
+            | Self::Image { .. }
             | Self::ScoresNothing { .. }
             | Self::EmbedsNothing { .. }
             | Self::WritesNothing { .. }
@@ -266,6 +287,7 @@ impl ScoreError {
             Self::Head { index, .. } => *index,
             Self::NoSample { index, .. }
             | Self::Sample { index, .. }
+            | Self::Image { index, .. }
             | Self::Probe { index, .. }
             | Self::NotFinite { index, .. }
             | Self::Aggregate { index, .. }

@@ -58,7 +58,10 @@ impl OnRefused {
 
 /// Whether an error is one sample's own, which the others need not suffer for.
 pub(super) fn is_of_one_sample(error: &ScoreError) -> bool {
-    let one = matches!(error, ScoreError::Sample { .. } | ScoreError::Probe { .. } | ScoreError::Head { .. });
+    let one = matches!(
+        error,
+        ScoreError::Sample { .. } | ScoreError::Image { .. } | ScoreError::Probe { .. } | ScoreError::Head { .. }
+    );
     one && matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLong)
 }
 

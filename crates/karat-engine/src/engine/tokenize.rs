@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ScoreError, refusal::is_of_one_sample};
 use crate::{
+    input,
     repository::{GraphId, GraphModel},
     text::{TextOptions, Tokenized},
 };
@@ -183,14 +184,14 @@ impl TokenCache {
         spares_others: bool,
         refused: &mut BTreeMap<usize, ScoreError>,
     ) -> Result<Inputs, ScoreError> {
-        let key = |sample: &Arc<Sample>| Key { model: leaf.id(), options, sample: Arc::clone(sample) };
+        let key = |sample: &Arc<Sample>| Key { model: leaf.id(), options, sample: remembered(sample) };
         let found: Vec<_> = samples.iter().map(|sample| self.known.get(&key(sample))).collect();
         let missing = || {
             let unknown =
                 found.iter().enumerate().filter(|(index, known)| known.is_none() && !refused.contains_key(index));
             unknown.map(|(index, _)| index)
         };
-        let bytes: usize = missing().map(|index| samples[index].text_bytes()).sum();
+        let bytes: usize = missing().map(|index| input::work(&samples[index])).sum();
         let work: Vec<(usize, Arc<Sample>)> = missing().map(|index| (index, Arc::clone(&samples[index]))).collect();
         let indices: Vec<usize> = missing().collect();
         let fresh = if bytes <= INLINE_BYTES {
@@ -265,12 +266,20 @@ impl TokenCache {
         &self,
         work: &[(usize, Arc<Sample>)],
     ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), ScoreError> {
-        let longest = work.iter().map(|(_, sample)| sample.text_bytes()).max().unwrap_or(0);
+        let longest = work.iter().map(|(_, sample)| input::work(sample)).max().unwrap_or(0);
         let share = longest.div_ceil(PERMIT_BYTES).clamp(1, BYTES_AT_ONCE / PERMIT_BYTES);
         // Nothing closes the semaphores.
         let core = Arc::clone(&self.cores).acquire_owned().await.map_err(|_| ScoreError::Panicked)?;
         let memory = Arc::clone(&self.memory).acquire_many_owned(u32::try_from(share).unwrap_or(u32::MAX));
         Ok((core, memory.await.map_err(|_| ScoreError::Panicked)?))
+    }
+}
+
+/// A sample to know its tokens by: an image without its bytes.
+fn remembered(sample: &Arc<Sample>) -> Arc<Sample> {
+    match &**sample {
+        Sample::Picture(picture) => Arc::new(Sample::Picture(picture.remembered())),
+        _ => Arc::clone(sample),
     }
 }
 
@@ -296,12 +305,12 @@ fn tokenize_sample(
     sample: &Sample,
     options: TextOptions,
 ) -> Result<Known, ScoreError> {
-    let unreadable = |source| ScoreError::Sample { index, source };
+    let unreadable = |error| ScoreError::unreadable(index, error);
     let tokenized = match model.head.probing() {
-        None => vec![model.pipeline.tokenize_with(sample, options).map_err(unreadable)?],
+        None => vec![model.pipeline.prepare(sample, options).map_err(unreadable)?],
         Some(probing) => {
             let probes = probing.probes(sample).map_err(|source| ScoreError::Probe { index, source })?;
-            let tokenized = probes.iter().map(|probe| model.pipeline.tokenize_probe(probe, options));
+            let tokenized = probes.iter().map(|probe| model.pipeline.prepare_probe(probe, options));
             tokenized.collect::<Result<_, _>>().map_err(unreadable)?
         }
     };

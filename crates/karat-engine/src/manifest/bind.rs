@@ -1,7 +1,10 @@
 //! Holds a manifest against the graph that it names.
 
-use karat_rules::domain::{Dimension, ElementType, GraphSignature, TensorSpec};
-use karat_runtime::{GraphBinding, TextNeeds};
+use karat_rules::{
+    domain::{Dimension, ElementType, GraphSignature, TensorSpec},
+    head::DecoderOutput,
+};
+use karat_runtime::{GraphBinding, PixelBinding, PixelLayout, Scale, TextNeeds};
 
 use super::{GraphDefinition, ManifestError};
 
@@ -16,14 +19,15 @@ pub(crate) fn bind_graph(
     pad_id: u32,
 ) -> Result<GraphBinding, ManifestError> {
     let binder = Binder { definition, signature };
-    if let Some(probing) = definition.head.probing() {
+    let embeds = definition.head.probing().is_some_and(|probing| probing.reads() == DecoderOutput::Embeddings);
+    if let Some(probing) = definition.head.probing().filter(|_| !embeds) {
         return Err(binder.refuse(
             "head",
             format!("the {} head reads a language model, and this graph is none that shares prefixes", probing.name()),
             "name a decoder's checkpoint folder in its place (checkpoint in [graph]), or choose another head",
         ));
     }
-    if definition.text.gate_mark.is_some() {
+    if definition.text.as_ref().is_some_and(|text| text.gate_mark.is_some()) {
         return Err(binder.refuse(
             "text.gate_mark",
             "the graph reads all its outputs itself, and not at tokens that karat finds".to_owned(),
@@ -53,13 +57,68 @@ pub(crate) fn bind_graph(
         ));
     }
 
-    let outputs = binder.outputs()?;
-    definition
-        .head
-        .check(&outputs)
-        .map_err(|error| binder.refuse("head", error.to_string(), "see the heads in the manifest reference"))?;
-    let outputs = outputs.iter().map(|output| output.name.clone()).collect();
+    let outputs = if embeds { binder.embedding("text_embeds")? } else { binder.read_by_head()? };
     Ok(GraphBinding { input_ids, attention_mask, token_type_ids, position_ids, outputs, pad_id })
+}
+
+/// Finds the input that takes the pixels and the outputs that the head reads, in a graph that takes images of `size` rows
+/// and columns.
+///
+/// # Errors
+/// When the graph takes something else as well, or images of another size, or the head can't read its outputs.
+pub(crate) fn bind_pixels(
+    definition: &GraphDefinition,
+    signature: &GraphSignature,
+    size: [usize; 2],
+    scale: Scale,
+) -> Result<PixelBinding, ManifestError> {
+    let binder = Binder { definition, signature };
+    let named = definition.inputs.pixel_values.as_deref();
+    let input = match (named, signature.inputs.as_slice()) {
+        (None, [only]) => only,
+        (named, inputs) => {
+            let name = named.unwrap_or("pixel_values");
+            inputs.iter().find(|input| input.name == name).filter(|_| inputs.len() == 1).ok_or_else(|| {
+                binder.refuse(
+                    "graph.inputs.pixel_values",
+                    format!("a graph of images takes {name:?} alone, and this one takes {}", list(inputs)),
+                    "export the part that sees by itself, with the pixels as its only input",
+                )
+            })?
+        }
+    };
+    let last = matches!(input.shape.as_slice(), [_, _, _, Dimension::Fixed(3)]);
+    let layout = match input.shape.as_slice() {
+        [_, Dimension::Fixed(3), ..] => PixelLayout::ChannelsFirst,
+        _ if last => PixelLayout::ChannelsLast,
+        _ => PixelLayout::ChannelsFirst,
+    };
+    let sides = match (layout, input.shape.as_slice()) {
+        (PixelLayout::ChannelsFirst, [_, _, height, width]) | (PixelLayout::ChannelsLast, [_, height, width, _]) => {
+            [height, width]
+        }
+        _ => {
+            return Err(binder.refuse(
+                "graph.inputs.pixel_values",
+                format!("input {input} has {} axes", input.shape.len()),
+                "export the graph for images, [batch, 3, height, width] or [batch, height, width, 3]; video is not taken",
+            ));
+        }
+    };
+    for (side, size) in sides.into_iter().zip(size) {
+        if let Dimension::Fixed(fixed) = side
+            && *fixed != size
+        {
+            return Err(binder.refuse(
+                "image.preprocessor",
+                format!("it makes a side of {size} pixels, and input {input} has {fixed}"),
+                "mend size or crop_size in it, or export the graph for that size",
+            ));
+        }
+    }
+    let embeds = definition.head.probing().is_some_and(|probing| probing.reads() == DecoderOutput::Embeddings);
+    let outputs = if embeds { binder.embedding("image_embeds")? } else { binder.read_by_head()? };
+    Ok(PixelBinding { pixel_values: input.name.clone(), layout, size, scale, outputs })
 }
 
 /// Finds the outputs that the head reads among those that a decoder graph gives at each token, of shape
@@ -77,7 +136,7 @@ pub(crate) fn bind_decoder(
     let signature = GraphSignature { inputs: Vec::new(), outputs: outputs.to_vec() };
     let binder = Binder { definition, signature: &signature };
     binder.check_needs(needs)?;
-    let max_tokens = definition.text.max_tokens.get();
+    let max_tokens = definition.longest().get();
     if max_tokens > context {
         return Err(binder.refuse(
             "text.max_tokens",
@@ -128,7 +187,8 @@ struct Binder<'a> {
 impl Binder<'_> {
     /// Refuses texts without which the graph's numbers would look right and mean nothing.
     fn check_needs(&self, needs: &TextNeeds) -> Result<(), ManifestError> {
-        let text = &self.definition.text;
+        // No model that sees is a decoder.
+        let Some(text) = &self.definition.text else { return Ok(()) };
         if self.definition.head.reads_gate() && needs.gate_mark && text.gate_mark.is_none() {
             return Err(self.refuse(
                 "text.gate_mark",
@@ -172,6 +232,41 @@ impl Binder<'_> {
                 "export the graph with both axes dynamic, [batch, sequence]",
             )),
         }
+    }
+
+    /// The names of the outputs that the head reads, held against it.
+    fn read_by_head(&self) -> Result<Vec<String>, ManifestError> {
+        let outputs = self.outputs()?;
+        self.definition
+            .head
+            .check(&outputs)
+            .map_err(|error| self.refuse("head", error.to_string(), "see the heads in the manifest reference"))?;
+        Ok(outputs.iter().map(|output| output.name.clone()).collect())
+    }
+
+    /// The output that holds one vector for each input: the one that the manifest names, or of the usual name, or the only
+    /// one.
+    fn embedding(&self, usual: &str) -> Result<Vec<String>, ManifestError> {
+        let output = match (self.definition.outputs.as_deref(), self.signature.outputs.as_slice()) {
+            (Some([name]), _) => self.named(name)?,
+            (None, [only]) => only,
+            (None, _) => self.named(usual)?,
+            (Some(names), _) => {
+                return Err(self.refuse(
+                    "graph.output",
+                    format!("{} outputs are named, and one is compared", names.len()),
+                    "name one, or remove the key",
+                ));
+            }
+        };
+        if output.shape.len() != 2 {
+            return Err(self.refuse(
+                "graph.output",
+                format!("output {output} holds more than a vector for each input"),
+                "name an output [batch, width], such as text_embeds and image_embeds",
+            ));
+        }
+        Ok(vec![output.name.clone()])
     }
 
     /// The outputs that the manifest names, or the only one, or the one named `logits`.

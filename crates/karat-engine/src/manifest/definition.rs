@@ -9,11 +9,11 @@ use karat_checkpoint::Origin;
 use karat_hub::Hub;
 use karat_rules::{
     aggregate::{self, Aggregation, MembersShape},
-    domain::{ModelName, Pattern, catalogue::Choice},
+    domain::{ModelName, Pattern, Probe, catalogue::Choice},
     head::{self, DecoderOutput, Head, Probing},
     transform::Chain,
 };
-use karat_runtime::Provider;
+use karat_runtime::{Provider, ProviderKind};
 
 use super::{
     CheckpointForm, CritiqueSection, FILE_NAME, GraphInputs, GraphSection, Manifest, ManifestError, OutputList,
@@ -21,7 +21,10 @@ use super::{
     ensemble::{OF_MEMBERS, of_members},
     origins::{checkpoint, together},
 };
-use crate::text::{RatingParser, StepForm, StopStrings, TextConfig};
+use crate::{
+    image::ImageConfig,
+    text::{RatingParser, StepForm, StopStrings, TextConfig},
+};
 
 /// More tokens than any model takes: a sample of that length is made when it is loaded.
 const MOST_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 24) - 1);
@@ -42,14 +45,18 @@ pub(crate) struct GraphDefinition {
     pub manifest: PathBuf,
     /// The graphs, at least one.
     pub graphs: Vec<GraphSource>,
+    /// The files beside them that embed images, as many as there are graphs, or none.
+    pub images: Vec<PathBuf>,
     /// The form of graphs that are built from checkpoints, if the manifest says.
     pub form: Option<CheckpointForm>,
     /// Input names that the manifest gives.
     pub inputs: GraphInputs,
     /// Output names that the manifest gives, at least one if any.
     pub outputs: Option<Vec<String>>,
-    /// How samples become tokens.
-    pub text: TextConfig,
+    /// How texts become tokens, if the model reads any.
+    pub text: Option<TextConfig>,
+    /// How images are prepared, if the model sees any.
+    pub image: Option<ImageConfig>,
     /// How outputs become scores.
     pub head: Box<dyn Head>,
     /// Execution providers in order of preference, at least one.
@@ -74,17 +81,31 @@ pub(crate) enum GraphSource {
 }
 
 impl GraphDefinition {
-    /// Takes the tokenizer, with what lies beside it, from a checkpoint's folder where the model's own has none.
+    /// Takes the tokenizer and the preprocessor, with what lies beside them, from a checkpoint's folder where the model's own has none.
     pub(crate) fn locate_tokenizer(&mut self, folder: &Path) {
-        let own = Some(folder).into_iter();
-        let mut folders = own.chain(self.graphs.iter().flat_map(GraphSource::folders));
-        if let Some(found) = folders.find(|folder| folder.join(&self.text.tokenizer).is_file())
-            && found != folder
-        {
-            // Files of the text settings are looked for in the model's folder unless their paths are whole.
-            let found = found.join(&self.text.tokenizer);
-            self.text.tokenizer = std::path::absolute(&found).unwrap_or(found);
+        let graphs = &self.graphs;
+        // Files of the settings are looked for in the model's folder unless their paths are whole.
+        let locate = |file: &mut PathBuf| {
+            let own = Some(folder).into_iter();
+            let mut folders = own.chain(graphs.iter().flat_map(GraphSource::folders));
+            if let Some(found) = folders.find(|folder| folder.join(&file).is_file())
+                && found != folder
+            {
+                let found = found.join(&file);
+                *file = std::path::absolute(&found).unwrap_or(found);
+            }
+        };
+        if let Some(text) = &mut self.text {
+            locate(&mut text.tokenizer);
         }
+        if let Some(image) = &mut self.image {
+            locate(&mut image.preprocessor);
+        }
+    }
+
+    /// The longest text; of a model that reads none, a token.
+    pub(crate) fn longest(&self) -> NonZeroUsize {
+        self.text.as_ref().map_or(NonZeroUsize::MIN, |text| text.max_tokens)
     }
 }
 
@@ -212,9 +233,10 @@ impl Definition {
         }
         // Adapters are a graph of their own, of which [graph] may say more.
         let graph = manifest.graph.or_else(|| adapters.is_some().then(GraphSection::default));
-        let (graph, text) = match (graph, manifest.text, models.is_empty()) {
-            (Some(graph), Some(text), true) => (graph, text),
-            (None, None, false) => {
+        let reads = manifest.text.is_some() || manifest.image.is_some();
+        let graph = match (graph, reads, models.is_empty()) {
+            (Some(graph), true, true) => graph,
+            (None, false, false) => {
                 let transforms =
                     Chain::build(&manifest.transforms, false).map_err(|error| rule("transforms")(&error))?;
                 aggregate.check(&MembersShape::of(models.len())).map_err(|error| rule("aggregate")(&error))?;
@@ -228,12 +250,16 @@ impl Definition {
             (_, _, false) => {
                 return Err(refuse(
                     "ensemble",
-                    "a composite has no graph or text of its own".to_owned(),
-                    "remove [graph] and [text], or put them into a model folder of their own and name it here",
+                    "a composite has no graph, text or image of its own".to_owned(),
+                    "remove [graph], [text] and [image], or put them into a model folder of their own and name it here",
                 ));
             }
-            (Some(_), None, true) => {
-                return Err(refuse("text", "the table is missing".to_owned(), "add [text] with render and max_tokens"));
+            (Some(_), false, true) => {
+                return Err(refuse(
+                    "text",
+                    "the table is missing".to_owned(),
+                    "add [text] with render and max_tokens, or [image] for a model that sees",
+                ));
             }
             (None, _, true) => {
                 return Err(refuse(
@@ -244,7 +270,8 @@ impl Definition {
             }
         };
 
-        if text.max_tokens > MOST_TOKENS {
+        let (text, image) = (manifest.text, manifest.image);
+        if let Some(text) = text.as_ref().filter(|text| text.max_tokens > MOST_TOKENS) {
             return Err(refuse(
                 "text.max_tokens",
                 text.max_tokens.to_string(),
@@ -260,8 +287,12 @@ impl Definition {
             None => manifest.head,
         };
         let head = head::CATALOGUE.build(&written).map_err(|error| rule("head")(&error))?;
-        if let Some((key, found, wanted)) = misplaced(&text, &*head) {
+        let misplaced = text.as_ref().and_then(|text| misplaced(text, &*head));
+        if let Some((key, found, wanted)) = misplaced.or_else(|| unseen(text.is_some(), image.is_some(), &*head)) {
             return Err(refuse(key, found, wanted));
+        }
+        if image.is_some() && manifest.critique.is_some() {
+            return Err(refuse("critique", "this model sees, and writes nothing".to_owned(), "remove the table"));
         }
         let transforms =
             Chain::build(&manifest.transforms, head.gives_steps()).map_err(|error| rule("transforms")(&error))?;
@@ -308,6 +339,23 @@ impl Definition {
                 "remove the key, or name a checkpoint",
             ));
         }
+        let images: Vec<PathBuf> = graph.images.map_or_else(Vec::new, |images| images.within(folder));
+        let in_files = graphs.iter().all(|source| matches!(source, GraphSource::File(_)));
+        let two_sides = text.is_some() && image.is_some();
+        if images.len() != if two_sides && in_files { graphs.len() } else { 0 } {
+            return Err(refuse(
+                "graph.images",
+                format!("there are {} files that embed images", images.len()),
+                "name one for each file that embeds texts, and none where there are no texts or a checkpoint has both",
+            ));
+        }
+        if image.is_some() && manifest.providers.iter().any(|provider| provider.kind() == ProviderKind::Tensorrt) {
+            return Err(refuse(
+                "providers",
+                "TensorRT's engines are built for tokens, and this model sees".to_owned(),
+                "write \"cuda\" or \"cpu\"",
+            ));
+        }
         if graphs.is_empty() {
             return Err(refuse(key, "the list is empty".to_owned(), "name at least one"));
         }
@@ -339,7 +387,7 @@ impl Definition {
             GraphSource::File(file) => Some(file),
             GraphSource::Checkpoint(_) => None,
         });
-        if let Some(missing) = files.into_iter().find(|file| !file.is_file()) {
+        if let Some(missing) = files.into_iter().chain(&images).find(|file| !file.is_file()) {
             return Err(refuse(
                 "graph.file",
                 format!("there is no file {}", missing.display()),
@@ -364,10 +412,12 @@ impl Definition {
         Ok(Self::Graph(Box::new(GraphDefinition {
             manifest: path.clone(),
             graphs,
+            images,
             form: graph.form,
             inputs: graph.inputs,
             outputs,
             text,
+            image,
             head,
             providers: manifest.providers,
             scheduling: manifest.scheduling,
@@ -398,4 +448,30 @@ fn misplaced(text: &TextConfig, head: &dyn Head) -> Option<(&'static str, String
         return Some(("text.last_token", found, "remove the key"));
     }
     None
+}
+
+/// Why a head doesn't fit a model of texts, of images or of both: the key, what was found, and what to write instead.
+fn unseen(reads: bool, sees: bool, head: &dyn Head) -> Option<(&'static str, String, &'static str)> {
+    let name = head.name();
+    let compares = head.probing().is_some_and(|probing| probing.reads() == DecoderOutput::Embeddings);
+    let shape = head.shape();
+    if compares && !sees {
+        return Some(("image", format!("the {name} head compares images, and the table is missing"), "add [image]"));
+    }
+    if compares || !sees {
+        // Whether the head compares with texts, and they are read, its example shows.
+        let unread = head
+            .probing()
+            .and_then(|probing| probing.probes(&probing.example()).ok())
+            .is_some_and(|probes| compares && !reads && probes.iter().any(|probe| matches!(probe, Probe::Text(_))));
+        let wanted = "add [text] with the tokenizer of the model, or compare images alone";
+        return unread.then(|| ("text", format!("the {name} head compares images with texts"), wanted));
+    }
+    if reads {
+        let wanted = "write the likeness head, or remove [text] or [image]";
+        return Some(("head", format!("the {name} head reads one of texts and images"), wanted));
+    }
+    let by_place = shape.steps || shape.tokens || head.probing().is_some() || head.reads_gate();
+    let wanted = "write one that reads a whole input, such as scalar, multi, classifier or likeness";
+    by_place.then(|| ("head", format!("the {name} head reads text, and this model sees"), wanted))
 }

@@ -15,10 +15,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::{digests::Digests, ensemble::EnsembleSection};
-use crate::text::TextConfig;
+use crate::{image::ImageConfig, text::TextConfig};
 
-/// A model: one with graphs of its own (`[graph]` and `[text]`), a composite of other models of the repository
-/// (`[[ensemble]]`), or adapters of one base (`ensemble = { adapters = … }` and `[text]`). The model's name is that of its folder.
+/// A model: one with graphs of its own (`[graph]`, and `[text]`, `[image]` or both), a composite of other models of the
+/// repository (`[[ensemble]]`), or adapters of one base (`ensemble = { adapters = … }` and `[text]`). The model's name is
+/// that of its folder.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {
@@ -50,6 +51,9 @@ pub(crate) struct Manifest {
     /// How samples become tokens.
     #[serde(default)]
     pub text: Option<TextConfig>,
+    /// How images are prepared, of models that see. With `[text]` beside it, a model that compares images with texts.
+    #[serde(default)]
+    pub image: Option<ImageConfig>,
     /// Lets the model write critiques (`POST /v1/critique`). Its graph must be a decoder with the output `logits`.
     #[serde(default)]
     pub critique: Option<CritiqueSection>,
@@ -78,6 +82,10 @@ pub(crate) struct GraphSection {
     /// built from it in memory when the model is loaded. A tokenizer that isn't in the model's folder is taken from there.
     #[serde(default)]
     pub checkpoint: Option<FileList>,
+    /// Of a model that compares images with texts, the ONNX file that embeds images; `file` is the one that embeds texts.
+    /// A checkpoint has both. As many as there are files.
+    #[serde(default)]
+    pub images: Option<FileList>,
     /// The form of the graph that is built from a checkpoint. By default `packed` on an NVIDIA GPU, for models that have
     /// that form, else `rows`.
     #[serde(default)]
@@ -142,7 +150,7 @@ pub(crate) enum OutputList {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GraphInputs {
-    /// The token ids; `input_ids` by default. Every graph has it.
+    /// The token ids; `input_ids` by default. Every graph of texts has it.
     #[serde(default)]
     pub input_ids: Option<String>,
     /// 1 for a token, 0 for padding; `attention_mask` by default.
@@ -154,6 +162,9 @@ pub(crate) struct GraphInputs {
     /// The position of each token; `position_ids` by default.
     #[serde(default)]
     pub position_ids: Option<String>,
+    /// The pixels of an image; `pixel_values` by default, or the only input of a graph of images.
+    #[serde(default)]
+    pub pixel_values: Option<String>,
 }
 
 /// How a model writes critiques.

@@ -20,7 +20,7 @@ use std::{
 use karat_checkpoint::{Checkpoint, CheckpointError, Origin};
 use karat_hub::{Hub, HubError};
 
-pub(crate) use bind::{bind_decoder, bind_graph};
+pub(crate) use bind::{bind_decoder, bind_graph, bind_pixels};
 pub use definition::CritiqueDefinition;
 pub(crate) use definition::{Definition, GraphDefinition, GraphSource};
 pub use digests::digests;
@@ -29,7 +29,10 @@ use document::{CritiqueSection, GraphInputs, GraphSection, OutputList};
 pub use origins::origin;
 pub use reference::{reference, schema};
 
-use crate::text::{TextError, TextPipeline};
+use crate::{
+    image::{ImageError, ImagePipeline},
+    text::{TextError, TextPipeline},
+};
 
 /// The name of a manifest in a model's folder.
 pub const FILE_NAME: &str = "model.toml";
@@ -96,9 +99,12 @@ pub enum TextCheckError {
     /// The tokenizer or the template can't be used.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The preprocessor can't be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
 }
 
-/// Tries the tokenizer and the template of the model in a folder, without its weights.
+/// Tries the tokenizer, the template and the preprocessor of the model in a folder, without its weights.
 ///
 /// # Errors
 /// What would keep the model from being served.
@@ -106,7 +112,12 @@ pub fn check_text(folder: &Path, hub: &Hub) -> Result<(), TextCheckError> {
     let written = Written::read(folder, hub)?;
     if let Definition::Graph(mut definition) = Definition::new(written.manifest, folder, hub)? {
         definition.locate_tokenizer(folder);
-        TextPipeline::load(folder, &definition.text)?;
+        if let Some(text) = &definition.text {
+            TextPipeline::load(folder, text)?;
+        }
+        if let Some(image) = &definition.image {
+            ImagePipeline::load(folder, image)?;
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use karat_hub::HubError;
 use karat_rules::domain::ModelName;
 use karat_runtime::RuntimeError;
 
-use crate::{manifest::ManifestError, schedule::StartError, text::TextError};
+use crate::{input::InputError, manifest::ManifestError, schedule::StartError, text::TextError};
 
 /// Why a name stands for no model that takes requests.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -125,6 +125,14 @@ pub enum LoadError {
         path: PathBuf,
         /// The cause.
         source: TextError,
+    },
+    /// The preprocessor is wrong, or the head asks about what the model doesn't take.
+    #[error("{path}: {source}")]
+    Input {
+        /// The manifest.
+        path: PathBuf,
+        /// The cause.
+        source: InputError,
     },
     /// The graph or its provider can't start.
     #[error("{path}: {source}")]

@@ -8,7 +8,7 @@ use std::sync::{
 use karat_hub::ModelId;
 use karat_rules::{
     aggregate::{Aggregation, MembersShape},
-    domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice},
+    domain::{GraphSignature, ModelName, ModelVersion, TokenizedInput, catalogue::Choice},
     head::{Head, HeadShape, Probing},
     transform::Chain,
 };
@@ -21,6 +21,7 @@ use karat_runtime::{
 use super::References;
 use crate::{
     generate::Generator,
+    input::InputPipeline,
     manifest::CritiqueDefinition,
     schedule::{
         Scheduler,
@@ -28,7 +29,7 @@ use crate::{
         trial::{Company, Trial},
     },
     telemetry::ModelMetrics,
-    text::{TextError, TextPipeline},
+    text::TextError,
     workers::{Roster, Stage},
 };
 
@@ -93,8 +94,8 @@ pub struct GraphModel {
     pub name: ModelName,
     /// What is counted.
     pub metrics: ModelMetrics,
-    /// From samples to tokens.
-    pub pipeline: Arc<TextPipeline>,
+    /// From samples to what the graphs take.
+    pub pipeline: Arc<InputPipeline>,
     /// From outputs to scores.
     pub head: Box<dyn Head>,
     /// The graphs, whose members are strung together in this order.
@@ -122,6 +123,23 @@ pub struct GraphUnit {
     pub form: GraphForm,
     /// The queue and the workers.
     pub scheduler: Scheduler,
+    /// The graph that takes the images, where this one takes the texts that they are compared with.
+    pub images: Option<Box<GraphUnit>>,
+}
+
+impl GraphUnit {
+    /// This graph and the one beside it for images, if there is one.
+    pub fn sides(&self) -> impl Iterator<Item = &GraphUnit> {
+        std::iter::once(self).chain(self.images.as_deref())
+    }
+
+    /// The graph that takes an input.
+    pub(crate) fn side_of(&self, input: &TokenizedInput) -> &GraphUnit {
+        match &self.images {
+            Some(images) if input.pixels().is_some() => images,
+            _ => self,
+        }
+    }
 }
 
 impl GraphUnit {
@@ -135,7 +153,7 @@ impl GraphUnit {
 /// How a graph takes samples.
 #[derive(Debug)]
 pub enum GraphForm {
-    /// Whole, padded to the longest of their batch.
+    /// Whole, padded to the longest of their batch; images, all of one size.
     Padded,
     /// In rows, which share what samples begin with; what its sessions share.
     Prefixes(Arc<SharedModel>),
@@ -305,7 +323,8 @@ impl Model {
     #[must_use]
     pub fn broken_promises(&self) -> Vec<String> {
         let leaves = self.leaves();
-        let trials = leaves.iter().flat_map(|leaf| &leaf.units).filter_map(|unit| unit.trial.as_ref());
+        let trials = leaves.iter().flat_map(|leaf| &leaf.units).flat_map(GraphUnit::sides);
+        let trials = trials.filter_map(|unit| unit.trial.as_ref());
         trials.filter(|trial| trial.broken).filter_map(|trial| trial.reason.clone()).collect()
     }
 
@@ -319,7 +338,11 @@ impl Model {
     pub(super) fn enlist(&self, roster: &Roster) {
         // The models of a composite were enlisted on their own.
         if let ModelBody::Graph(graph) = &self.body {
-            graph.units.iter().for_each(|unit| unit.scheduler.enlist(roster, Stage::Serving));
+            graph
+                .units
+                .iter()
+                .flat_map(GraphUnit::sides)
+                .for_each(|unit| unit.scheduler.enlist(roster, Stage::Serving));
             graph.critic.iter().for_each(|critic| critic.generator.enlist(roster, Stage::Serving));
         }
     }

@@ -45,6 +45,9 @@ impl Share {
             Some(Sample::Pair(pair)) => hash_turns(pair.turns(), &mut hasher),
             Some(Sample::Text(text)) => text.split().map_or(text.text(), |(prompt, _)| prompt).hash(&mut hasher),
             Some(Sample::Tokens(ids)) => ids.hash(&mut hasher),
+            // Images that are made for nothing are told apart by themselves.
+            Some(Sample::Picture(picture)) if picture.prompt().is_empty() => picture.hash(&mut hasher),
+            Some(Sample::Picture(picture)) => picture.prompt().hash(&mut hasher),
             None => {}
         }
         // 53 bits are a number from 0 up to 1 exactly.

@@ -86,6 +86,9 @@ pub enum TextError {
     /// A pair of responses was sent to a model of single ones.
     #[error("this model scores one response at a time, and this is a pair; send each as an input of its own")]
     Pair,
+    /// An image was sent to a model of texts.
+    #[error("this model reads text and sees no images; send text, or choose a model that takes images")]
+    Image,
     /// A text's likelihood is asked for, and nothing goes before it.
     #[error("nothing goes before the response, so nothing can be said of how likely it is; send a prompt")]
     NothingBefore,
@@ -330,6 +333,7 @@ impl TextPipeline {
                 Some(answer) => self.encode_turns(conversation, answer, options)?,
             },
             Sample::Pair(_) => return Err(TextError::Pair),
+            Sample::Picture(_) => return Err(TextError::Image),
         };
         Ok(tokens)
     }

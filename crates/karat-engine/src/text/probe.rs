@@ -33,6 +33,11 @@ impl TextPipeline {
                 read(self.tokenize_with(sample, options)?, Reading::Logits(After::Steps, ids))
             }
             Probe::LastState(sample) => read(self.tokenize_with(sample, options)?, Reading::LastState),
+            Probe::Text(text) => {
+                let sample = Sample::from_text(text.clone()).map_err(|_| TextError::NoTokens)?;
+                self.tokenize_with(&sample, options)
+            }
+            Probe::Image(_) => Err(TextError::Image),
         }
     }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Picture;
+
 /// Who said a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -226,6 +228,8 @@ pub enum Sample {
     Tokens(Vec<u32>),
     /// Two responses to compare; only models that judge pairs take it.
     Pair(Pair),
+    /// An image, with what it was made for; only models that see images take it.
+    Picture(Picture),
 }
 
 impl Sample {
@@ -239,7 +243,7 @@ impl Sample {
         Conversation::new(vec![user, assistant]).map(Self::Conversation)
     }
 
-    /// The length of all its text, or of its token ids, in bytes: a measure of what tokenising and keeping it costs.
+    /// The length of all its text and images, or of its token ids, in bytes: a measure of what tokenising and keeping it costs.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         match self {
@@ -251,6 +255,7 @@ impl Sample {
             Self::Pair(Pair { turns, first, second }) => {
                 turns.iter().map(|turn| turn.content.len()).sum::<usize>() + first.len() + second.len()
             }
+            Self::Picture(picture) => picture.prompt().len() + picture.image_bytes(),
         }
     }
 

@@ -7,6 +7,7 @@
 pub mod catalogue;
 mod conversation;
 mod ids;
+mod image;
 mod number;
 mod pattern;
 mod reading;
@@ -17,6 +18,7 @@ mod unique_keys;
 
 pub use conversation::{Conversation, ConversationError, Message, Pair, RenderedText, Role, Sample, dialogue_text};
 pub use ids::{ModelName, ModelNameError, ModelVersion};
+pub use image::{Image, ImageId, Picture, Pixels};
 pub use number::{Count, NotNegative, Number, Positive, Range, Share};
 pub use pattern::Pattern;
 pub use reading::{After, Probe, Reading};

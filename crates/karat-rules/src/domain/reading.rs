@@ -6,7 +6,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{Message, Sample};
+use super::{Image, Message, Sample};
 
 /// What is read of a decoder's pass over one input.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -73,4 +73,8 @@ pub enum Probe {
     },
     /// The trunk's state at the end of the sample.
     LastState(Sample),
+    /// What a model of texts and images makes of a text by itself.
+    Text(String),
+    /// What a model of texts and images makes of an image by itself.
+    Image(Image),
 }

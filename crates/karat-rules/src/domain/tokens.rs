@@ -5,7 +5,7 @@ use std::ops::Range;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Reading;
+use super::{Pixels, Reading};
 
 /// How many tokens a truncation policy removed. Both zero when nothing was cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, JsonSchema)]
@@ -24,7 +24,7 @@ impl Cut {
     }
 }
 
-/// The token ids of one sample, special tokens included, never padded.
+/// The token ids of one sample, special tokens included, never padded; or an image, with tokens that stand for it.
 ///
 /// Invariants: at least one token; as many type ids as ids; `response` lies within the tokens; step marks ascend within
 /// the tokens; offsets, where known, are one a token of the response; the gate and what is read lie within the tokens.
@@ -38,6 +38,7 @@ pub struct TokenizedInput {
     offsets: Option<Box<[Range<usize>]>>,
     gate: Option<usize>,
     reading: Reading,
+    pixels: Option<Pixels>,
 }
 
 impl TokenizedInput {
@@ -49,6 +50,7 @@ impl TokenizedInput {
             + size_of_val(&*self.type_ids)
             + size_of_val(&*self.steps)
             + self.offsets.as_deref().map_or(0, size_of_val)
+            + self.pixels.as_ref().map_or(0, |pixels| pixels.values().len())
     }
 
     /// Builds an input; `None` when an invariant doesn't hold.
@@ -67,7 +69,29 @@ impl TokenizedInput {
             offsets: None,
             gate: None,
             reading: Reading::Scores,
+            pixels: None,
         })
+    }
+
+    /// The input of a model that sees: an image, which stands for so many tokens. `None` when that is none.
+    ///
+    /// Queues, batches and budgets count tokens, and go on doing so: what an image costs is how many it stands for.
+    #[must_use]
+    pub fn of_image(pixels: Pixels, tokens: usize) -> Option<Self> {
+        let input = Self::new(vec![0; tokens], vec![0; tokens], 0..tokens, Cut::default())?;
+        Some(Self { pixels: Some(pixels), ..input })
+    }
+
+    /// The image that the tokens stand for, if they stand for one.
+    #[must_use]
+    pub fn pixels(&self) -> Option<&Pixels> {
+        self.pixels.as_ref()
+    }
+
+    /// The same input, to be recognised and not to be computed with: equal to it, and without the values of its pixels.
+    #[must_use]
+    pub fn remembered(&self) -> Self {
+        Self { pixels: self.pixels.as_ref().map(Pixels::remembered), ..self.clone() }
     }
 
     /// Adds the positions of the step marks: the tokens at which a process head reads a step's score. `None` unless

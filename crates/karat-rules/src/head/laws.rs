@@ -56,6 +56,7 @@ fn score(head: &dyn Head, set: &[Layout], value: impl Fn(usize) -> f32) -> Resul
                 (Reading::Logits(After::Steps, tokens), marked().steps().len() * words.len())
             }
             Probe::LastState(_) => (Reading::LastState, 2),
+            Probe::Text(_) | Probe::Image(_) => (Reading::Scores, 2),
         };
         let shape = match &reading {
             Reading::Logits(After::Steps, tokens) => vec![count / tokens.len(), tokens.len()],

@@ -16,6 +16,7 @@ mod gaussian;
 mod implicit;
 mod judge;
 mod layout;
+mod likeness;
 mod log_probability;
 mod logit;
 mod multi;
@@ -69,6 +70,7 @@ pub const CATALOGUE: Catalogue<dyn Head> = Catalogue {
         Entry::of::<judge::Judge>(),
         Entry::of::<logit::Logit>(),
         Entry::of::<embedding::Embedding>(),
+        Entry::of::<likeness::Likeness>(),
     ],
 };
 

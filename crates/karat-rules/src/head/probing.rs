@@ -99,6 +99,8 @@ pub enum DecoderOutput {
     Logits,
     /// `hidden [M, H]`: the trunk's state after its last norm.
     Hidden,
+    /// What graphs of texts and of images give for a whole input, in one space: no decoder's.
+    Embeddings,
 }
 
 impl DecoderOutput {
@@ -109,6 +111,7 @@ impl DecoderOutput {
             Self::Scores => "scores",
             Self::Logits => "logits",
             Self::Hidden => "hidden",
+            Self::Embeddings => "embeddings",
         }
     }
 }
@@ -131,6 +134,26 @@ pub enum ProbeError {
     /// No user's turn goes before the response.
     #[error("no user's turn goes before the response, and this model's head changes that prompt; send a prompt")]
     WantsPrompt,
+    /// An image was sent to a model of texts.
+    #[error("this model reads text and sees no images; send the response as text, or choose a model that takes images")]
+    SeesNothing,
+    /// Text was sent to a model that rates images.
+    #[error(
+        "this model rates images; send {{\"prompt\", \"image\"}}, or messages whose assistant's turn is an image part"
+    )]
+    WantsImage,
+    /// No text goes with the image.
+    #[error("this model compares an image with the text that it was made for; send it as \"prompt\"")]
+    WantsText,
+    /// No image goes before the one that is rated.
+    #[error(
+        "this model compares an image with those that it should be like; send them as \"reference_images\", or as image parts of \
+         the user's turn"
+    )]
+    WantsReferences,
+    /// Images go before the one that is rated, and nothing is made of them.
+    #[error("this model compares an image with no other one; leave out the reference images")]
+    NoReferences,
 }
 
 /// The dialogue of a sample that has one.
@@ -139,6 +162,7 @@ pub(super) fn dialogue(sample: &Sample) -> Result<&Conversation, ProbeError> {
         Sample::Conversation(conversation) => Ok(conversation),
         Sample::Text(_) | Sample::Tokens(_) => Err(ProbeError::WantsTurns),
         Sample::Pair(_) => Err(ProbeError::WantsOne),
+        Sample::Picture(_) => Err(ProbeError::SeesNothing),
     }
 }
 
@@ -154,6 +178,7 @@ pub(super) fn pair(sample: &Sample) -> Result<&Pair, ProbeError> {
 pub(super) fn single(sample: &Sample) -> Result<Sample, ProbeError> {
     match sample {
         Sample::Pair(_) => Err(ProbeError::WantsOne),
+        Sample::Picture(_) => Err(ProbeError::SeesNothing),
         one => Ok(one.clone()),
     }
 }

@@ -312,16 +312,29 @@ pub(super) fn bind_inputs(signature: &GraphSignature, binding: &GraphBinding) ->
 }
 
 pub(super) fn bind_outputs(signature: &GraphSignature, binding: &GraphBinding) -> Result<Vec<Output>, RuntimeError> {
-    if binding.outputs.is_empty() {
+    let tokens_axis = match find(&signature.inputs, &binding.input_ids, "input")?.shape.as_slice() {
+        [_, Dimension::Dynamic(name)] => name.as_str(),
+        _ => "",
+    };
+    bind_each(signature, &binding.outputs, |specification| runs_over_tokens(specification, tokens_axis))
+}
+
+/// The outputs of a graph that takes images: none has an axis of tokens.
+pub(super) fn bind_pixel_outputs(signature: &GraphSignature, outputs: &[String]) -> Result<Vec<Output>, RuntimeError> {
+    bind_each(signature, outputs, |_| false)
+}
+
+fn bind_each(
+    signature: &GraphSignature,
+    outputs: &[String],
+    per_token: impl Fn(&TensorSpec) -> bool,
+) -> Result<Vec<Output>, RuntimeError> {
+    if outputs.is_empty() {
         return Err(RuntimeError::Binding {
             found: "no output is named".to_owned(),
             advice: format!("name one of: {}", names(&signature.outputs)),
         });
     }
-    let tokens_axis = match find(&signature.inputs, &binding.input_ids, "input")?.shape.as_slice() {
-        [_, Dimension::Dynamic(name)] => name.as_str(),
-        _ => "",
-    };
     let bind = |name: &String| {
         let specification = find(&signature.outputs, name, "output")?;
         if !specification.element.is_float() {
@@ -330,13 +343,9 @@ pub(super) fn bind_outputs(signature: &GraphSignature, binding: &GraphBinding) -
                 advice: "scores are float32, float16 or bfloat16; export the graph so".to_owned(),
             });
         }
-        Ok(Output {
-            name: name.clone(),
-            element: specification.element,
-            per_token: runs_over_tokens(specification, tokens_axis),
-        })
+        Ok(Output { name: name.clone(), element: specification.element, per_token: per_token(specification) })
     };
-    binding.outputs.iter().map(bind).collect()
+    outputs.iter().map(bind).collect()
 }
 
 /// Whether axis 1 of an output runs over tokens: it bears the name of the inputs' token axis, or names say nothing

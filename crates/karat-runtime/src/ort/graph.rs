@@ -23,12 +23,13 @@ use super::{
     given::{BuiltWeights, Weight},
     inspect::{self, Inspection},
     packed::OrtPacked,
+    pixels::OrtPixels,
     session::{self, SessionSource, Weights},
     weights::SharedWeights,
 };
 use crate::{
-    DecoderExecutor, DecoderShape, Executor, GraphBinding, Padding, Provider, ProviderKind, RuntimeError, ShapeProfile,
-    SkippedProvider, TextNeeds,
+    DecoderExecutor, DecoderShape, Executor, GraphBinding, Padding, PixelBinding, Provider, ProviderKind, RuntimeError,
+    ShapeProfile, SkippedProvider, TextNeeds,
     packed::{PackedExecutor, PackedModel},
 };
 
@@ -257,6 +258,19 @@ impl Graph {
         };
         let memory = Memory::Gpu(devices.of_session(turn));
         Ok(Box::new(DeviceExecutor::new(session, &self.signature, binding, memory, captures)?))
+    }
+
+    /// A session of its own for one worker of a graph that takes images, computing on `threads` threads.
+    ///
+    /// # Errors
+    /// When the binding doesn't fit the graph, or another session can't start.
+    pub fn pixel_executor(
+        &self,
+        binding: &PixelBinding,
+        threads: NonZeroUsize,
+    ) -> Result<Box<dyn Executor>, RuntimeError> {
+        let session = self.session(threads, self.next_turn())?;
+        Ok(Box::new(OrtPixels::new(session, &self.signature, binding)?))
     }
 
     /// The measures of the model, where the graph follows the contract for sharing prefixes, `rm-prefix/1`.

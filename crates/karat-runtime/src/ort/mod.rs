@@ -14,6 +14,7 @@ mod graph;
 mod inspect;
 mod library;
 mod packed;
+mod pixels;
 mod preload;
 mod provider;
 mod reads;

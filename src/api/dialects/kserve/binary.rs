@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     dto::{InferBody, InferReply, InputBody, PackedSize},
     inference::{InferRequest, Inferred},
-    tensor::{InputTensor, InputValues, unpack_integers, unpack_texts, unsupported},
+    tensor::{InputTensor, InputValues, unpack_bytes, unpack_integers, unsupported},
 };
 use crate::api::{body, dialects::parts::invalid, problem::Problem, reply::Reply};
 
@@ -52,7 +52,7 @@ pub(super) fn decode(bytes: &[u8], header_length: Option<usize>) -> Result<(Infe
                 })?;
                 packed = rest;
                 let values = match input.datatype.as_str() {
-                    "BYTES" => InputValues::Text(unpack_texts(&input.name, own)?),
+                    "BYTES" => InputValues::Bytes(unpack_bytes(&input.name, own)?),
                     datatype => InputValues::Integers(unpack_integers(&input.name, datatype, own)?),
                 };
                 InputTensor::new(input.name, &input.shape, values)?
@@ -83,10 +83,10 @@ fn plain(input: InputBody) -> Result<InputTensor, Problem> {
     let values = match datatype.as_str() {
         "BYTES" => {
             let texts = flat.into_iter().map(|value| match value {
-                Value::String(text) => Ok(text),
+                Value::String(text) => Ok(text.into_bytes()),
                 other => Err(wrong(&other)),
             });
-            InputValues::Text(texts.collect::<Result<_, _>>()?)
+            InputValues::Bytes(texts.collect::<Result<_, _>>()?)
         }
         "INT64" | "INT32" | "UINT32" => {
             let numbers = flat.iter().map(|value| value.as_i64().ok_or_else(|| wrong(value)));

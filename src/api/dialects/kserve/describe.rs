@@ -48,12 +48,14 @@ const fn tensor(name: &'static str, datatype: Datatype, width: i64) -> TensorDes
     TensorDescription { name, datatype, width }
 }
 
-/// What can be sent: `text` or `sentences` alone, `prompt` with `response`, or `tokens` with `sequence_lengths`.
-pub(super) const INPUTS: [TensorDescription; 6] = [
+/// What can be sent: `text` or `sentences` alone, `prompt` with `response`, `image` alone or with `prompt`, or
+/// `tokens` with `sequence_lengths`.
+pub(super) const INPUTS: [TensorDescription; 7] = [
     tensor("text", Datatype::Bytes, 1),
     tensor("sentences", Datatype::Bytes, 1),
     tensor("prompt", Datatype::Bytes, 1),
     tensor("response", Datatype::Bytes, 1),
+    tensor("image", Datatype::Bytes, 1),
     tensor("tokens", Datatype::Int64, -1),
     tensor("sequence_lengths", Datatype::Int64, 1),
 ];

@@ -7,7 +7,7 @@ use karat_engine::{
     schedule::Priority,
     text::TextOptions,
 };
-use karat_rules::domain::Sample;
+use karat_rules::domain::{Image, Picture, Sample};
 
 use super::{
     describe::{INPUTS, OUTPUTS},
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::api::{
     dialects::parts::{Call, ModelField, Scored, Scores, invalid, narrow, sample, texts},
+    images::ImageSource,
     problem::Problem,
 };
 
@@ -99,6 +100,16 @@ fn samples(inputs: Vec<InputTensor>) -> Result<Vec<Draft>, Problem> {
                 .map(|(index, (prompt, response))| sample("response", index, Sample::from_prompt(prompt, response)));
             Ok(pairs.collect())
         }
+        "image" => {
+            let files = take("image")?.into_bytes()?.into_iter().enumerate();
+            Ok(files.map(|(index, file)| seen(index, String::new(), file)).collect())
+        }
+        "image prompt" => {
+            let (prompts, files) = (take("prompt")?.into_texts()?, take("image")?.into_bytes()?);
+            same_length(prompts.len(), files.len())?;
+            let pairs = prompts.into_iter().zip(files).enumerate();
+            Ok(pairs.map(|(index, (prompt, file))| seen(index, prompt, file)).collect())
+        }
         "tokens" => rows(take("tokens")?, None),
         "sequence_lengths tokens" => {
             let lengths = take("sequence_lengths")?.into_numbers()?;
@@ -108,11 +119,22 @@ fn samples(inputs: Vec<InputTensor>) -> Result<Vec<Draft>, Problem> {
             let known: Vec<&str> = INPUTS.iter().map(|input| input.name).collect();
             Err(invalid(format!(
                 "the inputs {shape:?} don't make samples; of {} send text, or sentences, or prompt with response, or \
-                 tokens with sequence_lengths",
+                 image alone or with prompt, or tokens with sequence_lengths",
                 known.join(", ")
             )))
         }
     }
+}
+
+/// An image: the bytes of its file, or a data URI, which is all that JSON can hold of one.
+fn seen(index: usize, prompt: String, file: Vec<u8>) -> Draft {
+    let refuse = |reason: String| format!("image[{index}]: {reason}");
+    let written = std::str::from_utf8(&file).ok().filter(|written| written.starts_with("data:"));
+    let image = match written {
+        Some(written) => ImageSource::parse(written).and_then(ImageSource::into_image).map_err(refuse)?,
+        None => Image::new(file),
+    };
+    Ok(Sample::Picture(Picture::new(prompt, Vec::new(), image)))
 }
 
 fn same_length(one: usize, other: usize) -> Result<(), Problem> {

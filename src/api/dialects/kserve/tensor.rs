@@ -16,7 +16,7 @@ pub(super) struct InputTensor {
 /// The values of an input, outermost axis first.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum InputValues {
-    Text(Vec<String>),
+    Bytes(Vec<Vec<u8>>),
     Integers(Vec<i64>),
 }
 
@@ -25,7 +25,7 @@ impl InputTensor {
     pub(super) fn new(name: String, shape: &[i64], values: InputValues) -> Result<Self, Problem> {
         let axes: Option<Vec<usize>> = shape.iter().map(|axis| usize::try_from(*axis).ok()).collect();
         let count = match &values {
-            InputValues::Text(texts) => texts.len(),
+            InputValues::Bytes(values) => values.len(),
             InputValues::Integers(numbers) => numbers.len(),
         };
         let product =
@@ -41,8 +41,18 @@ impl InputTensor {
 
     /// One text a sample: shape `[B]` or `[B, 1]`.
     pub(super) fn into_texts(self) -> Result<Vec<String>, Problem> {
+        let name = self.name.clone();
+        let texts = self.into_bytes()?.into_iter().map(|text| {
+            String::from_utf8(text)
+                .map_err(|error| invalid(format!("a text of the input {name:?} is not UTF-8: {error}")))
+        });
+        texts.collect()
+    }
+
+    /// One run of bytes a sample: shape `[B]` or `[B, 1]`.
+    pub(super) fn into_bytes(self) -> Result<Vec<Vec<u8>>, Problem> {
         match (self.shape.as_slice(), self.values) {
-            ([_] | [_, 1], InputValues::Text(texts)) => Ok(texts),
+            ([_] | [_, 1], InputValues::Bytes(values)) => Ok(values),
             _ => Err(invalid(format!("the input {:?} must be BYTES of the shape [B] or [B, 1]", self.name))),
         }
     }
@@ -98,16 +108,14 @@ impl OutputValues {
     }
 }
 
-/// Texts as the protocol packs them: each after its length in bytes, four bytes in little-endian order.
-pub(super) fn unpack_texts(name: &str, mut packed: &[u8]) -> Result<Vec<String>, Problem> {
+/// Texts and files as the protocol packs them: each after its length in bytes, four bytes in little-endian order.
+pub(super) fn unpack_bytes(name: &str, mut packed: &[u8]) -> Result<Vec<Vec<u8>>, Problem> {
     let broken = || invalid(format!("the packed texts of the input {name:?} end within a text"));
     let mut texts = Vec::new();
     while !packed.is_empty() {
         let (length, rest) = packed.split_first_chunk::<4>().ok_or_else(broken)?;
         let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| broken())?;
         let (text, rest) = rest.split_at_checked(length).ok_or_else(broken)?;
-        let text = std::str::from_utf8(text)
-            .map_err(|error| invalid(format!("a text of the input {name:?} is not UTF-8: {error}")))?;
         texts.push(text.to_owned());
         packed = rest;
     }
@@ -151,9 +159,9 @@ mod tests {
 
     #[test]
     fn packed_texts_are_as_long_as_they_say() {
-        assert_eq!(unpack_texts("t", b"\x02\0\0\0hi\0\0\0\0").unwrap(), ["hi", ""]);
+        assert_eq!(unpack_bytes("t", b"\x02\0\0\0hi\0\0\0\0").unwrap(), [b"hi".as_slice(), b""]);
         for broken in [b"\x02\0\0".as_slice(), b"\x03\0\0\0hi", b"\xff\xff\xff\xffhi", b"\x01\0\0\0\xff"] {
-            assert!(unpack_texts("t", broken).is_err(), "{broken:?}");
+            assert!(unpack_bytes("t", broken).is_err(), "{broken:?}");
         }
     }
 

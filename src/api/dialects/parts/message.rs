@@ -1,19 +1,22 @@
 //! Chat messages as OpenAI-style clients write them.
 
-use karat_rules::domain::{Conversation, Message, Role, Sample};
+use karat_rules::domain::{Image, Message, Role, Sample};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{KnownFields, Unread, invalid};
-use crate::api::problem::Problem;
+use crate::api::{
+    images::{self, ImageSource, ImageUrl},
+    problem::Problem,
+};
 
 /// One turn, with whatever else a client adds to it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub(crate) struct ChatMessage {
     /// `system`, `developer`, `user`, `assistant`, `tool` or `function`.
     role: String,
-    /// What was said: text, or a list of parts of text.
+    /// What was said: text, or a list of parts of text and images.
     #[serde(default)]
     content: Option<Content>,
     /// Calls of tools, which no template of karat renders: refused unless it is empty.
@@ -44,11 +47,17 @@ enum Content {
 /// A part of a message.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 struct Part {
-    /// `text`, `input_text` or `output_text`.
+    /// `text`, `input_text` or `output_text`; `image`, `image_url` or `input_image`.
     r#type: String,
     /// What was said.
     #[serde(default)]
     text: Option<String>,
+    /// An image as data.
+    #[serde(default)]
+    image: Option<ImageSource>,
+    /// An image as data, in the shape of OpenAI's clients.
+    #[serde(default)]
+    image_url: Option<ImageUrl>,
 }
 
 /// A prompt as a string or as messages.
@@ -62,8 +71,10 @@ pub(crate) enum Prompt {
 }
 
 impl ChatMessage {
-    fn into_message(self) -> Result<Message, String> {
+    /// Its text and its images.
+    fn apart(self) -> Result<(Message, Vec<Image>), String> {
         self.unread.check(OF_TURN).map_err(|problem| problem.detail().to_owned())?;
+        let mut images = Vec::new();
         let role = match self.role.as_str() {
             "system" | "developer" => Role::System,
             "user" => Role::User,
@@ -80,29 +91,46 @@ impl ChatMessage {
             None => String::new(),
             Some(Content::Text(text)) => text,
             Some(Content::Parts(parts)) => {
-                let texts = parts.into_iter().map(|part| match (part.r#type.as_str(), part.text) {
-                    ("text" | "input_text" | "output_text", Some(text)) => Ok(text),
-                    (other, _) => Err(format!("a part of type {other:?} can't be scored; send text alone")),
-                });
-                texts.collect::<Result<String, _>>()?
+                let mut texts = String::new();
+                for part in parts {
+                    match (part.r#type.as_str(), part.text, part.image, part.image_url) {
+                        ("text" | "input_text" | "output_text", Some(text), ..) => texts.push_str(&text),
+                        ("image", _, Some(image), _) | ("image_url" | "input_image", _, _, Some(ImageUrl(image))) => {
+                            images.push(image.into_image()?);
+                        }
+                        (other, ..) => {
+                            return Err(format!(
+                                "a part of type {other:?} can't be scored; send text, or an image as data"
+                            ));
+                        }
+                    }
+                }
+                texts
             }
         };
-        Ok(Message { role, content })
+        Ok((Message { role, content }, images))
     }
 }
 
-/// The turns, or what is wrong with one of them.
-pub(crate) fn messages(place: &str, turns: Vec<ChatMessage>) -> Result<Vec<Message>, Problem> {
+/// The turns, each with its images, or what is wrong with one of them.
+fn apart(place: &str, turns: Vec<ChatMessage>) -> Result<Vec<(Message, Vec<Image>)>, Problem> {
     let turns = turns.into_iter().enumerate();
-    turns
-        .map(|(index, turn)| turn.into_message().map_err(|reason| invalid(format!("{place}[{index}]: {reason}"))))
-        .collect()
+    turns.map(|(index, turn)| turn.apart().map_err(|reason| invalid(format!("{place}[{index}]: {reason}")))).collect()
+}
+
+/// The turns as text, or what is wrong with one of them.
+pub(crate) fn messages(place: &str, turns: Vec<ChatMessage>) -> Result<Vec<Message>, Problem> {
+    let turns = apart(place, turns)?.into_iter().enumerate();
+    let texts = turns.map(|(index, (message, images))| match images.as_slice() {
+        [] => Ok(message),
+        _ => Err(invalid(format!("{place}[{index}]: {}", images::about_images()))),
+    });
+    texts.collect()
 }
 
 /// A sample of the turns, the last of which is scored.
 pub(crate) fn conversation(place: &str, turns: Vec<ChatMessage>) -> Result<Sample, Problem> {
-    let turns = messages(place, turns)?;
-    Conversation::new(turns).map(Sample::Conversation).map_err(|error| invalid(format!("{place}: {error}")))
+    images::sample(apart(place, turns)?).map_err(|error| invalid(format!("{place}: {error}")))
 }
 
 #[cfg(test)]

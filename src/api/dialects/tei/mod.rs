@@ -112,8 +112,12 @@ fn timed<T>(state: &AppState, report: &Scores, body: T) -> Reply<T> {
 }
 
 fn device(model: &Model) -> &'static str {
-    let on_cpu =
-        |leaf: &karat_engine::repository::GraphModel| leaf.units.iter().all(|unit| unit.provider == ProviderKind::Cpu);
+    let on_cpu = |leaf: &karat_engine::repository::GraphModel| {
+        leaf.units
+            .iter()
+            .flat_map(karat_engine::repository::GraphUnit::sides)
+            .all(|unit| unit.provider == ProviderKind::Cpu)
+    };
     if model.leaves().iter().all(|leaf| on_cpu(leaf)) { "cpu" } else { "gpu" }
 }
 

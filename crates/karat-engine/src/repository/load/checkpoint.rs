@@ -80,7 +80,27 @@ impl Opening<'_> {
         self.check_length(checkpoint.context())?;
         let provider = provider(self.library, &self.definition.providers);
         let form = form(checkpoint, self.definition, provider);
-        let graph = checkpoint.graph_for(form)?;
+        self.read(folder, checkpoint, checkpoint.graph_for(form)?, form)
+    }
+
+    /// The same of the graph that embeds images, of a checkpoint that has one beside that of texts.
+    pub(super) fn open_images(
+        &self,
+        folder: &Path,
+        checkpoint: &Checkpoint,
+    ) -> Result<Option<(Graph, [u8; 32])>, LoadError> {
+        let graph = checkpoint.images().cloned();
+        graph.map(|graph| self.read(folder, checkpoint, graph, Form::Rows)).transpose()
+    }
+
+    fn read(
+        &self,
+        folder: &Path,
+        checkpoint: &Checkpoint,
+        graph: karat_checkpoint::Graph,
+        form: Form,
+    ) -> Result<(Graph, [u8; 32]), LoadError> {
+        let provider = provider(self.library, &self.definition.providers);
         let sessions = self.sessions(form, checkpoint.is_decoder(), provider);
         check_memory(folder, graph.memory(provider == ProviderKind::Cpu, sessions.alone), free_memory())?;
         let runtime = |source| LoadError::Runtime { path: self.definition.manifest.clone(), source };
@@ -107,6 +127,8 @@ impl Opening<'_> {
     /// How the graph's sessions will be asked for.
     fn sessions(&self, form: Form, is_decoder: bool, provider: ProviderKind) -> Sessions {
         match form {
+            // Graphs of images choose their threads when they start.
+            Form::Rows if self.definition.image.is_some() => Sessions::SEVERAL,
             Form::Rows if is_decoder => decoder::sessions(self.definition),
             Form::Rows => sessions::sessions(self.definition),
             Form::Packed(Element::Float32) | Form::Rounded(_) if provider == ProviderKind::Cpu => {
@@ -119,7 +141,7 @@ impl Opening<'_> {
 
     /// A graph that is built here has positions for so many tokens, and nobody has to try whether it takes them.
     fn check_length(&self, context: usize) -> Result<(), LoadError> {
-        let longest = self.definition.text.max_tokens.get();
+        let longest = self.definition.longest().get();
         if longest <= context {
             return Ok(());
         }

@@ -18,11 +18,14 @@ use super::{
     decoder::{self, Decoder},
     digest::Digest,
     packed::Packed,
+    pixels,
     probes::{longest_probe, probes, warm_up},
     sessions::{Plan, Running},
     trial::{GraphTrial, Texts, check_vocabulary, enforce},
 };
 use crate::{
+    image::ImagePipeline,
+    input::{InputError, InputPipeline},
     manifest::{self, GraphDefinition, GraphSource, Written},
     repository::{
         GraphForm, GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, Score, WrittenRules,
@@ -30,12 +33,14 @@ use crate::{
     },
     schedule::{QueueLimits, Scheduler, trial::Company},
     telemetry::{EngineMetrics, ModelMetrics},
-    text::TextPipeline,
+    text::{TextConfig, TextPipeline},
     workers::Stage,
 };
 
 /// How the files end in which trials are kept.
 const TRIAL_ENDING: &str = "trial.calibration.json";
+/// The same of graphs that take images, which may stand beside one that takes texts.
+const IMAGE_TRIAL_ENDING: &str = "images.trial.calibration.json";
 /// The input that takes the tokens of a graph that follows a contract.
 const INPUT_IDS: &str = "input_ids";
 
@@ -73,7 +78,7 @@ pub(super) struct Loader<'a> {
 /// What the graphs of one model share.
 struct Parts<'a> {
     definition: &'a GraphDefinition,
-    pipeline: &'a TextPipeline,
+    pipeline: &'a InputPipeline,
     version: &'a ModelVersion,
     probes: &'a [Arc<TokenizedInput>],
     texts: &'a Texts,
@@ -103,26 +108,41 @@ impl<'a> Loader<'a> {
         let mut digest = Digest::default();
         digest.text(&text);
         let before = self.with_text_files(digest.clone(), &definition)?;
-        let pipeline = TextPipeline::load(self.folder, &definition.text)
-            .map_err(|source| LoadError::Text { path: path.clone(), source })?
-            .with_token_offsets(shape.tokens)
-            .reading_response(shape.tokens || shape.steps);
+        let text = definition.text.as_ref().map(|text| {
+            let pipeline = TextPipeline::load(self.folder, text)?.with_token_offsets(shape.tokens);
+            Ok(pipeline.reading_response(shape.tokens || shape.steps))
+        });
+        let text = text.transpose().map_err(|source| LoadError::Text { path: path.clone(), source })?;
+        let unreadable = |source: InputError| LoadError::Input { path: path.clone(), source };
+        let image = definition.image.as_ref().map(|image| ImagePipeline::load(self.folder, image));
+        let image = image.transpose().map_err(|source| unreadable(source.into()))?;
+        // A definition has text or images.
+        let pipeline = InputPipeline::new(text, image).ok_or(LoadError::Panicked)?;
         let mut digest = self.with_text_files(digest, &definition)?;
         if before.version() != digest.clone().version() {
             return Err(LoadError::Changed { path: self.folder.to_owned() });
         }
         let mut graphs = Vec::with_capacity(definition.graphs.len());
         let mut checkpoint = checkpoint;
+        let mut images = Vec::new();
         for source in &definition.graphs {
-            graphs.push(self.open(&definition, source, checkpoint.take(), &mut digest)?);
+            let (graph, beside) = self.open(&definition, source, checkpoint.take(), &mut digest)?;
+            graphs.push(graph);
+            images.extend(beside);
+        }
+        for file in &definition.images {
+            images.push(self.open_file(&definition, file, &mut digest)?);
         }
         let version = digest.version();
         let metrics = self.given.metrics.model(self.name);
         let longest = longest_probe(&definition, &graphs).min(pipeline.max_tokens());
-        let probes = probes(&pipeline, &*definition.head, longest)
-            .map_err(|source| LoadError::Text { path: path.clone(), source })?;
+        let probes = probes(&pipeline, &*definition.head, longest).map_err(|error| match error {
+            InputError::Text(source) => LoadError::Text { path: path.clone(), source },
+            error => unreadable(error),
+        })?;
         let mut units = Vec::with_capacity(definition.graphs.len());
-        let texts = Texts::new(&pipeline, &*definition.head, probes.first().map(|probe| &**probe));
+        let read = probes.iter().find(|probe| probe.pixels().is_none()).map(|probe| &**probe);
+        let texts = pipeline.text().map(|text| Texts::new(text, &*definition.head, read)).unwrap_or_default();
         let parts = Parts {
             definition: &definition,
             pipeline: &pipeline,
@@ -132,10 +152,14 @@ impl<'a> Loader<'a> {
             metrics: &metrics,
         };
         let mut critic = None;
+        let mut images = images.into_iter();
         // One after another, as each gives back what its sessions don't need any more.
         for (source, graph) in definition.graphs.iter().zip(graphs) {
-            let unit = self.unit(&parts, source, &graph, self.replaced(units.len(), &graph))?;
-            warm_up(&unit.scheduler, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
+            let mut unit = self.unit(&parts, source, &graph, self.replaced(units.len(), &graph))?;
+            if let Some(images) = images.next() {
+                unit.images = Some(Box::new(self.pixel_unit(&parts, source, &images)?));
+            }
+            warm_up(&unit, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
                 path: path.clone(),
                 tokens,
                 shortest: probes.first().is_some_and(|probe| probe.len() == tokens),
@@ -146,8 +170,8 @@ impl<'a> Loader<'a> {
                 prefixes.forget();
             }
             // Of several graphs, the first one writes.
-            if let (None, Some(critique)) = (&critic, &definition.critique) {
-                let (definition, pipeline, metrics, probe) = (&definition, &pipeline, &metrics, probes.first());
+            if let (None, Some(critique), Some(pipeline)) = (&critic, &definition.critique, pipeline.text()) {
+                let (definition, pipeline, metrics, probe) = (&definition, &**pipeline, &metrics, probes.first());
                 let (graph, form, roster) = (&graph, &unit.form, &self.given.repository.roster);
                 let parts = critic::Parts { definition, critique, pipeline, graph, form, metrics, probe, roster };
                 critic = Some(critic::start(&parts)?);
@@ -181,37 +205,26 @@ impl<'a> Loader<'a> {
         Ok(Model { references, ..model })
     }
 
-    /// Adds the files of tokenizer and template.
+    /// Adds the files of tokenizer, template and preprocessor.
     fn with_text_files(&self, mut digest: Digest, definition: &GraphDefinition) -> Result<Digest, LoadError> {
-        for file in definition.text.files() {
+        let text = definition.text.iter().flat_map(TextConfig::files);
+        for file in text.chain(definition.image.iter().map(|image| image.preprocessor.clone())) {
             digest.file(self.folder, &file)?;
         }
         Ok(digest)
     }
 
-    /// Opens a graph and adds what its scores depend on. `checkpoint` is the one of the model's folder, where it was read
-    /// already.
+    /// Opens a graph, and the one for images that stands beside it in a checkpoint, and adds what its scores depend on.
+    /// `checkpoint` is the one of the model's folder, where it was read already.
     fn open(
         &self,
         definition: &GraphDefinition,
         source: &GraphSource,
         checkpoint: Option<Checkpoint>,
         digest: &mut Digest,
-    ) -> Result<Graph, LoadError> {
-        let runtime = |source| LoadError::Runtime { path: definition.manifest.clone(), source };
+    ) -> Result<(Graph, Option<Graph>), LoadError> {
         match source {
-            GraphSource::File(file) => {
-                digest.file(self.folder, file.strip_prefix(self.folder).unwrap_or(file))?;
-                // Weights in files of their own decide scores as much as the graph does.
-                let beside = file.parent().unwrap_or(self.folder);
-                for weights in external_files(file).map_err(runtime)? {
-                    digest.file(beside, &weights)?;
-                }
-                let file = GraphFile { path: file, providers: &definition.providers };
-                // What of it turns out to be an encoder may have several.
-                let sessions = Sessions { alone: false, ..decoder::sessions(definition) };
-                self.given.library.open(&file, sessions).map_err(runtime)
-            }
+            GraphSource::File(file) => Ok((self.open_file(definition, file, digest)?, None)),
             GraphSource::Checkpoint(origin) => {
                 for snapshot in origin.folders().filter_map(|folder| self.given.options.hub.snapshot_in(folder)) {
                     digest.text(&snapshot.id.to_string());
@@ -220,9 +233,28 @@ impl<'a> Loader<'a> {
                 let opening = Opening { library: self.given.library, name: self.name, definition };
                 let (graph, read) = opening.open(origin.folder(), &checkpoint)?;
                 digest.digest(&read);
-                Ok(graph)
+                let images = opening.open_images(origin.folder(), &checkpoint)?;
+                let images = images.map(|(images, read)| {
+                    digest.digest(&read);
+                    images
+                });
+                Ok((graph, images))
             }
         }
+    }
+
+    fn open_file(&self, definition: &GraphDefinition, file: &Path, digest: &mut Digest) -> Result<Graph, LoadError> {
+        let runtime = |source| LoadError::Runtime { path: definition.manifest.clone(), source };
+        digest.file(self.folder, file.strip_prefix(self.folder).unwrap_or(file))?;
+        // Weights in files of their own decide scores as much as the graph does.
+        let beside = file.parent().unwrap_or(self.folder);
+        for weights in external_files(file).map_err(runtime)? {
+            digest.file(beside, &weights)?;
+        }
+        let file = GraphFile { path: file, providers: &definition.providers };
+        // What of it turns out to be an encoder may have several.
+        let sessions = Sessions { alone: false, ..decoder::sessions(definition) };
+        self.given.library.open(&file, sessions).map_err(runtime)
     }
 
     fn unit(
@@ -240,14 +272,15 @@ impl<'a> Loader<'a> {
         if graph.decoder_shape().is_some() {
             return self.decoder_unit(parts, source, graph, replaced);
         }
-        let binding = manifest::bind_graph(definition, graph.signature(), pipeline.padding_id())?;
+        let Some(text) = pipeline.text() else { return self.pixel_unit(parts, source, graph) };
+        let binding = manifest::bind_graph(definition, graph.signature(), text.padding_id())?;
         check_vocabulary(graph, &binding.input_ids, parts.texts).map_err(runtime)?;
         let plan = Plan {
             library: self.given.library,
             version: parts.version,
             written: &parts.definition.scheduling,
-            probe: parts.probes.first().map(|probe| &**probe),
-            max_tokens: parts.pipeline.max_tokens(),
+            probe: parts.probes.iter().find(|probe| probe.pixels().is_none()).map(|probe| &**probe),
+            max_tokens: text.max_tokens(),
             file: source.beside("calibration.json"),
             time: self.given.options.calibration,
             replaced: replaced.and_then(|unit| unit.calibration),
@@ -279,6 +312,26 @@ impl<'a> Loader<'a> {
             file,
             keeps: !self.given.options.calibration.is_zero(),
         }
+    }
+
+    /// A graph that takes images.
+    fn pixel_unit(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> Result<GraphUnit, LoadError> {
+        let Parts { definition, pipeline, .. } = *parts;
+        // Only models that see get here.
+        let image = pipeline.image().ok_or(LoadError::Panicked)?;
+        let binding = manifest::bind_pixels(definition, graph.signature(), image.size(), image.scale().clone())?;
+        let file = source.beside(IMAGE_TRIAL_ENDING);
+        let images = Texts::of_images(image);
+        let pixels = pixels::Pixels {
+            written: &definition.scheduling,
+            binding: &binding,
+            probe: parts.probes.iter().find(|probe| probe.pixels().is_some()),
+            time: self.given.options.calibration,
+            graph_trial: GraphTrial { texts: &images, ..self.graph_trial(parts, graph, &file) },
+        };
+        let running =
+            pixels.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
+        self.schedule(parts, graph, running)
     }
 
     /// A graph that follows the contract for sharing prefixes.
@@ -365,6 +418,7 @@ impl<'a> Loader<'a> {
             trial: Some(trial),
             form,
             scheduler,
+            images: None,
         })
     }
 }

@@ -10,6 +10,7 @@ mod decoder;
 mod digest;
 mod graph;
 mod packed;
+mod pixels;
 mod probes;
 mod replace;
 mod sessions;
@@ -242,7 +243,7 @@ fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
     written.manifest.digests.check(loader.folder)?;
     match Definition::new(written.manifest.clone(), loader.folder, hub)? {
         Definition::Graph(mut definition) => {
-            let limits = sessions::batch_limits(&definition.scheduling, definition.text.max_tokens);
+            let limits = sessions::batch_limits(&definition.scheduling, definition.longest());
             definition.providers =
                 definition.providers.into_iter().map(|provider| provider.for_batches(&limits)).collect();
             // What is no graph is told when it is loaded.

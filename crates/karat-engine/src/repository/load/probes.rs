@@ -9,8 +9,10 @@ use karat_rules::{
 use karat_runtime::ort::Graph;
 
 use crate::{
+    input::{InputError, InputPipeline},
     manifest::{GraphDefinition, GraphSource},
-    schedule::{Job, Scheduler},
+    repository::GraphUnit,
+    schedule::Job,
     text::{TextError, TextOptions, TextPipeline},
 };
 
@@ -28,16 +30,32 @@ pub(super) fn longest_probe(definition: &GraphDefinition, graphs: &[Graph]) -> u
     if definition.graphs.iter().zip(graphs).all(is_known) { KNOWN_PROBE } else { LONGEST_PROBE }
 }
 
-/// A short sample, and one of `longest` tokens: the first shows that the graph runs, the second that it takes what the
-/// manifest promises.
+/// Inputs to try a model with. Of text, a short sample, and one of `longest` tokens: the first shows that the graph runs,
+/// the second that it takes what the manifest promises.
 ///
 /// # Errors
 /// When the head asks about texts that the model can't read, such as answers of several tokens.
 pub(super) fn probes(
-    pipeline: &TextPipeline,
+    pipeline: &InputPipeline,
     head: &dyn Head,
     longest: usize,
-) -> Result<Vec<Arc<TokenizedInput>>, TextError> {
+) -> Result<Vec<Arc<TokenizedInput>>, InputError> {
+    match (pipeline.text(), pipeline.image()) {
+        (Some(text), None) => Ok(texts(text, head, longest)?),
+        _ => images(pipeline, head),
+    }
+}
+
+/// What a head asks about an image to try it with, or the image.
+fn images(pipeline: &InputPipeline, head: &dyn Head) -> Result<Vec<Arc<TokenizedInput>>, InputError> {
+    let Some(probing) = head.probing() else { return Ok(vec![Arc::new(pipeline.grey()?)]) };
+    let probes = probing.probes(&probing.example()).unwrap_or_default();
+    let prepared =
+        probes.iter().map(|probe| Ok(Arc::new(pipeline.prepare_probe(probe, TextOptions::default())?.input)));
+    prepared.collect()
+}
+
+fn texts(pipeline: &TextPipeline, head: &dyn Head, longest: usize) -> Result<Vec<Arc<TokenizedInput>>, TextError> {
     let mut asked = Vec::new();
     if let Some(probing) = head.probing() {
         // The example has the shape that the head takes.
@@ -82,8 +100,9 @@ fn at_its_end(input: TokenizedInput) -> TokenizedInput {
 }
 
 /// Runs each probe once; an error comes with the length of the sample that failed.
-pub(super) fn warm_up(scheduler: &Scheduler, probes: &[Arc<TokenizedInput>]) -> Result<(), (usize, String)> {
+pub(super) fn warm_up(unit: &GraphUnit, probes: &[Arc<TokenizedInput>]) -> Result<(), (usize, String)> {
     for probe in probes {
+        let scheduler = &unit.side_of(probe).scheduler;
         let failed = |reason: &dyn std::fmt::Display| (probe.len(), reason.to_string());
         let tickets = scheduler.submit(vec![Job::new(Arc::clone(probe))]).map_err(|refusal| failed(&refusal))?;
         for ticket in tickets {

@@ -3,12 +3,13 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use karat_rules::{
-    domain::{Cut, Reading, TokenizedInput},
+    domain::{Cut, Image, Pixels, Reading, TokenizedInput},
     head::Head,
 };
 use karat_runtime::{Cancellation, Executor, RuntimeError, TokenBatch, ort::Graph};
 
 use crate::{
+    image::ImagePipeline,
     schedule::{
         Executors, Policy, recall, remember,
         trial::{Alone, Company, Conditions, Trial},
@@ -23,6 +24,10 @@ const BEGINNING: usize = 11;
 const BEGINS_ALIKE: usize = 14;
 /// How many tokens of the vocabulary texts are made of.
 const WORDS: usize = 61;
+/// How bright the brightest pixel of each image is, so that none is like another on average.
+const BRIGHTEST: [u8; 3] = [60, 130, 250];
+/// How far apart the values of an image's neighbours are: it has no factor in common with the number of values.
+const STEP: usize = 7;
 /// How long a trial may take before its large batches are left out.
 const TIME: Duration = Duration::from_secs(1);
 /// Changes whenever a trial finds out something else than before.
@@ -30,7 +35,7 @@ const EDITION: u32 = 1;
 /// The samples of a batch of which it is known that they run alone: enough to show by how much they would differ.
 pub(super) const SHOWN: usize = 8;
 
-/// The texts of a model's trials.
+/// The texts of a model's trials, or its images.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
     /// Texts whose scores are compared.
@@ -40,6 +45,17 @@ pub(super) struct Texts {
 }
 
 impl Texts {
+    /// Images of the size that `pipeline` makes, in place of texts: all have one shape, as the graph's inputs have.
+    pub(super) fn of_images(pipeline: &ImagePipeline) -> Self {
+        let [height, width] = pipeline.size();
+        let values = |brightest: u8| (0..=brightest).cycle().step_by(STEP).take(height * width * 3).collect();
+        let image = |brightest: u8| {
+            let pixels = Pixels::new(Image::new(vec![brightest]).id(), [height, width], values(brightest))?;
+            TokenizedInput::of_image(pixels, pipeline.tokens()).map(Arc::new)
+        };
+        Self { compared: BRIGHTEST.into_iter().filter_map(image).collect(), extreme: None }
+    }
+
     /// Makes texts of `pipeline`'s vocabulary that are read like `short`, a text that the model takes.
     pub(super) fn new(pipeline: &TextPipeline, head: &dyn Head, short: Option<&TokenizedInput>) -> Self {
         let Some(vocabulary) = pipeline.vocabulary(WORDS) else { return Self::default() };

@@ -9,7 +9,7 @@ use super::{
         describe::{BACKEND, Datatype, INPUTS, OUTPUTS, PLATFORM, TRITON_PLATFORM, TensorDescription},
         dto::{OF_REQUEST, OF_TENSOR},
         inference::{InferRequest, Inferred, Parameters},
-        tensor::{InputTensor, InputValues, OutputValues, unpack_integers, unpack_texts, unsupported},
+        tensor::{InputTensor, InputValues, OutputValues, unpack_bytes, unpack_integers, unsupported},
     },
     protocol::{
         self, DataType, InferParameter, InferTensorContents, infer_parameter::ParameterChoice,
@@ -124,7 +124,7 @@ fn choices(parameters: &HashMap<String, InferParameter>) -> Result<UrlChoices, P
 
 fn unpack(input: InferInputTensor, bytes: &[u8]) -> Result<InputTensor, Problem> {
     let values = match input.datatype.as_str() {
-        "BYTES" => InputValues::Text(unpack_texts(&input.name, bytes)?),
+        "BYTES" => InputValues::Bytes(unpack_bytes(&input.name, bytes)?),
         datatype => InputValues::Integers(unpack_integers(&input.name, datatype, bytes)?),
     };
     InputTensor::new(input.name, &input.shape, values)
@@ -134,12 +134,7 @@ fn plain(input: InferInputTensor) -> Result<InputTensor, Problem> {
     let InferInputTensor { name, datatype, shape, contents, .. } = input;
     let contents = contents.unwrap_or_default();
     let values = match datatype.as_str() {
-        "BYTES" => {
-            let texts = contents.bytes_contents.into_iter().map(|bytes| {
-                String::from_utf8(bytes).map_err(|_| invalid(format!("a text of the input {name:?} is not UTF-8")))
-            });
-            InputValues::Text(texts.collect::<Result<_, _>>()?)
-        }
+        "BYTES" => InputValues::Bytes(contents.bytes_contents),
         "INT64" => InputValues::Integers(contents.int64_contents),
         "INT32" => InputValues::Integers(contents.int_contents.into_iter().map(i64::from).collect()),
         "UINT32" => InputValues::Integers(contents.uint_contents.into_iter().map(i64::from).collect()),

@@ -1,0 +1,309 @@
+//! Models that see, as graphs of texts and of images by themselves.
+//!
+//! | graph | input | shape | output | shape |
+//! |---|---|---|---|---|
+//! | of texts | `input_ids`, `attention_mask` int64 | `[batch, sequence]` | `text_embeds` | `[batch, width]` |
+//! | of images | `pixel_values` float32 | `[batch, 3, height, width]` | `image_embeds` or `logits` | `[batch, width]` |
+//!
+//! States are `[batch · sequence, hidden]` between the layers. Embeddings aren't normed: a cosine is what is made of them.
+
+use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
+
+use super::{
+    Graph,
+    nodes::{Attribute, Nodes, UNSEEN, finish, signed},
+    padded::piece,
+};
+use crate::{
+    problems::Problems,
+    trunks::towers::{ImageKind, ImageTower, TextRead, TextTower, Tower},
+    weights::Weights,
+};
+
+/// Writes the graph of texts; what doesn't fit goes into `problems`.
+pub(crate) fn texts(text: &TextTower, weights: &Weights, problems: &mut Problems) -> Graph {
+    let mut nodes = Nodes::new(weights, problems);
+    let hidden = text.tower.hidden;
+    let (ids, length) = match text.read {
+        TextRead::LastOfFilled(padding) => fill(&mut nodes, text.positions, padding),
+        TextRead::FirstOf(_) | TextRead::Highest => {
+            let shape = nodes.add("Shape", &["input_ids"]);
+            let one = nodes.integer("step", 1);
+            ("input_ids".to_owned(), nodes.add("Gather", &[&shape, &one]))
+        }
+    };
+    let shape = nodes.add("Shape", &[&ids]);
+    let heads = nodes.shape(&[signed(text.tower.heads), signed(hidden / text.tower.heads)]);
+    let sizes = nodes.add_with("Concat", &[&shape, &heads], &[("axis", Attribute::Int(0))]);
+    let tokens = nodes.table(&piece("text_model.embeddings.token_embedding"), [text.vocabulary, hidden]);
+    let tokens = nodes.add("Gather", &[&tokens, &ids]);
+    let (zero, one) = (nodes.integer("zero", 0), nodes.integer("step", 1));
+    let places = nodes.add("Range", &[&zero, &length, &one]);
+    let positions = nodes.table(&piece("text_model.embeddings.position_embedding"), [text.positions, hidden]);
+    let positions = nodes.add("Gather", &[&positions, &places]);
+    let state = nodes.add("Add", &[&tokens, &positions]);
+    let flat = nodes.shape(&[-1, signed(hidden)]);
+    let state = nodes.add("Reshape", &[&state, &flat]);
+    let unseen = match text.read {
+        TextRead::LastOfFilled(_) => None,
+        TextRead::FirstOf(_) | TextRead::Highest => Some(looking_back(&mut nodes, &places)),
+    };
+    let mut layers = Layers { tower: &text.tower, nodes, sizes, unseen };
+    let state = layers.all(state);
+    let Layers { mut nodes, .. } = layers;
+    let state = nodes.layer_norm(&piece("text_model.final_layer_norm"), &state, hidden, text.tower.epsilon, true);
+    let width = nodes.integers("hidden", &[signed(hidden)]);
+    let by_text = nodes.add_with("Concat", &[&shape, &width], &[("axis", Attribute::Int(0))]);
+    let state = nodes.add("Reshape", &[&state, &by_text]);
+    let place = place(&mut nodes, text.read, &ids);
+    let read = nodes.add_with("GatherND", &[&state, &place], &[("batch_dims", Attribute::Int(1))]);
+    let (projection, bias) = match text.read {
+        TextRead::LastOfFilled(_) => ("text_model.head", true),
+        TextRead::FirstOf(_) | TextRead::Highest => ("text_projection", false),
+    };
+    nodes.linear_into("text_embeds", &piece(projection), &read, [text.width, hidden], bias);
+    let rows = ["batch", "sequence"];
+    let inputs = ["input_ids", "attention_mask"].map(|name| ValueInfoProto::tensor(name, DataType::Int64, &rows));
+    let output = ValueInfoProto::tensor("text_embeds", DataType::Float, &["batch", &text.width.to_string()]);
+    finish(nodes, inputs.to_vec(), vec![output], &[])
+}
+
+/// The ids, filled to all positions, and how many those are. What pads rows of a batch is filled as well.
+fn fill(nodes: &mut Nodes<'_>, positions: usize, padding: u32) -> (String, String) {
+    let padding = nodes.integer("padding", i64::from(padding));
+    let one = nodes.integer("step", 1);
+    let is_text = nodes.add("Equal", &["attention_mask", &one]);
+    let ids = nodes.add("Where", &[&is_text, "input_ids", &padding]);
+    let shape = nodes.add("Shape", &[&ids]);
+    let ones = nodes.integers("second", &[1]);
+    let length = nodes.add("Gather", &[&shape, &ones]);
+    let all = nodes.integers("positions", &[signed(positions)]);
+    let lacking = nodes.add("Sub", &[&all, &length]);
+    let before = nodes.integers("none_before", &[0, 0, 0]);
+    let around = nodes.add_with("Concat", &[&before, &lacking], &[("axis", Attribute::Int(0))]);
+    let filled = nodes.add("Pad", &[&ids, &around, &padding]);
+    let length = nodes.integer("position_count", signed(positions));
+    (filled, length)
+}
+
+/// `[sequence, sequence]`: 0 where a token sees another, and a large negative number where that comes later.
+fn looking_back(nodes: &mut Nodes<'_>, places: &str) -> String {
+    let (row, column) = (nodes.shape(&[1, -1]), nodes.shape(&[-1, 1]));
+    let of_keys = nodes.add("Reshape", &[places, &row]);
+    let of_queries = nodes.add("Reshape", &[places, &column]);
+    let later = nodes.add("Greater", &[&of_keys, &of_queries]);
+    let (unseen, seen) = (nodes.number("unseen", UNSEEN), nodes.number("seen", 0.0));
+    nodes.add("Where", &[&later, &unseen, &seen])
+}
+
+/// `[batch, 1]`: the place in each text at which its state is read.
+fn place(nodes: &mut Nodes<'_>, read: TextRead, ids: &str) -> String {
+    let to_integer = [("to", Attribute::Int(DataType::Int64 as i64))];
+    let highest = [("axis", Attribute::Int(1)), ("keepdims", Attribute::Int(1))];
+    match read {
+        TextRead::FirstOf(end) => {
+            let end = nodes.integer("end", i64::from(end));
+            let is_end = nodes.add("Equal", &[ids, &end]);
+            let is_end = nodes.add_with("Cast", &[&is_end], &to_integer);
+            let is_end = nodes.add("Mul", &[&is_end, "attention_mask"]);
+            nodes.add_with("ArgMax", &[&is_end], &highest)
+        }
+        TextRead::Highest => {
+            let ids = nodes.add("Mul", &[ids, "attention_mask"]);
+            nodes.add_with("ArgMax", &[&ids], &highest)
+        }
+        TextRead::LastOfFilled(_) => {
+            let shape = nodes.add("Shape", &[ids]);
+            let first = nodes.integers("first", &[0]);
+            let batch = nodes.add("Gather", &[&shape, &first]);
+            let one = nodes.integers("second", &[1]);
+            let column = nodes.add_with("Concat", &[&batch, &one], &[("axis", Attribute::Int(0))]);
+            let last = nodes.add("Gather", &[&shape, &one]);
+            let last = nodes.add("Sub", &[&last, &one]);
+            nodes.add("Expand", &[&last, &column])
+        }
+    }
+}
+
+/// Writes the graph of images; what doesn't fit goes into `problems`.
+pub(crate) fn images(image: &ImageTower, weights: &Weights, problems: &mut Problems) -> Graph {
+    let mut nodes = Nodes::new(weights, problems);
+    let (hidden, patch, patches) = (image.tower.hidden, image.patch, image.patches());
+    let (cut, bias) = match image.kind {
+        ImageKind::Clip(_) => ("vision_model.embeddings.patch_embedding", false),
+        ImageKind::Siglip => ("vision_model.embeddings.patch_embedding", true),
+        ImageKind::Classifier(_) => ("vit.embeddings.patch_embeddings.projection", true),
+    };
+    let weight = nodes.weight(&format!("{cut}.weight"), &[], &[hidden, 3, patch, patch], false);
+    let bias = bias.then(|| nodes.weight(&format!("{cut}.bias"), &[], &[hidden], false));
+    let mut inputs = vec!["pixel_values", &weight];
+    inputs.extend(bias.as_deref());
+    let stride = [signed(patch), signed(patch)];
+    let state = nodes.add_with("Conv", &inputs, &[("strides", Attribute::Ints(&stride))]);
+    let columns = nodes.shape(&[0, signed(hidden), -1]);
+    let state = nodes.add("Reshape", &[&state, &columns]);
+    let state = nodes.add_with("Transpose", &[&state], &[("perm", Attribute::Ints(&[0, 2, 1]))]);
+    let (state, places) = match image.kind {
+        ImageKind::Siglip => (state, patches),
+        ImageKind::Clip(_) | ImageKind::Classifier(_) => {
+            let (name, shape): (_, &[usize]) = match image.kind {
+                ImageKind::Classifier(_) => ("vit.embeddings.cls_token", &[1, 1, hidden]),
+                _ => ("vision_model.embeddings.class_embedding", &[hidden]),
+            };
+            let own = nodes.tensor(name, shape);
+            (before(&mut nodes, &own, &state, hidden), patches + 1)
+        }
+    };
+    let positions = match image.kind {
+        ImageKind::Classifier(_) => nodes.tensor("vit.embeddings.position_embeddings", &[1, places, hidden]),
+        _ => nodes.table(&piece("vision_model.embeddings.position_embedding"), [places, hidden]),
+    };
+    let state = nodes.add("Add", &[&state, &positions]);
+    let flat = nodes.shape(&[-1, signed(hidden)]);
+    let mut state = nodes.add("Reshape", &[&state, &flat]);
+    let epsilon = image.tower.epsilon;
+    if let ImageKind::Clip(_) = image.kind {
+        // The name is the authors'.
+        state = nodes.layer_norm(&piece("vision_model.pre_layrnorm"), &state, hidden, epsilon, true);
+    }
+    let sizes = nodes.shape(&[-1, signed(places), signed(image.tower.heads), signed(hidden / image.tower.heads)]);
+    let mut layers = Layers { tower: &image.tower, nodes, sizes, unseen: None };
+    let state = layers.all(state);
+    let Layers { mut nodes, .. } = layers;
+    let (output, width) = match image.kind {
+        ImageKind::Clip(width) => {
+            let own = first(&mut nodes, &state, places, hidden);
+            let own = nodes.layer_norm(&piece("vision_model.post_layernorm"), &own, hidden, epsilon, true);
+            nodes.linear_into("image_embeds", &piece("visual_projection"), &own, [width, hidden], false);
+            ("image_embeds", width)
+        }
+        ImageKind::Classifier(labels) => {
+            let own = first(&mut nodes, &state, places, hidden);
+            let own = nodes.layer_norm(&piece("vit.layernorm"), &own, hidden, epsilon, true);
+            nodes.linear_into("logits", &piece("classifier"), &own, [labels, hidden], true);
+            ("logits", labels)
+        }
+        ImageKind::Siglip => {
+            let state = nodes.layer_norm(&piece("vision_model.post_layernorm"), &state, hidden, epsilon, true);
+            draw(&mut nodes, image, &state);
+            ("image_embeds", hidden)
+        }
+    };
+    let [height, across] = image.size.map(|side| side.to_string());
+    let input = ValueInfoProto::tensor("pixel_values", DataType::Float, &["batch", "3", &height, &across]);
+    let output = ValueInfoProto::tensor(output, DataType::Float, &["batch", &width.to_string()]);
+    finish(nodes, vec![input], vec![output], &[])
+}
+
+/// `own` before the patches of every image.
+fn before(nodes: &mut Nodes<'_>, own: &str, state: &str, hidden: usize) -> String {
+    let shape = nodes.add("Shape", &[state]);
+    let zero = nodes.integers("first", &[0]);
+    let batch = nodes.add("Gather", &[&shape, &zero]);
+    let one_each = nodes.integers("one_each", &[1, signed(hidden)]);
+    let all = nodes.add_with("Concat", &[&batch, &one_each], &[("axis", Attribute::Int(0))]);
+    let own = nodes.add("Expand", &[own, &all]);
+    nodes.add_with("Concat", &[&own, state], &[("axis", Attribute::Int(1))])
+}
+
+/// The state at the first of `places`, `[batch, hidden]`.
+fn first(nodes: &mut Nodes<'_>, state: &str, places: usize, hidden: usize) -> String {
+    let by_image = nodes.shape(&[-1, signed(places), signed(hidden)]);
+    let state = nodes.add("Reshape", &[state, &by_image]);
+    let zero = nodes.integer("zero", 0);
+    nodes.add_with("Gather", &[&state, &zero], &[("axis", Attribute::Int(1))])
+}
+
+/// What one learned query draws of an image's patches, and the MLP after it, into `image_embeds`.
+fn draw(nodes: &mut Nodes<'_>, image: &ImageTower, state: &str) {
+    let Tower { hidden, heads, intermediate, epsilon, activation, .. } = image.tower;
+    let (head, dim) = ("vision_model.head", hidden / heads);
+    let probe = nodes.tensor(&format!("{head}.probe"), &[1, 1, hidden]);
+    let flat = nodes.shape(&[-1, signed(hidden)]);
+    let probe = nodes.add("Reshape", &[&probe, &flat]);
+    let project = |nodes: &mut Nodes<'_>, value: &str, part: usize| {
+        let rows = part * hidden..(part + 1) * hidden;
+        let weight = format!("{head}.attention.in_proj_weight");
+        let weight = nodes.weight(&weight, std::slice::from_ref(&rows), &[hidden, hidden], false);
+        let bias = nodes.weight(&format!("{head}.attention.in_proj_bias"), &[rows], &[hidden], false);
+        nodes.add_with("Gemm", &[value, &weight, &bias], &[("transB", Attribute::Int(1))])
+    };
+    let by_head = |nodes: &mut Nodes<'_>, value: &str, places: usize, order: &[i64]| {
+        let sizes = nodes.shape(&[-1, signed(places), signed(heads), signed(dim)]);
+        let value = nodes.add("Reshape", &[value, &sizes]);
+        nodes.add_with("Transpose", &[&value], &[("perm", Attribute::Ints(order))])
+    };
+    let query = project(nodes, &probe, 0);
+    let query = by_head(nodes, &query, 1, &[0, 2, 1, 3]);
+    let key = project(nodes, state, 1);
+    let key = by_head(nodes, &key, image.patches(), &[0, 2, 3, 1]);
+    let value = project(nodes, state, 2);
+    let value = by_head(nodes, &value, image.patches(), &[0, 2, 1, 3]);
+    let drawn = attend(nodes, [&query, &key, &value], dim, None);
+    let drawn = nodes.add("Reshape", &[&drawn, &flat]);
+    let drawn = nodes.linear(&piece(&format!("{head}.attention.out_proj")), &drawn, [hidden, hidden], true);
+    let normed = nodes.layer_norm(&piece(&format!("{head}.layernorm")), &drawn, hidden, epsilon, true);
+    let inner = nodes.linear(&piece(&format!("{head}.mlp.fc1")), &normed, [intermediate, hidden], true);
+    let inner = nodes.gate(activation, &inner);
+    let outer = nodes.linear(&piece(&format!("{head}.mlp.fc2")), &inner, [hidden, intermediate], true);
+    nodes.add_into("image_embeds", "Add", &[&drawn, &outer]);
+}
+
+/// What queries `[batch, heads, places, dim]` draw of values by keys `[batch, heads, dim, places]`: `[batch, places, heads,
+/// dim]` (Vaswani et al. 2017).
+fn attend(nodes: &mut Nodes<'_>, [query, key, value]: [&str; 3], dim: usize, unseen: Option<&str>) -> String {
+    let scale = nodes.number("query_scale", (dim as f64).powf(-0.5));
+    let likeness = nodes.add("MatMul", &[query, key]);
+    let mut likeness = nodes.add("Mul", &[&likeness, &scale]);
+    if let Some(unseen) = unseen {
+        likeness = nodes.add("Add", &[&likeness, unseen]);
+    }
+    let share = nodes.add_with("Softmax", &[&likeness], &[("axis", Attribute::Int(-1))]);
+    let drawn = nodes.add("MatMul", &[&share, value]);
+    nodes.add_with("Transpose", &[&drawn], &[("perm", Attribute::Ints(&[0, 2, 1, 3]))])
+}
+
+struct Layers<'a> {
+    tower: &'a Tower,
+    nodes: Nodes<'a>,
+    /// The shape `[batch, sequence, heads, head_dim]`.
+    sizes: String,
+    /// What is added where a token doesn't see another, if there are such places.
+    unseen: Option<String>,
+}
+
+impl Layers<'_> {
+    fn all(&mut self, state: String) -> String {
+        (0..self.tower.layers).fold(state, |state, layer| self.layer(layer, &state))
+    }
+
+    fn layer(&mut self, layer: usize, state: &str) -> String {
+        let Tower { hidden, intermediate, epsilon, activation, names, .. } = *self.tower;
+        let name = |part: &str| piece(&format!("{}{layer}.{part}", names.layer));
+        let normed = self.nodes.layer_norm(&name(names.before_attention), state, hidden, epsilon, true);
+        let drawn = self.attention(layer, &normed);
+        let state = self.nodes.add("Add", &[state, &drawn]);
+        let normed = self.nodes.layer_norm(&name(names.before_mlp), &state, hidden, epsilon, true);
+        let inner = self.nodes.linear(&name(names.inner), &normed, [intermediate, hidden], true);
+        let inner = self.nodes.gate(activation, &inner);
+        let outer = self.nodes.linear(&name(names.outer), &inner, [hidden, intermediate], true);
+        self.nodes.add("Add", &[&state, &outer])
+    }
+
+    fn attention(&mut self, layer: usize, state: &str) -> String {
+        let Tower { hidden, heads, bias, names, .. } = *self.tower;
+        let name = |part: &str| piece(&format!("{}{layer}.{part}", names.layer));
+        let by_head = |layers: &mut Self, part: &str, order: &[i64]| {
+            let value = layers.nodes.linear(&name(part), state, [hidden, hidden], bias);
+            let value = layers.nodes.add("Reshape", &[&value, &layers.sizes]);
+            layers.nodes.add_with("Transpose", &[&value], &[("perm", Attribute::Ints(order))])
+        };
+        let query = by_head(self, names.query, &[0, 2, 1, 3]);
+        let key = by_head(self, names.key, &[0, 2, 3, 1]);
+        let value = by_head(self, names.value, &[0, 2, 1, 3]);
+        let drawn = attend(&mut self.nodes, [&query, &key, &value], hidden / heads, self.unseen.as_deref());
+        let flat = self.nodes.shape(&[-1, signed(hidden)]);
+        let drawn = self.nodes.add("Reshape", &[&drawn, &flat]);
+        self.nodes.linear(&name(names.drawn), &drawn, [hidden, hidden], true)
+    }
+}

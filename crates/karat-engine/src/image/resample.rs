@@ -1,0 +1,212 @@
+//! Pillow's `Image.resize` on 8-bit channels, number for number.
+//!
+//! A pass along the rows and then one along the columns, each weighing the pixels below a filter that is widened by as
+//! much as the image shrinks (Pillow's antialiasing), in fixed point with 22 bits behind the point, and rounded to 8
+//! bits after each. Only the window that is wanted afterwards is computed: an image of one column, made 224 wide, would
+//! be millions of rows high.
+
+use std::ops::Range;
+
+/// An image of three 8-bit channels, row by row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rgb {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    /// Three values for each pixel, red first.
+    pub(super) values: Vec<u8>,
+}
+
+/// A filter of Pillow's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filter {
+    Nearest,
+    Box,
+    Bilinear,
+    Hamming,
+    Bicubic,
+    Lanczos,
+}
+
+/// What is kept of a resized image: its rows and columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) rows: Range<usize>,
+    pub(super) columns: Range<usize>,
+}
+
+/// The bits behind the point: 32 less those of a value and two of headroom.
+const PRECISION: u32 = 32 - 8 - 2;
+
+impl Filter {
+    /// The filter that Pillow's number stands for.
+    pub(super) fn of(number: u64) -> Option<Self> {
+        Some(match number {
+            0 => Self::Nearest,
+            1 => Self::Lanczos,
+            2 => Self::Bilinear,
+            3 => Self::Bicubic,
+            4 => Self::Box,
+            5 => Self::Hamming,
+            _ => return None,
+        })
+    }
+
+    /// How far the filter reaches, in pixels of the larger image.
+    fn support(self) -> f64 {
+        match self {
+            Self::Nearest => 0.0,
+            Self::Box => 0.5,
+            Self::Bilinear | Self::Hamming => 1.0,
+            Self::Bicubic => 2.0,
+            Self::Lanczos => 3.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        let sinc = |x: f64| if x == 0.0 { 1.0 } else { (x * std::f64::consts::PI).sin() / (x * std::f64::consts::PI) };
+        match self {
+            Self::Nearest => 0.0,
+            Self::Box => f64::from(x > -0.5 && x <= 0.5),
+            Self::Bilinear => (1.0 - x.abs()).max(0.0),
+            Self::Hamming => {
+                let x = x.abs();
+                if x == 0.0 {
+                    1.0
+                } else if x >= 1.0 {
+                    0.0
+                } else {
+                    let x = x * std::f64::consts::PI;
+                    x.sin() / x * (0.54 + 0.46 * x.cos())
+                }
+            }
+            Self::Bicubic => {
+                const A: f64 = -0.5;
+                let x = x.abs();
+                if x < 1.0 {
+                    ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+                } else if x < 2.0 {
+                    (((x - 5.0) * x + 8.0) * x - 4.0) * A
+                } else {
+                    0.0
+                }
+            }
+            Self::Lanczos => {
+                if (-3.0..3.0).contains(&x) {
+                    sinc(x) * sinc(x / 3.0)
+                } else {
+                    0.0
+                }
+            }
+        }
+    }
+}
+
+/// The pixels that one resized pixel is made of: the first, and a weight for each.
+struct Taps {
+    first: usize,
+    weights: Vec<i32>,
+}
+
+/// The taps of the resized pixels `wanted`, of an axis of `from` pixels that becomes one of `to`.
+fn taps(filter: Filter, from: usize, to: usize, wanted: Range<usize>) -> Vec<Taps> {
+    let scale = from as f64 / to as f64;
+    let stretch = scale.max(1.0);
+    let support = filter.support() * stretch;
+    let tap = |place: usize| {
+        let center = (place as f64 + 0.5) * scale;
+        // As in C, where a conversion drops what is behind the point.
+        let first = ((center - support + 0.5) as i64).max(0) as usize;
+        let end = ((center + support + 0.5) as i64).clamp(0, from as i64) as usize;
+        let weights: Vec<f64> = (first..end.max(first))
+            .map(|pixel| filter.weight((pixel as f64 - center + 0.5) * (1.0 / stretch)))
+            .collect();
+        let total: f64 = weights.iter().sum();
+        let fixed = weights.iter().map(|weight| {
+            let weight = if total == 0.0 { *weight } else { weight / total };
+            let scaled = weight * f64::from(1_u32 << PRECISION);
+            (if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
+        });
+        Taps { first, weights: fixed.collect() }
+    };
+    wanted.map(tap).collect()
+}
+
+/// One value out of weighed ones.
+fn weigh(values: impl Iterator<Item = u8>, weights: &[i32]) -> u8 {
+    let sum = values.zip(weights).fold(1_i32 << (PRECISION - 1), |sum, (value, weight)| {
+        // As in C on every machine that Pillow runs on: no sum of weights that are normalised overflows.
+        sum.wrapping_add(i32::from(value).wrapping_mul(*weight))
+    });
+    (sum >> PRECISION).clamp(0, 255) as u8
+}
+
+/// Resizes an image to `[height, width]` and gives the part of it that lies in `window`.
+pub(super) fn resize(image: &Rgb, [height, width]: [usize; 2], filter: Filter, window: &Window) -> Rgb {
+    if filter == Filter::Nearest {
+        return nearest(image, [height, width], window);
+    }
+    let rows = (image.height != height).then(|| taps(filter, image.height, height, window.rows.clone()));
+    // The rows that the second pass reads, or that are kept as they are.
+    let read = match rows.as_deref() {
+        None => window.rows.clone(),
+        Some(taps) => {
+            let first = taps.iter().map(|tap| tap.first).min().unwrap_or(0);
+            first..taps.iter().map(|tap| tap.first + tap.weights.len()).max().unwrap_or(first)
+        }
+    };
+    let across = along_rows(image, width, filter, read.clone(), window.columns.clone());
+    match rows {
+        None => across,
+        Some(taps) => along_columns(&across, &taps, read.start),
+    }
+}
+
+fn along_rows(image: &Rgb, width: usize, filter: Filter, rows: Range<usize>, columns: Range<usize>) -> Rgb {
+    let mut values = Vec::with_capacity(rows.len() * columns.len() * 3);
+    let line = |row: usize| &image.values[row * image.width * 3..(row + 1) * image.width * 3];
+    if image.width == width {
+        for row in rows.clone() {
+            values.extend_from_slice(&line(row)[columns.start * 3..columns.end * 3]);
+        }
+    } else {
+        let taps = taps(filter, image.width, width, columns.clone());
+        for row in rows.clone() {
+            let line = line(row);
+            for tap in &taps {
+                let pixels = &line[tap.first * 3..(tap.first + tap.weights.len()) * 3];
+                for channel in 0..3 {
+                    values.push(weigh(pixels.iter().skip(channel).step_by(3).copied(), &tap.weights));
+                }
+            }
+        }
+    }
+    Rgb { height: rows.len(), width: columns.len(), values }
+}
+
+/// `taps` count rows from the image that `image` begins at row `start` of.
+fn along_columns(image: &Rgb, taps: &[Taps], start: usize) -> Rgb {
+    let stride = image.width * 3;
+    let mut values = Vec::with_capacity(taps.len() * stride);
+    for tap in taps {
+        let first = (tap.first - start) * stride;
+        for place in 0..stride {
+            values.push(weigh(image.values[first + place..].iter().step_by(stride.max(1)).copied(), &tap.weights));
+        }
+    }
+    Rgb { height: taps.len(), width: image.width, values }
+}
+
+fn nearest(image: &Rgb, [height, width]: [usize; 2], window: &Window) -> Rgb {
+    let place = |at: usize, from: usize, to: usize| {
+        (((at as f64 + 0.5) * (from as f64 / to as f64)) as usize).min(from.saturating_sub(1))
+    };
+    let mut values = Vec::with_capacity(window.rows.len() * window.columns.len() * 3);
+    for row in window.rows.clone() {
+        let line = place(row, image.height, height) * image.width;
+        for column in window.columns.clone() {
+            let pixel = (line + place(column, image.width, width)) * 3;
+            values.extend_from_slice(&image.values[pixel..pixel + 3]);
+        }
+    }
+    Rgb { height: window.rows.len(), width: window.columns.len(), values }
+}
