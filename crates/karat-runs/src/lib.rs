@@ -8,3 +8,4 @@ pub mod registry;
 pub mod run;
 pub mod signals;
 pub mod statistics;
+pub mod store;

@@ -26,7 +26,7 @@ pub use report::{Detail, Embeddings, EnsembleReport, SampleReport, ScoreReport, 
 pub use request::ScoreRequest;
 
 use compute::Outputs;
-use karat_rules::domain::ModelName;
+use karat_rules::{domain::ModelName, transform};
 use karat_runtime::ort::Library;
 use reward::RequestRules;
 use tokenize::TokenCache;
@@ -112,6 +112,17 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Whether a request's transforms need to know how often each response was seen. No, where the model takes no requests.
+    #[must_use]
+    pub fn needs_counts(&self, request: &ScoreRequest) -> bool {
+        match &request.overrides.transforms {
+            Some(choices) => choices.iter().any(|choice| {
+                transform::CATALOGUE.build(choice).is_ok_and(|transform| transform.needs().counts)
+            }),
+            None => self.model(&request.model).is_ok_and(|model| model.transforms.needs_counts()),
+        }
     }
 
     /// Scores every sample of a request.

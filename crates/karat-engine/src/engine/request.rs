@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use karat_rules::{
     domain::{ModelName, Sample, catalogue::Choice},
-    transform::Context,
+    transform::{Context, ContextError},
 };
 
 use super::ScoreError;
@@ -58,6 +58,29 @@ impl ScoreRequest {
             text: TextOptions::default(),
             urgency: Urgency::default(),
         })
+    }
+
+    /// What is to be scored.
+    #[must_use]
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// The model that scores.
+    #[must_use]
+    pub fn model(&self) -> &ModelName {
+        &self.model
+    }
+
+    /// Says how often each response was seen, where the request says nothing of it.
+    ///
+    /// # Errors
+    /// When a count is 0.
+    pub fn with_counts_if_none(mut self, counts: &[u64]) -> Result<Self, ContextError> {
+        if self.overrides.context.counts().is_empty() {
+            self.overrides.context = self.overrides.context.with_counts(counts)?;
+        }
+        Ok(self)
     }
 
     /// The same request for other samples.

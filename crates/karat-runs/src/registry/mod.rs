@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use karat_rules::domain::ModelName;
 use tokio::sync::broadcast;
 
 pub use recorder::{Record, Recorder};
@@ -150,7 +151,7 @@ impl Runs {
     }
 
     /// Counts samples that got no reward.
-    pub fn add_unscored(&self, name: &RunName, model: &karat_rules::domain::ModelName, step: Option<u64>, samples: u64, now: u64) {
+    pub fn add_unscored(&self, name: &RunName, model: &ModelName, step: Option<u64>, samples: u64, now: u64) {
         self.change(name, now, |run| (run.add_unscored(model, step, samples, now), Vec::new()));
     }
 
@@ -164,9 +165,15 @@ impl Runs {
         self.change(name, now, |run| (run.add_beside(what, matched, other, now), Vec::new()));
     }
 
-    /// Reads the signals of a run, as after outcomes.
-    pub fn read_signals(&self, name: &RunName, now: u64) {
-        self.change(name, now, |run| ((), run.read_signals(now)));
+    /// Lays outcomes beside their rewards, the last of them of that number in the store, and reads the run's signals.
+    pub fn add_outcomes(&self, name: &RunName, outcomes: &[(Matched, f64)], last: u64, now: u64) {
+        self.change(name, now, |run| {
+            for (matched, value) in outcomes {
+                run.add_beside(Beside::Outcome, matched, *value, now);
+            }
+            run.know_outcomes(last);
+            ((), run.read_signals(now))
+        });
     }
 
     /// The reward that a request of a run got for a sample, if it is among the latest.
@@ -224,11 +231,17 @@ impl Runs {
         Some(hashes.iter().map(|hash| run.times(*hash)).collect())
     }
 
-    /// The share of a model's rewards in a run that lie below each value; none where it gave none.
+    /// The share of a model's rewards in a run, or in one of its tasks, that lie below each value; none where it gave none.
     #[must_use]
-    pub fn percentiles(&self, name: &RunName, model: &karat_rules::domain::ModelName, rewards: &[f64]) -> Option<Vec<f64>> {
+    pub fn percentiles(
+        &self,
+        name: &RunName,
+        model: &ModelName,
+        task: Option<&RunName>,
+        rewards: &[f64],
+    ) -> Option<Vec<f64>> {
         let run = self.lock().runs.get(name)?.run.clone();
-        run.percentiles(model, rewards)
+        run.percentiles(model, task, rewards)
     }
 
     /// Every run in a line, the one heard of last first.
@@ -335,6 +348,7 @@ mod tests {
         Batch {
             run: run.parse().unwrap(),
             step: Some(step),
+            task: None,
             model: "m".parse().unwrap(),
             probabilities: false,
             request: "r".to_owned(),

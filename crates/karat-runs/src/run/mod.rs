@@ -21,13 +21,19 @@ pub use track::Beside;
 
 use event::Events;
 use given::Given;
+use report::TaskReport;
 use seen::Seen;
 use track::Track;
 
-use crate::{signals::Reading, statistics::Observation};
+use crate::{
+    signals::Reading,
+    statistics::{Observation, Sketch},
+};
 
 /// The most models whose rewards one run keeps: more are counted as left out.
 const MODELS: usize = 2;
+/// The most tasks that one run tells apart: samples of more count without a task.
+const TASKS: usize = 32;
 /// After how many samples signals are read although no new step began.
 const READ: u64 = 512;
 
@@ -38,6 +44,8 @@ pub struct Batch {
     pub run: RunName,
     /// The step, if the request named one.
     pub step: Option<u64>,
+    /// What the samples are of, if the request says so: rewards of different tasks are told apart.
+    pub task: Option<RunName>,
     /// The model that scored.
     pub model: ModelName,
     /// Whether its rewards are probabilities.
@@ -65,6 +73,9 @@ pub struct Run {
     seen: Seen,
     given: Given,
     events: Events,
+    tasks: Vec<(RunName, ModelName, Sketch)>,
+    /// The number of the last outcome that is laid beside a reward.
+    outcomes: u64,
 }
 
 /// What an outcome was laid beside.
@@ -95,6 +106,8 @@ impl Run {
             seen: Seen::default(),
             given: Given::default(),
             events: Events::default(),
+            tasks: Vec::new(),
+            outcomes: 0,
         }
     }
 
@@ -155,6 +168,8 @@ impl Run {
         let rewards = batch.samples.iter().map(|sample| sample.reward);
         self.given.add(&batch.request, step, place as u8, rewards);
         self.unread += count;
+        self.add_to_task(batch);
+        let (model, track) = &mut self.tracks[place];
         let mut happened = Vec::new();
         if began || self.unread >= READ {
             self.unread = 0;
@@ -163,6 +178,31 @@ impl Run {
             happened.extend(changed.map(|kind| self.events.add(now, model, kind)));
         }
         happened
+    }
+
+    fn add_to_task(&mut self, batch: &Batch) {
+        let Some(task) = &batch.task else { return };
+        let found = self.tasks.iter().position(|(name, model, _)| name == task && *model == batch.model);
+        let place = found.or_else(|| {
+            (self.tasks.len() < TASKS).then(|| {
+                self.tasks.push((task.clone(), batch.model.clone(), Sketch::default()));
+                self.tasks.len() - 1
+            })
+        });
+        if let Some(place) = place {
+            batch.samples.iter().for_each(|sample| self.tasks[place].2.add(sample.reward));
+        }
+    }
+
+    /// The number of the last outcome that is laid beside a reward; 0 of none.
+    #[must_use]
+    pub fn outcomes(&self) -> u64 {
+        self.outcomes
+    }
+
+    /// Says that outcomes up to that number are laid beside their rewards.
+    pub fn know_outcomes(&mut self, last: u64) {
+        self.outcomes = last;
     }
 
     /// Counts samples that got no reward.
@@ -245,6 +285,7 @@ impl Run {
             config: self.config.clone(),
             unjudged: self.unjudged,
             models: self.tracks.iter().map(|(model, track)| track.report(model)).collect(),
+            tasks: self.tasks.iter().map(|(task, model, sketch)| TaskReport::new(task, model, sketch)).collect(),
             events: self.events.kept().cloned().collect(),
         }
     }
@@ -257,9 +298,14 @@ impl Run {
         })
     }
 
-    /// The share of a model's rewards in this run that lie below each value, from 0 to 1; none of a model that gave none.
+    /// The share of a model's rewards in this run, or in one of its tasks, that lie below each value, from 0 to 1; none of
+    /// none.
     #[must_use]
-    pub fn percentiles(&self, model: &ModelName, rewards: &[f64]) -> Option<Vec<f64>> {
+    pub fn percentiles(&self, model: &ModelName, task: Option<&RunName>, rewards: &[f64]) -> Option<Vec<f64>> {
+        if let Some(task) = task {
+            let (.., sketch) = self.tasks.iter().find(|(name, scorer, _)| name == task && scorer == model)?;
+            return sketch.ranks(rewards);
+        }
         let (_, track) = self.tracks.iter().find(|(name, _)| name == model)?;
         track.series.percentiles(rewards)
     }
@@ -272,6 +318,7 @@ impl Run {
             + self.seen.bytes()
             + self.given.bytes()
             + self.events.bytes()
+            + self.tasks.iter().map(|(.., sketch)| 64 + sketch.bytes()).sum::<usize>()
     }
 }
 
@@ -294,6 +341,7 @@ mod tests {
         Batch {
             run: name("a"),
             step: Some(step),
+            task: Some(format!("task-{}", step % 40).parse().unwrap()),
             model: "m".parse().unwrap(),
             probabilities: false,
             request: format!("request-{step}"),

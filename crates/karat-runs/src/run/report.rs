@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::{CalibrationReport, Config, Event, RunName};
 use crate::{
     signals::Reading,
-    statistics::{Bucket, Moments, PairSeries},
+    statistics::{Bucket, Moments, PairSeries, Sketch},
 };
+
+/// The levels of the quantiles that are told.
+const QUANTILES: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
 
 /// A run in a line.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -47,6 +50,8 @@ pub struct RunReport {
     pub unjudged: u64,
     /// What each model gave.
     pub models: Vec<ModelReport>,
+    /// What each model gave for each task that requests named.
+    pub tasks: Vec<TaskReport>,
     /// The signals that began to fire or stopped, oldest first, up to 128.
     pub events: Vec<Event>,
 }
@@ -74,6 +79,23 @@ pub struct ModelReport {
     pub calibration: Option<CalibrationReport>,
     /// Every signal's state.
     pub signals: Vec<SignalReport>,
+}
+
+/// One model's rewards for one task.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct TaskReport {
+    /// The task.
+    pub task: RunName,
+    /// The model.
+    pub model: ModelName,
+    /// The rewards' 5 %, 25 %, 50 %, 75 % and 95 % quantiles, from a sketch.
+    pub quantiles: Option<[f64; 5]>,
+}
+
+impl TaskReport {
+    pub(super) fn new(task: &RunName, model: &ModelName, rewards: &Sketch) -> Self {
+        Self { task: task.clone(), model: model.clone(), quantiles: rewards.quantiles(QUANTILES) }
+    }
 }
 
 /// A signal's state.
@@ -192,7 +214,7 @@ impl StepReport {
             deviation: first.map(|mean| mean.variance.sqrt()),
             minimum: (samples > 0).then_some(bucket.lowest),
             maximum: (samples > 0).then_some(bucket.highest),
-            quantiles: bucket.rewards.quantiles([0.05, 0.25, 0.5, 0.75, 0.95]),
+            quantiles: bucket.rewards.quantiles(QUANTILES),
             disagreement: mean_of(&bucket.disagreement, true),
             disagreement_correlation: bucket.disagreement.correlation(),
             worst_case_gap: mean_of(&bucket.gap, true),
