@@ -62,6 +62,7 @@ impl Served {
             },
             visitors: Arc::default(),
             dialects: Arc::default(),
+            runs: Arc::new(RunState::open(&RunSettings::default()).unwrap()),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { runtime, engine, router: api::router(state) }

@@ -29,6 +29,8 @@ use tokio::{
 use super::ApiLimits;
 use crate::telemetry::{Metrics, WaitGuard};
 
+/// Where jobs are sent.
+const JOBS: &str = "/v1/jobs";
 /// The unit in which memory is shared out, in bytes: small beside any request, and few enough of them for a semaphore.
 const UNIT: u64 = 1 << 10;
 
@@ -57,7 +59,10 @@ fn units(bytes: u64) -> usize {
 /// Lets a request's body in under the rules.
 pub(super) async fn receive(State(intake): State<Arc<Intake>>, request: Request, next: Next) -> Response {
     let announced = request.body().size_hint().upper();
-    // Nothing comes, or it is refused without being read.
+    // Nothing comes, or it is refused without being read. A job is kept as it comes, a few lines at a time.
+    if request.uri().path() == JOBS {
+        return next.run(request).await;
+    }
     if announced.is_some_and(|bytes| bytes == 0 || bytes > intake.longest) {
         return next.run(request).await;
     }

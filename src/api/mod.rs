@@ -12,6 +12,7 @@ mod native;
 mod openapi;
 mod problem;
 mod reply;
+mod runs;
 mod state;
 mod visitors;
 
@@ -21,6 +22,7 @@ use axum::{Router, response::IntoResponse};
 pub use dialects::DialectSettings;
 pub(crate) use dialects::names as dialect_names;
 pub(crate) use openapi::document as openapi_document;
+pub use runs::{RunSettings, RunState, RunStateError};
 pub use state::{ApiLimits, AppState};
 pub use visitors::Visitors;
 

@@ -13,6 +13,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use karat_engine::engine::{ErrorKind, ScoreError};
+use karat_runs::store::StoreError;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -31,6 +32,8 @@ pub(crate) enum ProblemType {
     BodyTooSlow,
     UnknownModel,
     UnknownRoute,
+    UnknownRun,
+    UnknownJob,
     WrongMethod,
     Forbidden,
     ModelUnavailable,
@@ -49,7 +52,7 @@ impl ProblemType {
             }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::UnknownModel | Self::UnknownRoute => StatusCode::NOT_FOUND,
+            Self::UnknownModel | Self::UnknownRoute | Self::UnknownRun | Self::UnknownJob => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::ModelUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -70,6 +73,8 @@ impl ProblemType {
             Self::BodyTooSlow => "body-too-slow",
             Self::UnknownModel => "unknown-model",
             Self::UnknownRoute => "unknown-route",
+            Self::UnknownRun => "unknown-run",
+            Self::UnknownJob => "unknown-job",
             Self::WrongMethod => "wrong-method",
             Self::Forbidden => "forbidden",
             Self::ModelUnavailable => "model-unavailable",
@@ -90,6 +95,8 @@ impl ProblemType {
             Self::BodyTooSlow => "The body came too slowly",
             Self::UnknownModel => "There is no such model",
             Self::UnknownRoute => "There is no such route",
+            Self::UnknownRun => "There is no such run",
+            Self::UnknownJob => "There is no such job",
             Self::WrongMethod => "The route doesn't take this method",
             Self::Forbidden => "The request isn't let in",
             Self::ModelUnavailable => "The model takes no requests now",
@@ -233,6 +240,15 @@ impl From<ScoreError> for Problem {
             _ => error.to_string(),
         };
         Self { kind, detail: cut(detail), index: error.sample(), retry_after: error.retry_after() }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        // What the file system says names folders of this machine.
+        tracing::error!(%error, "the state can't be written or read");
+        let detail = "karat can't write or read its state (--state); the server's log has the cause";
+        Self::new(ProblemType::Internal, detail)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use karat_engine::engine::Engine;
 
-use super::{DialectSettings, Visitors};
+use super::{DialectSettings, RunState, Visitors};
 use crate::telemetry::Metrics;
 
 /// What every handler can reach; cheap to clone.
@@ -20,6 +20,8 @@ pub struct AppState {
     pub dialects: Arc<DialectSettings>,
     /// Which web pages may use the server.
     pub visitors: Arc<Visitors>,
+    /// The training runs that it scores for, and its jobs.
+    pub runs: Arc<RunState>,
 }
 
 /// Bounds on what a request may send.

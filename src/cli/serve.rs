@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, sync::oneshot};
 
 use super::CommandError;
 use crate::{
-    api::{self, AppState},
+    api::{self, AppState, RunState},
     server::{self, Drained, StopSignals},
     settings::ServeSettings,
     telemetry::{self, Metrics},
@@ -50,7 +50,10 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
         limits: settings.limits(),
         dialects: Arc::new(settings.dialects()),
         visitors: Arc::new(settings.visitors()),
+        runs: Arc::new(RunState::open(&settings.runs())?),
     };
+    state.start_background();
+    let runs = Arc::clone(&state.runs);
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("can't listen on {}: {error}; choose another --listen", settings.listen))?;
@@ -98,6 +101,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
     let patience = settings.patience().drain.max(LEAST_PATIENCE);
     tokio::task::spawn_blocking(move || {
         engine.repository().drain();
+        runs.close();
         // ONNX Runtime must not be taken down under a thread that opens a graph. An engine that TensorRT builds takes
         // minutes, for which nobody waits.
         let _ = loader.recv_timeout(patience);

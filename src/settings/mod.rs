@@ -12,7 +12,7 @@ use karat_engine::{manifest, repository::ModelSource};
 use karat_rules::domain::ModelName;
 
 use crate::{
-    api::{self, ApiLimits, DialectSettings, Visitors},
+    api::{self, ApiLimits, DialectSettings, RunSettings, Visitors},
     server::Patience,
     telemetry::LogFormat,
 };
@@ -110,6 +110,15 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_ALLOW_HOST", value_delimiter = ',', value_name = "HOST")]
     pub(crate) allow_host: Vec<String>,
 
+    /// A folder for what lasts: statistics of training runs, their outcomes, jobs, and what running normalisations learned.
+    /// Without it, they live in memory.
+    #[arg(long, env = "KARAT_STATE", value_name = "FOLDER")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// Memory for statistics of training runs, in MiB. The runs that were heard of longest ago go first.
+    #[arg(long, env = "KARAT_RUNS_MB", default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20), value_name = "MIB")]
+    pub(crate) runs_mb: usize,
+
     /// How to write log lines: "text" or "json".
     #[arg(long, env = "KARAT_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
@@ -167,6 +176,11 @@ impl ServeSettings {
     pub(crate) fn visitors(&self) -> Visitors {
         let hosts = self.listen.ip().is_loopback().then(|| self.allow_host.iter().cloned().collect());
         Visitors { origins: self.allow_origin.iter().cloned().collect(), hosts }
+    }
+
+    /// How much is kept of training runs, and where.
+    pub(crate) fn runs(&self) -> RunSettings {
+        RunSettings { folder: self.state.clone(), bytes: self.runs_mb << 20, ..RunSettings::default() }
     }
 
     /// What holds for all dialects.

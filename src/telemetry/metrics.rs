@@ -1,10 +1,11 @@
 //! All metrics of one server, and the page that shows them.
 
 use karat_engine::telemetry::EngineMetrics;
+use karat_runs::registry::Runs;
 use karat_runtime::metrics;
 use prometheus::{Error, IntGaugeVec, Registry, TextEncoder};
 
-use super::{Build, RequestGuard, WaitGuard, http::HttpMetrics};
+use super::{Build, RequestGuard, WaitGuard, Waiting, http::HttpMetrics, runs::RunMetrics};
 
 /// All metrics of one server. Clones share them.
 #[derive(Debug, Clone)]
@@ -12,6 +13,7 @@ pub struct Metrics {
     registry: Registry,
     http: HttpMetrics,
     engine: EngineMetrics,
+    runs: RunMetrics,
 }
 
 metrics! {
@@ -32,6 +34,7 @@ impl Metrics {
             registry: registry.clone(),
             http: HttpMetrics::register(registry)?,
             engine: EngineMetrics::register(registry)?,
+            runs: RunMetrics::register(registry)?,
         })
     }
 
@@ -54,6 +57,11 @@ impl Metrics {
     #[must_use = "the wait ends when the guard is dropped"]
     pub(crate) fn body_waits(&self) -> WaitGuard {
         WaitGuard::new(&self.http)
+    }
+
+    /// Says how training runs, jobs and the backlog stand.
+    pub(crate) fn show_runs(&self, runs: &Runs, waiting: Waiting) {
+        self.runs.show(runs, waiting);
     }
 
     /// All metrics in Prometheus's text format.

@@ -4,8 +4,10 @@ mod build;
 mod http;
 mod logging;
 mod metrics;
+mod runs;
 
 pub(crate) use build::Build;
 pub(crate) use http::{RequestGuard, WaitGuard};
 pub(crate) use logging::{LogFormat, start_logging};
 pub use metrics::Metrics;
+pub(crate) use runs::Waiting;

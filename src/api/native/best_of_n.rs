@@ -133,7 +133,7 @@ fn selection_schema(generator: &mut SchemaGenerator) -> Schema {
 }
 
 async fn best_of_n(
-    Call { state, id, body, options }: Call<BestOfNBody>,
+    Call { state, id, run, body, options }: Call<BestOfNBody>,
 ) -> Result<Reply<Envelope<BestOfNResponse>>, Problem> {
     let rule = select::CATALOGUE.build(&body.select).map_err(invalid)?;
     let mut details =
@@ -156,7 +156,7 @@ async fn best_of_n(
         }
     };
 
-    let scored = async { state.engine.score(request).await.map_err(Problem::from) };
+    let scored = async { state.score(run.as_ref(), &id, request).await.map_err(Problem::from) };
     let embedded = async {
         match embed {
             Some(request) => state.engine.embed(request).await.map(Some).map_err(about_embedding),

@@ -22,6 +22,7 @@ use super::request::Options;
 use crate::api::{
     AppState, body, checks, middleware,
     problem::{Problem, invalid},
+    runs::{RunFields, RunTag},
 };
 
 /// What a route's body holds beside the options.
@@ -36,6 +37,8 @@ pub(super) struct Call<T> {
     pub(super) state: AppState,
     /// The request's id.
     pub(super) id: String,
+    /// The run that it belongs to, if it names one.
+    pub(super) run: Option<RunTag>,
     pub(super) body: T,
     pub(super) options: Options,
 }
@@ -46,9 +49,11 @@ impl<T: OwnBody> FromRequest<AppState> for Call<T> {
     async fn from_request(mut request: Request, state: &AppState) -> Result<Self, Problem> {
         let received = body::receive(&mut request, state.limits.body_bytes).await?.into_bytes();
         // What is wrong is found where each half is parsed by itself: unknown fields first, and then the wrong value.
-        let (body, options) = both(&received).map_or_else(|_| each(&received), Ok)?;
+        let (body, options) = split(&received)?;
         checks::count(T::inputs(&body), &state.limits)?;
-        Ok(Self { state: state.clone(), id: middleware::request_id(&request), body, options })
+        let (query, headers) = (RunFields::of_query(request.uri())?, RunFields::of_headers(request.headers())?);
+        let run = options.run_fields().or(query).or(headers).tag()?;
+        Ok(Self { state: state.clone(), id: middleware::request_id(&request), run, body, options })
     }
 }
 
@@ -69,6 +74,11 @@ impl<T: JsonSchema> JsonSchema for WithOptions<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({ "allOf": [generator.subschema_for::<T>(), generator.subschema_for::<Options>()] })
     }
+}
+
+/// Parses a body into a route's own fields and the options.
+pub(super) fn split<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Options), Problem> {
+    both(bytes).map_or_else(|_| each(bytes), Ok)
 }
 
 /// Parses a route's own fields and then the options, with a message that tells the path to what is wrong.

@@ -128,7 +128,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 }
 
 async fn compare(
-    Call { state, id, body, options }: Call<CompareBody>,
+    Call { state, id, run, body, options }: Call<CompareBody>,
 ) -> Result<Reply<Envelope<CompareResponse>>, Problem> {
     if body.beta.is_some_and(|beta| !(beta.is_finite() && beta > 0.0)) {
         return Err(invalid("beta must be a finite number above 0"));
@@ -136,7 +136,7 @@ async fn compare(
     let judged = state.engine.model(&options.model_name()?)?.judges_pairs();
     let samples = if judged { together(body.pairs)? } else { apart(body.pairs)? };
     let request = options.into_request(samples, false)?;
-    let scored = state.engine.score(request).await.map_err(Problem::from);
+    let scored = state.score(run.as_ref(), &id, request).await.map_err(Problem::from);
     let report = scored.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
     Envelope::reply(id, report, |reports| outcome(reports, judged, body.cuts.as_ref(), body.beta, &body.include))
 }

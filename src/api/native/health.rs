@@ -81,6 +81,7 @@ fn describe_metrics(operation: TransformOperation<'_>) -> TransformOperation<'_>
 
 async fn metrics(State(state): State<AppState>) -> Result<MetricsText, Problem> {
     state.metrics.engine().cache_bytes(state.engine.cache_bytes());
+    state.runs.show(&state.metrics).await;
     state.metrics.render().map(MetricsText).map_err(|error| {
         tracing::error!(%error, "metrics can't be written");
         Problem::new(ProblemType::Internal, "the metrics can't be written; the server's log has the cause")

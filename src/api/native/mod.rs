@@ -1,6 +1,7 @@
 //! karat's own routes, one file each.
 
 mod apart;
+mod backlog;
 mod best_of_n;
 mod call;
 mod catalogue;
@@ -8,17 +9,25 @@ mod compare;
 mod critique;
 mod envelope;
 mod health;
+mod jobs;
 mod metrics;
 mod models;
+mod normaliser;
+mod probe;
 mod process;
 mod request;
 mod result;
+mod runs;
 mod score;
 mod tokens;
+mod tournament;
 
 use aide::axum::ApiRouter;
 
 use super::AppState;
+
+pub(super) use backlog::{Backlog, work as work_on_backlog};
+pub(super) use jobs::{Progress, work as work_on_jobs};
 
 /// Every native route.
 pub(super) fn router() -> ApiRouter<AppState> {
@@ -28,9 +37,14 @@ pub(super) fn router() -> ApiRouter<AppState> {
         .merge(compare::routes())
         .merge(critique::routes())
         .merge(process::routes())
+        .merge(probe::routes())
+        .merge(tournament::routes())
         .merge(tokens::routes())
         .merge(metrics::routes())
         .merge(catalogue::routes())
         .merge(models::routes())
+        .merge(normaliser::routes())
+        .merge(runs::routes())
+        .merge(jobs::routes())
         .merge(health::routes())
 }

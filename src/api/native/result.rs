@@ -22,6 +22,8 @@ pub(super) enum Include {
     Steps,
     /// The rewards of the response's tokens.
     Tokens,
+    /// Where the reward lies among those of the request's run, or of its task, on `POST /v1/score`.
+    Percentile,
 }
 
 /// The reward of one sample.
@@ -44,6 +46,10 @@ pub(super) struct SampleResult {
     /// The response's tokens, if `include` asks for them and the model has a token head.
     #[serde(skip_serializing_if = "Option::is_none")]
     token_rewards: Option<Vec<TokenReward>>,
+    /// The share of the rewards that the model gave before in the run, or for its task, and that lie below this one, from 0
+    /// to 1, if `include` asks for it: rewards of unlike tasks are put on one scale by it. Null where there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percentile: Option<Option<f64>>,
     /// The length in tokens, after any truncation; for a composite, summed over its models.
     tokens: usize,
     /// Whether anything was cut.
@@ -101,10 +107,19 @@ impl SampleResult {
             objectives: objectives.filter(|_| wanted(Include::Objectives)),
             steps: steps.filter(|_| wanted(Include::Steps)),
             token_rewards: detail.tokens.filter(|_| wanted(Include::Tokens)),
+            percentile: wanted(Include::Percentile).then_some(None),
             tokens: sample.tokens,
             truncated: sample.cut.is_cut(),
             cut: sample.cut.is_cut().then_some(sample.cut),
         }
+    }
+}
+
+impl SampleResult {
+    /// The same with where its reward lies among others, if it was asked for.
+    pub(super) fn with_percentile(mut self, percentile: Option<f64>) -> Self {
+        self.percentile = self.percentile.map(|_| percentile);
+        self
     }
 }
 

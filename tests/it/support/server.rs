@@ -12,7 +12,7 @@ use axum::Router;
 use http::HeaderMap;
 use karat::telemetry::Metrics;
 use karat::{
-    api::{self, ApiLimits, AppState, DialectSettings},
+    api::{self, ApiLimits, AppState, DialectSettings, RunSettings, RunState},
     server::Patience,
 };
 use karat_engine::{
@@ -39,6 +39,7 @@ pub(crate) struct Unserved {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: ApiLimits,
     pub(crate) dialects: DialectSettings,
+    pub(crate) runs: Arc<RunState>,
 }
 
 /// A Hub whose cache is empty and that reaches nothing.
@@ -64,6 +65,7 @@ impl Unserved {
                 buffered_bytes: 1 << 20,
             },
             dialects: DialectSettings::default(),
+            runs: Arc::new(RunState::open(&RunSettings::default()).unwrap()),
         }
     }
 
@@ -84,13 +86,16 @@ impl Unserved {
 
     /// Every route, without a network.
     pub(crate) fn routes(&self) -> Router {
-        api::router(AppState {
+        let state = AppState {
             engine: Arc::clone(&self.engine),
             metrics: Arc::clone(&self.metrics),
             limits: self.limits,
             dialects: Arc::new(self.dialects.clone()),
             visitors: Arc::default(),
-        })
+            runs: Arc::clone(&self.runs),
+        };
+        state.start_background();
+        api::router(state)
     }
 
     /// Listens.

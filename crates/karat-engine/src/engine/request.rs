@@ -83,6 +83,18 @@ impl ScoreRequest {
         Ok(self)
     }
 
+    /// The same for one sample, with no rule but the model's own and nothing that holds it up: what makes its score known.
+    #[must_use]
+    pub fn alone(&self, sample: Sample) -> Self {
+        Self {
+            model: self.model.clone(),
+            samples: vec![sample],
+            overrides: Overrides { transforms: Some(Vec::new()), ..Overrides::default() },
+            text: self.text,
+            urgency: Urgency { admission: Admission::Always, ..Urgency::default() },
+        }
+    }
+
     /// The same request for other samples.
     ///
     /// # Errors

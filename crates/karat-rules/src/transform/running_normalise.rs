@@ -128,7 +128,8 @@ impl Transform for RunningNormalise {
             // The moments are replaced whole, so that those whose holder panicked are still sound.
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if !state.frozen {
-                let seen = group.iter().flat_map(Signal::numbers).fold(state.moments, |moments, value| moments.with(*value));
+                let seen =
+                    group.iter().flat_map(Signal::numbers).fold(state.moments, |moments, value| moments.with(*value));
                 // Statistics that overflowed would spoil every later request; this one is refused instead.
                 state.moments = seen.checked().map_err(|_| Refusal("the running variance overflowed".to_owned()))?;
             }

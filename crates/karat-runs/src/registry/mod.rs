@@ -192,7 +192,11 @@ impl Runs {
             None => None,
             Some(other) => {
                 let found = self.lock().runs.get(other).map(|entry| entry.run.clone());
-                Some(found.filter(|run| run.summary().samples > 0).ok_or_else(|| ConfigError::NoReference(other.clone()))?)
+                Some(
+                    found
+                        .filter(|run| run.summary().samples > 0)
+                        .ok_or_else(|| ConfigError::NoReference(other.clone()))?,
+                )
             }
         };
         self.change(name, now, |run| {
@@ -353,6 +357,7 @@ mod tests {
             probabilities: false,
             request: "r".to_owned(),
             samples: vec![observation(1.0); 4],
+            places: None,
             members: Vec::new(),
         }
     }

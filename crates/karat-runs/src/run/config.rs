@@ -53,7 +53,8 @@ impl Config {
     /// # Errors
     /// When one isn't, with what to write.
     pub fn check(&self) -> Result<(), String> {
-        let shares = [("judge", self.judge.as_ref().map(|judge| judge.share)), ("probe", self.probe.as_ref().map(|p| p.share))];
+        let shares =
+            [("judge", self.judge.as_ref().map(|judge| judge.share)), ("probe", self.probe.as_ref().map(|p| p.share))];
         for (name, share) in shares {
             if share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
                 return Err(format!("{name}.share must be above 0 and at most 1"));
@@ -86,7 +87,8 @@ mod tests {
     #[test]
     fn shares_beyond_all_are_refused() {
         for bad in ["0", "-1", "1.5"] {
-            let config: Config = serde_json::from_str(&format!(r#"{{"judge":{{"model":"m","share":{bad}}}}}"#)).unwrap();
+            let config: Config =
+                serde_json::from_str(&format!(r#"{{"judge":{{"model":"m","share":{bad}}}}}"#)).unwrap();
             assert!(config.check().is_err(), "{bad}");
         }
         let config: Config = serde_json::from_str(r#"{"judge":{"model":"m"}}"#).unwrap();

@@ -54,8 +54,22 @@ pub struct Batch {
     pub request: String,
     /// The samples, in the order of the request.
     pub samples: Vec<Observation>,
+    /// The place of each in the request, ascending, where it had others that got no reward yet.
+    pub places: Option<Vec<usize>>,
     /// The members' scores, as many for each sample.
     pub members: Vec<f32>,
+}
+
+impl Batch {
+    /// The rewards by place in the request.
+    fn rewards(&self) -> impl Iterator<Item = Option<f64>> {
+        let places = self.places.as_deref();
+        let count = places.map_or(self.samples.len(), |places| places.last().map_or(0, |last| last + 1));
+        (0..count).map(move |place| {
+            let index = places.map_or(Some(place), |places| places.binary_search(&place).ok())?;
+            self.samples.get(index).map(|sample| sample.reward)
+        })
+    }
 }
 
 /// A run's whole state; what is written to a file and read from it.
@@ -159,14 +173,13 @@ impl Run {
             return Vec::new();
         };
         self.samples += count;
-        let (model, track) = &mut self.tracks[place];
+        let (_, track) = &mut self.tracks[place];
         track.probabilities = batch.probabilities;
         let seen = &mut self.seen;
         let began = track.series.add(batch.step, &batch.samples, &batch.members, |hash| seen.count(hash) > 1);
         let step = batch.step.unwrap_or_else(|| track.series.buckets().last().map_or(0, |bucket| bucket.last_step));
         // There are two tracks at most.
-        let rewards = batch.samples.iter().map(|sample| sample.reward);
-        self.given.add(&batch.request, step, place as u8, rewards);
+        self.given.add(&batch.request, step, place as u8, batch.rewards());
         self.unread += count;
         self.add_to_task(batch);
         let (model, track) = &mut self.tracks[place];
@@ -239,7 +252,7 @@ impl Run {
     #[must_use]
     pub fn find(&self, request: &str, index: usize) -> Option<Matched> {
         let given = self.given.find(request)?;
-        let reward = f64::from(*given.rewards.get(index)?);
+        let reward = f64::from((*given.rewards.get(index)?)?);
         let (model, _) = self.tracks.get(usize::from(given.track))?;
         Some(Matched { model: model.clone(), step: given.step, reward })
     }
@@ -346,6 +359,7 @@ mod tests {
             probabilities: false,
             request: format!("request-{step}"),
             samples: samples.collect(),
+            places: None,
             members: Vec::new(),
         }
     }

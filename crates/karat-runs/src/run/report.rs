@@ -101,7 +101,7 @@ impl TaskReport {
 /// A signal's state.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SignalReport {
-    /// The signal: `GET /v1/runs/signals` describes each.
+    /// The signal: `GET /v1/signals` describes each.
     pub signal: String,
     /// Whether it fires.
     pub firing: bool,

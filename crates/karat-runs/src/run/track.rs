@@ -5,11 +5,7 @@ use std::collections::BTreeMap;
 use karat_rules::domain::ModelName;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    EventKind, ModelReport, SignalReport, StepReport,
-    calibration::Calibration,
-    report::PairsReport,
-};
+use super::{EventKind, ModelReport, SignalReport, StepReport, calibration::Calibration, report::PairsReport};
 use crate::{
     signals::{self, Reading, Sides, View},
     statistics::{PairSeries, Series},
@@ -82,12 +78,7 @@ impl Track {
             if reading.fires != state.since.is_some() {
                 state.since = reading.fires.then_some(step);
                 state.first = state.first.or(state.since);
-                changed.push(EventKind::Signal {
-                    signal: entry.name.to_owned(),
-                    firing: reading.fires,
-                    step,
-                    reading,
-                });
+                changed.push(EventKind::Signal { signal: entry.name.to_owned(), firing: reading.fires, step, reading });
             }
         }
         changed

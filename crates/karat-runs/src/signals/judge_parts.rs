@@ -1,6 +1,9 @@
 //! A second judge, whose scores the policy never sees, doesn't follow the reward.
 
-use super::{Entry, Reading, View, interval::{has_risen, parting}};
+use super::{
+    Entry, Reading, View,
+    interval::{has_risen, parting},
+};
 
 /// By how many standard deviations of the beginning the reward may run ahead.
 const LIMIT: f64 = 0.25;

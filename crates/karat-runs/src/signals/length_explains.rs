@@ -27,11 +27,8 @@ fn read(view: &View<'_>) -> Option<Reading> {
     let value = slope * longer.0 / gain.0;
     // The slope's error squared: (1 − r²)/(n − 2) of its square over r².
     let slope_error = reward.variance / length.variance * (1.0 - correlation.powi(2)) / (before.count() as f64 - 2.0);
-    let parts = [
-        DEVIATIONS * slope_error.sqrt() * longer.0 / gain.0,
-        slope * longer.1 / gain.0,
-        value * gain.1 / gain.0,
-    ];
+    let parts =
+        [DEVIATIONS * slope_error.sqrt() * longer.0 / gain.0, slope * longer.1 / gain.0, value * gain.1 / gain.0];
     let half = parts.iter().map(|part| part * part).sum::<f64>().sqrt();
     let reading = Reading::above(LIMIT, value, half, [before.count(), now.count()])?;
     Some(reading.only_if(has_risen(&now.first()?, &reward)))

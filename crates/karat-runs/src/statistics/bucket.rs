@@ -76,13 +76,7 @@ pub struct Bucket {
 
 impl Bucket {
     pub(crate) fn at(step: u64) -> Self {
-        Self {
-            first_step: step,
-            last_step: step,
-            lowest: f64::INFINITY,
-            highest: f64::NEG_INFINITY,
-            ..Self::default()
-        }
+        Self { first_step: step, last_step: step, lowest: f64::INFINITY, highest: f64::NEG_INFINITY, ..Self::default() }
     }
 
     /// Takes a sample in, the `number`th of its series.

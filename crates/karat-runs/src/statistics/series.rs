@@ -56,8 +56,12 @@ impl<B: Merge> Steps<B> {
     pub(crate) fn bucket(&mut self, step: u64) -> (&mut B, bool) {
         let first = step - step % self.width;
         // Nearly always it is the last one.
-        let place = self.buckets.partition_point(|bucket| bucket.first_step() - bucket.first_step() % self.width < first);
-        let found = self.buckets.get(place).is_some_and(|bucket| bucket.first_step() - bucket.first_step() % self.width == first);
+        let place =
+            self.buckets.partition_point(|bucket| bucket.first_step() - bucket.first_step() % self.width < first);
+        let found = self
+            .buckets
+            .get(place)
+            .is_some_and(|bucket| bucket.first_step() - bucket.first_step() % self.width == first);
         if found {
             return (&mut self.buckets[place], false);
         }

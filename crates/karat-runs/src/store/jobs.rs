@@ -21,15 +21,6 @@ pub enum JobState {
 }
 
 impl JobState {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Receiving => "receiving",
-            Self::Running => "running",
-            Self::Done => "done",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
     fn of(word: &str) -> Self {
         match word {
             "receiving" => Self::Receiving,
@@ -127,7 +118,9 @@ impl JobStore {
     /// When the file can't be written.
     pub async fn begin(&self, id: String, options: String, now: u64) -> Result<(), StoreError> {
         let begun = "INSERT INTO jobs (id, created, state, options, size, done, failed) VALUES (?1, ?2, 'receiving', ?3, 0, 0, 0)";
-        self.0.call(move |connection| connection.execute(begun, params![id, now.cast_signed(), options]).map(drop)).await
+        self.0
+            .call(move |connection| connection.execute(begun, params![id, now.cast_signed(), options]).map(drop))
+            .await
     }
 
     /// Adds rows, the first of them at `place`.
@@ -137,7 +130,8 @@ impl JobStore {
     pub async fn add_rows(&self, id: String, place: u64, rows: Vec<String>) -> Result<(), StoreError> {
         self.0
             .call(move |connection| {
-                let mut insert = connection.prepare_cached("INSERT INTO job_rows (job, place, body) VALUES (?1, ?2, ?3)")?;
+                let mut insert =
+                    connection.prepare_cached("INSERT INTO job_rows (job, place, body) VALUES (?1, ?2, ?3)")?;
                 for (place, body) in (place..).zip(&rows) {
                     insert.execute(params![id, place.cast_signed(), body])?;
                 }
@@ -198,7 +192,8 @@ impl JobStore {
                 let mut rows = connection.prepare_cached(
                     "SELECT place, body FROM job_rows WHERE job = ?1 AND place >= ?2 ORDER BY place LIMIT ?3",
                 )?;
-                let row = |row: &Row<'_>| Ok(JobRow { place: row.get::<_, i64>(0)?.cast_unsigned(), body: row.get(1)? });
+                let row =
+                    |row: &Row<'_>| Ok(JobRow { place: row.get::<_, i64>(0)?.cast_unsigned(), body: row.get(1)? });
                 let rows = rows.query_map(params![found.id, found.done.cast_signed(), most], row)?;
                 let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
                 Ok(Some((found, rows)))
@@ -235,6 +230,17 @@ impl JobStore {
                 )?;
                 Ok(())
             })
+            .await
+    }
+
+    /// How many rows wait to be scored.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub async fn waiting(&self) -> Result<u64, StoreError> {
+        let sum = "SELECT coalesce(sum(size - done), 0) FROM jobs WHERE state = 'running'";
+        self.0
+            .call(|connection| connection.query_row(sum, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned))
             .await
     }
 
@@ -276,8 +282,11 @@ impl JobStore {
     pub async fn retain(&self, ended_before: u64, rows: u64) -> Result<usize, StoreError> {
         self.0
             .call(move |connection| {
-                let mut ended = connection.prepare_cached("SELECT id, ended, done FROM jobs WHERE ended IS NOT NULL ORDER BY ended DESC")?;
-                let ended = ended.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))?;
+                let mut ended = connection
+                    .prepare_cached("SELECT id, ended, done FROM jobs WHERE ended IS NOT NULL ORDER BY ended DESC")?;
+                let ended = ended.query_map([], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+                })?;
                 let (mut kept, mut dropped) = (0_u64, 0);
                 for row in ended.collect::<rusqlite::Result<Vec<_>>>()? {
                     let (id, ended, done) = row;

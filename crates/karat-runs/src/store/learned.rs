@@ -1,7 +1,7 @@
 //! What running normalisations have learned.
 
 use karat_rules::{domain::ModelName, transform::Learned};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::{Store, StoreError};
 
@@ -10,7 +10,12 @@ impl Store {
     ///
     /// # Errors
     /// When the file can't be written.
-    pub async fn keep_learned(&self, model: ModelName, version: String, learned: Vec<Learned>) -> Result<(), StoreError> {
+    pub async fn keep_learned(
+        &self,
+        model: ModelName,
+        version: String,
+        learned: Vec<Learned>,
+    ) -> Result<(), StoreError> {
         self.call(move |connection| {
             for (place, learned) in learned.iter().enumerate() {
                 let Ok(state) = serde_json::to_string(learned) else { continue };
@@ -24,22 +29,26 @@ impl Store {
         .await
     }
 
-    /// What a link of a model's transforms had learned.
+    /// What every model had learned, by its name and version, the links in their order; blocks.
     ///
     /// # Errors
     /// When the file can't be read.
-    pub async fn learned(&self, model: ModelName, version: String, place: usize) -> Result<Option<Learned>, StoreError> {
-        let state: Option<String> = self
-            .call(move |connection| {
-                connection
-                    .query_row(
-                        "SELECT state FROM learned WHERE model = ?1 AND version = ?2 AND place = ?3",
-                        params![model.as_str(), version, place as i64],
-                        |row| row.get(0),
-                    )
-                    .optional()
-            })
-            .await?;
-        Ok(state.and_then(|state| serde_json::from_str(&state).ok()))
+    pub fn all_learned(&self) -> Result<Vec<((ModelName, String), Vec<Learned>)>, StoreError> {
+        let rows = self.call_blocking(|connection| {
+            let mut rows =
+                connection.prepare("SELECT model, version, state FROM learned ORDER BY model, version, place")?;
+            let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            rows.collect::<rusqlite::Result<Vec<(String, String, String)>>>()
+        })?;
+        let mut found: Vec<((ModelName, String), Vec<Learned>)> = Vec::new();
+        for (model, version, state) in rows {
+            // Only names of models and whole states were written.
+            let (Ok(model), Ok(state)) = (model.parse::<ModelName>(), serde_json::from_str(&state)) else { continue };
+            match found.last_mut() {
+                Some((key, states)) if key.0 == model && key.1 == version => states.push(state),
+                _ => found.push(((model, version), vec![state])),
+            }
+        }
+        Ok(found)
     }
 }

@@ -36,7 +36,9 @@ const TOGETHER: usize = 256;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The folder or its file can't be opened.
-    #[error("the state in {folder} can't be opened: {source}; name another --state folder, or end the server that uses it")]
+    #[error(
+        "the state in {folder} can't be opened: {source}; name another --state folder, or end the server that uses it"
+    )]
     Open {
         /// The folder.
         folder: PathBuf,
@@ -47,7 +49,9 @@ pub enum StoreError {
     #[error("the state can't be kept: {0}")]
     Io(Arc<io::Error>),
     /// The file was written by a later version.
-    #[error("the state in {folder} is of version {found}, and this karat knows {known}; start a newer one, or name another --state folder")]
+    #[error(
+        "the state in {folder} is of version {found}, and this karat knows {known}; start a newer one, or name another --state folder"
+    )]
     Newer {
         /// The folder.
         folder: PathBuf,
@@ -83,13 +87,18 @@ trait Call: Send {
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
-struct Work<T, F> {
+struct Work<T, F, A> {
     work: Option<F>,
     result: Option<Result<T, StoreError>>,
-    answer: oneshot::Sender<Result<T, StoreError>>,
+    answer: A,
 }
 
-impl<T: Send, F: FnOnce(&Connection) -> rusqlite::Result<T> + Send> Call for Work<T, F> {
+impl<T, F, A> Call for Work<T, F, A>
+where
+    T: Send,
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+    A: FnOnce(Result<T, StoreError>) + Send,
+{
     fn run(&mut self, connection: &Connection) {
         let Some(work) = self.work.take() else { return };
         // What fails takes back what it wrote, and nothing of what others wrote.
@@ -104,8 +113,7 @@ impl<T: Send, F: FnOnce(&Connection) -> rusqlite::Result<T> + Send> Call for Wor
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
         let result = self.result.unwrap_or(Err(StoreError::Closed));
-        // Who asked may have gone.
-        let _ = self.answer.send(committed.and(result));
+        (self.answer)(committed.and(result));
     }
 }
 
@@ -144,7 +152,9 @@ impl Store {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (answer, answered) = oneshot::channel();
+        let (tell, answered) = oneshot::channel();
+        // Who asked may have gone.
+        let answer = move |result| drop(tell.send(result));
         let mut call: Box<dyn Call> = Box::new(Work { work: Some(work), result: None, answer });
         // The thread empties the queue in milliseconds: whoever finds it full yields to the others.
         while let Err(error) = self.queue.try_send(call) {
@@ -162,11 +172,10 @@ impl Store {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        self.queue
-            .send(Box::new(Work { work: Some(work), result: None, answer }))
-            .map_err(|_| StoreError::Closed)?;
-        answered.blocking_recv().unwrap_or(Err(StoreError::Closed))
+        let (tell, answered) = sync_channel(1);
+        let answer = move |result| drop(tell.send(result));
+        self.queue.send(Box::new(Work { work: Some(work), result: None, answer })).map_err(|_| StoreError::Closed)?;
+        answered.recv().unwrap_or(Err(StoreError::Closed))
     }
 }
 

@@ -57,25 +57,27 @@ impl Store {
     /// # Errors
     /// When the file can't be read.
     pub async fn outcomes(&self, run: RunName) -> Result<Vec<Outcome>, StoreError> {
-        self.call(move |connection| after(connection, run.as_str(), 0)).await
+        let all = self.call(move |connection| after(connection, run.as_str(), 0)).await?;
+        Ok(all.into_iter().map(|(_, outcome)| outcome).collect())
     }
 }
 
 /// The outcomes of a run after one of them.
-pub(super) fn after(connection: &Connection, run: &str, last: i64) -> rusqlite::Result<Vec<Outcome>> {
+pub(super) fn after(connection: &Connection, run: &str, last: i64) -> rusqlite::Result<Vec<(u64, Outcome)>> {
     let mut rows = connection.prepare_cached(
-        "SELECT request, place, value, model, step, reward, at FROM outcomes WHERE run = ?1 AND id > ?2 ORDER BY id",
+        "SELECT request, place, value, model, step, reward, at, id FROM outcomes WHERE run = ?1 AND id > ?2 ORDER BY id",
     )?;
     let rows = rows.query_map(params![run, last], |row| {
         let model: String = row.get(3)?;
         let outcome = |model| {
-            Ok(Outcome {
+            let outcome = Outcome {
                 request: row.get(0)?,
                 place: row.get(1)?,
                 value: row.get(2)?,
                 matched: Matched { model, step: row.get::<_, i64>(4)?.cast_unsigned(), reward: row.get(5)? },
                 at: row.get::<_, i64>(6)?.cast_unsigned(),
-            })
+            };
+            Ok((row.get::<_, i64>(7)?.cast_unsigned(), outcome))
         };
         // Only models' names were written.
         model.parse().map(outcome).ok().transpose()

@@ -38,15 +38,32 @@ impl Store {
     pub fn restore(&self, runs: &Runs) -> Result<(), StoreError> {
         let found = self.call_blocking(|connection| {
             let mut rows = connection.prepare("SELECT name, state, outcomes FROM runs ORDER BY updated")?;
-            let rows = rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?)))?;
-            rows.map(|row| {
+            let rows =
+                rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?)))?;
+            let written = rows.map(|row| {
                 let (name, state, last): (String, String, i64) = row?;
                 let later = outcomes::after(connection, &name, last)?;
                 Ok((name, state, later))
-            })
-            .collect::<rusqlite::Result<Vec<_>>>()
+            });
+            let mut found = written.collect::<rusqlite::Result<Vec<_>>>()?;
+            // Outcomes of runs that ended before they were written down.
+            let mut alone =
+                connection.prepare("SELECT DISTINCT run FROM outcomes WHERE run NOT IN (SELECT name FROM runs)")?;
+            for name in alone.query_map([], |row| row.get::<_, String>(0))? {
+                let name = name?;
+                let later = outcomes::after(connection, &name, 0)?;
+                found.push((name, String::new(), later));
+            }
+            Ok(found)
         })?;
         for (name, state, later) in found {
+            if state.is_empty() {
+                // Only names of runs were written.
+                if let Ok(name) = name.parse() {
+                    put_back(runs, Run::new(name, later.first().map_or(0, |(_, outcome)| outcome.at)), later);
+                }
+                continue;
+            }
             match serde_json::from_str::<Run>(&state) {
                 Ok(run) => put_back(runs, run, later),
                 Err(error) => tracing::warn!(run = name, %error, "a run's state can't be read any more"),
@@ -56,9 +73,10 @@ impl Store {
     }
 }
 
-fn put_back(runs: &Runs, mut run: Run, outcomes: Vec<Outcome>) {
-    for Outcome { matched, value, at, .. } in outcomes {
+fn put_back(runs: &Runs, mut run: Run, outcomes: Vec<(u64, Outcome)>) {
+    for (number, Outcome { matched, value, at, .. }) in outcomes {
         run.add_beside(Beside::Outcome, &matched, value, at);
+        run.know_outcomes(number);
     }
     runs.restore(run);
 }

@@ -34,6 +34,7 @@ fn scored(run: &str) -> Batch {
         probabilities: false,
         request: "r".to_owned(),
         samples: vec![observation(0.5); 4],
+        places: None,
         members: Vec::new(),
     }
 }
@@ -61,9 +62,9 @@ fn what_was_acknowledged_is_there_after_a_restart_whether_or_not_the_run_was_wri
     assert_eq!((report.samples, report.models[0].outcomes.as_ref().unwrap().samples), (4, 3));
     assert_eq!(report.models[0].calibration.unwrap().outcomes, 3);
     assert!(restored.find(&name("a"), "r", 3).is_some(), "later outcomes still find their rewards");
-    let learned = wait(store.learned("m".parse().unwrap(), "v1".to_owned(), 0)).unwrap().unwrap();
-    assert_eq!((learned.count, learned.frozen), (5, true));
-    assert_eq!(wait(store.learned("m".parse().unwrap(), "v2".to_owned(), 0)).unwrap(), None, "another model");
+    let learned = store.all_learned().unwrap();
+    let [((model, version), states)] = &learned[..] else { panic!("{learned:?}") };
+    assert_eq!((model.as_str(), version.as_str(), states[0].count, states[0].frozen), ("m", "v1", 5, true));
 }
 
 /// The thread that had the file ends when its store is dropped, at its own time.
@@ -111,10 +112,8 @@ fn a_run_that_was_let_go_is_gone_from_the_file_as_well() {
 #[test]
 fn a_state_that_nobody_can_read_stops_nobody() {
     let store = Store::open(None).unwrap();
-    wait(store.call(|connection| {
-        connection.execute("INSERT INTO runs VALUES ('bad', 1, 0, '{')", []).map(drop)
-    }))
-    .unwrap();
+    wait(store.call(|connection| connection.execute("INSERT INTO runs VALUES ('bad', 1, 0, '{')", []).map(drop)))
+        .unwrap();
     let runs = runs();
     runs.restore(Run::new(name("good"), 1));
     store.restore(&runs).unwrap();

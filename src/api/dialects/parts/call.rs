@@ -22,6 +22,7 @@ use crate::api::{
     dialects::dialect::Dialect,
     middleware,
     problem::Problem,
+    runs::{RunFields, RunTag},
 };
 
 /// A request with a body of the type `T`.
@@ -34,6 +35,7 @@ pub(crate) struct Call<T> {
     /// Whether it is refused while too much waits.
     sheds: bool,
     path_model: Option<String>,
+    run: Option<RunTag>,
     pub(crate) url: UrlChoices,
     pub(crate) body: T,
 }
@@ -71,15 +73,17 @@ impl FromRequest<AppState> for RawCall {
 impl OperationInput for RawCall {}
 
 async fn receive(mut request: Request, state: &AppState) -> Result<Call<Received>, Problem> {
-    let body = body::receive(&mut request, state.limits.body_bytes).await?;
+    let body: Received = body::receive(&mut request, state.limits.body_bytes).await?;
     let id = middleware::request_id(&request);
     let dialect = request.extensions().get::<&'static Dialect>();
     let sheds = dialect.is_some_and(|dialect| state.dialects.sheds(dialect));
+    let of_body = RunFields::of_body(body.bytes());
     let (mut parts, _) = request.into_parts();
     let path_model = path_model(&mut parts, state).await;
     let url = Query::try_from_uri(&parts.uri).map(|Query(url)| url);
-    let url = url.map_err(|error| invalid(format!("the query of the URL: {error}")))?;
-    Ok(Call { state: state.clone(), headers: parts.headers, id, sheds, path_model, url, body })
+    let url: UrlChoices = url.map_err(|error| invalid(format!("the query of the URL: {error}")))?;
+    let run = of_body.or(url.run()).or(RunFields::of_headers(&parts.headers)?).tag()?;
+    Ok(Call { state: state.clone(), headers: parts.headers, id, sheds, path_model, run, url, body })
 }
 
 /// The model that the path names, if it names one.
@@ -90,10 +94,19 @@ pub(crate) async fn path_model(parts: &mut Parts, state: &AppState) -> Option<St
 
 impl Call<()> {
     /// A call that came without HTTP, for the model of that name.
-    pub(crate) fn of_model(state: AppState, dialect: &Dialect, model: String, url: UrlChoices) -> Self {
+    ///
+    /// # Errors
+    /// When it names a run by what can't be a name.
+    pub(crate) fn of_model(
+        state: AppState,
+        dialect: &Dialect,
+        model: String,
+        url: UrlChoices,
+    ) -> Result<Self, Problem> {
+        let run = url.run().tag()?;
         let id = uuid::Uuid::now_v7().to_string();
         let sheds = state.dialects.sheds(dialect);
-        Self { state, headers: HeaderMap::new(), id, sheds, path_model: Some(model), url, body: () }
+        Ok(Self { state, headers: HeaderMap::new(), id, sheds, path_model: Some(model), run, url, body: () })
     }
 }
 
@@ -119,14 +132,14 @@ impl<'a> ModelField<'a> {
 impl<T> Call<T> {
     /// The same call with another body.
     fn with_body<U>(self, body: U) -> Call<U> {
-        let Self { state, headers, id, sheds, path_model, url, body: _ } = self;
-        Call { state, headers, id, sheds, path_model, url, body }
+        let Self { state, headers, id, sheds, path_model, run, url, body: _ } = self;
+        Call { state, headers, id, sheds, path_model, run, url, body }
     }
 
     /// Takes the body out.
     pub(crate) fn split(self) -> (Call<()>, T) {
-        let Self { state, headers, id, sheds, path_model, url, body } = self;
-        (Call { state, headers, id, sheds, path_model, url, body: () }, body)
+        let Self { state, headers, id, sheds, path_model, run, url, body } = self;
+        (Call { state, headers, id, sheds, path_model, run, url, body: () }, body)
     }
 
     /// What the URL says about the activation, or else what the dialect says.
@@ -181,7 +194,12 @@ impl<T> Call<T> {
         text: TextOptions,
     ) -> Result<ScoreReport, Problem> {
         let request = self.request(field, samples, text)?;
-        Ok(self.state.engine.score(request).await?)
+        self.run(request).await
+    }
+
+    /// Scores a request, and keeps statistics of it where the call belongs to a run.
+    pub(crate) async fn run(&self, request: ScoreRequest) -> Result<ScoreReport, Problem> {
+        Ok(self.state.score(self.run.as_ref(), &self.id, request).await?)
     }
 
     /// What to ask of the engine.

@@ -68,11 +68,12 @@ fn number(parameters: &HashMap<String, InferParameter>, name: &str) -> Option<u6
 
 /// The parameters that stand in for those of a URL.
 fn choices(parameters: &HashMap<String, InferParameter>) -> Result<UrlChoices, Problem> {
-    let texts = ["aggregate", "transforms", "truncation"].into_iter().filter_map(|name| {
+    let texts = ["aggregate", "transforms", "truncation", "run", "task"].into_iter().filter_map(|name| {
         let ParameterChoice::StringParam(text) = choice(parameters, name)? else { return None };
         Some((name.to_owned(), serde_json::Value::from(text.as_str())))
     });
-    serde_json::from_value(serde_json::Value::Object(texts.collect()))
+    let step = number(parameters, "step").map(|step| ("step".to_owned(), serde_json::Value::from(step)));
+    serde_json::from_value(serde_json::Value::Object(texts.chain(step).collect()))
         .map_err(|error| invalid(format!("parameters: {error}")))
 }
 

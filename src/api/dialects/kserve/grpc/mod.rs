@@ -109,7 +109,7 @@ impl GrpcInferenceService for Service {
         let packed = !request.raw_input_contents.is_empty();
         let model = request.model_name.clone();
         let (request, url) = convert::request(request).map_err(|problem| status(&problem))?;
-        let call = Call::of_model(self.state.clone(), &DIALECT, model, url);
+        let call = Call::of_model(self.state.clone(), &DIALECT, model, url).map_err(|problem| status(&problem))?;
         let inferred = inference::run(call, request).await.map_err(|problem| status(&problem))?;
         Ok(Response::new(convert::reply(inferred, packed)))
     }
