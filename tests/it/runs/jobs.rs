@@ -130,11 +130,11 @@ async fn a_job_may_be_larger_than_any_body() {
     let most = unserved.limits.body_bytes;
     unserved.load(&Repository::with_sum()).await.unwrap();
     let server = unserved.serve().await;
-    let rows: String = (0..4000).map(|row| format!("{{\"text\": \"{}\"}}\n", 100 + row % 7)).collect();
+    let rows: String = (0..6000).map(|row| format!("{{\"text\": \"{}\"}}\n", 100 + row % 7)).collect();
     assert!(rows.len() > most);
     let accepted = submit(&server, format!("{{\"model\": \"sum\"}}\n{rows}")).await;
-    assert_eq!((accepted.status, &accepted.body["rows"]), (202, &json!(4000)), "{}", accepted.text);
-    assert_eq!(ended(&server, accepted.body["id"].as_str().unwrap()).await["done"], 4000);
+    assert_eq!((accepted.status, &accepted.body["rows"]), (202, &json!(6000)), "{}", accepted.text);
+    assert_eq!(ended(&server, accepted.body["id"].as_str().unwrap()).await["done"], 6000);
     let one = format!("{{\"model\": \"sum\"}}\n{{\"text\": \"{}\"}}\n", "1".repeat(most + 1000));
     submit(&server, one).await.assert_problem(413, "body-too-large", "a line");
 }

@@ -84,7 +84,7 @@ async fn a_second_judge_scores_a_share_out_of_the_way() {
         server.client.put(server.url("/v1/runs/a")).json(&json!({"judge": {"model": "sum", "share": 1.0}}));
     let configured = Reply::of(configured).await;
     assert_eq!(configured.status, 200, "{}", configured.text);
-    let inputs: Vec<Value> = (100..110).map(|n| json!({"prompt": "10", "response": n.to_string()})).collect();
+    let inputs: Vec<Value> = (100..110).map(|n| json!({"prompt": "", "response": n.to_string()})).collect();
     let scored = server.post(&json!({"model": "sum", "run": "a", "step": 1, "inputs": inputs})).await;
     assert_eq!(scored.status, 200, "{}", scored.text);
     let mut judged = Value::Null;
