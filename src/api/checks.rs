@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use http::{HeaderMap, header};
 use karat_rules::domain::ModelName;
 
 use super::{
@@ -35,6 +36,31 @@ pub(super) fn deadline(timeout_ms: Option<u64>) -> Result<Option<Instant>, Probl
 /// The name of a model, if it can be one.
 pub(super) fn model(name: &str) -> Result<ModelName, Problem> {
     name.parse().map_err(|_| unknown_model(name))
+}
+
+/// The name of one version of a model.
+pub(super) fn version(model: &ModelName, version: &str) -> Result<ModelName, Problem> {
+    let what = || invalid(format!("{version:?} can't be a version of {model}; GET /v1/models shows them"));
+    model.labelled(version).map_err(|_| what())
+}
+
+/// The version that a request wants and no other, by its `If-Match`.
+pub(super) fn wanted_version(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(header::IF_MATCH).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return if headers.contains_key(header::IF_MATCH) { Err(one_version()) } else { Ok(None) };
+    };
+    let text = value.to_str().map_err(|_| one_version())?.trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let is_one = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_one { Ok(Some(version.to_owned())) } else { Err(one_version()) }
+}
+
+fn one_version() -> Problem {
+    invalid("If-Match names one version as GET /v1/models shows it, such as \"4f1c8e02a9b3d75e\"")
 }
 
 /// The problem of a model that isn't there.

@@ -12,7 +12,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use karat_engine::engine::{ErrorKind, ScoreError};
+use karat_engine::{
+    engine::{ErrorKind, ScoreError},
+    repository::ChangeError,
+};
 use karat_runs::store::StoreError;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -31,12 +34,17 @@ pub(crate) enum ProblemType {
     BodyTooLarge,
     BodyTooSlow,
     UnknownModel,
+    OtherVersion,
     UnknownRoute,
     UnknownRun,
     UnknownJob,
     WrongMethod,
     Forbidden,
     ModelUnavailable,
+    /// Other models are made of the model that is to be unloaded.
+    InUse,
+    /// A model that is to be loaded can't be.
+    NotLoaded,
     Overloaded,
     DeadlinePassed,
     ModelFailed,
@@ -47,12 +55,14 @@ impl ProblemType {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::MalformedJson | Self::BodyIncomplete => StatusCode::BAD_REQUEST,
-            Self::InvalidRequest | Self::NoInputs | Self::TooLong | Self::TooManyInputs => {
+            Self::InvalidRequest | Self::NoInputs | Self::TooLong | Self::TooManyInputs | Self::NotLoaded => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownModel | Self::UnknownRoute | Self::UnknownRun | Self::UnknownJob => StatusCode::NOT_FOUND,
+            Self::OtherVersion => StatusCode::PRECONDITION_FAILED,
+            Self::InUse => StatusCode::CONFLICT,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::ModelUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -72,6 +82,9 @@ impl ProblemType {
             Self::BodyTooLarge => "body-too-large",
             Self::BodyTooSlow => "body-too-slow",
             Self::UnknownModel => "unknown-model",
+            Self::OtherVersion => "other-version",
+            Self::InUse => "in-use",
+            Self::NotLoaded => "not-loaded",
             Self::UnknownRoute => "unknown-route",
             Self::UnknownRun => "unknown-run",
             Self::UnknownJob => "unknown-job",
@@ -94,6 +107,9 @@ impl ProblemType {
             Self::BodyTooLarge => "The body is too large",
             Self::BodyTooSlow => "The body came too slowly",
             Self::UnknownModel => "There is no such model",
+            Self::OtherVersion => "The model takes no requests in that version",
+            Self::InUse => "Other models are made of the model",
+            Self::NotLoaded => "The model can't be loaded",
             Self::UnknownRoute => "There is no such route",
             Self::UnknownRun => "There is no such run",
             Self::UnknownJob => "There is no such job",
@@ -217,6 +233,7 @@ impl From<ScoreError> for Problem {
             ErrorKind::Invalid => ProblemType::InvalidRequest,
             ErrorKind::TooLong => ProblemType::TooLong,
             ErrorKind::NotFound => ProblemType::UnknownModel,
+            ErrorKind::OtherVersion => ProblemType::OtherVersion,
             ErrorKind::Unavailable => ProblemType::ModelUnavailable,
             ErrorKind::Overloaded => ProblemType::Overloaded,
             ErrorKind::Deadline => ProblemType::DeadlinePassed,
@@ -249,6 +266,18 @@ impl From<StoreError> for Problem {
         tracing::error!(%error, "the state can't be written or read");
         let detail = "karat can't write or read its state (--state); the server's log has the cause";
         Self::new(ProblemType::Internal, detail)
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let kind = match &error {
+            ChangeError::Unknown { .. } => ProblemType::UnknownModel,
+            ChangeError::Load(_) => ProblemType::NotLoaded,
+            ChangeError::InUse { .. } => ProblemType::InUse,
+            ChangeError::Ended => ProblemType::ModelUnavailable,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

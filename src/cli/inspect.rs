@@ -11,7 +11,7 @@ use karat_checkpoint::{Checkpoint, Form};
 use karat_engine::{
     engine::Engine,
     manifest,
-    repository::{EXPECTED_FILE, LoadOptions, ModelSource, ModelStatus, References},
+    repository::{EXPECTED_FILE, Listed, LoadOptions, ModelSource, ModelStatus, References, Watch},
     telemetry::EngineMetrics,
 };
 use karat_hub::{Hub, HubSettings, ModelId};
@@ -129,9 +129,11 @@ fn compare(model: &ModelSource, onnxruntime: Option<&Path>) -> Result<References
         queue_time: None,
         calibration: Duration::ZERO,
         prefix_cache_bytes: 0,
+        required: Vec::new(),
+        watch: Watch::default(),
     };
     engine.load(&Library::load(onnxruntime)?, &EngineMetrics::register(&Registry::new())?, &options)?;
-    if let Some(ModelStatus::Failed(reason)) = engine.repository().models().get(model.name()) {
+    if let Some(Listed { status: ModelStatus::Failed(reason), .. }) = engine.repository().models().get(model.name()) {
         return Err(reason.clone().into());
     }
     let references = engine.model(model.name())?.references;

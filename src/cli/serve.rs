@@ -67,8 +67,14 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
         queue_time: settings.queue_time(),
         calibration: settings.calibration(),
         prefix_cache_bytes: settings.prefix_cache_mb << 20,
+        required: settings.require.clone(),
+        watch: settings.watch(),
     };
     let (loaded, loader) = load(Arc::clone(&engine), library, metrics, options)?;
+    tokio::spawn({
+        let engine = Arc::clone(&engine);
+        async move { engine.follow_shadows().await }
+    });
     let (fatal, mut fatal_error) = oneshot::channel();
     let strict = settings.strict;
     let stop = {
@@ -113,8 +119,8 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
 /// How loading ends.
 type Loaded = oneshot::Receiver<Result<(), LoadError>>;
 
-/// Loads the models on a thread of their own, so that the server can tell how far it has come. The second channel closes
-/// when the thread has ended.
+/// Loads the models on a thread of their own, so that the server can tell how far it has come, and what is asked for later.
+/// The second channel closes when the thread has ended.
 fn load(
     engine: Arc<Engine>,
     library: Library,
@@ -125,12 +131,14 @@ fn load(
     let (alive, ended) = mpsc::channel();
     thread::Builder::new().name("karat-load".to_owned()).spawn(move || {
         let _alive: mpsc::Sender<()> = alive;
+        let mut loader = engine.loader(&library, metrics.engine(), &options);
         // The receiver is gone when the server was stopped while models loaded.
-        let _ = done.send(engine.load(&library, metrics.engine(), &options));
+        let _ = done.send(loader.load_all());
+        loader.follow();
     })?;
     Ok((loaded, ended))
 }
 
 fn any_failed(engine: &Engine) -> bool {
-    engine.repository().models().values().any(|status| matches!(status, ModelStatus::Failed(_)))
+    engine.repository().models().values().any(|listed| matches!(listed.status, ModelStatus::Failed(_)))
 }

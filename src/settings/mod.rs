@@ -8,7 +8,10 @@ use clap::{
     Args,
     builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValueParser},
 };
-use karat_engine::{manifest, repository::ModelSource};
+use karat_engine::{
+    manifest,
+    repository::{ModelSource, Watch},
+};
 use karat_rules::domain::ModelName;
 
 use crate::{
@@ -29,6 +32,21 @@ pub(crate) struct ServeSettings {
     /// times. It is called by the last part of its place, unless as NAME=PLACE. What the Hub's cache lacks is fetched.
     #[arg(long = "model", env = "KARAT_MODEL", value_delimiter = ',', value_name = "[NAME=]PLACE")]
     model: Vec<ModelSource>,
+
+    /// Load what changes in the folders while the server runs, and unload what is gone. A new version takes over once it is
+    /// loaded and tried. Without this, changes are told by GET /v1/models alone.
+    #[arg(long, env = "KARAT_WATCH", value_parser = BoolishValueParser::new())]
+    watch: bool,
+
+    /// How often the models' files are looked at, in seconds. Files that changed are taken to be whole when they are the
+    /// same at the next look.
+    #[arg(long, env = "KARAT_WATCH_SECONDS", default_value_t = 5.0, value_parser = seconds, value_name = "SECONDS")]
+    watch_seconds: f64,
+
+    /// The models without which the server isn't ready, separated by commas. By default it is ready once all have been
+    /// tried and one takes requests.
+    #[arg(long, env = "KARAT_REQUIRE", value_delimiter = ',', value_name = "MODEL")]
+    pub(crate) require: Vec<ModelName>,
 
     /// Where to listen. Loopback by default: whoever reaches the port can score.
     #[arg(long, env = "KARAT_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
@@ -128,6 +146,12 @@ impl ServeSettings {
     /// How long to measure a model that is loaded for the first time; nothing for what is no time.
     pub(crate) fn calibration(&self) -> Duration {
         Duration::try_from_secs_f64(self.calibration_seconds).unwrap_or_default()
+    }
+
+    /// What happens to files that change.
+    pub(crate) fn watch(&self) -> Watch {
+        // The flag's parser lets nothing else through than finite times above 0.
+        Watch { every: Duration::from_secs_f64(self.watch_seconds), follows: self.watch }
     }
 
     /// How long a request may be expected to wait, where that is bounded.

@@ -25,6 +25,7 @@ mod offline;
 mod packed;
 mod process;
 mod quantised;
+mod replacing;
 mod runs;
 mod scheduling;
 mod scoring;

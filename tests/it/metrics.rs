@@ -111,7 +111,8 @@ async fn a_scrape_holds_every_metric_with_labels_out_of_closed_sets() {
     }
     // A run whose names are labels, with what makes signals be read: a beginning and a window after it.
     for step in 0..8 {
-        let inputs: Vec<_> = (0..60).map(|input| json!({"text": format!("{} {}", 100 + step * 10, 100 + input)})).collect();
+        let inputs: Vec<_> =
+            (0..60).map(|input| json!({"text": format!("{} {}", 100 + step * 10, 100 + input)})).collect();
         server.post(&json!({"model": "sum", "run": "a", "step": step, "inputs": inputs})).await;
     }
     // Nothing else that a client chooses becomes a label.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use karat_engine::repository::ModelStatus;
+use karat_engine::repository::{Listed, ModelStatus};
 use serde_json::{Value, json};
 
 use crate::support::{FakeModel, HeldDecoder, Reply, Repository, Unserved, client, until};
@@ -44,7 +44,10 @@ async fn a_model_that_still_loads_when_the_server_ends_never_begins_to_serve() {
     let unserved = Unserved::new();
     unserved.engine.repository().stop();
     unserved.load(&repository).await.unwrap();
-    assert!(matches!(unserved.engine.repository().models().values().next(), Some(ModelStatus::Loading)));
+    assert!(matches!(
+        unserved.engine.repository().models().values().next(),
+        Some(Listed { status: ModelStatus::Loading, .. })
+    ));
 
     // One that was about to become ready takes nothing, and its threads end.
     let decoder = HeldDecoder::default();

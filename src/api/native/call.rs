@@ -53,6 +53,10 @@ impl<T: OwnBody> FromRequest<AppState> for Call<T> {
         checks::count(T::inputs(&body), &state.limits)?;
         let (query, headers) = (RunFields::of_query(request.uri())?, RunFields::of_headers(request.headers())?);
         let run = options.run_fields().or(query).or(headers).tag()?;
+        let options = match checks::wanted_version(request.headers())? {
+            Some(version) => options.of_version(&version)?,
+            None => options,
+        };
         Ok(Self { state: state.clone(), id: middleware::request_id(&request), run, body, options })
     }
 }

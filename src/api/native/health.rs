@@ -30,7 +30,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 struct Health {
     /// `live`, `ready` or `loading`; `failed` when no model could be loaded.
     status: &'static str,
-    /// How far each model has come: `ready`, `loading`, `building` or `failed`.
+    /// How far each model has come: `ready`, `loading`, `building`, `failed` or `unloaded`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     models: BTreeMap<ModelName, &'static str>,
 }
@@ -41,6 +41,7 @@ pub(super) fn status_word(status: &ModelStatus) -> &'static str {
         ModelStatus::Building(_) => "building",
         ModelStatus::Ready(_) => "ready",
         ModelStatus::Failed(_) => "failed",
+        ModelStatus::Unloaded => "unloaded",
     }
 }
 
@@ -57,15 +58,22 @@ fn describe_ready(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         .id("ready")
         .tag("Operation")
         .summary("Whether every model has warmed up")
-        .description("200 once every model is ready, has failed or builds TensorRT engines, and at least one is ready; 503 before.")
+        .description("200 once every model is ready, has failed or builds TensorRT engines, at least one is ready, and those that \
+             `--require` names are; 503 otherwise. What is loaded or replaced later doesn't count: the others take requests \
+             meanwhile.")
         .response_with::<200, Json<Health>, _>(|response| response.description("Every model has warmed up or failed"))
         .response_with::<503, Json<Health>, _>(|response| response.description("Models are loading, or all failed"))
 }
 
 async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
     let ready = state.engine.repository().is_ready();
-    let models: BTreeMap<_, _> =
-        state.engine.repository().models().iter().map(|(name, status)| (name.clone(), status_word(status))).collect();
+    let models: BTreeMap<_, _> = state
+        .engine
+        .repository()
+        .models()
+        .iter()
+        .map(|(name, listed)| (name.clone(), status_word(&listed.status)))
+        .collect();
     let status = match (ready, models.values().any(|word| matches!(*word, "loading" | "building"))) {
         (true, _) => "ready",
         (false, false) if !models.is_empty() => "failed",

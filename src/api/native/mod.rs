@@ -10,6 +10,7 @@ mod critique;
 mod envelope;
 mod health;
 mod jobs;
+mod loading;
 mod metrics;
 mod models;
 mod normaliser;
@@ -21,6 +22,7 @@ mod runs;
 mod score;
 mod tokens;
 mod tournament;
+mod traffic;
 
 use aide::axum::ApiRouter;
 
@@ -46,5 +48,7 @@ pub(super) fn router() -> ApiRouter<AppState> {
         .merge(normaliser::routes())
         .merge(runs::routes())
         .merge(jobs::routes())
+        .merge(loading::routes())
+        .merge(traffic::routes())
         .merge(health::routes())
 }

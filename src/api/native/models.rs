@@ -9,7 +9,7 @@ use axum::{
     extract::{Path, State},
 };
 use karat_engine::{
-    repository::{GraphForm, GraphUnit, Model, ModelBody, ModelStatus, References},
+    repository::{Change, GraphForm, GraphUnit, Listed, Model, ModelBody, ModelStatus, References},
     schedule::calibrate::Calibration,
 };
 use karat_rules::domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice};
@@ -42,7 +42,8 @@ struct ModelCard {
     id: ModelName,
     /// Always `model`.
     object: &'static str,
-    /// `ready`, `loading`, `building` (TensorRT builds engines, which takes minutes and happens once) or `failed`.
+    /// `ready`, `loading`, `building` (TensorRT builds engines, which takes minutes and happens once), `failed` or
+    /// `unloaded`.
     status: &'static str,
     /// How long TensorRT has been building engines, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,9 +51,35 @@ struct ModelCard {
     /// Why the model failed to load.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// What stands between the model that takes requests and the files of its folder; absent where they are what was
+    /// loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<ChangeCard>,
     /// What is known once the model is ready.
     #[serde(flatten)]
     details: Option<ModelDetails>,
+}
+
+/// What stands between a model that takes requests and the files of its folder.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ChangeCard {
+    /// `noticed` (the files are others now than those that were loaded), `loading` (they are being loaded beside what takes
+    /// requests) or `failed` (they couldn't be loaded).
+    status: &'static str,
+    /// Why they couldn't be loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl ChangeCard {
+    fn of(change: &Change) -> Self {
+        let (status, reason) = match change {
+            Change::Noticed => ("noticed", None),
+            Change::Loading => ("loading", None),
+            Change::Failed(reason) => ("failed", Some(reason.clone())),
+        };
+        Self { status, reason }
+    }
 }
 
 /// What is known of a model that is ready.
@@ -130,14 +157,14 @@ fn describe_list(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 
 async fn list(State(state): State<AppState>) -> Json<ModelList> {
     let models = state.engine.repository().models();
-    Json(ModelList { object: "list", data: models.into_iter().map(|(name, status)| card(name, &status)).collect() })
+    Json(ModelList { object: "list", data: models.into_iter().map(|(name, listed)| card(name, &listed)).collect() })
 }
 
 /// Which model.
 #[derive(Debug, Deserialize, JsonSchema)]
-struct ModelPath {
+pub(super) struct ModelPath {
     /// The model's name.
-    name: String,
+    pub(super) name: String,
 }
 
 fn describe_show(operation: TransformOperation<'_>) -> TransformOperation<'_> {
@@ -149,23 +176,25 @@ async fn show(
     Path(ModelPath { name }): Path<ModelPath>,
 ) -> Result<Json<ModelCard>, Problem> {
     let found = name.parse::<ModelName>().ok().and_then(|name| {
-        let status = state.engine.repository().models().remove(&name)?;
-        Some(card(name, &status))
+        let listed = state.engine.repository().models().remove(&name)?;
+        Some(card(name, &listed))
     });
     found.map(Json).ok_or_else(|| checks::unknown_model(&name))
 }
 
-fn card(id: ModelName, status: &ModelStatus) -> ModelCard {
+fn card(id: ModelName, listed: &Listed) -> ModelCard {
+    let Listed { status, change } = listed;
     let (reason, details) = match status {
-        ModelStatus::Loading | ModelStatus::Building(_) => (None, None),
+        ModelStatus::Loading | ModelStatus::Building(_) | ModelStatus::Unloaded => (None, None),
         ModelStatus::Failed(reason) => (Some(reason.clone()), None),
         ModelStatus::Ready(model) => (None, Some(details(model))),
     };
     let building_seconds = match status {
         ModelStatus::Building(since) => Some(since.elapsed().as_secs()),
-        ModelStatus::Loading | ModelStatus::Ready(_) | ModelStatus::Failed(_) => None,
+        ModelStatus::Loading | ModelStatus::Ready(_) | ModelStatus::Failed(_) | ModelStatus::Unloaded => None,
     };
-    ModelCard { id, object: "model", status: status_word(status), building_seconds, reason, details }
+    let change = change.as_ref().map(ChangeCard::of);
+    ModelCard { id, object: "model", status: status_word(status), building_seconds, reason, change, details }
 }
 
 fn details(model: &Model) -> ModelDetails {

@@ -116,6 +116,12 @@ impl Options {
         Self { model, ..self }
     }
 
+    /// The same for exactly this version of the model.
+    pub(super) fn of_version(self, version: &str) -> Result<Self, Problem> {
+        let model = checks::version(&self.model_name()?, version)?.to_string();
+        Ok(self.of_model(model))
+    }
+
     /// The model's name as the request writes it.
     pub(super) fn model(&self) -> &str {
         &self.model

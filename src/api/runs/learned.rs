@@ -103,8 +103,8 @@ impl LearnedStates {
 
     /// Writes down what any model learned since this was last done.
     pub(super) async fn keep_all(&self, engine: &Engine) -> Result<(), StoreError> {
-        for status in engine.repository().models().values() {
-            let ModelStatus::Ready(model) = status else { continue };
+        for listed in engine.repository().models().values() {
+            let ModelStatus::Ready(model) = &listed.status else { continue };
             let learned: Vec<Learned> = memories(model).iter().map(|(_, memory)| memory.learned()).collect();
             if !learned.is_empty() && lock(&self.written).get(&key(model)) != Some(&learned) {
                 self.keep(model).await?;

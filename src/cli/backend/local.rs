@@ -8,7 +8,7 @@ use std::{
 use karat_engine::telemetry::EngineMetrics;
 use karat_engine::{
     engine::{Engine, SampleReport, ScoreRequest},
-    repository::{LoadOptions, ModelSource, ModelStatus},
+    repository::{Listed, LoadOptions, ModelSource, ModelStatus, Watch},
     schedule::Admission,
 };
 use karat_hub::{Hub, HubSettings};
@@ -55,9 +55,13 @@ impl Local {
             queue_time: None,
             calibration: CALIBRATION,
             prefix_cache_bytes: PREFIX_CACHE_BYTES,
+            required: Vec::new(),
+            watch: Watch::default(),
         };
         engine.load(&library, &metrics, &options)?;
-        if let Some(ModelStatus::Failed(reason)) = engine.repository().models().get(&overrides.model) {
+        if let Some(Listed { status: ModelStatus::Failed(reason), .. }) =
+            engine.repository().models().get(&overrides.model)
+        {
             return Err(reason.clone().into());
         }
         engine.model(&overrides.model)?;

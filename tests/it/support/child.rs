@@ -105,6 +105,7 @@ impl Child {
         self.asked_until("/metrics", |reply| reply.text.contains("karat_http_requests_in_flight 2")).await;
     }
 
+    /// Asks until the answer is as it should be.
     pub(crate) async fn asked_until(&self, path: &str, condition: impl Fn(&Reply) -> bool) {
         let give_up = Instant::now() + PATIENCE;
         loop {

@@ -17,7 +17,7 @@ use karat::{
 };
 use karat_engine::{
     engine::Engine,
-    repository::{LoadError, LoadOptions},
+    repository::{LoadError, LoadOptions, Watch},
 };
 use karat_hub::{Hub, HubSettings};
 use karat_runtime::ort::Library;
@@ -80,6 +80,8 @@ impl Unserved {
             queue_time: None,
             calibration: Duration::ZERO,
             prefix_cache_bytes: 1 << 20,
+            required: Vec::new(),
+            watch: Watch::default(),
         };
         tokio::task::spawn_blocking(move || engine.load(&library(), metrics.engine(), &options)).await.unwrap()
     }

@@ -26,6 +26,8 @@ pub enum ErrorKind {
     TooLong,
     /// There is no such model.
     NotFound,
+    /// The model is there in other versions than the one that was asked for.
+    OtherVersion,
     /// The model is loading, or failed to load.
     Unavailable,
     /// Too much is queued; try later.
@@ -213,7 +215,10 @@ impl ScoreError {
                 GenerateError::Runtime(_) | GenerateError::NotFinite => ErrorKind::Runtime,
             },
             Self::NoModel(NoModel::Unknown { .. }) => ErrorKind::NotFound,
-            Self::NoModel(NoModel::Loading { .. } | NoModel::Building { .. } | NoModel::Failed { .. })
+            Self::NoModel(NoModel::OtherVersion { .. }) => ErrorKind::OtherVersion,
+            Self::NoModel(
+                NoModel::Loading { .. } | NoModel::Building { .. } | NoModel::Failed { .. } | NoModel::Unloaded { .. },
+            )
             | Self::Stopped
             | Self::Refused(QueueRefusal::Stopped) => ErrorKind::Unavailable,
             Self::Refused(_) => ErrorKind::Overloaded,

@@ -15,6 +15,7 @@ mod expected;
 mod report;
 mod request;
 mod reward;
+mod shadow;
 mod single_flight;
 mod tokenize;
 
@@ -29,10 +30,11 @@ use compute::Outputs;
 use karat_rules::{domain::ModelName, transform};
 use karat_runtime::ort::Library;
 use reward::RequestRules;
+use shadow::Shadows;
 use tokenize::TokenCache;
 
 use crate::{
-    repository::{LoadError, LoadOptions, Model, Repository},
+    repository::{LoadError, LoadOptions, Model, ModelLoader, Repository},
     telemetry::EngineMetrics,
 };
 
@@ -42,6 +44,7 @@ pub struct Engine {
     repository: Repository,
     outputs: Outputs,
     tokens: TokenCache,
+    shadows: Shadows,
 }
 
 impl Engine {
@@ -53,18 +56,27 @@ impl Engine {
             repository: Repository::default(),
             outputs: Outputs::new(cache_bytes - tokens),
             tokens: TokenCache::new(tokens),
+            shadows: Shadows::default(),
         }
     }
 
-    /// Loads every model of a folder, one after another, graphs before composites. Models whose engines TensorRT has to
-    /// build come last, with the composites that need them: they take minutes, and nobody waits for them. Models beside
-    /// which their reference's scores lie (`expected.json`) are held to these. Blocks, and breaks off where the repository
-    /// is told to end meanwhile.
+    /// What loads the models of a repository, and changes them while the server runs.
+    #[must_use]
+    pub fn loader<'a>(
+        &'a self,
+        library: &'a Library,
+        metrics: &'a EngineMetrics,
+        options: &'a LoadOptions,
+    ) -> ModelLoader<'a> {
+        ModelLoader::new(&self.repository, library, metrics, options, expected::answer)
+    }
+
+    /// Loads every model once: see [`ModelLoader::load_all`].
     ///
     /// # Errors
     /// Only when the folder itself can't be read or is empty; a model's own error becomes its status.
     pub fn load(&self, library: &Library, metrics: &EngineMetrics, options: &LoadOptions) -> Result<(), LoadError> {
-        self.repository.load(library, metrics, options, expected::answer)
+        self.loader(library, metrics, options).load_all()
     }
 
     /// The memory that known scores and tokens take.
@@ -148,8 +160,17 @@ impl Engine {
     /// # Errors
     /// One error for the whole request: see [`ScoreError`].
     pub async fn score(&self, request: ScoreRequest) -> Result<ScoreReport, ScoreError> {
+        let shadowed = self.shadowed(&request.model, &request.samples, &request.overrides, request.text);
+        let report = self.answer(request).await?;
+        if let Some(shadowed) = shadowed {
+            shadowed.answered(&self.shadows, &report);
+        }
+        Ok(report)
+    }
+
+    async fn answer(&self, request: ScoreRequest) -> Result<ScoreReport, ScoreError> {
         let ScoreRequest { model, samples, overrides, text, urgency } = request;
-        let model = self.model(&model)?;
+        let model = self.repository.answering(&model, &samples)?;
         let rules = RequestRules::resolve(&model, overrides, samples.len())?;
 
         let started = Instant::now();

@@ -19,7 +19,7 @@ use karat_hub::{Hub, HubError, ModelId};
 
 pub(crate) use bind::{bind_decoder, bind_graph};
 pub use definition::CritiqueDefinition;
-pub(crate) use definition::{CompositeDefinition, Definition, GraphDefinition, GraphSource};
+pub(crate) use definition::{Definition, GraphDefinition, GraphSource};
 pub(crate) use document::{CheckpointForm, Manifest, SchedulingSection};
 use document::{CritiqueSection, GraphInputs, OutputList};
 pub use reference::{reference, schema};

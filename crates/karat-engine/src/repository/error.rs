@@ -34,6 +34,20 @@ pub enum NoModel {
         /// The model.
         model: ModelName,
     },
+    /// The model is there, and not in that version.
+    #[error("{name} is no version that takes requests; there are {versions}")]
+    OtherVersion {
+        /// What was asked for.
+        name: String,
+        /// The versions that are known.
+        versions: String,
+    },
+    /// The model was taken out of memory.
+    #[error("the model {model} is not loaded; POST /v1/models/{model}/load loads it")]
+    Unloaded {
+        /// The model.
+        model: ModelName,
+    },
     /// The model could not be loaded.
     #[error("the model {model} could not be loaded; GET /v1/models/{model} tells why")]
     Failed {
@@ -58,6 +72,12 @@ pub enum LoadError {
     Empty {
         /// The folder.
         path: PathBuf,
+    },
+    /// A model that is required isn't there.
+    #[error("--require names {name}, which is no folder of --models and no --model")]
+    Required {
+        /// The name.
+        name: ModelName,
     },
     /// Two models would have one name.
     #[error("two models are called {name}; give one another name with --model NAME=PLACE, or rename its folder")]

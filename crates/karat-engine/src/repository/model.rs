@@ -12,7 +12,11 @@ use karat_rules::{
     head::{Head, HeadShape, Probing},
     transform::Chain,
 };
-use karat_runtime::{ProviderKind, SkippedProvider, packed::PackedSession, prefix::SharedModel};
+use karat_runtime::{
+    ProviderKind, SkippedProvider,
+    packed::PackedSession,
+    prefix::{RowCost, SharedModel},
+};
 
 use super::References;
 use crate::{
@@ -140,6 +144,14 @@ impl GraphForm {
             Self::Padded => false,
             Self::Prefixes(shared) => shared.shares,
             Self::Packed { session, .. } => session.shape().causal,
+        }
+    }
+
+    /// What rows cost, where samples are computed in rows.
+    pub(super) fn row_cost(&self) -> Option<RowCost> {
+        match self {
+            Self::Prefixes(shared) => Some(shared.cost().clone()),
+            Self::Padded | Self::Packed { .. } => None,
         }
     }
 }

@@ -43,6 +43,19 @@ impl ModelSource {
         Ok(Self { name, place: Place::Folder(folder) })
     }
 
+    /// A folder that holds one version of a model.
+    pub(super) fn version(model: &ModelName, number: u64, folder: PathBuf) -> Result<Self, ModelNameError> {
+        Ok(Self { name: model.labelled(&number.to_string())?, place: Place::Folder(folder) })
+    }
+
+    /// Its folder, of a model that doesn't come from the Hub, whose files never change.
+    pub(super) fn local(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Folder(folder) => Some(folder),
+            Place::Hub(_) => None,
+        }
+    }
+
     /// What it is called.
     #[must_use]
     pub fn name(&self) -> &ModelName {

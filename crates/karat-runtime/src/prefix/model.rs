@@ -34,6 +34,12 @@ impl SharedModel {
         self.root
     }
 
+    /// What rows cost.
+    #[must_use]
+    pub fn cost(&self) -> &RowCost {
+        &self.cost
+    }
+
     /// Drops what the cache holds of the model.
     pub fn forget(&self) {
         self.cache.forget(self.root);

@@ -19,7 +19,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
-use karat_engine::repository::Model;
+use karat_engine::{
+    engine::ScoreError,
+    repository::{Model, NoModel},
+};
+use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -56,10 +60,10 @@ pub(super) static DIALECT: Dialect = Dialect {
             post_with(repository::index, describe("", "kserveIndex", "List the models"))
         }),
         Route::new("/v2/repository/models/{model}/load", || {
-            post_with(repository::load, describe("", "kserveLoad", "Check that a model is loaded"))
+            post_with(repository::load, describe("", "kserveLoad", "Load a model, or what lies in its folder now"))
         }),
         Route::new("/v2/repository/models/{model}/unload", || {
-            post_with(repository::unload, describe("", "kserveUnload", "Refused: models stay loaded"))
+            post_with(repository::unload, describe("", "kserveUnload", "Take a model out of memory"))
         }),
     ],
     status: |kind| without_422(worth_a_retry(kind)),
@@ -137,7 +141,7 @@ struct ModelPath {
 struct VersionPath {
     /// The model's name.
     model: String,
-    /// Its version as `GET /v1/models` shows it, or `1`: there is never more than one.
+    /// Its version: the number of its folder, or the digest that `GET /v1/models` shows; `1` for what has no numbers.
     version: String,
 }
 
@@ -161,16 +165,22 @@ impl Address for VersionPath {
     }
 }
 
+/// The name of a model in the version that a path or a message asks for.
+fn addressed(state: &AppState, name: &str, version: Option<&str>) -> Result<ModelName, Problem> {
+    let model = checks::model(name)?;
+    let Some(version) = version.filter(|version| !version.is_empty()) else { return Ok(model) };
+    let labelled = checks::version(&model, version)?;
+    match state.engine.model(&labelled) {
+        // What has no versions of its own is its only one.
+        Err(ScoreError::NoModel(NoModel::OtherVersion { .. })) if version == "1" => Ok(model),
+        Err(ScoreError::NoModel(other @ NoModel::OtherVersion { .. })) => Err(checks::unknown(&other.to_string(), "")),
+        _ => Ok(labelled),
+    }
+}
+
 /// The model of that name and version.
 fn find(state: &AppState, name: &str, version: Option<&str>) -> Result<std::sync::Arc<Model>, Problem> {
-    let model = state.engine.model(&checks::model(name)?)?;
-    match version.filter(|version| !version.is_empty() && *version != "1" && *version != model.version.as_str()) {
-        Some(version) => {
-            let what = format!("the model {name} has no version {version:?}, only {}", model.version);
-            Err(checks::unknown(&what, ""))
-        }
-        None => Ok(model),
-    }
+    Ok(state.engine.model(&addressed(state, name, version)?)?)
 }
 
 async fn server() -> Json<ServerMetadata> {
@@ -223,7 +233,9 @@ fn describe_infer(suffix: &'static str) -> impl FnOnce(TransformOperation<'_>) -
 
 async fn infer<A: Address>(Path(address): Path<A>, RawCall(call): RawCall) -> Response {
     let answered = async move {
-        find(&call.state, address.model(), address.version())?;
+        let model = addressed(&call.state, address.model(), address.version())?;
+        call.state.engine.model(&model)?;
+        let call = call.for_model(&model);
         let header_length = binary::header_length(&call.headers)?;
         let (call, body) = call.split();
         let (request, wanted) = binary::decode(&body, header_length)?;

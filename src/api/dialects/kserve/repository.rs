@@ -1,4 +1,4 @@
-//! Triton's model repository calls. Models are loaded when the server starts; nothing is loaded or unloaded later.
+//! Triton's model repository calls.
 
 use axum::{
     Json,
@@ -9,16 +9,8 @@ use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ModelPath, find};
-use crate::api::{
-    AppState, body,
-    dialects::parts::{RawCall, invalid},
-    problem::Problem,
-};
-
-/// Why nothing is unloaded.
-pub(super) const STAYS_LOADED: &str =
-    "models stay loaded while the server runs; take the model out of the repository and restart it";
+use super::ModelPath;
+use crate::api::{AppState, body, checks, dialects::parts::RawCall, problem::Problem};
 
 /// Which models to list.
 #[derive(Debug, Default, Deserialize)]
@@ -44,13 +36,14 @@ pub(super) struct IndexEntry {
 pub(super) fn entries(state: &AppState, only_ready: bool) -> Vec<IndexEntry> {
     let models = state.engine.repository().models().into_iter();
     models
-        .filter(|(_, status)| !only_ready || matches!(status, ModelStatus::Ready(_)))
-        .map(|(name, status)| {
-            let (version, word, reason) = match status {
+        .filter(|(_, listed)| !only_ready || matches!(listed.status, ModelStatus::Ready(_)))
+        .map(|(name, listed)| {
+            let (version, word, reason) = match listed.status {
                 ModelStatus::Ready(model) => (Some(model.version.clone()), "READY", String::new()),
                 ModelStatus::Loading => (None, "LOADING", "loading".to_owned()),
                 ModelStatus::Building(_) => (None, "LOADING", "TensorRT builds engines".to_owned()),
                 ModelStatus::Failed(reason) => (None, "UNAVAILABLE", reason),
+                ModelStatus::Unloaded => (None, "UNAVAILABLE", "unloaded".to_owned()),
             };
             IndexEntry { name, version, state: word, reason }
         })
@@ -71,7 +64,7 @@ pub(super) async fn load(
     State(state): State<AppState>,
     Path(ModelPath { model }): Path<ModelPath>,
 ) -> Result<Json<Done>, Problem> {
-    find(&state, &model, None)?;
+    state.engine.repository().load(checks::model(&model)?).await?;
     Ok(Json(Done {}))
 }
 
@@ -79,6 +72,6 @@ pub(super) async fn unload(
     State(state): State<AppState>,
     Path(ModelPath { model }): Path<ModelPath>,
 ) -> Result<Json<Done>, Problem> {
-    find(&state, &model, None)?;
-    Err(invalid(STAYS_LOADED))
+    state.engine.repository().unload(checks::model(&model)?).await?;
+    Ok(Json(Done {}))
 }

@@ -142,13 +142,27 @@ impl<T> Call<T> {
         (Call { state, headers, id, sheds, path_model, run, url, body: () }, body)
     }
 
+    /// The same call for another model than its path says.
+    pub(crate) fn for_model(self, model: &ModelName) -> Self {
+        Self { path_model: Some(model.to_string()), ..self }
+    }
+
     /// What the URL says about the activation, or else what the dialect says.
     pub(crate) fn activation(&self, dialect: Activation) -> Activation {
         self.url.activation.unwrap_or(dialect)
     }
 
-    /// The model: of the path, or else the query, the body's field, the default, the only one there is.
+    /// The model: of the path, or else the query, the body's field, the default, the only one there is; of these the version
+    /// that the request insists on, if it does.
     fn model(&self, field: ModelField<'_>) -> Result<ModelName, Problem> {
+        let model = self.named_model(field)?;
+        match checks::wanted_version(&self.headers)? {
+            Some(version) => checks::version(&model, &version),
+            None => Ok(model),
+        }
+    }
+
+    fn named_model(&self, field: ModelField<'_>) -> Result<ModelName, Problem> {
         if let Some(name) = self.path_model.as_deref().or(self.url.model.as_deref()) {
             return self.known(name).ok_or_else(|| checks::unknown_model(name));
         }

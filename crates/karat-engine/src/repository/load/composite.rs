@@ -1,109 +1,135 @@
-//! Puts composites together once their members are there.
+//! Puts composites together once their members are there, and anew when a member changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
 use karat_rules::{aggregate, domain::ModelName, transform::Chain};
 
-use super::{announce, digest::Digest, guarded};
+use super::{ModelLoader, digest::Digest, guarded};
 use crate::{
-    manifest::{self, CompositeDefinition, Manifest},
-    repository::{
-        CompositeMember, LoadError, Model, ModelBody, ModelStatus, Repository, Score, WrittenRules, expected,
-    },
+    manifest::{self, Definition, Manifest},
+    repository::{CompositeMember, Listed, LoadError, Model, ModelBody, ModelStatus, WrittenRules, expected, versions},
 };
 
-/// A composite whose manifest was read, and which waits for its members.
+/// A composite whose manifest was read, and which needs its members.
 pub(super) struct Candidate {
-    pub(super) definition: CompositeDefinition,
     pub(super) folder: PathBuf,
     pub(super) manifest: Manifest,
+    /// The manifest's own words.
+    pub(super) text: String,
+    pub(super) members: Vec<ModelName>,
+}
+
+/// Whether a member's name means a model, or may mean it next.
+fn means(member: &ModelName, model: &ModelName) -> bool {
+    member == model || (member.label().is_none() && member.as_str() == model.base())
 }
 
 impl Candidate {
-    fn members(&self) -> impl Iterator<Item = &ModelName> {
-        self.definition.members.iter().map(|member| &member.model)
+    /// Whether it is made of one of these models.
+    pub(super) fn has_any(&self, models: &BTreeSet<ModelName>) -> bool {
+        self.members.iter().any(|member| models.iter().any(|model| means(member, model)))
     }
 }
 
-/// Those of `late`, and every composite that has one of them somewhere below it.
+/// Those of `changed`, and every composite that has one of them somewhere below it.
 pub(super) fn awaiting(
     composites: &BTreeMap<ModelName, Candidate>,
-    mut late: BTreeSet<ModelName>,
+    mut changed: BTreeSet<ModelName>,
 ) -> BTreeSet<ModelName> {
     loop {
-        let waits = |candidate: &Candidate| candidate.members().any(|member| late.contains(member));
-        let next = composites.iter().find(|(name, candidate)| !late.contains(*name) && waits(candidate));
-        let Some((name, _)) = next else { return late };
-        late.insert(name.clone());
+        let next = composites.iter().find(|(name, candidate)| !changed.contains(*name) && candidate.has_any(&changed));
+        let Some((name, _)) = next else { return changed };
+        changed.insert(name.clone());
     }
 }
 
-/// Loads composites as soon as all their members are there; what is left over is broken.
-pub(super) fn load(repository: &Repository, mut waiting: BTreeMap<ModelName, Candidate>, score: Score) {
-    loop {
-        let names: BTreeSet<ModelName> = waiting.keys().cloned().collect();
-        let next = waiting.iter().find(|(_, candidate)| candidate.members().all(|member| !names.contains(member)));
-        let Some(name) = next.map(|(name, _)| name.clone()) else { break };
-        if let Some(candidate) = waiting.remove(&name) {
-            let loaded = guarded(|| composite(repository, &name, candidate, score));
-            announce(repository, &name, loaded);
+impl ModelLoader<'_> {
+    /// Loads composites as soon as all their members are there; what is left over is broken.
+    pub(super) fn load_composites(&self, names: Vec<ModelName>) {
+        let (ordered, circular) = self.in_order(names);
+        for name in ordered {
+            let models = self.repository.models();
+            let loaded = guarded(|| self.composite(&name, &models));
+            self.announce(&name, loaded);
+        }
+        for name in circular {
+            self.announce(&name, Err(self.circle(&name)));
         }
     }
-    for (name, candidate) in waiting {
-        let members: Vec<&str> = candidate.members().map(ModelName::as_str).collect();
-        let path = candidate.folder.join(manifest::FILE_NAME);
-        announce(repository, &name, Err(LoadError::Circle { path, members: members.join(", ") }));
-    }
-}
 
-fn composite(
-    repository: &Repository,
-    name: &ModelName,
-    candidate: Candidate,
-    score: Score,
-) -> Result<Model, LoadError> {
-    let Candidate { definition, folder, manifest } = candidate;
-    let path = folder.join(manifest::FILE_NAME);
-    let models = repository.models();
-    let mut members = Vec::with_capacity(definition.members.len());
-    for member in definition.members {
-        let model = match models.get(&member.model) {
-            Some(ModelStatus::Ready(model)) => Arc::clone(model),
-            Some(_) => return Err(LoadError::BrokenMember { path, member: member.model }),
-            None => {
-                let known: Vec<&str> = models.keys().map(ModelName::as_str).collect();
-                return Err(LoadError::NoMember { path, member: member.model, known: known.join(", ") });
-            }
-        };
-        let rule = |reason: String| LoadError::MemberRule { path: path.clone(), member: member.model.clone(), reason };
-        let aggregate = member.aggregate.as_ref().map(|choice| aggregate::CATALOGUE.build(choice)).transpose();
-        let transforms =
-            member.transforms.as_ref().map(|choices| Chain::build(choices, model.gives_steps())).transpose();
-        members.push(CompositeMember {
-            aggregate: aggregate.map_err(|error| rule(error.to_string()))?,
-            transforms: transforms.map_err(|error| rule(error.to_string()))?,
-            model,
-        });
+    /// Composites in an order in which each comes after its members, and those that are part of themselves.
+    pub(super) fn in_order(&self, names: Vec<ModelName>) -> (Vec<ModelName>, BTreeSet<ModelName>) {
+        let mut waiting: BTreeSet<ModelName> = names.into_iter().collect();
+        let mut ordered = Vec::with_capacity(waiting.len());
+        loop {
+            let is_next =
+                |name: &&ModelName| self.composites.get(*name).is_none_or(|candidate| !candidate.has_any(&waiting));
+            let Some(name) = waiting.iter().find(is_next).cloned() else { return (ordered, waiting) };
+            waiting.remove(&name);
+            ordered.push(name);
+        }
     }
-    let mut digest = Digest::default();
-    digest.file(&folder, Path::new(manifest::FILE_NAME))?;
-    members.iter().for_each(|member| digest.text(member.model.version.as_str()));
-    let model = Model {
-        name: name.clone(),
-        version: digest.version(),
-        hub: Vec::new(),
-        description: manifest.description,
-        license: manifest.license,
-        aggregate: definition.aggregate,
-        transforms: definition.transforms,
-        written: WrittenRules { aggregate: manifest.aggregate, transforms: manifest.transforms },
-        references: None,
-        body: ModelBody::Composite(members),
-    };
-    let references = expected::check(&model, &folder, score)?;
-    Ok(Model { references, ..model })
+
+    pub(super) fn circle(&self, name: &ModelName) -> LoadError {
+        let candidate = self.composites.get(name);
+        let members = candidate.iter().flat_map(|candidate| &candidate.members).map(ModelName::as_str);
+        let members = members.collect::<Vec<_>>().join(", ");
+        let path = candidate.map_or_else(PathBuf::new, |candidate| candidate.folder.join(manifest::FILE_NAME));
+        LoadError::Circle { path, members }
+    }
+
+    /// Puts a composite together from the models that `models` lists.
+    pub(super) fn composite(&self, name: &ModelName, models: &BTreeMap<ModelName, Listed>) -> Result<Model, LoadError> {
+        let Some(candidate) = self.composites.get(name) else { return Err(self.circle(name)) };
+        let Candidate { folder, manifest, text, .. } = candidate;
+        let path = folder.join(manifest::FILE_NAME);
+        let definition = match Definition::new(manifest.clone(), folder, &self.options.hub)? {
+            Definition::Composite(definition) => definition,
+            // It was one when it was read.
+            Definition::Graph(_) => return Err(LoadError::Changed { path: folder.clone() }),
+        };
+        let mut members = Vec::with_capacity(definition.members.len());
+        for member in definition.members {
+            let model = match versions::find(models, &member.model) {
+                Some((_, ModelStatus::Ready(model))) => Arc::clone(model),
+                Some(_) => return Err(LoadError::BrokenMember { path, member: member.model }),
+                None => {
+                    let known: Vec<&str> = models.keys().map(ModelName::as_str).collect();
+                    return Err(LoadError::NoMember { path, member: member.model, known: known.join(", ") });
+                }
+            };
+            let rule =
+                |reason: String| LoadError::MemberRule { path: path.clone(), member: member.model.clone(), reason };
+            let aggregate = member.aggregate.as_ref().map(|choice| aggregate::CATALOGUE.build(choice)).transpose();
+            let transforms =
+                member.transforms.as_ref().map(|choices| Chain::build(choices, model.gives_steps())).transpose();
+            members.push(CompositeMember {
+                aggregate: aggregate.map_err(|error| rule(error.to_string()))?,
+                transforms: transforms.map_err(|error| rule(error.to_string()))?,
+                model,
+            });
+        }
+        let mut digest = Digest::default();
+        digest.text(manifest::FILE_NAME);
+        digest.text(text);
+        members.iter().for_each(|member| digest.text(member.model.version.as_str()));
+        let model = Model {
+            name: name.clone(),
+            version: digest.version(),
+            hub: Vec::new(),
+            description: manifest.description.clone(),
+            license: manifest.license.clone(),
+            aggregate: definition.aggregate,
+            transforms: definition.transforms,
+            written: WrittenRules { aggregate: manifest.aggregate.clone(), transforms: manifest.transforms.clone() },
+            references: None,
+            body: ModelBody::Composite(members),
+        };
+        let references = expected::check(&model, folder, self.score)?;
+        Ok(Model { references, ..model })
+    }
 }

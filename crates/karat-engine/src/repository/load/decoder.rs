@@ -34,6 +34,8 @@ pub(super) struct Decoder<'a> {
     pub(super) file: &'a Path,
     /// How long measuring may take; zero for none.
     pub(super) time: std::time::Duration,
+    /// What was measured of the graph that this one replaces.
+    pub(super) replaced: Option<RowCost>,
 }
 
 /// What may join the first sample of a batch, in rows of 256 tokens: many candidates of one prompt, little enough to be
@@ -107,7 +109,7 @@ impl Decoder<'_> {
     ) -> Result<RowCost, RuntimeError> {
         let Self { version, library, .. } = self;
         let fingerprint = format!("{version} {provider} {threads} {:?} {}", self.outputs, library.build_info());
-        if let Some(cost) = Saved::load(self.file, &fingerprint) {
+        if let Some(cost) = Saved::load(self.file, &fingerprint).or_else(|| self.replaced.clone()) {
             return Ok(cost);
         }
         if self.time.is_zero() {

@@ -58,7 +58,7 @@ impl<'a> Given<'a> {
     where
         'a: 'b,
     {
-        Loader { given: *self, name, folder }
+        Loader { given: *self, name, folder, predecessor: None }
     }
 }
 
@@ -67,6 +67,8 @@ pub(super) struct Loader<'a> {
     pub(super) given: Given<'a>,
     pub(super) name: &'a ModelName,
     pub(super) folder: &'a Path,
+    /// The version that it is to replace.
+    predecessor: Option<&'a Model>,
 }
 
 /// What the graphs of one model share.
@@ -78,7 +80,20 @@ struct Parts<'a> {
     metrics: &'a ModelMetrics,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    /// The same for a model that is to replace another one.
+    pub(super) fn replacing(self, predecessor: Option<&'a Model>) -> Self {
+        Self { predecessor, ..self }
+    }
+
+    /// The graph that one with that index replaces, if it runs in the same way: then it suits the machine as that does, and
+    /// measuring it would take cores from those who are served.
+    fn replaced(&self, index: usize, graph: &Graph) -> Option<&GraphUnit> {
+        let ModelBody::Graph(before) = &self.predecessor?.body else { return None };
+        let unit = before.units.get(index)?;
+        (unit.signature == *graph.signature() && unit.provider == graph.provider()).then_some(unit)
+    }
+
     /// Loads and warms up a model that has graphs of its own.
     pub(super) fn load(&self, written: Written, mut definition: GraphDefinition) -> Result<Model, LoadError> {
         let Written { manifest, text, checkpoint } = written;
@@ -117,7 +132,7 @@ impl Loader<'_> {
         let mut critic = None;
         // One after another, as each gives back what its sessions don't need any more.
         for (source, graph) in definition.graphs.iter().zip(graphs) {
-            let unit = self.unit(&parts, source, &graph)?;
+            let unit = self.unit(&parts, source, &graph, self.replaced(units.len(), &graph))?;
             warm_up(&unit.scheduler, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
                 path: path.clone(),
                 tokens,
@@ -206,14 +221,20 @@ impl Loader<'_> {
         }
     }
 
-    fn unit(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> Result<GraphUnit, LoadError> {
+    fn unit(
+        &self,
+        parts: &Parts<'_>,
+        source: &GraphSource,
+        graph: &Graph,
+        replaced: Option<&GraphUnit>,
+    ) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         if let Some(model) = graph.packed_model() {
             return self.packed_unit(parts, graph, model);
         }
-        if let Some(shape) = graph.decoder_shape() {
-            return self.decoder_unit(parts, source, graph, shape.context);
+        if graph.decoder_shape().is_some() {
+            return self.decoder_unit(parts, source, graph, replaced);
         }
         let binding = manifest::bind_graph(definition, graph.signature(), pipeline.padding_id())?;
         let plan = Plan {
@@ -224,6 +245,7 @@ impl Loader<'_> {
             max_tokens: parts.pipeline.max_tokens(),
             file: source.beside("calibration.json"),
             time: self.given.options.calibration,
+            replaced: replaced.and_then(|unit| unit.calibration),
         };
         let (calibration, executors) = plan.start(graph, &binding).map_err(runtime)?;
         self.schedule(
@@ -239,9 +261,10 @@ impl Loader<'_> {
         parts: &Parts<'_>,
         source: &GraphSource,
         graph: &Graph,
-        context: usize,
+        replaced: Option<&GraphUnit>,
     ) -> Result<GraphUnit, LoadError> {
         let Parts { definition, .. } = *parts;
+        let context = graph.decoder_shape().map_or(0, |shape| shape.context);
         let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, &graph.decoder_needs())?;
         let decoder = Decoder {
             library: self.given.library,
@@ -254,6 +277,7 @@ impl Loader<'_> {
             token: parts.probes.first().map_or(0, |probe| probe.ids()[probe.len() / 2]),
             file: &source.beside("rows.calibration.json"),
             time: self.given.options.calibration,
+            replaced: replaced.and_then(|unit| unit.form.row_cost()),
         };
         let running =
             decoder.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;

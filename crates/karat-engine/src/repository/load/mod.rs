@@ -1,4 +1,5 @@
-//! Loads a folder of models: reads manifests, opens graphs, warms up, and tells versions apart.
+//! Loads a folder of models: reads manifests, opens graphs, warms up, and tells versions apart; and later, while the server
+//! runs, loads what is asked for or what changed.
 //!
 //! One broken model doesn't stop the others: it is listed as failed, with its reason.
 
@@ -9,11 +10,13 @@ mod decoder;
 mod digest;
 mod graph;
 mod packed;
+mod replace;
 mod sessions;
+mod sources;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
+    collections::BTreeMap,
+    fmt,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::Arc,
@@ -29,10 +32,11 @@ use karat_runtime::{
 
 use super::{LoadError, Model, ModelSource, ModelStatus, Repository, Score};
 use crate::{
-    manifest::{self, Definition, GraphDefinition, GraphSource, Written},
+    manifest::{Definition, GraphDefinition, GraphSource, Written},
     telemetry::EngineMetrics,
 };
 use composite::Candidate;
+use replace::Seen;
 
 /// Where models come from and what they may use.
 #[derive(Debug)]
@@ -52,120 +56,169 @@ pub struct LoadOptions {
     pub calibration: Duration,
     /// How much memory keys and values of prefixes may take, in bytes.
     pub prefix_cache_bytes: u64,
+    /// The models without which the server isn't ready.
+    pub required: Vec<ModelName>,
+    /// How often files are looked at, and what happens to those that changed.
+    pub watch: Watch,
 }
 
-/// See [`Repository::load`].
-pub(super) fn load(
-    repository: &Repository,
-    library: &Library,
-    metrics: &EngineMetrics,
-    options: &LoadOptions,
+/// What happens to files that change while their model takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watch {
+    /// How often they are looked at.
+    pub every: Duration,
+    /// Whether what lies in the folders then is loaded, and what is gone unloaded; if not, it is only told.
+    pub follows: bool,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(10), follows: false }
+    }
+}
+
+/// Loads the models of a repository: all of them at the start, and one after another what is asked for later.
+pub struct ModelLoader<'a> {
+    repository: &'a Repository,
+    library: &'a Library,
+    metrics: &'a EngineMetrics,
+    options: &'a LoadOptions,
     score: Score,
-) -> Result<(), LoadError> {
-    let sources = sources(options)?;
-    for source in &sources {
-        repository.set_status(source.name().clone(), ModelStatus::Loading);
+    prefixes: PrefixCache,
+    /// Every composite that could be read, to be put together anew when a member changes.
+    composites: BTreeMap<ModelName, Candidate>,
+    /// The files of every model, as they were when it was loaded.
+    seen: BTreeMap<ModelName, Seen>,
+}
+
+impl<'a> ModelLoader<'a> {
+    /// See `Engine::loader`.
+    pub(crate) fn new(
+        repository: &'a Repository,
+        library: &'a Library,
+        metrics: &'a EngineMetrics,
+        options: &'a LoadOptions,
+        score: Score,
+    ) -> Self {
+        repository.orders.set_taken(true);
+        let prefixes = PrefixCache::new(options.prefix_cache_bytes, metrics.prefixes().cache());
+        let (composites, seen) = (BTreeMap::new(), BTreeMap::new());
+        Self { repository, library, metrics, options, score, prefixes, composites, seen }
     }
-    let prefixes = &PrefixCache::new(options.prefix_cache_bytes, metrics.prefixes().cache());
-    let given = graph::Given { repository, library, metrics, options, prefixes, score };
-    let mut composites = BTreeMap::new();
-    let mut builds = BTreeMap::new();
-    for source in &sources {
-        if repository.roster.is_closed() {
-            return Ok(());
+
+    /// Loads every model, one after another, graphs before composites. Models whose engines TensorRT has to build come
+    /// last, with the composites that need them: they take minutes, and nobody waits for them. Models beside which their
+    /// reference's scores lie (`expected.json`) are held to these. Blocks, and breaks off where the repository is told to
+    /// end meanwhile.
+    ///
+    /// # Errors
+    /// Only when the folder itself can't be read or is empty, or a required model isn't in it; a model's own error becomes
+    /// its status.
+    pub fn load_all(&mut self) -> Result<(), LoadError> {
+        let sources = sources::all(self.options)?;
+        let names = || sources.iter().map(ModelSource::name);
+        for required in &self.options.required {
+            if !names().any(|name| name == required || name.base() == required.as_str()) {
+                return Err(LoadError::Required { name: required.clone() });
+            }
         }
-        let name = source.name();
-        let folder = match source.locate(&options.hub) {
-            Ok(folder) => folder,
+        for name in names() {
+            self.repository.set_status(name.clone(), ModelStatus::Loading);
+        }
+        self.repository.write().required = self.options.required.iter().cloned().collect();
+        let mut composites = Vec::new();
+        let mut builds = BTreeMap::new();
+        for source in &sources {
+            if self.repository.roster.is_closed() {
+                return Ok(());
+            }
+            let name = source.name();
+            let folder = match source.locate(&self.options.hub) {
+                Ok(folder) => folder,
+                Err(error) => {
+                    self.announce(name, Err(Box::new(error).into()));
+                    continue;
+                }
+            };
+            self.seen.insert(name.clone(), Seen::of(&folder));
+            match guarded(|| self.read(name, &folder)) {
+                Ok(Read::Graph { definition, written, builds: false }) => {
+                    let loaded = guarded(|| self.given().loader(name, &folder).load(*written, *definition));
+                    self.announce(name, loaded);
+                }
+                Ok(Read::Graph { definition, written, builds: true }) => {
+                    builds.insert(name.clone(), (folder, definition, written));
+                }
+                Ok(Read::Composite(candidate)) => {
+                    self.composites.insert(name.clone(), *candidate);
+                    composites.push(name.clone());
+                }
+                Err(error) => self.announce(name, Err(error)),
+            }
+        }
+        let late = composite::awaiting(&self.composites, builds.keys().cloned().collect());
+        for name in &late {
+            tracing::info!(model = %name, "model waits for engines that TensorRT builds");
+            self.repository.set_status(name.clone(), ModelStatus::Building(Instant::now()));
+        }
+        let (late_composites, composites) = composites.into_iter().partition(|name| late.contains(name));
+        self.load_composites(composites);
+        for (name, (folder, definition, written)) in builds {
+            if self.repository.roster.is_closed() {
+                return Ok(());
+            }
+            let loaded = guarded(|| self.given().loader(&name, &folder).load(*written, *definition));
+            self.announce(&name, loaded);
+        }
+        self.load_composites(late_composites);
+        self.repository.write().started = true;
+        Ok(())
+    }
+
+    /// What every model is loaded with.
+    fn given(&self) -> graph::Given<'_> {
+        let Self { repository, library, metrics, options, score, prefixes, .. } = self;
+        graph::Given { repository, library, metrics, options, prefixes, score: *score }
+    }
+
+    fn announce(&self, name: &ModelName, loaded: Result<Model, LoadError>) {
+        if self.repository.roster.is_closed() {
+            // A model whose threads were stopped under it is not broken.
+            return;
+        }
+        match loaded {
+            Ok(model) => {
+                tracing::info!(model = %name, version = %model.version, "model ready");
+                self.repository.set_status(name.clone(), ModelStatus::Ready(Arc::new(model)));
+            }
             Err(error) => {
-                announce(repository, name, Err(Box::new(error).into()));
-                continue;
+                tracing::error!(model = %name, %error, "model failed to load");
+                self.repository.set_status(name.clone(), ModelStatus::Failed(error.to_string()));
             }
-        };
-        match guarded(|| read(&given.loader(name, &folder))) {
-            Ok(Read::Graph { definition, written, builds: false }) => {
-                announce(repository, name, guarded(|| given.loader(name, &folder).load(*written, *definition)));
-            }
-            Ok(Read::Graph { definition, written, builds: true }) => {
-                builds.insert(name.clone(), (folder, definition, written));
-            }
-            Ok(Read::Composite(candidate)) => {
-                composites.insert(name.clone(), *candidate);
-            }
-            Err(error) => announce(repository, name, Err(error)),
         }
     }
-    let late = composite::awaiting(&composites, builds.keys().cloned().collect());
-    for name in &late {
-        tracing::info!(model = %name, "model waits for engines that TensorRT builds");
-        repository.set_status(name.clone(), ModelStatus::Building(Instant::now()));
+
+    fn read(&self, name: &ModelName, folder: &Path) -> Result<Read, LoadError> {
+        read(&self.given().loader(name, folder))
     }
-    let (late_composites, composites) = composites.into_iter().partition(|(name, _)| late.contains(name));
-    composite::load(repository, composites, score);
-    for (name, (folder, definition, written)) in builds {
-        if repository.roster.is_closed() {
-            return Ok(());
-        }
-        announce(repository, &name, guarded(|| given.loader(&name, &folder).load(*written, *definition)));
+}
+
+impl Drop for ModelLoader<'_> {
+    fn drop(&mut self) {
+        self.repository.orders.set_taken(false);
     }
-    composite::load(repository, late_composites, score);
-    Ok(())
+}
+
+impl fmt::Debug for ModelLoader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelLoader").field("models", &self.seen.len()).finish_non_exhaustive()
+    }
 }
 
 /// A panic while one model is loaded keeps no other from being loaded.
 fn guarded<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
     // What it left half done is dropped with it: nothing of a model is seen before it is announced.
     panic::catch_unwind(AssertUnwindSafe(load)).unwrap_or(Err(LoadError::Panicked))
-}
-
-fn announce(repository: &Repository, name: &ModelName, loaded: Result<Model, LoadError>) {
-    if repository.roster.is_closed() {
-        // A model whose threads were stopped under it is not broken.
-        return;
-    }
-    match loaded {
-        Ok(model) => {
-            tracing::info!(model = %name, version = %model.version, "model ready");
-            repository.set_status(name.clone(), ModelStatus::Ready(Arc::new(model)));
-        }
-        Err(error) => {
-            tracing::error!(model = %name, %error, "model failed to load");
-            repository.set_status(name.clone(), ModelStatus::Failed(error.to_string()));
-        }
-    }
-}
-
-/// Every model by its place: those of the repository, then those that are named; what may have to be fetched last.
-fn sources(options: &LoadOptions) -> Result<Vec<ModelSource>, LoadError> {
-    let mut sources = options.repository.as_deref().map(folders).transpose()?.unwrap_or_default();
-    sources.extend(options.models.iter().cloned());
-    let mut names = BTreeSet::new();
-    if let Some(twice) = sources.iter().find(|source| !names.insert(source.name())) {
-        return Err(LoadError::Twice { name: twice.name().clone() });
-    }
-    sources.sort_by_key(ModelSource::is_remote);
-    Ok(sources)
-}
-
-/// The model folders of the repository, by name.
-fn folders(repository: &Path) -> Result<Vec<ModelSource>, LoadError> {
-    let unreadable = |source| LoadError::Repository { path: repository.to_owned(), source };
-    let mut found = Vec::new();
-    for entry in fs::read_dir(repository).map_err(unreadable)? {
-        let folder = entry.map_err(unreadable)?.path();
-        if !manifest::is_model(&folder) {
-            continue;
-        }
-        match ModelSource::folder(folder.clone()) {
-            Ok(source) => found.push(source),
-            Err(error) => tracing::error!(folder = %folder.display(), %error, "model folder skipped: rename it"),
-        }
-    }
-    if found.is_empty() {
-        return Err(LoadError::Empty { path: repository.to_owned() });
-    }
-    found.sort_by(|a, b| a.name().cmp(b.name()));
-    Ok(found)
 }
 
 /// What a folder defines.
@@ -198,8 +251,9 @@ fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
             Ok(Read::Graph { definition, written: Box::new(written), builds })
         }
         Definition::Composite(definition) => {
-            let manifest = written.manifest;
-            Ok(Read::Composite(Box::new(Candidate { definition, folder: loader.folder.to_owned(), manifest })))
+            let members = definition.members.into_iter().map(|member| member.model).collect();
+            let Written { manifest, text, .. } = written;
+            Ok(Read::Composite(Box::new(Candidate { folder: loader.folder.to_owned(), manifest, text, members })))
         }
     }
 }

@@ -54,6 +54,8 @@ pub(super) struct Plan<'a> {
     pub(super) file: PathBuf,
     /// How long measuring may take; zero for none.
     pub(super) time: Duration,
+    /// What was chosen for the graph that this one replaces.
+    pub(super) replaced: Option<Calibration>,
 }
 
 impl Plan<'_> {
@@ -69,7 +71,7 @@ impl Plan<'_> {
         let mut make = |threads| graph.executor(binding, threads);
         let conditions = self.conditions(graph);
         let fingerprint = self.fingerprint(graph, &conditions);
-        let saved = Calibration::load(&self.file, &fingerprint);
+        let saved = Calibration::load(&self.file, &fingerprint).or(self.replaced);
         let known = match saved {
             Some(calibration) => Some(calibration),
             None if self.time.is_zero() || self.divides_by_hand() => Some(Calibration::assumed(&conditions)),

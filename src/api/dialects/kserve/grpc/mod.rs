@@ -7,9 +7,9 @@ use axum::Router;
 use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 
-use super::{DIALECT, dto, find, inference, repository};
+use super::{DIALECT, addressed, dto, find, inference, repository};
 use crate::api::{
-    AppState,
+    AppState, checks,
     dialects::parts::Call,
     problem::{Problem, ProblemType},
 };
@@ -44,6 +44,7 @@ fn status(problem: &Problem) -> Status {
     match problem.kind() {
         ProblemType::UnknownModel | ProblemType::UnknownRoute => Status::not_found(detail),
         ProblemType::ModelUnavailable => Status::unavailable(detail),
+        ProblemType::OtherVersion | ProblemType::InUse | ProblemType::NotLoaded => Status::failed_precondition(detail),
         ProblemType::Overloaded => Status::resource_exhausted(detail),
         ProblemType::DeadlinePassed => Status::deadline_exceeded(detail),
         ProblemType::ModelFailed | ProblemType::Internal => Status::internal(detail),
@@ -105,11 +106,13 @@ impl GrpcInferenceService for Service {
 
     async fn model_infer(&self, request: Request<protocol::ModelInferRequest>) -> Answer<protocol::ModelInferResponse> {
         let request = request.into_inner();
-        find(&self.state, &request.model_name, Some(&request.model_version)).map_err(|problem| status(&problem))?;
+        let model = addressed(&self.state, &request.model_name, Some(&request.model_version));
+        let model = model.map_err(|problem| status(&problem))?;
+        self.state.engine.model(&model).map_err(|error| status(&error.into()))?;
         let packed = !request.raw_input_contents.is_empty();
-        let model = request.model_name.clone();
         let (request, url) = convert::request(request).map_err(|problem| status(&problem))?;
-        let call = Call::of_model(self.state.clone(), &DIALECT, model, url).map_err(|problem| status(&problem))?;
+        let call =
+            Call::of_model(self.state.clone(), &DIALECT, model.to_string(), url).map_err(|problem| status(&problem))?;
         let inferred = inference::run(call, request).await.map_err(|problem| status(&problem))?;
         Ok(Response::new(convert::reply(inferred, packed)))
     }
@@ -132,7 +135,8 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<protocol::RepositoryModelLoadRequest>,
     ) -> Answer<protocol::RepositoryModelLoadResponse> {
-        find(&self.state, &request.into_inner().model_name, None).map_err(|problem| status(&problem))?;
+        let model = checks::model(&request.into_inner().model_name).map_err(|problem| status(&problem))?;
+        self.state.engine.repository().load(model).await.map_err(|error| status(&error.into()))?;
         Ok(Response::new(protocol::RepositoryModelLoadResponse {}))
     }
 
@@ -140,7 +144,8 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<protocol::RepositoryModelUnloadRequest>,
     ) -> Answer<protocol::RepositoryModelUnloadResponse> {
-        find(&self.state, &request.into_inner().model_name, None).map_err(|problem| status(&problem))?;
-        Err(Status::unimplemented(repository::STAYS_LOADED))
+        let model = checks::model(&request.into_inner().model_name).map_err(|problem| status(&problem))?;
+        self.state.engine.repository().unload(model).await.map_err(|error| status(&error.into()))?;
+        Ok(Response::new(protocol::RepositoryModelUnloadResponse {}))
     }
 }
