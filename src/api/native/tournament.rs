@@ -88,15 +88,12 @@ async fn tournament(call: Call<TournamentBody>) -> Result<Reply<Envelope<Tournam
     let report = state.score(run.as_ref(), &id, request).await?;
     let count = candidates.len();
     Envelope::reply(id, report, |reports| {
+        // There is a report for each pair, in their order.
+        let pairs = (0..count).flat_map(|first| (first + 1..count).map(move |second| (first, second)));
         let mut preferences = vec![vec![0.5; count]; count];
-        let mut judged = reports.iter();
-        for first in 0..count {
-            for second in first + 1..count {
-                // There is a report for each pair, in their order.
-                let preference = judged.next().map_or(0.5, |report| report.reward.get());
-                preferences[first][second] = preference;
-                preferences[second][first] = 1.0 - preference;
-            }
+        for ((first, second), report) in pairs.zip(&reports) {
+            preferences[first][second] = report.reward.get();
+            preferences[second][first] = 1.0 - report.reward.get();
         }
         let tournament = Tournament::new(preferences.clone())
             .map_err(|reason| invalid(format!("the rewards are no preferences: {reason}; leave transforms out")))?;

@@ -82,10 +82,10 @@ impl LearnedStates {
         for ((name, memory), state) in memories(model).into_iter().zip(states) {
             match memory.replace(state) {
                 Ok(()) => {
-                    tracing::info!(model = %model.name, link = name, count = state.count, "goes on with what it learned")
+                    tracing::info!(model = %model.name, link = name, count = state.count, "goes on with what it learned");
                 }
                 Err(error) => {
-                    tracing::warn!(model = %model.name, link = name, error, "what it had learned is no state")
+                    tracing::warn!(model = %model.name, link = name, error, "what it had learned is no state");
                 }
             }
         }

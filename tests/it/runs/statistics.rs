@@ -82,6 +82,8 @@ async fn every_dialect_may_name_a_run_in_its_body_its_url_or_its_headers() {
         let reply = Reply::of(request).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
     }
+    let logged = Reply::of(named("/m/sum/get_reward?run=logged", openrlhf)).await;
+    assert_eq!(logged.body["extra_logs"]["run_signals_firing"], json!([0.0, 0.0]), "{}", logged.text);
     assert_eq!(samples(&server, "header").await, 5);
     assert_eq!(samples(&server, "url").await, 3);
     assert_eq!(samples(&server, "body").await, 2);

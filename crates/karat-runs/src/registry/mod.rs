@@ -257,6 +257,12 @@ impl Runs {
         entries.iter().map(|entry| entry.run.summary()).collect()
     }
 
+    /// How many signals of a run fire; none of a run that isn't there yet.
+    #[must_use]
+    pub fn firing(&self, name: &RunName) -> Option<usize> {
+        Some(self.lock().runs.get(name)?.run.summary().firing.len())
+    }
+
     /// All that is known of a run.
     #[must_use]
     pub fn report(&self, name: &RunName) -> Option<RunReport> {

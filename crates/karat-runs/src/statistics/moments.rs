@@ -1,6 +1,6 @@
 //! Means, variances and covariances of numbers that come one by one, mergeable and without cancellation.
 //!
-//! Welford 1962; merging as in Chan, Golub and LeVeque 1979, "Updating Formulae and a Pairwise Algorithm for Computing
+//! Welford 1962; merging as in Chan et al. 1979, "Updating Formulae and a Pairwise Algorithm for Computing
 //! Sample Variances".
 
 use serde::{Deserialize, Serialize};

@@ -93,6 +93,6 @@ impl PairSeries {
     /// The memory that it takes, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.buckets().len() * size_of::<PairBucket>()
+        size_of::<Self>() + size_of_val(self.buckets())
     }
 }

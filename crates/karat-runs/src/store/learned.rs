@@ -5,6 +5,9 @@ use rusqlite::params;
 
 use super::{Store, StoreError};
 
+/// A model's name and version, and what its links had learned.
+type OfModel = ((ModelName, String), Vec<Learned>);
+
 impl Store {
     /// Keeps what the links of a model's transforms have learned, in their order.
     ///
@@ -33,14 +36,14 @@ impl Store {
     ///
     /// # Errors
     /// When the file can't be read.
-    pub fn all_learned(&self) -> Result<Vec<((ModelName, String), Vec<Learned>)>, StoreError> {
+    pub fn all_learned(&self) -> Result<Vec<OfModel>, StoreError> {
         let rows = self.call_blocking(|connection| {
             let mut rows =
                 connection.prepare("SELECT model, version, state FROM learned ORDER BY model, version, place")?;
             let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
             rows.collect::<rusqlite::Result<Vec<(String, String, String)>>>()
         })?;
-        let mut found: Vec<((ModelName, String), Vec<Learned>)> = Vec::new();
+        let mut found: Vec<OfModel> = Vec::new();
         for (model, version, state) in rows {
             // Only names of models and whole states were written.
             let (Ok(model), Ok(state)) = (model.parse::<ModelName>(), serde_json::from_str(&state)) else { continue };

@@ -1,4 +1,4 @@
-//! What lasts: one SQLite file, written by one thread.
+//! What lasts: one `SQLite` file, written by one thread.
 //!
 //! An answer is given only once what it acknowledges is committed, so that a process that is killed at any moment has lost
 //! nothing that it said it had. Many who write at once share a commit. Without a folder the same tables live in memory.

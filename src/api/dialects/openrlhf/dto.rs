@@ -52,7 +52,7 @@ pub(super) struct RewardReply {
     scores: Vec<Reward>,
     /// What the trainer logs, one number a query under each name: `raw` (before transforms), `mean`, `worst_case`,
     /// `deviation` (the population standard deviation of the members), `member_0`, `member_1`, …, and the names of the
-    /// model's objectives if it has any.
+    /// model's objectives if it has any; of a request that names a run, `run_signals_firing`, how many of its signals fire.
     extra_logs: IndexMap<String, Vec<f64>>,
 }
 
@@ -61,7 +61,7 @@ impl RewardReply {
         Self { rewards: Vec::new(), scores: Vec::new(), extra_logs: IndexMap::new() }
     }
 
-    pub(super) fn new(report: &ScoreReport) -> Self {
+    pub(super) fn new(report: &ScoreReport, firing: Option<usize>) -> Self {
         let rewards: Vec<Reward> = report.results.iter().map(|result| result.reward).collect();
         let column = |of: &dyn Fn(&SampleReport) -> f64| report.results.iter().map(of).collect::<Vec<f64>>();
         let mut extra_logs = IndexMap::from([
@@ -79,6 +79,9 @@ impl RewardReply {
             // Every sample of a request has the objectives of its model, in the same order.
             let of = |result: &SampleReport| result.detail.objectives.get(place).map_or(0.0, |(_, score)| score.get());
             extra_logs.entry(name.clone()).or_insert_with(|| column(&of));
+        }
+        if let Some(firing) = firing {
+            extra_logs.insert("run_signals_firing".to_owned(), vec![firing as f64; rewards.len()]);
         }
         Self { scores: rewards.clone(), rewards, extra_logs }
     }

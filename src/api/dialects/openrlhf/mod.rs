@@ -41,6 +41,6 @@ async fn get_reward(call: Call<RewardBody>) -> Result<Reply<RewardReply>, Proble
         return Ok(Reply::unscored(RewardReply::empty()));
     }
     let report = call.score(ModelField::Absent, samples, TextOptions::default()).await?;
-    let body = RewardReply::new(&report);
+    let body = RewardReply::new(&report, call.firing());
     Ok(Reply::new(&report, body))
 }

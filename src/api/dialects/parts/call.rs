@@ -216,6 +216,12 @@ impl<T> Call<T> {
         Ok(self.state.score(self.run.as_ref(), &self.id, request).await?)
     }
 
+    /// How many signals fire of the run that the call belongs to, if it names one: 0 while nothing is known of it.
+    pub(crate) fn firing(&self) -> Option<usize> {
+        let tag = self.run.as_ref()?;
+        Some(self.state.runs.runs.firing(&tag.run).unwrap_or(0))
+    }
+
     /// What to ask of the engine.
     pub(crate) fn request(
         &self,

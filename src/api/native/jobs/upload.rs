@@ -195,6 +195,9 @@ impl Lines {
             if let Some(end) = self.waiting[looked..].iter().position(|byte| *byte == b'\n') {
                 let line = self.waiting.split_to(looked + end + 1).freeze();
                 looked = 0;
+                if line.len() > self.longest {
+                    return Err(self.too_large());
+                }
                 if !line.trim_ascii().is_empty() {
                     return Ok(Some(line));
                 }
@@ -207,6 +210,15 @@ impl Lines {
             looked = self.waiting.len();
             self.read().await?;
         }
+    }
+
+    fn too_large(&self) -> Problem {
+        let detail = format!(
+            "a line, or a body that isn't JSON Lines, has more than {} bytes; send a line for each input, or raise \
+             --max-body-bytes",
+            self.longest
+        );
+        Problem::new(ProblemType::BodyTooLarge, detail)
     }
 
     /// All that is left, after what was read already.
@@ -222,12 +234,7 @@ impl Lines {
 
     async fn read(&mut self) -> Result<(), Problem> {
         if self.waiting.len() > self.longest {
-            let detail = format!(
-                "a line, or a body that isn't JSON Lines, has more than {} bytes; send a line for each input, or raise \
-                 --max-body-bytes",
-                self.longest
-            );
-            return Err(Problem::new(ProblemType::BodyTooLarge, detail));
+            return Err(self.too_large());
         }
         match tokio::time::timeout(self.patience, self.body.next()).await {
             Err(_) => {
