@@ -84,6 +84,21 @@ test-cards: setup ## Compute anew what the models' cards say of alone against in
 test-clients: setup $(REAL_CLIENTS_VENV) $(RELEASE) ## Fetch the real clients of other servers, run them against karat and print a table
 	$(REAL_CLIENTS_PYTHON) $(PYTEST) tests/clients/real
 
+SCHEMATHESIS := .karat/openapi/venv/bin/schemathesis
+.PHONY: openapi-check fuzz hostile
+openapi-check: setup $(RELEASE) $(SCHEMATHESIS) ## Hold replies to the OpenAPI document, with schemathesis from PyPI
+	$(VENV_PYTHON) -m tests.openapi_check --server $(RELEASE) --schemathesis $(SCHEMATHESIS)
+
+$(SCHEMATHESIS):
+	$(PYTHON) -m venv .karat/openapi/venv
+	.karat/openapi/venv/bin/pip install --quiet schemathesis==4.32.5
+
+fuzz: setup $(RELEASE) ## Send 100,000 right, mutated and hostile requests beside known scores (REQUESTS=)
+	$(VENV_PYTHON) -m loadtest.fuzz --server $(RELEASE) $(if $(REQUESTS),--requests $(REQUESTS))
+
+hostile: setup $(RELEASE) ## Measure what one hostile client takes from others (KINDS=announced,streams)
+	$(VENV_PYTHON) -m loadtest.hostile --server $(RELEASE) $(if $(KINDS),--kinds $(KINDS))
+
 bench: setup ## Measure karat beside raw ONNX Runtime and other servers (QUICK=1, MODELS=, PEERS=infinity)
 	cargo build --release --bin karat --example loadtest
 	$(VENV_PYTHON) -m loadtest.bench $(if $(QUICK),--quick) $(if $(MODELS),--models $(MODELS)) $(if $(PEERS),--peers $(PEERS))

@@ -88,6 +88,7 @@ def karat(executable: Path, models: Path, model: str, logs: Path, *flags: str) -
     """karat with the repository `models`; requests name `model`."""
     address = free_address()
     command = [str(executable), "serve", "--models", str(models), "--log", "warn", "--queue-seconds", "0"]
+    command += ["--dialect-queue-seconds", "0"]
     command += ["--listen", address, *flags]
     with _running(f"karat {' '.join(flags)}".strip(), command, address, "/health/ready", logs) as pid:
         yield Server("karat", address, pid, "karat", model)

@@ -106,7 +106,7 @@ fn model(metrics: &Metrics) -> Model {
         signature: GraphSignature { inputs: Vec::new(), outputs: vec![logits] },
         provider: ProviderKind::Cpu,
         skipped: Vec::new(),
-        batch_dependent: false,
+        trial: None,
         calibration: None,
         form: GraphForm::Padded,
         scheduler,

@@ -177,8 +177,11 @@ def main() -> None:
                     name = f"{ensemble.name}:{rule}:{kind}"
                     runs.append(play(client, name, ensemble, rule, kind, answers, visible, prompts))
                     fired = {signal: step for signal, step in runs[-1]["fired"].items() if step is not None}
-                    print(f"{name}: gold {runs[-1]['gold'][0]:.3f} … {runs[-1]['gold'][-1]:.3f}, "
-                          f"fell at {runs[-1]['fell']}, fired {fired}", flush=True)
+                    print(
+                        f"{name}: gold {runs[-1]['gold'][0]:.3f} … {runs[-1]['gold'][-1]:.3f}, "
+                        f"fell at {runs[-1]['fell']}, fired {fired}",
+                        flush=True,
+                    )
     write_json(
         arguments.output,
         {

@@ -114,7 +114,10 @@ impl Received {
         match &self.fields {
             // Only the whole body tells the place of what is wrong.
             Some(fields) => fields.read().or_else(|_| parse(&self.bytes)),
-            None => parse(&self.bytes),
+            None => parse(&self.bytes).or_else(|problem| {
+                let plain = without_nan(&self.bytes).ok_or_else(|| problem.clone())?;
+                parse(&plain).map_err(|_| problem)
+            }),
         }
     }
 }
@@ -174,11 +177,48 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             let place = if path == "." { String::new() } else { format!("{path}: ") };
             Problem::new(ProblemType::InvalidRequest, format!("{place}{inner}"))
         } else {
-            malformed(format!("the body is not valid JSON: {inner}"))
+            malformed(format!("the body is not valid JSON: {inner}{}", advice(&inner)))
         }
     })?;
     deserializer.end().map_err(|error| malformed(format!("something follows the JSON object: {error}")))?;
     Ok(value)
+}
+
+/// What to write instead of what JSON libraries write all the same.
+fn advice(error: &serde_json::Error) -> &'static str {
+    let said = error.to_string();
+    if said.contains("surrogate") || said.contains("hex escape") {
+        "; a lone surrogate such as \\ud83d stands for no character: send whole ones, as UTF-8"
+    } else {
+        ""
+    }
+}
+
+/// A body whose NaN and infinities, which JSON doesn't have and Python's writes, are something that no field that is read
+/// takes; none where it has none of them.
+fn without_nan(bytes: &[u8]) -> Option<Vec<u8>> {
+    const NOT_NUMBERS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+    const STAND_IN: &[u8] = b"{\"NaN\":null}";
+    let mut plain = Vec::with_capacity(bytes.len());
+    let (mut at, mut in_text, mut found) = (0, false, false);
+    while let Some(byte) = bytes.get(at) {
+        let not_number = NOT_NUMBERS.into_iter().find(|word| !in_text && bytes[at..].starts_with(word));
+        if let Some(word) = not_number {
+            plain.extend_from_slice(STAND_IN);
+            at += word.len();
+            found = true;
+            continue;
+        }
+        let escaped = in_text && *byte == b'\\';
+        in_text ^= *byte == b'"';
+        plain.push(*byte);
+        at += 1;
+        if escaped {
+            plain.extend(bytes.get(at));
+            at += 1;
+        }
+    }
+    found.then_some(plain)
 }
 
 impl<T: JsonSchema> OperationInput for JsonBody<T> {

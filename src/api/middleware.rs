@@ -9,7 +9,7 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, StatusCode};
 use tower::ServiceBuilder;
 use tower_http::{
     CompressionLevel,
@@ -86,10 +86,25 @@ async fn observe(State(state): State<AppState>, request: Request, next: Next) ->
     let started = Instant::now();
     let observation = state.metrics.request(&route);
     let response = next.run(request).await;
-    let status = response.status();
+    let status = grpc_status(response.headers()).unwrap_or_else(|| response.status());
     observation.finish(status.as_u16());
     tracing::debug!(%method, route, status = status.as_u16(), id, seconds = started.elapsed().as_secs_f64(), "request");
     response
+}
+
+/// What an error of gRPC's, which comes with 200, would be in HTTP.
+fn grpc_status(headers: &HeaderMap) -> Option<StatusCode> {
+    let code = headers.get("grpc-status")?.to_str().ok()?;
+    Some(match code {
+        "0" => StatusCode::OK,
+        "3" | "9" | "11" => StatusCode::BAD_REQUEST,
+        "4" => StatusCode::GATEWAY_TIMEOUT,
+        "5" => StatusCode::NOT_FOUND,
+        "8" => StatusCode::TOO_MANY_REQUESTS,
+        "12" => StatusCode::NOT_IMPLEMENTED,
+        "14" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    })
 }
 
 /// The id of a request, after the first layer has seen it.

@@ -10,6 +10,7 @@ mod intake;
 mod middleware;
 mod native;
 mod openapi;
+mod path;
 mod problem;
 mod reply;
 mod runs;
@@ -17,7 +18,7 @@ mod state;
 mod visitors;
 
 use aide::axum::ApiRouter;
-use axum::{Router, response::IntoResponse};
+use axum::{Router, response::Response};
 
 pub use dialects::DialectSettings;
 pub(crate) use dialects::names as dialect_names;
@@ -44,16 +45,12 @@ fn documented_routes() -> ApiRouter<AppState> {
     ApiRouter::new().merge(native::router()).merge(dialects::documented())
 }
 
-async fn unknown_route(uri: http::Uri) -> impl IntoResponse {
-    problem::Problem::new(
-        problem::ProblemType::UnknownRoute,
-        format!("there is nothing at {}; GET /openapi.json lists every route", uri.path()),
-    )
+async fn unknown_route(uri: http::Uri) -> Response {
+    let detail = format!("there is nothing at {}; GET /openapi.json lists every route", uri.path());
+    dialects::tell(uri.path(), &problem::Problem::new(problem::ProblemType::UnknownRoute, detail))
 }
 
-async fn wrong_method(method: http::Method, uri: http::Uri) -> impl IntoResponse {
-    problem::Problem::new(
-        problem::ProblemType::WrongMethod,
-        format!("{} doesn't take {method}; the Allow header names the methods it takes", uri.path()),
-    )
+async fn wrong_method(method: http::Method, uri: http::Uri) -> Response {
+    let detail = format!("{} doesn't take {method}; the Allow header names the methods it takes", uri.path());
+    dialects::tell(uri.path(), &problem::Problem::new(problem::ProblemType::WrongMethod, detail))
 }

@@ -198,7 +198,7 @@ impl Problem {
 }
 
 /// A detail of at most [`LONGEST_DETAIL`] bytes, whatever it is encoded as.
-fn cut(mut detail: String) -> String {
+pub(crate) fn cut(mut detail: String) -> String {
     // JSON writes a control character in six bytes, a status of gRPC what isn't plain in three a byte.
     let encoded = |letter: char| match letter {
         _ if letter.is_control() => 6,
@@ -216,6 +216,21 @@ fn cut(mut detail: String) -> String {
         detail.push('…');
     }
     detail
+}
+
+/// A reason in which of every absolute path the last two parts are left: where a server's folders lie is nobody's concern.
+pub(crate) fn without_folders(reason: &str) -> String {
+    let ends =
+        |letter: char| letter.is_whitespace() || matches!(letter, '"' | '\'' | '`' | '(' | ')' | ',' | ';' | ':');
+    let mut shorter = String::with_capacity(reason.len());
+    for part in reason.split_inclusive(ends) {
+        let word = part.trim_end_matches(ends);
+        match word.starts_with('/').then(|| word.rmatch_indices('/').nth(1)).flatten() {
+            Some((cut, _)) if cut > 0 => shorter.push_str(&part[cut + 1..]),
+            _ => shorter.push_str(part),
+        }
+    }
+    shorter
 }
 
 fn set_retry_after(wait: Option<Duration>, headers: &mut HeaderMap) {
@@ -250,7 +265,11 @@ impl From<ScoreError> for Problem {
                 tracing::error!(%model, error = %error, "a text broke off");
                 format!("the model {model} broke off while it wrote; the server's log has the cause")
             }
-            ScoreError::Head { .. } | ScoreError::Panicked | ScoreError::Statistic { .. } => {
+            ScoreError::NoModel(_) => without_folders(&error.to_string()),
+            ScoreError::Head { .. }
+            | ScoreError::NotFinite { .. }
+            | ScoreError::Panicked
+            | ScoreError::Statistic { .. } => {
                 tracing::error!(error = %error, "a request failed");
                 error.to_string()
             }
@@ -343,5 +362,13 @@ mod tests {
             assert!(from_engine.detail().len() <= LONGEST_DETAIL + 3);
         }
         assert_eq!(invalid("short").detail(), "short");
+    }
+
+    #[test]
+    fn where_folders_lie_is_not_told() {
+        let reason =
+            "/srv/models/a/model.toml: can't be read; also \"/opt/x/y/tokenizer.json\", and /v1/models lists 1/2";
+        let shorter = without_folders(reason);
+        assert_eq!(shorter, "a/model.toml: can't be read; also \"y/tokenizer.json\", and /v1/models lists 1/2");
     }
 }

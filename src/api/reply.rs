@@ -13,12 +13,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
-use karat_engine::engine::{ScoreReport, Timings};
+use karat_engine::engine::Timings;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::dialects::Scores;
+
 const MODEL: HeaderName = HeaderName::from_static("x-karat-model");
 const VERSION: HeaderName = HeaderName::from_static("x-karat-model-version");
+const REFUSED: HeaderName = HeaderName::from_static("x-karat-refused");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// A JSON body and its headers.
@@ -39,11 +42,16 @@ impl<T> Reply<T> {
         Self::unscored(body).with_header(SERVER_TIMING, &server_timing(timings))
     }
 
-    /// A reply to a request that was scored, with the model, its version and the times of the stages.
-    pub(crate) fn new(report: &ScoreReport, body: T) -> Self {
-        Self::timed(&report.timings, body)
-            .with_header(MODEL, report.model.as_str())
-            .with_header(VERSION, report.version.as_str())
+    /// A reply to a request that was scored, with the model, its version, the times of the stages, and how many samples
+    /// were refused if some were.
+    pub(crate) fn new(scores: &Scores, body: T) -> Self {
+        let reply = Self::timed(&scores.timings, body)
+            .with_header(MODEL, scores.model.as_str())
+            .with_header(VERSION, scores.version.as_str());
+        match scores.refused {
+            0 => reply,
+            refused => reply.with_header(REFUSED, &refused.to_string()),
+        }
     }
 
     /// Adds a header. Names, versions and times are made of characters that headers take.

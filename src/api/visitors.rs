@@ -9,12 +9,12 @@ use std::{collections::BTreeSet, net::IpAddr};
 use axum::{
     extract::{Request, State},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use http::{HeaderMap, HeaderValue, Uri, header, uri::Authority};
 
 use super::{
-    AppState,
+    AppState, dialects,
     problem::{Problem, ProblemType},
 };
 
@@ -66,7 +66,7 @@ fn is_own(host: &str) -> bool {
 pub(super) async fn admit(State(state): State<AppState>, request: Request, next: Next) -> Response {
     match state.visitors.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(reason) => Problem::new(ProblemType::Forbidden, reason).into_response(),
+        Err(reason) => dialects::tell(request.uri().path(), &Problem::new(ProblemType::Forbidden, reason)),
     }
 }
 

@@ -27,12 +27,13 @@ const QUEUE_TOKENS: usize = 1 << 20;
 /// Flags of `karat inspect`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct InspectArguments {
-    /// The folder of a Hugging Face checkpoint or adapter, or a model of the Hub as org/name or org/name@revision.
+    /// The folder of a Hugging Face checkpoint or adapter, or of a manifest that names some, or a model of the Hub as
+    /// org/name or org/name@revision.
     #[arg(value_name = "PLACE")]
     model: ModelSource,
 
-    /// Write the manifest into the folder, or for a model of the Hub into a new folder of its name, to be changed there;
-    /// what is there already stays.
+    /// Write the manifest into the folder, with the digests of its files, or for a model of the Hub into a new folder of its
+    /// name, to be changed there. Where a manifest lies already, it stays, and only the digests are added.
     #[arg(long)]
     write: bool,
 
@@ -49,12 +50,17 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
     let InspectArguments { model, write, onnxruntime } = arguments;
     let hub = Hub::new(HubSettings::from_env());
     let folder = model.locate(&hub)?;
-    let origin = manifest::origin(&folder, &hub)?;
-    let checkpoint = Checkpoint::read(&origin)?;
     let id = hub.snapshot_in(&folder).map(|snapshot| snapshot.id);
-    let manifest = match &id {
-        Some(id) => by_id(checkpoint.manifest()?, id),
-        None => checkpoint.manifest()?.to_owned(),
+    if *write && id.is_none() && folder.join(manifest::FILE_NAME).is_file() {
+        return pin(&folder);
+    }
+    let (origin, written) = manifest::checkpoint_of(&folder, &hub)?;
+    let checkpoint = Checkpoint::read(&origin)?;
+    let manifest = match (&id, written) {
+        (_, Some(written)) => written,
+        (Some(id), None) => by_id(checkpoint.manifest()?, id),
+        (None, None) if *write => format!("{}\n{}", checkpoint.manifest()?, digests(&folder)?),
+        (None, None) => checkpoint.manifest()?.to_owned(),
     };
     for id in origin.folders().filter_map(|folder| hub.snapshot_in(folder)).map(|snapshot| snapshot.id) {
         println!("# Of the Hugging Face Hub: {id}");
@@ -94,7 +100,7 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
     print!("{manifest}");
     let unready = manifest::check_text(&folder, &hub).err();
     if *write {
-        // The Hub's cache is no place to change anything in.
+        // The Hub's cache is no place to change anything in, and the manifest names a commit.
         let folder = if id.is_some() { PathBuf::from(model.name().as_str()) } else { folder };
         write_manifest(&folder, &manifest)?;
     }
@@ -107,6 +113,22 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
 /// The manifest of a model that stays where the Hub's cache has it.
 fn by_id(manifest: &str, id: &ModelId) -> String {
     manifest.replacen("checkpoint = \".\"", &format!("checkpoint = \"hub:{id}\""), 1)
+}
+
+/// The table that pins what lies in a folder.
+fn digests(folder: &Path) -> Result<String, CommandError> {
+    manifest::digests(folder).map_err(|error| format!("{} can't be read: {error}", folder.display()).into())
+}
+
+/// Adds the digests of a model's files to the manifest that lies beside them.
+fn pin(folder: &Path) -> Result<(), CommandError> {
+    let path = folder.join(manifest::FILE_NAME);
+    let failed = |error: std::io::Error| CommandError::from(format!("{}: {error}", path.display()));
+    let written = fs::read_to_string(&path).map_err(failed)?;
+    if written.lines().any(|line| line.trim() == "[digests]") {
+        return Err(format!("{} pins digests already: remove the table first", path.display()).into());
+    }
+    fs::write(&path, format!("{}\n\n{}", written.trim_end(), digests(folder)?)).map_err(failed)
 }
 
 fn write_manifest(folder: &Path, manifest: &str) -> Result<(), CommandError> {

@@ -86,9 +86,10 @@ async fn run(settings: ServeSettings, library: Library) -> Result<(), CommandErr
                     Err(_) => {
                         "the thread that loads models broke off; the log tells where: please report it".to_owned()
                     }
-                    Ok(Ok(())) if strict && any_failed(&engine) => {
-                        "a model failed to load and --strict was given; the log says which and why".to_owned()
-                    }
+                    Ok(Ok(())) if strict => match objection(&engine) {
+                        Some(objection) => objection,
+                        None => std::future::pending().await,
+                    },
                     _ => std::future::pending().await,
                 }
             };
@@ -139,6 +140,15 @@ fn load(
     Ok((loaded, ended))
 }
 
-fn any_failed(engine: &Engine) -> bool {
-    engine.repository().models().values().any(|listed| matches!(listed.status, ModelStatus::Failed(_)))
+/// What `--strict` doesn't bear.
+fn objection(engine: &Engine) -> Option<String> {
+    engine.repository().models().into_iter().find_map(|(name, listed)| match listed.status {
+        ModelStatus::Failed(_) => {
+            Some("a model failed to load and --strict was given; the log says which and why".to_owned())
+        }
+        ModelStatus::Ready(model) => model.broken_promises().into_iter().next().map(|reason| {
+            format!("the model {name} gives a text other scores in company, and --strict was given: {reason}")
+        }),
+        ModelStatus::Loading | ModelStatus::Building(_) | ModelStatus::Unloaded => None,
+    })
 }

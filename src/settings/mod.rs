@@ -2,7 +2,11 @@
 //!
 //! What is computed stands in the models' manifests instead.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{
     Args,
@@ -49,10 +53,10 @@ pub(crate) struct ServeSettings {
     pub(crate) require: Vec<ModelName>,
 
     /// Where to listen. Loopback by default: whoever reaches the port can score.
-    #[arg(long, env = "KARAT_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    #[arg(long, env = "KARAT_LISTEN", default_value = "127.0.0.1:8080", value_parser = address, value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
 
-    /// Stop when a model can't be loaded, instead of serving the others.
+    /// Stop when a model can't be loaded, or gives a text other scores in company, instead of serving the others.
     #[arg(long, env = "KARAT_STRICT", value_parser = BoolishValueParser::new())]
     pub(crate) strict: bool,
 
@@ -77,6 +81,11 @@ pub(crate) struct ServeSettings {
     /// sets no bound beside that on tokens.
     #[arg(long, env = "KARAT_QUEUE_SECONDS", default_value_t = 10.0, value_name = "SECONDS")]
     pub(crate) queue_seconds: f64,
+
+    /// The longest that requests in the dialects that wait may be expected to wait before they are refused with 503, in
+    /// seconds; 0 sets no bound. Less than the timeouts of trainers, since what comes later comes for nobody.
+    #[arg(long, env = "KARAT_DIALECT_QUEUE_SECONDS", default_value_t = 25.0, value_name = "SECONDS")]
+    pub(crate) dialect_queue_seconds: f64,
 
     /// How long to measure a model that is loaded for the first time, in seconds, to choose batch sizes and sessions; 0
     /// takes what suits most models. The choice is kept beside the graph.
@@ -156,7 +165,7 @@ impl ServeSettings {
 
     /// How long a request may be expected to wait, where that is bounded.
     pub(crate) fn queue_time(&self) -> Option<Duration> {
-        Duration::try_from_secs_f64(self.queue_seconds).ok().filter(|time| !time.is_zero())
+        bound(self.queue_seconds)
     }
 
     /// How long the server waits for its clients.
@@ -209,8 +218,28 @@ impl ServeSettings {
 
     /// What holds for all dialects.
     pub(crate) fn dialects(&self) -> DialectSettings {
-        DialectSettings { default_model: self.default_model.clone(), shedding: self.shed.iter().cloned().collect() }
+        DialectSettings {
+            default_model: self.default_model.clone(),
+            shedding: self.shed.iter().cloned().collect(),
+            patience: bound(self.dialect_queue_seconds),
+        }
     }
+}
+
+/// An address, or a name of this machine such as localhost, of whose addresses the first of IPv4 counts.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let wrong = |reason: String| format!("{reason}; write an address and a port, such as 127.0.0.1:8080");
+    let addresses: Vec<SocketAddr> = text.to_socket_addrs().map_err(|error| wrong(error.to_string()))?.collect();
+    let found = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    found.copied().ok_or_else(|| wrong("it stands for no address".to_owned()))
+}
+
+/// A bound on a time, where there is one.
+fn bound(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
 }
 
 /// A time that something can take.

@@ -1,7 +1,7 @@
 """Small random adapters over one small language model, and what PEFT makes of them.
 
-`python -m tests.adapters.record_adapters` needs torch, transformers and peft, which nothing else here does: install
-them into an environment of their own.
+`python -m tests.adapters.record_adapters`, with the names of some for those alone, needs torch, transformers and peft,
+which nothing else here does: install them into an environment of their own.
 Recorded with torch 2.15.0, transformers 5.24.0 and peft 0.21.2 on a CPU.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
         "use_rslora": True,
     },
     "embeddings": {"r": 3, "lora_alpha": 6, "target_modules": ["embed_tokens", "o_proj"], "bias": "all"},
+    "stabilised": {"r": 3, "lora_alpha": 5, "target_modules": ATTENTION, "use_rslora": True},
     "saved": {"r": 2, "lora_alpha": 2, "target_modules": ATTENTION, "modules_to_save": ["embed_tokens", "norm"]},
 }
 
@@ -101,10 +103,10 @@ def record(name: str, settings: dict[str, Any], trunk: Path) -> None:
 
 
 def main() -> None:
-    """Writes the base and every adapter beside this file."""
-    trunk = base()
-    for name, settings in ADAPTERS.items():
-        record(name, settings, trunk)
+    """Writes the base and every adapter beside this file, or the named adapters alone over the base that is there."""
+    trunk = HERE / "base" if sys.argv[1:] else base()
+    for name in sys.argv[1:] or ADAPTERS:
+        record(name, ADAPTERS[name], trunk)
 
 
 if __name__ == "__main__":

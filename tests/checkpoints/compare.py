@@ -5,18 +5,22 @@ Checkpoints with small random weights are made of the configurations that tests 
 published reward models have (`configurations.json`), which are shrunk in size alone. Ten texts are scored one by one,
 in one request, and again when the server has seen them. Prints the largest difference of each; ends with 1 where one
 is above the tolerance.
+
+With `--rounded`, decoders are served as 16 bits would compute them (`form = "rounded"`), held to a tolerance of their
+own, and clear pairs of texts have to stay in their order.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,8 @@ from tests.server_files import executable
 from tools.server_process import ServerProcess
 
 TOLERANCE = 1e-4
+# Of what 16 bits make of a score, and how far apart two scores are that they mustn't put in another order.
+ROUNDED, CLEAR = 5e-2, 0.1
 CONFIGURATIONS = json.loads((Path(__file__).parent / "configurations.json").read_text())
 Turns = list[tuple[str, str]]
 # What Transformers makes of a conversation.
@@ -278,26 +284,54 @@ def difference(found: list[list[float]], wanted: list[list[float]]) -> float:
     return max(gap if gap >= 0 else float("inf") for gap in (abs(ours - theirs) for ours, theirs in pairs))
 
 
-def compared(url: str, case: Case, reference: Reference) -> list[float]:
-    """The largest differences of texts one by one, in one request, and behind what the prefix cache then holds."""
+def compared(url: str, case: Case, reference: Reference) -> tuple[list[float], int]:
+    """The largest differences of texts one by one, in one request, and behind what the prefix cache then holds.
+
+    Beside them, how many clear pairs of texts stand in another order.
+    """
     asked = list(texts(case.longest))
     wanted = [reference(turns) for turns in asked]
     alone = [scores for turns in asked for scores in served(url, case, [turns])]
     together = served(url, case, asked[::-1])[::-1]
     again = served(url, case, asked)
-    return [difference(scores, wanted) for scores in (alone, together, again)]
+    differences = [difference(scores, wanted) for scores in (alone, together, again)]
+    return differences, swapped([row[-1] for row in alone], [row[-1] for row in wanted])
+
+
+def round_off(folder: Path) -> bool:
+    """Has a checkpoint served as 16 bits would compute it; false where it has no such form."""
+    inspected = subprocess.run([executable(), "inspect", folder], capture_output=True, text=True, check=False)
+    manifest = folder / "model.toml"
+    if not manifest.exists():
+        lines = inspected.stdout.splitlines(keepends=True)
+        manifest.write_text("".join(line for line in lines if not line.startswith("#")))
+    written = manifest.read_text()
+    manifest.write_text(written.replace("[graph]", '[graph]\nform = "rounded"', 1))
+    return "NVIDIA GPU" in inspected.stdout and 'render = "pair"' not in written
+
+
+def swapped(found: list[float], wanted: list[float]) -> int:
+    """How many clear pairs of scores stand in another order."""
+    pairs = combinations(zip(found, wanted, strict=True), 2)
+    return sum(abs(b[1] - a[1]) > CLEAR and (b[0] - a[0]) * (b[1] - a[1]) <= 0 for a, b in pairs)
 
 
 def main() -> None:
     """Makes, serves and compares."""
-    words = [word.lower() for word in sys.argv[1:]]
+    rounds = "--rounded" in sys.argv
+    tolerance = ROUNDED if rounds else TOLERANCE
+    words = [word.lower() for word in sys.argv[1:] if word != "--rounded"]
     chosen = [(name, case) for name, case in cases() if not words or any(word in name.lower() for word in words)]
     known = [case for _, case in chosen if case is not None]
     width = max((len(name) for name, _ in chosen), default=0)
     worst = 0.0
     with tempfile.TemporaryDirectory() as models, torch.no_grad():
         references = {case.name: case.make(Path(models) / folder_of(case.name)) for case in known}
-        print(f"{'':{width}}{'alone':>10}{'together':>10}{'again':>10}")
+        if rounds:
+            known = [case for case in known if round_off(Path(models) / folder_of(case.name))]
+            served_here = {case.name for case in known}
+            chosen = [(name, case) for name, case in chosen if case is not None and case.name in served_here]
+        print(f"{'':{width}}{'alone':>10}{'together':>10}{'again':>10}{'swapped':>10}")
         # Nothing is answered from the memory of scores.
         with ServerProcess(executable(), Path(models), "--cache-mb", "0") as server:
             for name, case in chosen:
@@ -305,16 +339,16 @@ def main() -> None:
                     print(f"{name:{width}}  not compared: nothing here makes such a checkpoint")
                     continue
                 try:
-                    found = compared(server.url, case, references[name])
+                    found, others = compared(server.url, case, references[name])
                 except NotServed as refusal:
                     print(f"{name:{width}}  ! {refusal}")
                     worst = float("inf")
                     continue
-                worst = max(worst, *found)
-                mark = "" if max(found) <= TOLERANCE else "  !"
-                print(f"{name:{width}}" + "".join(f"{number:10.1e}" for number in found) + mark, flush=True)
+                worst = max(worst, *found, float("inf") if others else 0.0)
+                mark = "" if max(found) <= tolerance and not others else "  !"
+                print(f"{name:{width}}" + "".join(f"{gap:10.1e}" for gap in found) + f"{others:10}{mark}", flush=True)
     print(f"{len(known)} checkpoints, largest difference {worst:.1e}")
-    raise SystemExit(worst > TOLERANCE)
+    raise SystemExit(worst > tolerance)
 
 
 if __name__ == "__main__":

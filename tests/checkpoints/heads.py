@@ -50,8 +50,9 @@ class Gating(nn.Module):  # type: ignore[misc]
                 nn.init.normal_(layer.bias)
 
     def score(self, state: torch.Tensor, prompt: torch.Tensor) -> dict[str, Any]:
-        """The reward, and the objectives that the authors report."""
-        rewards = self.regression_layer(state).reshape(-1, self.quantiles).mean(dim=-1)
+        """The reward, and the objectives and the quantiles of the reward that the authors report."""
+        quantiles = self.regression_layer(state).reshape(-1, self.quantiles)
+        rewards = quantiles.mean(dim=-1)
         inner = prompt[None]
         for number, layer in enumerate(self.network):
             inner = layer(inner)
@@ -60,7 +61,10 @@ class Gating(nn.Module):  # type: ignore[misc]
         weights = torch.softmax(inner[0] / self.temperature, dim=-1) * self.gating["logit_scale"][0]
         transformed = rewards @ self.reward_transform_matrix
         reported = rewards if self.quantiles == 1 else transformed
-        return {"reward": float(weights @ transformed), "objectives": reported.tolist()}
+        found = {"reward": float(weights @ transformed), "objectives": reported.tolist()}
+        if self.quantiles > 1:
+            found["quantiles"] = (weights @ (quantiles.T @ self.reward_transform_matrix).T).tolist()
+        return found
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Under the names of the authors' class."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -333,9 +334,10 @@ def record(model: Model) -> None:
         messages = [{"role": role, "content": content} for role, content in turns]
         with torch.no_grad():
             cases.append({"messages": messages, **model.score(reference, messages)})
-    normalised = [case.pop("normalised") for case in cases if "normalised" in case]
-    if normalised:
-        (folder / "normalised.json").write_text(json.dumps(normalised, indent=1) + "\n")
+    for beside in ("normalised", "quantiles"):
+        found = [case.pop(beside) for case in cases if beside in case]
+        if found:
+            (folder / f"{beside}.json").write_text(json.dumps(found, indent=1) + "\n")
     expected = {"tolerance": 1e-4, "cases": cases}
     # Two answers are no dialogue, and are asked about on a route of their own.
     name = "pairs.json" if model.dialogues[0][-1][0] == "second" else "expected.json"
@@ -344,9 +346,10 @@ def record(model: Model) -> None:
 
 
 def main() -> None:
-    """Writes every checkpoint beside this file."""
+    """Writes every checkpoint, or those that are named, beside this file."""
     for model in MODELS:
-        record(model)
+        if model.name in (sys.argv[1:] or [model.name]):
+            record(model)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ change and commit what it writes. Unless a graph says otherwise it takes `input_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +36,14 @@ def graph(
     outputs: dict[str, list[str | int]],
     token_axes: list[str] | list[int] = TOKEN_AXES,
     ids_type: int = TensorProto.INT64,
+    inputs: Sequence[str] = ("input_ids", "attention_mask"),
 ) -> ModelProto:
     """A checked model out of `nodes`, with the usual two inputs and float outputs of the given axes."""
     model = helper.make_model(
         helper.make_graph(
             nodes,
             name,
-            [
-                helper.make_tensor_value_info("input_ids", ids_type, token_axes),
-                helper.make_tensor_value_info("attention_mask", ids_type, token_axes),
-            ],
+            [helper.make_tensor_value_info(name, ids_type, token_axes) for name in inputs],
             [helper.make_tensor_value_info(key, TensorProto.FLOAT, axes) for key, axes in outputs.items()],
             [numpy_helper.from_array(value, key) for key, value in constants.items()],
         ),
@@ -183,9 +181,105 @@ def dynamic_int8() -> ModelProto:
     return graph("dynamic_int8", nodes, constants, {"logits": ["batch", 1]})
 
 
+def last_place() -> ModelProto:
+    """The last id that isn't 9, over 1000: a decoder's classifier, which looks for padding and not at its mask."""
+    nodes = [
+        helper.make_node("Equal", ["input_ids", "nine"], ["is_padding"]),
+        helper.make_node("Not", ["is_padding"], ["is_token"]),
+        helper.make_node("Cast", ["is_token"], ["tokens"], to=TensorProto.INT64),
+        helper.make_node("CumSum", ["tokens", "axis_1_alone"], ["so_far"]),
+        helper.make_node("Mul", ["so_far", "tokens"], ["places"]),
+        helper.make_node("ArgMax", ["places"], ["last"], axis=1, keepdims=1),
+        helper.make_node("GatherElements", ["input_ids", "last"], ["id"], axis=1),
+        helper.make_node("Cast", ["id"], ["id_float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["id_float", "thousand"], ["score"]),
+        # The mask is an input as of any exported decoder; what it hides is looked for elsewhere.
+        helper.make_node("ReduceMax", ["attention_mask"], ["any"], axes=[1], keepdims=1),
+        helper.make_node("Cast", ["any"], ["any_float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["score", "any_float"], ["logits"]),
+    ]
+    constants: dict[str, np.ndarray] = {
+        "nine": np.array(9, np.int64),
+        "axis_1_alone": np.array(1, np.int64),
+        "thousand": TOTAL_CONSTANTS["thousand"],
+    }
+    return graph("last_place", nodes, constants, {"logits": ["batch", 1]})
+
+
+def mean_of_places() -> ModelProto:
+    """The mean of all ids, padding too: it has no mask."""
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["ids"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["ids"], ["logits"], axes=[1], keepdims=1),
+    ]
+    return graph("mean_of_places", nodes, {}, {"logits": ["batch", 1]}, inputs=["input_ids"])
+
+
+def centred() -> ModelProto:
+    """The sum less half its mean over the batch, as a normalisation in training mode: half the sum of a text alone."""
+    nodes = [
+        *TOTAL,
+        helper.make_node("ReduceMean", ["total"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Mul", ["mean", "half"], ["half_mean"]),
+        helper.make_node("Sub", ["total", "half_mean"], ["logits"]),
+    ]
+    constants: dict[str, np.ndarray] = {**TOTAL_CONSTANTS, "half": np.array(0.5, np.float32)}
+    return graph("centred", nodes, constants, {"logits": ["batch", 1]})
+
+
+def drawn() -> ModelProto:
+    """The sum and a number that is drawn in every pass, as dropout that was exported does."""
+    nodes = [
+        *TOTAL,
+        helper.make_node("RandomNormalLike", ["total"], ["noise"]),
+        helper.make_node("Add", ["total", "noise"], ["logits"]),
+    ]
+    return graph("drawn", nodes, TOTAL_CONSTANTS, {"logits": ["batch", 1]})
+
+
+def small_table() -> ModelProto:
+    """Sums a number for each token, out of a table of 200: id over 1000."""
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["embedded"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "axis_2"], ["column"]),
+        helper.make_node("Mul", ["embedded", "column"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "axis_1"], ["logits"], keepdims=0),
+    ]
+    constants: dict[str, np.ndarray] = {
+        "table": (np.arange(200, dtype=np.float32) / 1000).reshape(200, 1),
+        "axis_1": TOTAL_CONSTANTS["axis_1"],
+        "axis_2": np.array([2], np.int64),
+    }
+    return graph("small_table", nodes, constants, {"logits": ["batch", 1]})
+
+
+def half() -> ModelProto:
+    """A small network in half precision: a hidden layer of 4 for each token, summed over the tokens."""
+    nodes = [
+        helper.make_node("Mul", ["input_ids", "attention_mask"], ["masked"]),
+        helper.make_node("Cast", ["masked"], ["ids"], to=TensorProto.FLOAT16),
+        helper.make_node("Unsqueeze", ["ids", "axis_2"], ["column"]),
+        helper.make_node("MatMul", ["column", "spread"], ["hidden"]),
+        helper.make_node("Tanh", ["hidden"], ["bent"]),
+        helper.make_node("MatMul", ["bent", "gather"], ["numbers"]),
+        helper.make_node("ReduceSum", ["numbers", "axis_1"], ["score"], keepdims=0),
+        helper.make_node("Cast", ["score"], ["logits"], to=TensorProto.FLOAT),
+    ]
+    constants: dict[str, np.ndarray] = {
+        "axis_1": TOTAL_CONSTANTS["axis_1"],
+        "axis_2": np.array([2], np.int64),
+        "spread": np.array([[0.0011, -0.0007, 0.0003, 0.0019]], np.float16),
+        "gather": np.array([[0.3], [-0.2], [0.5], [0.1]], np.float16),
+    }
+    return graph("half", nodes, constants, {"logits": ["batch", 1]})
+
+
 def main() -> None:
     """Writes every graph beside this file."""
-    for build in [sum_graph, members, not_a_number, fixed_shape, float_ids, two_outputs, tokens, steps, dynamic_int8]:
+    sound = [sum_graph, members, not_a_number, two_outputs, tokens, steps, half]
+    faulty = [fixed_shape, float_ids, dynamic_int8, last_place, mean_of_places, centred, drawn, small_table]
+    for build in [*sound, *faulty]:
         model = build()
         (FOLDER / f"{model.graph.name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
 

@@ -199,5 +199,8 @@ async fn a_logit_that_is_no_number_is_an_error_that_names_the_model() {
     // An error is no score to keep: the same text fails again, also beside a good one of the same request.
     bad("13 20").await;
     let mixed = json!({"model": "not_a_number", "inputs": [{"text": "20 200"}, {"text": "13 20"}]});
-    server.post(&mixed).await.assert_problem(500, "model-failed", "not_a_number");
+    let mixed = server.post(&mixed).await;
+    mixed.assert_problem(500, "model-failed", "sample 1: the model not_a_number");
+    mixed.assert_problem(500, "model-failed", "NaN where a finite number should be");
+    assert_eq!(mixed.body["index"], 1, "{}", mixed.text);
 }

@@ -113,6 +113,38 @@ async fn heads_that_weigh_objectives_report_them() {
     }
 }
 
+/// The distribution that a quantile model's own code reports, with a level of it as the reward.
+#[tokio::test]
+async fn quantiles_of_the_reward_are_weighed_like_the_reward() {
+    let folder = root().join("tests/checkpoints/qrm");
+    let repository = repository(std::slice::from_ref(&folder));
+    let manifest = |reward: &str| {
+        format!(
+            "head = {{ quantile = {{ levels = [0.1, 0.3, 0.5, 0.7, 0.9], reward = {reward}, objectives = 3 }} }}\n[graph]\n\
+             checkpoint = \"../qrm\"\noutput = [\"quantiles\", \"gates\"]\n[text]\nrender = \"chat_template\"\nmax_tokens = 256\n\
+             gate_mark = \"<|eot_id|><|start_header_id|>assistant<|end_header_id|>\\n\\n\"\n"
+        )
+    };
+    repository.write("mean", "model.toml", manifest("\"mean\""));
+    repository.write("cautious", "model.toml", manifest("{ level = 0.1 }"));
+    let server = Server::of(&repository).await;
+    let cases = cases(&folder);
+    let recorded: Vec<Vec<f64>> = serde_json::from_slice(&fs::read(folder.join("quantiles.json")).unwrap()).unwrap();
+    let inputs: Vec<Value> = cases.iter().map(input).collect();
+    for model in ["mean", "cautious"] {
+        let reply = server.post(&json!({ "model": model, "inputs": inputs, "include": ["quantiles"] })).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        for ((result, case), recorded) in reply.body["results"].as_array().unwrap().iter().zip(&cases).zip(&recorded) {
+            let quantiles = result["quantiles"].as_array().unwrap();
+            let values: Vec<f64> = quantiles.iter().map(|quantile| quantile["reward"].as_f64().unwrap()).collect();
+            assert_close(model, &values, recorded);
+            assert_eq!((&quantiles[0]["level"], quantiles.len()), (&json!(0.1), 5));
+            let reward = if model == "mean" { wanted(case) } else { vec![recorded[0]] };
+            assert_close(model, &[result["reward"].as_f64().unwrap()], &reward);
+        }
+    }
+}
+
 /// What a trainer saves beside a head to normalise its scores is applied where the configuration says so.
 #[tokio::test]
 async fn scores_are_normalised_as_the_configuration_says() {
@@ -426,7 +458,8 @@ fn inspect_shows_the_manifest_that_a_checkpoint_gets_and_writes_it_once() {
     let written = fs::read_to_string(folder.join("model.toml")).unwrap();
     assert!(manifest.ends_with(&written) && written.contains("checkpoint = \".\""), "{written}");
     let (again, error) = inspect(&["--write"]);
-    assert!(!again && error.contains("model.toml exists"), "{error}");
+    assert!(!again && error.contains("pins digests already"), "{error}");
+    assert!(written.contains("[digests]\n\"config.json\" = \"sha256:"), "{written}");
     repository.write(
         "openrlhf",
         "expected.json",

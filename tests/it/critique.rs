@@ -1,5 +1,5 @@
-//! Critiques over HTTP. The model is `tests/graphs/tiny_decoder_lm.onnx`, and what it must say stands in
-//! `tests/graphs/tiny_decoders.json`, from Transformers.
+//! Critiques over HTTP. The model is `tests/graphs/tiny_decoder_lm`, as a graph and as the checkpoint that it was made of,
+//! and what it must say stands in `tests/graphs/tiny_decoders.json`, from Transformers.
 
 use std::fs;
 
@@ -42,8 +42,16 @@ fn add(repository: &Repository, name: &str, head: &str, critique: &str) {
     repository.add(name, &manifest, &[graph]);
 }
 
+/// The models of [`server`] that write and score: a graph, and what a checkpoint becomes.
+const WRITERS: [&str; 3] = ["likely", "rows", "packed"];
+
 async fn server() -> Server {
     let repository = Repository::empty();
+    for form in &WRITERS[1..] {
+        let graph = format!("[graph]\ncheckpoint = \"tiny_decoder_lm\"\nform = \"{form}\"\n");
+        let manifest = format!("head = \"log_probability\"\n{graph}{TEXT}{CRITIQUE}");
+        repository.add_checkpoints(form, &manifest, &["tiny_decoder_lm"]);
+    }
     add(&repository, "likely", "\"log_probability\"", CRITIQUE);
     add(&repository, "summed", "{ log_probability = { reduce = \"sum\" } }", "");
     let choices =
@@ -83,13 +91,14 @@ fn events(text: &str) -> Vec<(String, Value)> {
 
 #[tokio::test]
 async fn a_critique_is_what_an_independent_implementation_writes_whole_and_streamed() {
-    let server = server().await;
-    for case in golden().iter().filter(|case| ids(case).len() > 1) {
+    let (server, golden) = (server().await, golden());
+    let cases = golden.iter().filter(|case| ids(case).len() > 1);
+    for (case, model) in cases.flat_map(|case| WRITERS.map(|model| (case, model))) {
         let (prompt, response) = split(case, 1);
         let greedy = case["greedy"].as_array().unwrap();
         // Numbers up to 299 are words of the tokenizer; what goes beyond is none.
         let known = greedy.iter().all(|id| (10..300).contains(&id.as_u64().unwrap()));
-        let body = json!({"model": "likely", "prompt": prompt, "response": response});
+        let body = json!({"model": model, "prompt": prompt, "response": response});
         let whole = server.post_to("/v1/critique", &body).await;
         assert_eq!(whole.status, 200, "{}", whole.text);
         let critique = &whole.body["critiques"][0];

@@ -43,13 +43,17 @@ fn configure(repository: &Repository, name: &str, changes: &Value) {
 
 /// Has karat write the manifest that a checkpoint gets, and asks for packed rows in it.
 fn pack(repository: &Repository, name: &str, scheduling: &str) {
+    write_form(repository, name, "packed", scheduling);
+}
+
+fn write_form(repository: &Repository, name: &str, form: &str, scheduling: &str) {
     let folder = repository.path().join(name);
     let path = folder.join("model.toml");
     if !path.is_file() {
         let written = karat(&["inspect", folder.to_str().unwrap(), "--write"]).output().unwrap();
         assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
     }
-    let manifest = fs::read_to_string(&path).unwrap().replace("[graph]\n", "[graph]\nform = \"packed\"\n");
+    let manifest = fs::read_to_string(&path).unwrap().replace("[graph]\n", &format!("[graph]\nform = \"{form}\"\n"));
     fs::write(path, format!("{manifest}\n[scheduling]\n{scheduling}\n")).unwrap();
 }
 
@@ -117,6 +121,34 @@ async fn every_checkpoint_that_packs_gives_the_scores_of_transformers_alone_and_
         }
     }
     assert!(packed > 15, "{packed}");
+}
+
+/// What a GPU's 16 bits make of a model can be seen without one: nearly the same scores, and not the same.
+#[tokio::test]
+async fn sixteen_bits_can_be_tried_on_a_processor() {
+    const ROUNDED: f64 = 5e-2;
+    let names = ["llama3", "qwen3", "gemma2", "phi3-longrope", "pythia", "glm4"];
+    let repository = Repository::empty();
+    for name in names.iter().chain(&["bert"]) {
+        copy(&repository, name);
+        write_form(&repository, name, "rounded", "");
+        // It is held to 32 bits by that file.
+        fs::remove_file(repository.path().join(name).join("expected.json")).unwrap();
+    }
+    let server = Server::of(&repository).await;
+    for name in names {
+        let expected = json_of(&fixtures().join(name).join("expected.json"));
+        let cases = expected["cases"].as_array().unwrap();
+        let inputs: Vec<Value> = cases.iter().map(input).collect();
+        let reply = server.post(&json!({ "model": name, "inputs": inputs })).await;
+        assert_eq!(reply.status, 200, "{name}: {}", reply.text);
+        let gaps: Vec<f64> =
+            reply.rewards().iter().zip(cases).map(|(found, case)| (found - wanted(case)[0]).abs()).collect();
+        assert!(gaps.iter().all(|gap| *gap <= ROUNDED), "{name}: {gaps:?}");
+        assert!(gaps.iter().any(|gap| *gap > TOLERANCE), "{name} computes in 32 bits: {gaps:?}");
+    }
+    let card = server.get("/v1/models/bert").await;
+    assert!(card.text.contains("encoders have no form of packed rows in 16 bits"), "{}", card.text);
 }
 
 fn prompt(length: u32) -> Vec<u32> {

@@ -216,6 +216,9 @@ async fn several_graph_files_make_an_ensemble() {
     let reply = server.post(&json!({"model": "files", "inputs": [{"text": "100 200"}], "include": ["members"]})).await;
     let members: Vec<f64> = serde_json::from_value(reply.body["results"][0]["ensemble"]["members"].clone()).unwrap();
     assert_close(&members, &[0.3, 0.3]);
+    // The second graph answers this token with NaN.
+    let poisoned = server.post(&json!({"model": "files", "inputs": [{"text": "20"}, {"text": "13"}]})).await;
+    poisoned.assert_problem(500, "model-failed", "sample 1: the model files gave no usable score by its graph 2");
     let shown = server.get("/v1/models/files").await;
     assert_eq!(shown.body["graphs"].as_array().unwrap().len(), 2, "{}", shown.text);
     assert_close(&server.rewards("margin", &["100 200"]).await, &[3.0]);

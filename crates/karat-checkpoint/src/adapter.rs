@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use crate::{
     config::computes_nothing,
     problems::Problems,
-    weights::{Place, Update, Weights},
+    weights::{Changes, Place, Update, Weights},
 };
 
 /// The configuration of an adapter.
@@ -108,11 +108,12 @@ impl Adapter {
         Value::Object(self.values.clone()).to_string()
     }
 
-    /// Changes the weights of the base as the adapter says.
-    pub(crate) fn apply(&self, weights: &mut Weights, problems: &mut Problems) {
+    /// What it changes in the weights of its base.
+    pub(crate) fn changes(&self, weights: &Weights, problems: &mut Problems) -> Option<Changes> {
         self.refuse_unknown(problems);
         let alphas = self.alphas(problems);
-        let Some(found) = weights.beside(&self.folder, problems) else { return };
+        let found = Weights::beside(&self.folder, problems)?;
+        let mut changes = Changes::default();
         let mut parts: BTreeMap<String, BTreeMap<Part, Place>> = BTreeMap::new();
         for (name, place) in found {
             // A base's own tensor keeps its name below the layer that wraps it.
@@ -125,7 +126,7 @@ impl Adapter {
                 None if name.contains("lora_") => {
                     problems.add::<()>(format!("the adapter's {name} is of a kind that isn't known"));
                 }
-                None => weights.replace(name, place),
+                None => changes.replaced.push((name, place)),
             }
         }
         for (module, mut parts) in parts {
@@ -145,11 +146,12 @@ impl Adapter {
             let mut update = Update { down, up, scale: 0.0, magnitudes, table };
             update.scale = self.scale(&alphas, &module, update.rank());
             let name = format!("{module}.weight");
-            match (weights.shape(&name), update.shape()) {
+            let found = changes.shape(&name).or_else(|| weights.shape(&name));
+            match (found, update.shape()) {
                 (None, _) => {
                     problems.add::<()>(format!("the adapter changes {name}, which its base doesn't have"));
                 }
-                (Some(found), Some(wanted)) if found == wanted => weights.update(name, update),
+                (Some(found), Some(wanted)) if found == wanted => changes.updates.push((name, update)),
                 (Some(found), _) => {
                     problems.add::<()>(format!(
                         "the adapter changes {name} by {:?} times {:?}, and its base has it as {found:?}: it was trained \
@@ -159,6 +161,7 @@ impl Adapter {
                 }
             }
         }
+        Some(changes)
     }
 
     /// `α/r`, or `α/√r` where ranks are stabilised (Kalajdzievski 2023, "rsLoRA").
@@ -221,6 +224,11 @@ impl Adapter {
             problems
                 .add::<()>(format!("{CONFIG}: {key} = {value} is not known; merge the adapter in PEFT and serve that"));
         }
+    }
+
+    /// Whether rows of matrices are scaled after the sum (DoRA).
+    pub(crate) fn is_weight_decomposed(&self) -> bool {
+        self.is_on("use_dora")
     }
 
     fn text(&self, key: &str) -> Option<&str> {

@@ -9,9 +9,9 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    adapter::Adapter,
     classes::{self, Class},
     config::Config,
+    ensemble::Adapters,
     graphs::{Element, Form, Graph, NumbersMut, Tensor},
     heads::{Head, Kind},
     manifest,
@@ -114,8 +114,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads a checkpoint: its configuration, the headers of its weights, and what its tokenizer says; of an adapter, that
-    /// of the model it changes, with the changes.
+    /// Reads a checkpoint: its configuration, the headers of its weights, and what its tokenizer says; of adapters, that of
+    /// the model they change, with the changes.
     ///
     /// # Errors
     /// Everything that stands in the way of serving it.
@@ -128,11 +128,11 @@ impl Checkpoint {
     fn of(origin: &Origin, problems: &mut Problems) -> Option<Self> {
         let config = problems.take(Config::read(origin.model()));
         let weights = Weights::read(origin.model(), problems);
-        let adapter = if origin.is_adapter() { Some(problems.take(Adapter::read(origin.folder()))?) } else { None };
+        let adapters = Adapters::read(origin, problems)?;
         let tokens = Tokens::read(tokenizer(origin), problems);
         let mut config = config?;
         let is_wrapped = config.open_text();
-        let task = adapter.as_ref().and_then(|adapter| adapter.class_ending(problems));
+        let task = adapters.class_ending(problems);
         let family = classes::family(&config, problems)?;
         config.fill_in(family.defaults);
         let class = Class::read(family, &config, task, problems)?;
@@ -154,12 +154,13 @@ impl Checkpoint {
         if is_wrapped {
             weights.open_text();
         }
-        if let Some(adapter) = &adapter {
-            adapter.apply(&mut weights, problems);
-        }
+        adapters.apply(&mut weights, problems);
         let normalise = normalise::read(&config, &weights, problems);
         let head = match family.read {
-            Read::Decoder(_) => Head::find(class.kind, &weights, &config, problems),
+            Read::Decoder(_) => Head::find(class.kind, &adapters.members(), &weights, &config, problems),
+            Read::Encoder(_) | Read::Modern(_) if origin.is_ensemble() => {
+                problems.add("adapters of an encoder have no graph in common; serve each as a model by itself")
+            }
             Read::Encoder(_) | Read::Modern(_) if class.kind == Kind::Sequence => None,
             Read::Encoder(_) | Read::Modern(_) => problems
                 .add(format!("config.json: {}: an encoder gives rewards as a sequence classifier alone", class.name)),
@@ -194,7 +195,7 @@ impl Checkpoint {
                 let gating = match head {
                     Head::Gated(_) => Some(Gating::AtMark(gate_mark(family.model_type))),
                     Head::Weighed(_) => Some(Gating::AtScore),
-                    Head::Linear(_) | Head::Mlp(_) | Head::LanguageModel => None,
+                    Head::Linear(_) | Head::Mlp(_) | Head::Members(_) | Head::LanguageModel => None,
                 };
                 let (context, vocabulary) = (trunk.context, trunk.vocabulary);
                 let recipe =
@@ -225,9 +226,10 @@ impl Checkpoint {
         tokens.check(decided.vocabulary, problems);
         classes::refuse_namesakes(origin.model(), &tokens, problems);
         let manifest = manifest::write(&class.name, &decided, &tokens);
-        let reasons = reasons::of(&class, &head_name, pad_id, &decided, &tokens);
+        let mut reasons = reasons::of(&class, &head_name, pad_id, &decided, &tokens);
+        reasons.extend(adapters.reason());
         let Decided { graph, context, .. } = decided;
-        let configuration = config.into_text() + &adapter.map(|adapter| adapter.written()).unwrap_or_default();
+        let configuration = config.into_text() + &adapters.written();
         Some(Self { origin: origin.clone(), weights, configuration, graph, context, recipe, reasons, manifest })
     }
 

@@ -17,6 +17,7 @@ mod adapter;
 mod checkpoint;
 mod classes;
 mod config;
+mod ensemble;
 mod graphs;
 mod heads;
 mod manifest;

@@ -49,6 +49,16 @@ impl Problems {
         }
     }
 
+    /// What is done for a part of the whole, whose problems begin with its name.
+    pub(crate) fn within<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> T) -> T {
+        let mut own = Self::default();
+        let done = work(&mut own);
+        for problem in own.0 {
+            self.add::<()>(format!("{name}: {problem}"));
+        }
+        done
+    }
+
     /// The value, if it is there and nothing stands in the way.
     pub(crate) fn finish<T>(self, folder: &Path, value: Option<T>) -> Result<T, CheckpointError> {
         match value {

@@ -20,8 +20,8 @@ pub(crate) enum Recipe {
 impl Recipe {
     /// Writes the graph in a form; what stands in the way goes into `problems`.
     pub(crate) fn write(&self, form: Form, weights: &Weights, problems: &mut Problems) -> Option<Graph> {
-        if let (Form::Packed(element), Some(obstacle)) = (form, self.obstacle(form)) {
-            let bits = if element == Element::Float32 { "" } else { " in 16 bits" };
+        if let Some(obstacle) = self.obstacle(form) {
+            let bits = if form == Form::Packed(Element::Float32) { "" } else { " in 16 bits" };
             return problems.add(format!("{obstacle} no form of packed rows{bits}; write form = \"rows\" in [graph]"));
         }
         Some(match (self, form) {
@@ -33,14 +33,16 @@ impl Recipe {
                     pooling: *pooling,
                     last_token: last_token.as_deref(),
                     weights,
+                    rounding: if let Form::Rounded(element) = form { Some(element) } else { None },
                 };
                 match form {
                     Form::Rows => graphs::prefix(&parts, problems),
                     Form::Packed(element) => graphs::packed_decoder(&parts, element, problems),
+                    Form::Rounded(_) => graphs::packed_decoder(&parts, Element::Float32, problems),
                 }
             }
             (Self::Encoder { trunk, labels }, Form::Rows) => graphs::padded(trunk, *labels, weights, problems),
-            (Self::Encoder { trunk, labels }, Form::Packed(element)) => {
+            (Self::Encoder { trunk, labels }, Form::Packed(element) | Form::Rounded(element)) => {
                 graphs::packed_encoder(trunk, *labels, element, weights, problems)
             }
             (Self::Modern { trunk, labels }, _) => graphs::modernbert(trunk, *labels, weights, problems),
@@ -49,7 +51,10 @@ impl Recipe {
 
     /// What of it a form doesn't have, as the beginning of a sentence.
     pub(crate) fn obstacle(&self, form: Form) -> Option<&'static str> {
-        let Form::Packed(element) = form else { return None };
+        let (Form::Packed(element) | Form::Rounded(element)) = form else { return None };
+        if form == Form::Rounded(element) && !matches!(self, Self::Decoder { .. }) {
+            return Some("encoders have");
+        }
         if element != Element::Float32 && !graphs::takes_heads(self.head_dim()) {
             return Some("heads whose size is no multiple of 8, or above 256, have");
         }

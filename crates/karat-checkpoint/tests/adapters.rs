@@ -8,6 +8,7 @@ use std::{
 };
 
 use karat_checkpoint::{Checkpoint, CheckpointError, Origin};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -137,4 +138,53 @@ fn logits_from_a_table_that_an_adapter_changes_are_refused() {
     let language_model = json!({"task_type": "CAUSAL_LM"});
     let error = Folders::of("embeddings").configure(CONFIG, &language_model).behead().error().to_string();
     assert!(error.contains("changes model.embed_tokens.weight, and the logits are taken from the table"), "{error}");
+}
+
+/// An adapter of a language model with a value head beside it, as trainers save it, and a copy of it.
+fn with_value_heads() -> Folders {
+    let folders = Folders::of("patterns").configure(CONFIG, &json!({"task_type": "CAUSAL_LM"}));
+    let file = folders.path("adapter/adapter_model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let low_rank = tensors.tensors().into_iter().filter(|(name, _)| !name.ends_with("score.weight"));
+    safetensors::serialize_to_file(low_rank, None, &file).unwrap();
+    let zeros = [0; 64];
+    let head = TensorView::new(Dtype::F32, vec![1, 16], &zeros).unwrap();
+    let beside = folders.path("adapter/value_head.safetensors");
+    safetensors::serialize_to_file([("v_head.summary.weight", head)], None, &beside).unwrap();
+    fs::create_dir(folders.path("second")).unwrap();
+    for entry in fs::read_dir(folders.path("adapter")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folders.path("second").join(entry.file_name())).unwrap();
+    }
+    folders
+}
+
+fn together(folders: &Folders) -> Result<Checkpoint, CheckpointError> {
+    let far = |_: &str, _: Option<&str>| Err("it is far away".to_owned());
+    let adapters = ["adapter", "second"].map(|name| Origin::of(&folders.path(name), &far).unwrap());
+    Checkpoint::read(&Origin::ensemble(folders.0.path(), &adapters)?)
+}
+
+#[test]
+fn members_have_heads_of_their_own_over_weights_that_are_there_once() {
+    let checkpoint = together(&with_value_heads()).unwrap();
+    let count = |name: &str| checkpoint.graph().tensors.iter().filter(|tensor| tensor.name == name).count();
+    assert_eq!((count("0:v_head.summary.weight"), count("1:v_head.summary.weight")), (1, 1));
+    // The one is trained on, the other isn't.
+    assert_eq!((count("model.layers.0.mlp.down_proj.weight"), count("model.layers.0.mlp.gate_proj.weight")), (1, 1));
+    assert!(checkpoint.reasons().iter().any(|reason| reason.contains("2 members, adapter, second")));
+}
+
+#[test]
+fn members_read_the_same_tokens_and_were_trained_for_the_same_task() {
+    let folders = with_value_heads();
+    let base = fs::read_to_string(folders.path("base/tokenizer.json")).unwrap();
+    fs::write(folders.path("second/tokenizer.json"), base.replace("<s>", "<t>")).unwrap();
+    let folders = folders.configure("second/adapter_config.json", &json!({"task_type": "SEQ_CLS"}));
+    let error = together(&folders).unwrap_err().to_string();
+    assert!(error.contains("tokenizers that differ") && error.contains("another task_type"), "{error}");
+    // The model's folder may say which tokenizer is meant.
+    fs::write(folders.path("tokenizer.json"), base).unwrap();
+    assert!(!together(&folders).unwrap_err().to_string().contains("tokenizers"));
 }

@@ -14,3 +14,6 @@ pub mod metrics;
 pub mod numeric;
 pub mod select;
 pub mod transform;
+
+#[cfg(test)]
+mod largest;

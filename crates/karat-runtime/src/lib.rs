@@ -13,6 +13,7 @@ mod devices;
 mod error;
 pub mod fake;
 mod free_memory;
+mod give_back;
 pub mod libraries;
 mod memory;
 pub mod ort;
@@ -34,6 +35,7 @@ pub use decoder::{
 pub(crate) use devices::Devices;
 pub use error::RuntimeError;
 pub use free_memory::free_memory;
+pub use give_back::give_back_memory;
 pub use memory::MemoryBound;
 pub use profile::{BatchLimits, Shape, ShapeProfile};
 pub(crate) use provider::Arena;
@@ -57,6 +59,10 @@ pub trait Executor: Send {
     fn pads(&self) -> bool {
         true
     }
+
+    /// Says whether a pass's shape may be rounded up, where that makes it faster: then samples are padded that are
+    /// computed alone, too. Allowed unless this says otherwise.
+    fn allow_rounding(&mut self, _allowed: bool) {}
 }
 
 /// How a graph's inputs and outputs are used: which input takes what, and which outputs are wanted.

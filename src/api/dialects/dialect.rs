@@ -17,6 +17,7 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::parts::KnownFields;
 use crate::api::{
     AppState,
     problem::{Problem, ProblemType},
@@ -31,6 +32,8 @@ pub(in crate::api) struct Dialect {
     /// Where its routes stand beside the prefix.
     pub(super) paths: Paths,
     pub(super) routes: &'static [Route],
+    /// What it does with the fields that its bodies don't read.
+    pub(super) fields: KnownFields,
     /// The status by which its clients know what to do.
     pub(super) status: fn(ProblemType) -> StatusCode,
     pub(super) error: ErrorShape,

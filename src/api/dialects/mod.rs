@@ -25,7 +25,8 @@ use dialect::Dialect;
 
 pub(super) use kserve::grpc_routes;
 pub use parts::DialectSettings;
-pub(super) use routes::{documented, undocumented};
+pub(super) use parts::Scores;
+pub(super) use routes::{documented, tell, undocumented};
 pub(super) use shared_paths::SharedPath;
 
 /// Every dialect. On a path that several claim, the first whose body it is answers.
@@ -93,6 +94,17 @@ mod tests {
         ("jina", Shape::Detail),
         ("kserve", Shape::Error),
     ];
+
+    #[test]
+    fn every_pages_table_has_the_fields_that_are_harmless() {
+        for dialect in TABLE {
+            let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/dialects/");
+            let page = std::fs::read_to_string(format!("{page}{}.md", dialect.name)).unwrap();
+            for field in dialect.fields.harmless {
+                assert!(page.contains(&format!("`{field}`")), "{}.md doesn't name {field}", dialect.name);
+            }
+        }
+    }
 
     async fn render(dialect: &Dialect, kind: ProblemType) -> (u16, Value) {
         let response = dialect.tell(&Problem::new(kind, "change this"));

@@ -12,7 +12,7 @@ use axum::{
     Router,
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::MethodRouter,
 };
 
@@ -52,7 +52,8 @@ fn prefixed(dialect: &'static Dialect) -> ApiRouter<AppState> {
 fn bare(dialects: impl Iterator<Item = &'static Dialect>) -> Router<AppState> {
     let owned = expected(dialects).filter(|(_, route)| route.claim.is_none());
     owned.fold(Router::new(), |routes, (dialect, route)| {
-        routes.route(route.path, shared_paths::share(route.path, speaking(dialect, route).into()))
+        let method = || shared_paths::share(route.path, speaking(dialect, route).into());
+        routes.route(route.path, method()).route(&format!("{}/", route.path), method())
     })
 }
 
@@ -85,6 +86,19 @@ async fn speak(State(dialect): State<&'static Dialect>, mut request: Request, ne
         Some(problem) => dialect.tell(problem),
         None => response,
     }
+}
+
+/// A problem of a request that reached no route, in the shape of the dialect whose path it is.
+pub(in crate::api) fn tell(path: &str, problem: &Problem) -> Response {
+    let of_model = path.strip_prefix("/m/").and_then(|rest| rest.find('/').map(|end| &rest[end..]));
+    let path = of_model.unwrap_or(path);
+    let first = path.trim_start_matches('/').split('/').next();
+    let prefixed = TABLE.into_iter().find(|dialect| Some(dialect.name) == first);
+    let known = prefixed.or_else(|| {
+        let mut routes = expected(TABLE.into_iter()).filter(|(_, route)| route.claim.is_none());
+        routes.find(|(_, route)| route.path == path.trim_end_matches('/')).map(|(dialect, _)| dialect)
+    });
+    known.map_or_else(|| problem.clone().into_response(), |dialect| dialect.tell(problem))
 }
 
 /// What all operations of a dialect have in common.

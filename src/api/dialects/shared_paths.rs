@@ -72,7 +72,11 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for SharedPath<H> {
             let claimed = received.as_ref().ok().and_then(|body| claim(&self.claimants, body));
             match claimed {
                 Some((claimant, fields)) => {
-                    Received::leave(received.map(|body| body.in_fields(fields)), &mut request);
+                    let received = received.map(|body| match fields {
+                        Some(fields) => body.in_fields(fields),
+                        None => body,
+                    });
+                    Received::leave(received, &mut request);
                     claimant.method().call(request, state).await
                 }
                 None => {
@@ -86,15 +90,20 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for SharedPath<H> {
 
 impl<I: OperationInput, O: OperationOutput, H: OperationHandler<I, O>> OperationHandler<I, O> for SharedPath<H> {}
 
-/// Who claims a body, and its fields.
-fn claim<'a>(claimants: &'a [Claimant], body: &Received) -> Option<(&'a Claimant, Fields)> {
+/// Who claims a body, and its fields where it has some.
+fn claim<'a>(claimants: &'a [Claimant], body: &Received) -> Option<(&'a Claimant, Option<Fields>)> {
     let text = body.text()?;
     if !claimants.iter().any(|claimant| claimant.may_claim(text)) {
         return None;
     }
-    let fields = body.parse::<Fields>().ok()?;
-    let claimant = claimants.iter().find(|claimant| claimant.claim.holds(&fields))?;
-    Some((claimant, fields))
+    match body.parse::<Fields>() {
+        Ok(fields) => {
+            let claimant = claimants.iter().find(|claimant| claimant.claim.holds(&fields))?;
+            Some((claimant, Some(fields)))
+        }
+        // Whose broken body it is decides how that is told.
+        Err(_) => claimants.iter().find(|claimant| claimant.seems_to_claim(text)).map(|claimant| (claimant, None)),
+    }
 }
 
 impl Claimant {
@@ -107,6 +116,11 @@ impl Claimant {
     /// Whether the text may be a body that is claimed: whether one of the words stands anywhere in it.
     fn may_claim(&self, text: &str) -> bool {
         self.words.iter().any(|word| text.contains(word))
+    }
+
+    /// Whether the text looks like such a body, as far as that can be said of what is no JSON.
+    fn seems_to_claim(&self, text: &str) -> bool {
+        self.may_claim(text) && !self.claim.none_of.iter().any(|word| text.contains(&format!("\"{word}\"")))
     }
 
     fn method(&self) -> MethodRouter<AppState> {

@@ -6,20 +6,21 @@ use aide::{
     axum::{ApiRouter, routing::post_with},
     transform::TransformOperation,
 };
-use karat_engine::engine::{Embeddings, ScoreReport};
+use karat_engine::engine::{Embeddings, ScoreError, ScoreReport};
 use karat_rules::{
     domain::{Cut, Message, ModelName, ModelVersion, Reward, catalogue::Choice},
     select::{self, Available, Candidates, CandidatesError, CurvePoint, Placement, Ranking, Selected, Selection},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout_at;
 
 use super::{
     apart::apart,
     call::{Call, OwnBody},
     envelope::{Envelope, each},
     request::{answer, samples, turns},
-    result::{Include, SampleResult, UsageBody},
+    result::{Include, Outcome, SampleResult, UsageBody},
 };
 use crate::api::{
     AppState,
@@ -80,7 +81,7 @@ struct BestOfNResponse {
     best: Option<usize>,
     /// What the rule picks.
     selected: Selected,
-    /// All candidates from best to worst, with their margins; ties by index.
+    /// All candidates that were scored from best to worst, with their margins; ties by index.
     ranking: Vec<Placement>,
     /// The candidates that no other one beats in every objective; left out when there is one objective.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +93,7 @@ struct BestOfNResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     embedding: Option<EmbeddingBody>,
     /// One result for each candidate, in their order.
-    results: Vec<SampleResult>,
+    results: Vec<Outcome<SampleResult>>,
 }
 
 /// What embedded the candidates.
@@ -139,7 +140,9 @@ async fn best_of_n(
     let mut details =
         CandidateDetails { texts: body.candidates.clone(), answers: body.answers, embeddings: body.embeddings };
     let turns = turns(body.prompt, body.messages).map_err(invalid)?;
-    let samples = samples("candidates", body.candidates, |candidate| answer(&turns, candidate))?;
+    let samples = samples("candidates", body.candidates, |candidate| answer(&turns, candidate));
+    let embeddable: Vec<usize> = (0..samples.len()).filter(|index| samples[*index].is_ok()).collect();
+    let deadline = options.deadline()?;
     let request = options.into_request(samples, true)?;
     let objectives = state.engine.has_objectives(&request)?;
     let available = details.available(objectives);
@@ -166,13 +169,21 @@ async fn best_of_n(
     let (mut report, mut embedded) = tokio::try_join!(scored, embedded)?;
     if let Some(embeddings) = &mut embedded {
         report.timings = report.timings.beside(embeddings.timings);
-        details.embeddings = Some(mem::take(&mut embeddings.vectors));
+        // Of a candidate that is no text there is no vector, and it isn't chosen among.
+        let mut vectors = vec![Vec::new(); details.texts.len()];
+        for (index, vector) in embeddable.into_iter().zip(mem::take(&mut embeddings.vectors)) {
+            vectors[index] = vector;
+        }
+        details.embeddings = Some(vectors);
     }
-    let (report, ranked) = apart(move || {
+    let ranking = apart(move || {
         let ranked = Ranked::by(&*rule, details, &report, body.curve);
         (report, ranked)
-    })
-    .await?;
+    });
+    let (report, ranked) = match deadline {
+        Some(deadline) => timeout_at(deadline.into(), ranking).await.map_err(|_| ScoreError::Expired)??,
+        None => ranking.await?,
+    };
     let ranked = ranked?;
     Envelope::reply(id, report, |reports| {
         Ok(BestOfNResponse {
@@ -215,6 +226,19 @@ struct CandidateDetails {
 }
 
 impl CandidateDetails {
+    /// What it tells of some of the candidates. A list that isn't as long as the candidates is refused where it is used.
+    fn of(self, places: &[usize]) -> Self {
+        fn at<T: Clone>(list: Vec<T>, places: &[usize], all: usize) -> Vec<T> {
+            if list.len() == all { places.iter().map(|place| list[*place].clone()).collect() } else { list }
+        }
+        let all = self.texts.len();
+        Self {
+            texts: at(self.texts, places, all),
+            answers: self.answers.map(|answers| at(answers, places, all)),
+            embeddings: self.embeddings.map(|embeddings| at(embeddings, places, all)),
+        }
+    }
+
     fn available(&self, objectives: bool) -> Available {
         Available { objectives, answers: self.answers.is_some(), texts: true, embeddings: self.embeddings.is_some() }
     }
@@ -240,7 +264,11 @@ struct Ranked {
 }
 
 impl Ranked {
+    /// Ranks the candidates that were scored; indices are those of the request.
     fn by(rule: &dyn Selection, details: CandidateDetails, report: &ScoreReport, curve: bool) -> Result<Self, Problem> {
+        let refused: Vec<usize> = report.refused.iter().map(|refusal| refusal.index).collect();
+        let all = report.results.len() + refused.len();
+        let places: Vec<usize> = (0..all).filter(|index| refused.binary_search(index).is_err()).collect();
         let rewards: Vec<Reward> = report.results.iter().map(|sample| sample.reward).collect();
         let objectives: Vec<Vec<f64>> = report
             .results
@@ -248,18 +276,29 @@ impl Ranked {
             .map(|sample| sample.detail.objectives.iter().map(|(_, reward)| reward.get()).collect())
             .collect();
         let several = objectives.first().is_some_and(|first| first.len() > 1);
-        // A request holds at least one sample.
-        let candidates = Candidates::new(&rewards).ok_or_else(|| invalid("there are no candidates"))?;
+        let Some(candidates) = Candidates::new(&rewards) else {
+            let selected = Selected { indices: Vec::new(), probabilities: None };
+            return Ok(Self { selected, ranking: Vec::new(), pareto_front: None, curve: None });
+        };
+        let details = if refused.is_empty() { details } else { details.of(&places) };
         let mut candidates = details.describe(candidates).map_err(invalid)?;
         let pareto_front = several.then(|| {
             let on_front = select::pareto_front(&objectives);
-            on_front.iter().enumerate().filter(|(_, on)| **on).map(|(index, _)| index).collect()
+            on_front.iter().zip(&places).filter(|(on, _)| **on).map(|(_, place)| *place).collect()
         });
         if several {
             candidates = candidates.with_objectives(objectives).map_err(invalid)?;
         }
-        let selected = rule.select(&candidates).map_err(invalid)?;
+        let mut selected = rule.select(&candidates).map_err(invalid)?;
+        selected.indices.iter_mut().for_each(|index| *index = places[*index]);
+        if let Some(known) = selected.probabilities.take() {
+            let mut probabilities = vec![0.0; all];
+            known.into_iter().zip(&places).for_each(|(probability, place)| probabilities[*place] = probability);
+            selected.probabilities = Some(probabilities);
+        }
         let curve = if curve { select::best_of_n_curve(candidates.rewards(), None) } else { None };
-        Ok(Self { selected, ranking: Ranking::of(&rewards).placements().to_vec(), pareto_front, curve })
+        let ranking = Ranking::of(&rewards);
+        let ranking = ranking.placements().iter().map(|placed| Placement { index: places[placed.index], ..*placed });
+        Ok(Self { selected, ranking: ranking.collect(), pareto_front, curve })
     }
 }

@@ -6,7 +6,7 @@ use aide::{
     axum::{ApiRouter, routing::post_with},
     transform::TransformOperation,
 };
-use karat_engine::engine::SampleReport;
+use karat_engine::engine::{Draft, SampleReport};
 use karat_rules::{
     domain::{self, Message, Sample, catalogue::Choice},
     metrics::{self, Strength},
@@ -135,10 +135,15 @@ async fn compare(
     }
     let judged = state.engine.model(&options.model_name()?)?.judges_pairs();
     let samples = if judged { together(body.pairs)? } else { apart(body.pairs)? };
-    let request = options.into_request(samples, false)?;
+    let request = options.into_whole_request(samples);
+    let request = request.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
     let scored = state.score(run.as_ref(), &id, request).await.map_err(Problem::from);
     let report = scored.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
-    Envelope::reply(id, report, |reports| outcome(reports, judged, body.cuts.as_ref(), body.beta, &body.include))
+    Envelope::reply(id, report, |reports| {
+        // Nothing is refused apart from its pair.
+        let reports = reports.into_iter().filter_map(Result::ok).collect();
+        outcome(reports, judged, body.cuts.as_ref(), body.beta, &body.include)
+    })
 }
 
 /// The margins of the pairs, whose sides were judged together or scored in turn.
@@ -175,23 +180,22 @@ fn outcome(
 }
 
 /// One sample for each response, chosen and rejected in turn.
-fn apart(pairs: Vec<Pair>) -> Result<Vec<Sample>, Problem> {
+fn apart(pairs: Vec<Pair>) -> Result<Vec<Draft>, Problem> {
     let mut sides = Vec::with_capacity(pairs.len() * 2);
     for (index, pair) in pairs.into_iter().enumerate() {
         let turns = turns_of(index, pair.prompt, pair.messages)?;
         sides.push((turns.clone(), pair.chosen));
         sides.push((turns, pair.rejected));
     }
-    let made = samples("pairs (chosen and rejected in turn)", sides, |(turns, response)| answer(&turns, response));
-    made.map_err(Problem::of_pair)
+    Ok(samples("pairs (chosen and rejected in turn)", sides, |(turns, response)| answer(&turns, response)))
 }
 
 /// One sample for each pair.
-fn together(pairs: Vec<Pair>) -> Result<Vec<Sample>, Problem> {
+fn together(pairs: Vec<Pair>) -> Result<Vec<Draft>, Problem> {
     let pairs = pairs.into_iter().enumerate().map(|(index, pair)| {
         let turns = turns_of(index, pair.prompt, pair.messages)?;
         domain::Pair::new(turns, pair.chosen, pair.rejected)
-            .map(Sample::Pair)
+            .map(|pair| Ok(Sample::Pair(pair)))
             .map_err(|error| invalid(format!("pairs[{index}]: {error}")).at(index))
     });
     pairs.collect()

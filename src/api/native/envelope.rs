@@ -1,12 +1,12 @@
 //! What every scoring route says around its own answer: who scored, and what it cost.
 
-use karat_engine::engine::{SampleReport, ScoreReport, Usage};
+use karat_engine::engine::{Refusal, SampleReport, ScoreReport, Usage};
 use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::result::UsageBody;
+use super::result::{Outcome, UsageBody};
 use crate::api::{problem::Problem, reply::Reply};
 
 /// A route's own answer among what all routes say.
@@ -21,6 +21,9 @@ pub(super) struct Envelope<T> {
     model_version: ModelVersion,
     #[serde(flatten)]
     own: T,
+    /// How many samples were refused and not scored; left out when none was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<usize>,
     /// What it cost.
     usage: UsageBody,
 }
@@ -28,17 +31,20 @@ pub(super) struct Envelope<T> {
 impl<T> Envelope<T> {
     /// The reply to a request of which nothing was scored.
     pub(super) fn unscored(id: String, model: ModelName, model_version: ModelVersion, own: T) -> Reply<Self> {
-        Reply::unscored(Self { id, model, model_version, own, usage: Usage::default().into() })
+        Reply::unscored(Self { id, model, model_version, own, refused: None, usage: Usage::default().into() })
     }
 
     /// The reply to a request, with what the route makes of the samples' reports.
     pub(super) fn reply(
         id: String,
         report: ScoreReport,
-        own: impl FnOnce(Vec<SampleReport>) -> Result<T, Problem>,
+        own: impl FnOnce(Vec<Result<SampleReport, Refusal>>) -> Result<T, Problem>,
     ) -> Result<Reply<Self>, Problem> {
-        let ScoreReport { model, version, results, usage, timings, .. } = report;
-        let body = Self { id, model, model_version: version, own: own(results)?, usage: usage.into() };
+        let (model, model_version) = (report.model.clone(), report.version.clone());
+        let (usage, timings, refused) = (report.usage, report.timings, report.refused.len());
+        let own = own(report.into_outcomes())?;
+        let refused = (refused > 0).then_some(refused);
+        let body = Self { id, model, model_version, own, refused, usage: usage.into() };
         Ok(Reply::timed(&timings, body))
     }
 }
@@ -48,10 +54,15 @@ fn description<T: JsonSchema>() -> Option<Value> {
     T::json_schema(&mut SchemaGenerator::default()).get("description").cloned()
 }
 
-/// What the route makes of each report and its place in the request.
+/// What the route makes of each report and its place in the request, and of each sample that was refused.
 pub(super) fn each<R>(
-    reports: Vec<SampleReport>,
-    result: impl FnMut((usize, SampleReport)) -> Result<R, Problem>,
-) -> Result<Vec<R>, Problem> {
-    reports.into_iter().enumerate().map(result).collect()
+    outcomes: Vec<Result<SampleReport, Refusal>>,
+    mut result: impl FnMut((usize, SampleReport)) -> Result<R, Problem>,
+) -> Result<Vec<Outcome<R>>, Problem> {
+    let outcomes = outcomes.into_iter().enumerate();
+    let placed = outcomes.map(|(index, outcome)| match outcome {
+        Ok(report) => result((index, report)).map(Outcome::Scored),
+        Err(refusal) => Ok(Outcome::refused(refusal)),
+    });
+    placed.collect()
 }

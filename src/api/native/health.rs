@@ -31,7 +31,7 @@ struct Health {
     /// `live`, `ready` or `loading`; `failed` when no model could be loaded.
     status: &'static str,
     /// How far each model has come: `ready`, `loading`, `building`, `failed` or `unloaded`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     models: BTreeMap<ModelName, &'static str>,
 }
 

@@ -4,7 +4,7 @@ use aide::{
     axum::{ApiRouter, routing::post_with},
     transform::TransformOperation,
 };
-use axum::{Json, extract::Path};
+use axum::Json;
 use karat_rules::{domain::catalogue::Choice, metrics};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::apart::apart;
 use crate::api::{
     AppState,
     body::JsonBody,
+    path::PathOf,
     problem::{Problem, ProblemType, invalid},
 };
 
@@ -45,7 +46,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 }
 
 async fn compute(
-    Path(MetricPath { metric }): Path<MetricPath>,
+    PathOf(MetricPath { metric }): PathOf<MetricPath>,
     JsonBody(parameters): JsonBody<Value>,
 ) -> Result<Json<MetricResponse>, Problem> {
     let choice = Choice { name: metric.clone(), parameters };

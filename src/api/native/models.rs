@@ -4,13 +4,10 @@ use aide::{
     axum::{ApiRouter, routing::get_with},
     transform::TransformOperation,
 };
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use karat_engine::{
     repository::{Change, GraphForm, GraphUnit, Listed, Model, ModelBody, ModelStatus, References},
-    schedule::calibrate::Calibration,
+    schedule::{calibrate::Calibration, trial::Trial},
 };
 use karat_rules::domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice};
 use karat_runtime::{ProviderKind, SkippedProvider};
@@ -18,7 +15,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::health::status_word;
-use crate::api::{AppState, checks, problem::Problem};
+use crate::api::{
+    AppState, checks,
+    path::PathOf,
+    problem::{Problem, without_folders},
+};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -88,7 +89,7 @@ struct ModelDetails {
     /// Exactly which model it is: a digest over its manifest, graphs and tokenizer.
     version: ModelVersion,
     /// The models of the Hugging Face Hub that it is made of, each as `org/name@commit`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     hub: Vec<String>,
     /// What its score means.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,10 +136,9 @@ struct GraphCard {
     /// The execution provider that really runs it.
     provider: ProviderKind,
     /// The providers that the manifest prefers and that could not start, with the reason.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     skipped_providers: Vec<SkippedProvider>,
-    /// Whether the graph is quantised in a way that makes a score depend on its batch; such a graph runs each sample
-    /// alone, so that scores stay the same.
+    /// Whether each sample is computed alone, since the graph's scores would depend on its company.
     runs_alone: bool,
     /// Whether what samples begin with in common, such as a prompt with many candidates, is computed once.
     shares_prefixes: bool,
@@ -147,6 +147,9 @@ struct GraphCard {
     /// How the graph uses the machine, as measured when it was loaded for the first time.
     #[serde(skip_serializing_if = "Option::is_none")]
     calibration: Option<Calibration>,
+    /// What trying the graph came to when it was loaded: whether a text's score is the same whatever it is batched with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trial: Option<Trial>,
     /// What the graph takes and gives.
     signature: GraphSignature,
 }
@@ -173,7 +176,7 @@ fn describe_show(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 
 async fn show(
     State(state): State<AppState>,
-    Path(ModelPath { name }): Path<ModelPath>,
+    PathOf(ModelPath { name }): PathOf<ModelPath>,
 ) -> Result<Json<ModelCard>, Problem> {
     let found = name.parse::<ModelName>().ok().and_then(|name| {
         let listed = state.engine.repository().models().remove(&name)?;
@@ -186,7 +189,7 @@ fn card(id: ModelName, listed: &Listed) -> ModelCard {
     let Listed { status, change } = listed;
     let (reason, details) = match status {
         ModelStatus::Loading | ModelStatus::Building(_) | ModelStatus::Unloaded => (None, None),
-        ModelStatus::Failed(reason) => (Some(reason.clone()), None),
+        ModelStatus::Failed(reason) => (Some(without_folders(reason)), None),
         ModelStatus::Ready(model) => (None, Some(details(model))),
     };
     let building_seconds = match status {
@@ -220,10 +223,11 @@ fn graph_card(unit: &GraphUnit) -> GraphCard {
     GraphCard {
         provider: unit.provider,
         skipped_providers: unit.skipped.clone(),
-        runs_alone: unit.batch_dependent,
+        runs_alone: unit.runs_alone(),
         shares_prefixes: unit.form.shares_prefixes(),
         packed: matches!(unit.form, GraphForm::Packed { .. }),
         calibration: unit.calibration,
+        trial: unit.trial.clone(),
         signature: unit.signature.clone(),
     }
 }

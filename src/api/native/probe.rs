@@ -119,7 +119,9 @@ async fn probe(call: Call<ProbeBody>) -> Result<Reply<Envelope<ProbeResponse>>, 
     if variants.as_ref().is_some_and(|lists| lists.len() != inputs.len()) {
         return Err(invalid("variants: send a list for each input, empty where there is none"));
     }
-    let samples = samples("inputs", inputs, Input::into_sample)?;
+    let drafts = samples("inputs", inputs, Input::into_sample).into_iter().enumerate();
+    let samples: Vec<Sample> =
+        drafts.map(|(index, draft)| draft.map_err(|reason| invalid(reason).at(index))).collect::<Result<_, _>>()?;
     let mut all = samples.clone();
     let mut edits: Vec<Vec<(String, usize)>> = Vec::with_capacity(samples.len());
     let mut variants = variants.map(Vec::into_iter);
@@ -128,11 +130,14 @@ async fn probe(call: Call<ProbeBody>) -> Result<Reply<Envelope<ProbeResponse>>, 
         edits.push(edited.into_iter().map(|(name, sample)| (name, push(&mut all, sample))).collect());
     }
     // Only the samples themselves are the run's: edits are made by karat.
-    let own = state.score(run.as_ref(), &id, options.clone().into_request(samples, false)?).await?;
-    let report = state.score(None, &id, options.into_request(all, false)?).await?;
+    let own = state
+        .score(run.as_ref(), &id, options.clone().into_whole_request(samples.into_iter().map(Ok).collect())?)
+        .await?;
+    let report = state.score(None, &id, options.into_whole_request(all.into_iter().map(Ok).collect())?).await?;
     let rewards: Vec<f64> = report.results.iter().map(|sample| sample.reward.get()).collect();
     Envelope::reply(id, own, |reports| {
-        let results = reports.into_iter().zip(edits).enumerate();
+        // Nothing is refused apart from the rest.
+        let results = reports.into_iter().filter_map(Result::ok).zip(edits).enumerate();
         let results = results
             .map(|(index, (report, edits))| tell(index, report, &edits, &rewards, Weight { scale, toward }, &include));
         Ok(ProbeResponse { results: results.collect() })

@@ -17,6 +17,7 @@ use super::{
     call::{Call, OwnBody},
     envelope::{Envelope, each},
     request::{answer, samples, turns},
+    result::Outcome,
 };
 use crate::api::{
     AppState,
@@ -70,7 +71,7 @@ struct Solution {
 #[derive(Debug, Serialize, JsonSchema)]
 struct ProcessResponse {
     /// One result for each solution.
-    results: Vec<ProcessResult>,
+    results: Vec<Outcome<ProcessResult>>,
 }
 
 /// One solution's steps.
@@ -118,6 +119,8 @@ async fn process(
     if let Ok(name) = name.parse() {
         state.engine.model(&name)?;
     }
+    let steps_sent: Vec<Option<usize>> =
+        body.inputs.iter().map(|solution| solution.steps.as_ref().map(Vec::len)).collect();
     let samples = samples("inputs", body.inputs, |solution| {
         let response = match (solution.steps, solution.response, solution.split) {
             (Some(steps), None, None) => Some(steps),
@@ -138,10 +141,23 @@ async fn process(
             )
         })?;
         answer(&turns(solution.prompt, solution.messages)?, response)
-    })?;
+    });
     let request = options.into_request(samples, false)?;
     let report = state.score(run.as_ref(), &id, request).await?;
-    Envelope::reply(id, report, |reports| Ok(ProcessResponse { results: each(reports, result)? }))
+    Envelope::reply(id, report, |reports| {
+        let results = each(reports, |(index, sample)| {
+            let found = sample.detail.steps.as_ref().map_or(0, Vec::len);
+            match steps_sent[index] {
+                Some(sent) if found > sent => Err(invalid(format!(
+                    "inputs[{index}]: the model finds {found} steps in {sent}, so one holds what ends a step; send it without \
+                     that"
+                ))
+                .at(index)),
+                _ => result((index, sample)),
+            }
+        })?;
+        Ok(ProcessResponse { results })
+    })
 }
 
 fn result((index, sample): (usize, SampleReport)) -> Result<ProcessResult, Problem> {

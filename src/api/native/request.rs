@@ -2,7 +2,11 @@
 
 use std::{borrow::Cow, time::Instant};
 
-use karat_engine::{engine::ScoreRequest, schedule::Priority, text::Truncation};
+use karat_engine::{
+    engine::{Draft, OnRefused, ScoreRequest},
+    schedule::Priority,
+    text::Truncation,
+};
 use karat_rules::{
     aggregate,
     domain::{Conversation, Message, ModelName, Role, Sample, catalogue::Choice},
@@ -41,6 +45,11 @@ pub(super) struct Options {
     #[serde(default)]
     #[schemars(range(min = 1))]
     timeout_ms: Option<u64>,
+    /// What becomes of a sample that can't be scored: `"fail"` refuses the request; with `"mark"` the others are scored
+    /// and this one has null for its reward and the reason beside it; with `{"reward": -1}` that number, as it is, instead
+    /// of null. Such samples are compared with no others.
+    #[serde(default)]
+    on_refused: OnRefused,
     /// Rewards of other responses to the prompt, for transforms that are centred at them.
     #[serde(default)]
     references: Vec<f64>,
@@ -66,8 +75,18 @@ pub(super) struct Options {
 }
 
 impl Options {
+    /// Makes a request of samples none of which may be refused without the others.
+    pub(super) fn into_whole_request(self, samples: Vec<Draft>) -> Result<ScoreRequest, Problem> {
+        if self.on_refused.spares_others() {
+            return Err(invalid(
+                "on_refused: what is scored here belongs together and stands or falls as a whole; leave it out",
+            ));
+        }
+        self.into_request(samples, false)
+    }
+
     /// Makes a request of samples; `grouped` when they are candidates for one prompt.
-    pub(super) fn into_request(self, samples: Vec<Sample>, grouped: bool) -> Result<ScoreRequest, Problem> {
+    pub(super) fn into_request(self, samples: Vec<Draft>, grouped: bool) -> Result<ScoreRequest, Problem> {
         let deadline = self.deadline()?;
         let model = self.model_name()?;
         let context = Context::default()
@@ -76,7 +95,7 @@ impl Options {
             .and_then(|context| context.with_counts(&self.counts))
             .map_err(invalid)?
             .with_successes(self.successes);
-        Ok(ScoreRequest::new(model, samples)?
+        Ok(ScoreRequest::of(model, samples, self.on_refused)?
             .with_aggregate(self.aggregate)
             .with_transforms(self.transforms)
             .with_truncation(self.truncation)
@@ -84,6 +103,11 @@ impl Options {
             .with_deadline(deadline)
             .with_context(context)
             .as_group(grouped))
+    }
+
+    /// Whether samples that can't be scored are to spare the others.
+    pub(super) fn spares_others(&self) -> bool {
+        self.on_refused.spares_others()
     }
 
     /// Whether there are lists with an entry for each sample.
@@ -128,17 +152,10 @@ impl Options {
     }
 }
 
-/// Builds one sample a list entry; a problem names the list and the index.
-pub(super) fn samples<T>(
-    list: &str,
-    inputs: Vec<T>,
-    build: impl Fn(T) -> Result<Sample, String>,
-) -> Result<Vec<Sample>, Problem> {
-    let built = inputs
-        .into_iter()
-        .enumerate()
-        .map(|(index, input)| build(input).map_err(|reason| invalid(format!("{list}[{index}]: {reason}")).at(index)));
-    built.collect()
+/// Builds one sample a list entry; the reason why one is none names the list and the index.
+pub(super) fn samples<T>(list: &str, inputs: Vec<T>, build: impl Fn(T) -> Result<Sample, String>) -> Vec<Draft> {
+    let inputs = inputs.into_iter().enumerate();
+    inputs.map(|(index, input)| build(input).map_err(|reason| format!("{list}[{index}]: {reason}"))).collect()
 }
 
 /// One sample: a prompt and a response, a list of messages, or rendered text.

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use karat_engine::engine::{SampleReport, Usage};
+use karat_engine::engine::{Refusal, SampleReport, Usage};
 use karat_rules::{
     domain::{Cut, Reward},
     head::TokenReward,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::api::problem::cut;
 
 /// What can be added to a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
@@ -24,6 +26,37 @@ pub(super) enum Include {
     Tokens,
     /// Where the reward lies among those of the request's run, or of its task, on `POST /v1/score`.
     Percentile,
+    /// The quantiles of the reward's distribution.
+    Quantiles,
+}
+
+/// What became of one sample.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "{T}OrRefused", description = "What became of one sample.")]
+pub(super) enum Outcome<T> {
+    /// It was scored.
+    Scored(T),
+    /// It can't be scored, and `on_refused` spares the others.
+    Refused(RefusedResult),
+}
+
+/// A sample that can't be scored.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct RefusedResult {
+    /// The sample's place in the request, counted from 0.
+    index: usize,
+    /// The number that `on_refused` states, or null.
+    reward: Option<Reward>,
+    /// What is wrong with the sample and what to change.
+    refused: String,
+}
+
+impl<T> Outcome<T> {
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        let Refusal { index, reason, reward } = refusal;
+        Self::Refused(RefusedResult { index, reward, refused: cut(reason) })
+    }
 }
 
 /// The reward of one sample.
@@ -50,6 +83,10 @@ pub(super) struct SampleResult {
     /// to 1, if `include` asks for it: rewards of unlike tasks are put on one scale by it. Null where there were none.
     #[serde(skip_serializing_if = "Option::is_none")]
     percentile: Option<Option<f64>>,
+    /// Quantiles of the reward's distribution before any transform, by ascending level, if `include` asks for them and the
+    /// model has a quantile head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantiles: Option<Vec<QuantileBody>>,
     /// The length in tokens, after any truncation; for a composite, summed over its models.
     tokens: usize,
     /// Whether anything was cut.
@@ -86,6 +123,15 @@ pub(super) struct StepsBody {
     pub(super) returns_to_go: Option<Vec<f64>>,
 }
 
+/// A quantile of a distribution of rewards.
+#[derive(Debug, Serialize, JsonSchema)]
+struct QuantileBody {
+    /// Its level, between 0 and 1: the share of rewards that are expected to be lower.
+    level: f64,
+    /// Its value.
+    reward: Reward,
+}
+
 impl SampleResult {
     pub(super) fn new(index: usize, sample: SampleReport, include: &BTreeSet<Include>) -> Self {
         let detail = sample.detail;
@@ -94,6 +140,8 @@ impl SampleResult {
         let steps =
             detail.steps.map(|scores| StepsBody { scores, rewards: step_rewards.0, returns_to_go: step_rewards.1 });
         let objectives = (!detail.objectives.is_empty()).then(|| detail.objectives.into_iter().collect());
+        let quantile = |(level, reward)| QuantileBody { level, reward };
+        let quantiles = detail.quantiles.map(|quantiles| quantiles.into_iter().map(quantile).collect());
         Self {
             index,
             reward: sample.reward,
@@ -108,6 +156,7 @@ impl SampleResult {
             steps: steps.filter(|_| wanted(Include::Steps)),
             token_rewards: detail.tokens.filter(|_| wanted(Include::Tokens)),
             percentile: wanted(Include::Percentile).then_some(None),
+            quantiles: quantiles.filter(|_| wanted(Include::Quantiles)),
             tokens: sample.tokens,
             truncated: sample.cut.is_cut(),
             cut: sample.cut.is_cut().then_some(sample.cut),

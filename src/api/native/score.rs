@@ -6,7 +6,7 @@ use aide::{
     axum::{ApiRouter, routing::post_with},
     transform::TransformOperation,
 };
-use karat_engine::engine::{ScoreReport, ScoreRequest};
+use karat_engine::engine::{Draft, ScoreReport, ScoreRequest};
 use karat_rules::domain::Sample;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use super::{
     call::{Call, OwnBody},
     envelope::{Envelope, each},
     request::{Input, samples},
-    result::{Include, SampleResult},
+    result::{Include, Outcome, SampleResult},
 };
 use crate::api::{
     AppState,
@@ -70,8 +70,8 @@ struct ScoreResponse {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 enum ScoreResult {
-    /// A reward.
-    Known(Box<SampleResult>),
+    /// What became of the sample.
+    Known(Box<Outcome<SampleResult>>),
     /// No reward yet, where the request didn't wait.
     Pending(PendingResult),
 }
@@ -109,10 +109,12 @@ async fn score(call: Call<ScoreBody>) -> Result<Reply<Envelope<ScoreResponse>>, 
         return Err(invalid("include: a percentile is that among the rewards of a run; name the run"));
     }
     let grouped = body.group;
-    if !body.wait && options.has_lists() {
-        return Err(invalid("wait: what isn't waited for takes no counts, margins and successes; leave them out"));
+    if !body.wait && (options.has_lists() || options.spares_others()) {
+        return Err(invalid(
+            "wait: what isn't waited for takes no counts, margins, successes and on_refused; leave them out",
+        ));
     }
-    let samples = samples("inputs", body.inputs, Input::into_sample)?;
+    let samples = samples("inputs", body.inputs, Input::into_sample);
     let known = if body.wait {
         None
     } else {
@@ -129,21 +131,23 @@ async fn score(call: Call<ScoreBody>) -> Result<Reply<Envelope<ScoreResponse>>, 
             return Ok(Envelope::unscored(id, model, version, ScoreResponse { results }));
         }
         Some(places) => {
-            let kept: Vec<Sample> = places.iter().map(|place| samples[*place].clone()).collect();
+            let kept: Vec<Draft> = places.iter().map(|place| samples[*place].clone()).collect();
             let request = options.into_request(kept, grouped)?;
             (state.score_known(run.as_ref(), &id, request, places.clone()).await?, Some(places))
         }
     };
     let percentiles = percentiles.then(|| percentiles_of(&state, run.as_ref(), &report)).flatten();
     Envelope::reply(id, report, |reports| {
+        let mut percentiles = percentiles.map(Vec::into_iter);
         let scored = each(reports, |(index, sample)| {
             let place = places.as_ref().map_or(index, |places| places[index]);
-            let percentile = percentiles.as_ref().map(|percentiles| percentiles[index]);
-            Ok((place, SampleResult::new(place, sample, &body.include).with_percentile(percentile)))
+            let percentile = percentiles.as_mut().and_then(Iterator::next);
+            Ok(SampleResult::new(place, sample, &body.include).with_percentile(percentile))
         })?;
         let mut results: Vec<ScoreResult> = (0..count).map(PendingResult::at).collect();
-        for (place, result) in scored {
-            results[place] = ScoreResult::Known(Box::new(result));
+        for (index, outcome) in scored.into_iter().enumerate() {
+            let place = places.as_ref().map_or(index, |places| places[index]);
+            results[place] = ScoreResult::Known(Box::new(outcome));
         }
         Ok(ScoreResponse { results })
     })

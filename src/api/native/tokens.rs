@@ -18,6 +18,7 @@ use super::{
     call::{Call, OwnBody},
     envelope::{Envelope, each},
     request::{Input, samples},
+    result::Outcome,
 };
 use crate::api::{
     AppState,
@@ -49,7 +50,7 @@ impl OwnBody for TokensBody {
 #[derive(Debug, Serialize, JsonSchema)]
 struct TokensResponse {
     /// One result for each input.
-    results: Vec<TokensResult>,
+    results: Vec<Outcome<TokensResult>>,
 }
 
 /// One response's tokens.
@@ -83,7 +84,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 async fn tokens(
     Call { state, id, run, body, options }: Call<TokensBody>,
 ) -> Result<Reply<Envelope<TokensResponse>>, Problem> {
-    let samples = samples("inputs", body.inputs, Input::into_sample)?;
+    let samples = samples("inputs", body.inputs, Input::into_sample);
     let request = options.into_request(samples, false)?;
     let report = state.score(run.as_ref(), &id, request).await?;
     Envelope::reply(id, report, |reports| Ok(TokensResponse { results: each(reports, result)? }))

@@ -84,14 +84,14 @@ async fn tournament(call: Call<TournamentBody>) -> Result<Reply<Envelope<Tournam
             samples.push(Sample::Pair(pair.map_err(|error| invalid(format!("candidates: {error}")))?));
         }
     }
-    let request = options.into_request(samples, false)?;
+    let request = options.into_whole_request(samples.into_iter().map(Ok).collect())?;
     let report = state.score(run.as_ref(), &id, request).await?;
     let count = candidates.len();
     Envelope::reply(id, report, |reports| {
         // There is a report for each pair, in their order.
         let pairs = (0..count).flat_map(|first| (first + 1..count).map(move |second| (first, second)));
         let mut preferences = vec![vec![0.5; count]; count];
-        for ((first, second), report) in pairs.zip(&reports) {
+        for ((first, second), report) in pairs.zip(reports.iter().filter_map(|report| report.as_ref().ok())) {
             preferences[first][second] = report.reward.get();
             preferences[second][first] = 1.0 - report.reward.get();
         }

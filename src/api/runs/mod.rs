@@ -216,6 +216,7 @@ impl AppState {
         places: Option<Vec<usize>>,
     ) -> Result<ScoreReport, ScoreError> {
         let facts: Vec<Facts> = request.samples().iter().map(Facts::of).collect();
+        let sent = request.places();
         let state = &self.runs;
         state.learned.restore(&self.engine, request.model());
         let counts = self.engine.needs_counts(&request);
@@ -224,7 +225,7 @@ impl AppState {
             request = request.with_counts_if_none(&state.counts(tag, &facts)).map_err(|_| ScoreError::Panicked)?;
         }
         let (model, count) = (request.model().clone(), facts.len() as u64);
-        let side = state.side(tag, &facts, request.samples());
+        let side = state.side(tag, &facts, &request);
         let report = self.engine.score(request).await;
         match &report {
             Err(_) => {
@@ -232,7 +233,16 @@ impl AppState {
                 state.recorder.record(Record::Unscored { run, model, step, samples: count });
             }
             Ok(report) => {
-                let batch = Batch { places, ..batch(tag, id, &facts, report) };
+                let scored = scored_places(report);
+                // What was scored was sent: each place has its facts.
+                let facts = scored.iter().filter_map(|place| Some(facts[sent.binary_search(place).ok()?]));
+                let refused = report.refused.len() as u64;
+                let own = (refused > 0).then(|| scored.clone());
+                let batch = Batch { places: places.or(own), ..batch(tag, id, facts, report) };
+                if refused > 0 {
+                    let (run, step) = (tag.run.clone(), tag.step);
+                    state.recorder.record(Record::Unscored { run, model, step, samples: refused });
+                }
                 if counts {
                     // The next request's counts hold these.
                     state.runs.add(&batch, now());
@@ -248,8 +258,14 @@ impl AppState {
     }
 }
 
+/// Where in their request those samples stand that were scored.
+fn scored_places(report: &ScoreReport) -> Vec<usize> {
+    let all = report.results.len() + report.refused.len();
+    (0..all).filter(|place| report.refused.iter().all(|refusal| refusal.index != *place)).collect()
+}
+
 /// What is kept of a request that was scored.
-fn batch(tag: &RunTag, id: &str, facts: &[Facts], report: &ScoreReport) -> Batch {
+fn batch(tag: &RunTag, id: &str, facts: impl Iterator<Item = Facts>, report: &ScoreReport) -> Batch {
     let width = report.results.first().map_or(0, |first| first.ensemble.members.len());
     // Members are told apart only where each sample has the same ones.
     let alike = report.results.iter().all(|sample| sample.ensemble.members.len() == width);
@@ -261,7 +277,7 @@ fn batch(tag: &RunTag, id: &str, facts: &[Facts], report: &ScoreReport) -> Batch
         model: report.model.clone(),
         probabilities: report.probabilities,
         request: id.to_owned(),
-        samples: facts.iter().zip(&report.results).map(|(facts, sample)| facts.observe(sample)).collect(),
+        samples: facts.zip(&report.results).map(|(facts, sample)| facts.observe(sample)).collect(),
         places: None,
         members: if alike && width > 1 { scores.map(|score| score.get() as f32).collect() } else { Vec::new() },
     }
@@ -282,9 +298,10 @@ impl RunState {
     }
 
     /// The samples for which more is asked than their score.
-    fn side(&self, tag: &RunTag, facts: &[Facts], samples: &[karat_rules::domain::Sample]) -> Vec<Beside> {
+    fn side(&self, tag: &RunTag, facts: &[Facts], request: &ScoreRequest) -> Vec<Beside> {
         let Some(chosen) = self.runs.chosen(&tag.run) else { return Vec::new() };
-        let wanted = facts.iter().zip(samples).enumerate().filter_map(|(index, (facts, sample))| {
+        let samples = facts.iter().zip(request.samples());
+        let wanted = request.places().into_iter().zip(samples).filter_map(|(index, (facts, sample))| {
             let judge = chosen.config.judge.as_ref().filter(|_| chosen.is_judged(facts.hash));
             let judge = judge.map(|judge| judge.model.clone());
             let probe = chosen.is_probed(facts.hash);
@@ -296,7 +313,7 @@ impl RunState {
     /// Leaves samples to be scored again when there is nothing else to do.
     fn send_aside(&self, engine: &Arc<Engine>, tag: &RunTag, id: &str, report: &ScoreReport, samples: Vec<Beside>) {
         let queue = self.side.get_or_init(|| SideQueue::start(Arc::clone(engine), Arc::clone(&self.runs)));
-        let left_out = queue.send(tag, id, report, samples);
+        let left_out = queue.send(tag, id, report, &scored_places(report), samples);
         if left_out > 0 {
             self.recorder.record(Record::Unjudged { run: tag.run.clone(), samples: left_out });
         }

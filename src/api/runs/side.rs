@@ -70,17 +70,24 @@ impl SideQueue {
         Self(queue)
     }
 
-    /// Leaves samples; how many found no place.
-    pub(super) fn send(&self, tag: &RunTag, request: &str, report: &ScoreReport, samples: Vec<Beside>) -> u64 {
+    /// Leaves samples; how many found no place. `scored` are the places of those that have results, in their order.
+    pub(super) fn send(
+        &self,
+        tag: &RunTag,
+        request: &str,
+        report: &ScoreReport,
+        scored: &[usize],
+        samples: Vec<Beside>,
+    ) -> u64 {
         let mut left_out = 0;
         for beside in samples {
-            let Some(scored) = report.results.get(beside.index) else { continue };
+            let Ok(place) = scored.binary_search(&beside.index) else { continue };
             let waiting = Waiting {
                 run: tag.run.clone(),
                 request: request.to_owned(),
                 step: tag.step,
                 model: report.model.clone(),
-                reward: scored.reward.get(),
+                reward: report.results[place].reward.get(),
                 beside,
             };
             left_out += u64::from(self.0.try_send(waiting).is_err());

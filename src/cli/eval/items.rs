@@ -8,10 +8,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::plain;
 use crate::cli::{
     backend::Input,
     rows::{answers, text},
 };
+
+/// The largest score, either way, whose squares still have room to be summed.
+const LARGEST: f64 = 1e100;
 
 /// The subset of rows that name none.
 pub(super) const NO_SUBSET: &str = "all";
@@ -74,7 +78,7 @@ pub(super) struct Names<'a> {
 /// Reads one row.
 pub(super) fn read(fields: &Map<String, Value>, names: &Names<'_>) -> Result<Read, String> {
     let label = Label {
-        subset: fields.get(names.subset).and_then(text).unwrap_or_else(|| NO_SUBSET.to_owned()),
+        subset: fields.get(names.subset).and_then(text).map_or_else(|| NO_SUBSET.to_owned(), |name| plain(&name)),
         id: fields.get("id").filter(|id| !id.is_null()).map(|id| text(id).unwrap_or_else(|| id.to_string())),
     };
     let stored = |name: &str| fields.get(name).map(|side| scores(side).map_err(|reason| format!("{name:?} {reason}")));
@@ -102,6 +106,10 @@ pub(super) fn read(fields: &Map<String, Value>, names: &Names<'_>) -> Result<Rea
 fn item(label: Label, chosen: Vec<Scores>, rejected: Vec<Scores>) -> Result<Read, String> {
     if chosen.is_empty() || rejected.is_empty() {
         return Err("needs the score of at least one right and one wrong response".to_owned());
+    }
+    let all = chosen.iter().chain(&rejected).flat_map(|scores| scores.members.iter().chain([&scores.reward]));
+    if let Some(beyond) = all.into_iter().find(|score| score.abs() > LARGEST) {
+        return Err(format!("holds the score {beyond:e}, and statistics of scores beyond ±{LARGEST:e} overflow"));
     }
     Ok(Read::Scored(Item { label, chosen, rejected }))
 }
@@ -195,6 +203,7 @@ mod tests {
         let own = json!({"chosen": [{"reward": 1.5, "members": [1, 2]}], "rejected": [{"reward": 0}]});
         assert_eq!(stored(&own), (1, 1, 1.5));
         assert!(row(&json!({"scores": [3], "num_correct": 1})).is_err());
+        assert!(row(&json!({"scores_chosen": 1e308, "scores_rejected": -1e308})).unwrap_err().contains("overflow"));
         assert!(row(&json!({"scores_chosen": "high", "scores_rejected": 1})).is_err());
     }
 

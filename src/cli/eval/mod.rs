@@ -225,7 +225,13 @@ fn say(text: &str) {
     println!("{text}");
 }
 
+/// Text without control characters.
+fn plain(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+}
+
 #[expect(clippy::print_stderr, reason = "a command line program says there what its user should know")]
 fn tell(text: &str) {
-    eprintln!("karat: {text}");
+    // What a file holds may not give orders to a terminal.
+    eprintln!("karat: {}", plain(text));
 }

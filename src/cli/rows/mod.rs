@@ -95,7 +95,8 @@ impl Rows {
             if reader.read_until(b'\n', &mut text).map_err(|error| self.unreadable(&error))? == 0 {
                 break;
             }
-            let line = text.trim_ascii();
+            // A byte-order mark, as some editors and spreadsheets write it, is no part of the first row.
+            let line = text.strip_prefix(b"\xef\xbb\xbf").filter(|_| number == 0).unwrap_or(&text).trim_ascii();
             if line.is_empty() {
                 continue;
             }
@@ -162,6 +163,7 @@ mod tests {
         assert_eq!(count, 5);
         let places: Vec<(u64, &str, bool)> = found.iter().map(|(n, place, ok)| (*n, place.as_str(), *ok)).collect();
         assert_eq!(places, [(0, "line 1", true), (3, "line 4", false), (4, "line 5", true)]);
+        assert_eq!(rows("\u{feff}{}\n{}").1.iter().filter(|(_, _, read)| *read).count(), 2);
         assert_eq!(rows("").0, 0);
         assert_eq!(rows("{}\n").0, 1);
     }

@@ -154,7 +154,7 @@ async fn too_many_inputs_and_failing_models_are_told_in_the_dialects_shape() {
 async fn third(shedding: &[&str], path: &'static str, body: Value) -> Option<u16> {
     let limits = QueueLimits { queued_tokens: 1, wait: None, tokens_per_second: None };
     let shedding = shedding.iter().map(|name| (*name).to_owned()).collect();
-    let settings = DialectSettings { default_model: None, shedding };
+    let settings = DialectSettings { shedding, ..DialectSettings::default() };
     let fake = FakeModel::serve_with(limits, Unserved { dialects: settings, ..Unserved::new() }).await;
     fake.control.close();
     let server = std::sync::Arc::new(fake.server);

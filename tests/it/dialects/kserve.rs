@@ -27,7 +27,7 @@ async fn text_pairs_and_tokens_get_the_native_scores() {
         (json!([bytes("response", json!([1]), json!(["20"])), bytes("prompt", json!([1]), json!(["10"]))]), pair),
         (json!([tokens, lengths]), text),
     ] {
-        let reply = answer(&server, INFER, &json!({"id": "mine", "inputs": inputs, "unknown": 1})).await;
+        let reply = answer(&server, INFER, &json!({"id": "mine", "inputs": inputs})).await;
         assert_eq!((&reply["model_name"], &reply["id"]), (&json!("chat"), &json!("mine")));
         assert_near(&output(&reply, "rewards")["data"][0], expected);
     }

@@ -6,6 +6,7 @@
 
 mod choice;
 mod documentation;
+mod fields;
 mod grpc;
 mod inference_servers;
 mod kserve;

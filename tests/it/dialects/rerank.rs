@@ -90,12 +90,16 @@ async fn tei_describes_the_server() {
     assert_eq!((health.status, health.text.as_str()), (200, ""));
 }
 
-/// A classifier of three labels that gives the probability of the first, and a plain model of pairs.
+/// A classifier of three labels that gives the probability of the first, a plain model of pairs, and one of steps.
 async fn likely() -> Server {
     let repository = Repository::empty();
     let head = "head = { classifier = { labels = [\"a\", \"b\", \"c\"], label = \"a\", gives = \"probability\" } }\n";
     repository.add("likely", &format!("{head}{}", PAIR.replace("sum.onnx", "members.onnx")), &["members"]);
     repository.add("pair", PAIR, &["sum"]);
+    // A step is read at its mark, 83: a logit of the number before it, less 100, over 100.
+    let head = "head = { process = { read = { two_class = { positive = 1 } }, reduction = \"min\" } }\n";
+    let steps = PAIR.replace("sum.onnx", "steps.onnx") + "step_mark = \"83\"\n";
+    repository.add("steps", &format!("{head}{steps}"), &["steps"]);
     serve(&repository, DialectSettings::default()).await
 }
 
@@ -106,8 +110,13 @@ async fn a_probability_is_not_made_one_again() {
     let [first, second, third] = [0.035_f64, 0.07, -0.035].map(f64::exp);
     let probability = first / (first + second + third);
     let squeezed_once = 1.0 / (1.0 + (-0.035_f64).exp());
-    let (query, document) = ("10", "20");
-    for (model, choices, wanted) in [("likely", "", probability), ("pair", "?transforms=sigmoid", squeezed_once)] {
+    let query = "10";
+    let worst_step = 1.0 / (1.0 + (-0.5_f64).exp());
+    for (model, document, choices, wanted) in [
+        ("likely", "20", "", probability),
+        ("pair", "20", "?transforms=sigmoid", squeezed_once),
+        ("steps", "150 83", "", worst_step),
+    ] {
         for (path, body, pointer) in [
             ("rerank", json!({"query": query, "texts": [document]}), "/0/score"),
             ("predict", json!({"inputs": [query, document]}), "/0/score"),
@@ -142,7 +151,6 @@ async fn a_field_that_could_change_a_score_is_never_passed_over() {
         ("vllm/score", &pairs, "chat_template_kwargs", json!({"enable_thinking": false})),
         ("tei/rerank", &texts, "instruct", json!("Find recipes")),
         ("cohere/v1/rerank", &documents, "rank_fields", json!(["title"])),
-        ("cohere/v2/rerank", &documents, "max_tokens_per_doc", json!(50)),
         ("jina/v1/rerank", &documents, "max_doc_length", json!(50)),
     ] {
         let path = format!("/m/pair/{path}");

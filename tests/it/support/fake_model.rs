@@ -56,7 +56,7 @@ impl FakeModel {
             signature: GraphSignature { inputs: Vec::new(), outputs: vec![logits()] },
             provider: ProviderKind::Cpu,
             skipped: Vec::new(),
-            batch_dependent: false,
+            trial: None,
             calibration: None,
             form: GraphForm::Padded,
             scheduler: Scheduler::start(executors, Policy::default(), limits, metrics.clone()).unwrap(),

@@ -20,6 +20,14 @@ pub(super) fn build(nodes: &mut Nodes<'_>, trunk: &Decoder, experts: &Experts, l
         let chosen = nodes.add("Reshape", &[&chosen, &flat]);
         let own = nodes.add("Gather", &[state, &chosen]);
         let part = |part| trunk.piece(layer, Part::Expert(expert, part));
+        if let Some(changed) = [Expert::Gate, Expert::Up, Expert::Down].map(part).iter().find(|own| nodes.differs(own))
+        {
+            nodes.problems.add::<()>(format!(
+                "the adapters change {}, and experts are everybody's in an ensemble; serve each as a model by itself",
+                changed.tensor
+            ));
+            return sum;
+        }
         let inner = [experts.intermediate, trunk.hidden];
         let gate = nodes.linear(&part(Expert::Gate), &own, inner, false);
         let gate = nodes.activation(trunk.activation, &gate);

@@ -22,7 +22,7 @@ impl Graph {
             _ if !on_processor => 1,
             (true, false) if alone => 1,
             (true, true) if alone => 2,
-            // What it packs for a second session, to find it packed already, stays with the allocator.
+            // A second session packs once more before it finds it packed already.
             (true, _) => 3,
             (false, _) => 1,
         };

@@ -3,12 +3,15 @@
 mod element;
 mod experts;
 mod fused;
+mod members;
 mod memory;
 mod modernbert;
 mod nodes;
+mod norms;
 mod packed;
 mod padded;
 mod prefix;
+mod rounding;
 mod weights;
 
 use std::ops::Range;
@@ -31,6 +34,9 @@ pub enum Form {
     /// Packed rows over blocks of keys and values (`rm-packed/1`), with numbers of this format: in 32 bits from standard
     /// operators, in 16 bits with those that ONNX Runtime has for NVIDIA GPUs alone.
     Packed(Element),
+    /// The packed rows of 32 bits with everything rounded as those of this format are, to see on a processor what a GPU
+    /// makes of a model.
+    Rounded(Element),
 }
 
 /// A graph without its weights, and where those come from.

@@ -7,10 +7,10 @@ use karat_onnx::{
     ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType,
 };
 
-use super::{Element, Graph, Tensor, fused::FUSED_DOMAIN};
+use super::{Element, Graph, Tensor, fused::FUSED_DOMAIN, members::Whose};
 use crate::{
     problems::Problems,
-    trunks::{Activation, Norm, NormKind, Piece, encoder::Gate},
+    trunks::{Activation, Piece, encoder::Gate},
     weights::Weights,
 };
 
@@ -31,6 +31,10 @@ pub(crate) struct Nodes<'a> {
     pub(super) missing: Vec<String>,
     /// What weights and constants are stored in, and so what is computed in.
     element: Element,
+    /// What operators' outputs are rounded to, in a graph that stands in for one of 16 bits.
+    pub(super) rounding: Option<Element>,
+    /// Whose weights are meant.
+    pub(super) whose: Whose,
 }
 
 /// What a node's attribute holds.
@@ -52,6 +56,8 @@ impl<'a> Nodes<'a> {
             known: BTreeSet::new(),
             missing: Vec::new(),
             element: Element::Float32,
+            rounding: None,
+            whose: Whose::All,
         }
     }
 
@@ -158,6 +164,11 @@ impl<'a> Nodes<'a> {
         self.add("Reshape", &[value, &shape])
     }
 
+    /// A value `[n, a, b]` as `[n, b, a]`.
+    pub(crate) fn swapped(&mut self, value: &str) -> String {
+        self.add_with("Transpose", &[value], &[("perm", Attribute::Ints(&[0, 2, 1]))])
+    }
+
     /// The largest numbers along the last axis and their places; how many stands in `count`.
     pub(super) fn top(&mut self, value: &str, count: &str) -> [String; 2] {
         let name = format!("TopK_{}", self.nodes.len());
@@ -219,18 +230,31 @@ impl<'a> Nodes<'a> {
 
     /// How many rows a weight has; 0 when it isn't there.
     pub(crate) fn rows(&self, name: &str) -> usize {
-        self.weights.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(0)
+        self.weights.shape(self.own(name).unwrap_or(name)).and_then(|shape| shape.first().copied()).unwrap_or(0)
     }
 
     /// `value` `[n, columns]` times the transposed weight `[rows, columns]`, plus a bias.
     pub(crate) fn linear(&mut self, piece: &Piece, value: &str, shape: [usize; 2], bias: bool) -> String {
+        if self.differs(piece) {
+            return self.linear_of_members(piece, value, shape, bias);
+        }
         let output = format!("Gemm_{}", self.nodes.len());
-        self.linear_into(&output, piece, value, shape, bias);
-        output
+        self.product_into(&output, piece, value, shape, bias);
+        let output = self.rounded(&output);
+        self.adapted(piece, value, &output, shape)
     }
 
     /// The same with a name for what comes out.
     pub(crate) fn linear_into(&mut self, output: &str, piece: &Piece, value: &str, shape: [usize; 2], bias: bool) {
+        if self.differs(piece) || self.is_adapted(piece) || self.rounding.is_some() {
+            let product = self.linear(piece, value, shape, bias);
+            self.add_into(output, "Identity", &[&product]);
+        } else {
+            self.product_into(output, piece, value, shape, bias);
+        }
+    }
+
+    fn product_into(&mut self, output: &str, piece: &Piece, value: &str, shape: [usize; 2], bias: bool) {
         let weight = self.weight(&format!("{}.weight", piece.tensor), &piece.rows, &shape, false);
         let mut inputs = vec![value, &weight];
         let offset = bias.then(|| self.weight(&format!("{}.bias", piece.tensor), &piece.rows, &shape[..1], false));
@@ -248,55 +272,15 @@ impl<'a> Nodes<'a> {
         self.add_with("Conv", &[value, &weight, &bias], &attributes)
     }
 
-    /// A decoder's norm over the last axis.
-    pub(super) fn norm(&mut self, piece: &Piece, value: &str, size: usize, norm: Norm) -> String {
-        let weight = self.norm_weight(piece, size, norm);
-        match norm.kind {
-            NormKind::RootMeanSquare => self.rms_norm(&weight, value, norm.epsilon),
-            NormKind::Layer { bias } => {
-                let bias = bias.then(|| self.weight(&format!("{}.bias", piece.tensor), &piece.rows, &[size], false));
-                self.normalised(value, &weight, bias.as_deref(), norm.epsilon)
-            }
-        }
-    }
-
-    /// Root-mean-square norm over the last axis (Zhang and Sennrich 2019).
-    fn rms_norm(&mut self, weight: &str, value: &str, epsilon: f64) -> String {
-        if self.element != Element::Float32 {
-            return self.fused_rms_norm(weight, value, epsilon);
-        }
-        let two = self.number("two", 2.0);
-        let axis = self.integers("last_axis", &[-1]);
-        let epsilon = self.number("norm_epsilon", epsilon);
-        let square = self.add("Pow", &[value, &two]);
-        let mean = self.add("ReduceMean", &[&square, &axis]);
-        let offset = self.add("Add", &[&mean, &epsilon]);
-        let root = self.add("Sqrt", &[&offset]);
-        let normal = self.add("Div", &[value, &root]);
-        self.add("Mul", &[&normal, weight])
-    }
-
-    /// Norm over the last axis, with a weight and perhaps a bias (Ba et al. 2016).
-    pub(super) fn layer_norm(&mut self, piece: &Piece, value: &str, size: usize, epsilon: f64, bias: bool) -> String {
-        let weight = self.weight(&format!("{}.weight", piece.tensor), &[], &[size], false);
-        let bias = bias.then(|| self.weight(&format!("{}.bias", piece.tensor), &[], &[size], false));
-        self.normalised(value, &weight, bias.as_deref(), epsilon)
-    }
-
-    fn normalised(&mut self, value: &str, weight: &str, bias: Option<&str>, epsilon: f64) -> String {
-        let mut inputs = vec![value, weight];
-        inputs.extend(bias);
-        let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Number(epsilon))];
-        self.add_with("LayerNormalization", &inputs, &attributes)
-    }
-
     /// A value times a number, where there is one.
     pub(crate) fn scaled(&mut self, value: &str, scale: Option<f64>) -> String {
         match scale.filter(|scale| (scale - 1.0).abs() > f64::EPSILON) {
             None => value.to_owned(),
             Some(scale) => {
                 let scale = self.number(&format!("scale_{scale}"), scale);
-                self.add("Mul", &[value, &scale])
+                let scale = self.rounded(&scale);
+                let product = self.add("Mul", &[value, &scale]);
+                self.rounded(&product)
             }
         }
     }
@@ -306,6 +290,11 @@ impl<'a> Nodes<'a> {
         if self.element != Element::Float32 {
             return self.fused_activation(activation, value);
         }
+        let active = self.plain_activation(activation, value);
+        self.rounded(&active)
+    }
+
+    fn plain_activation(&mut self, activation: Activation, value: &str) -> String {
         match activation {
             Activation::Silu => {
                 let share = self.add("Sigmoid", &[value]);

@@ -36,6 +36,8 @@ pub(crate) struct Parts<'a> {
     /// The token that every sample has to end with.
     pub(crate) last_token: Option<&'a str>,
     pub(crate) weights: &'a Weights,
+    /// What a graph of packed rows rounds to, where it stands in for one of 16 bits.
+    pub(crate) rounding: Option<Element>,
 }
 
 /// Cosines and signed sines of queries, which carry the scale of likenesses, and of keys.
@@ -74,8 +76,8 @@ pub(crate) fn build(parts: &Parts<'_>, problems: &mut Problems) -> Graph {
         if layer + 1 == trunk.layers {
             let read = "score_positions";
             let gather = |nodes: &mut Nodes<'_>, value: &str| nodes.add("Gather", &[value, read]);
-            state = gather(&mut layers.nodes, &state);
-            normal = gather(&mut layers.nodes, &normal);
+            state = layers.nodes.gathered(&state, trunk.hidden, read);
+            normal = layers.nodes.gathered(&normal, trunk.hidden, read);
             query_rotation = query_rotation.map(|parts| parts.map(|value| gather(&mut layers.nodes, &value)));
             bias = layers.nodes.add_with("Gather", &[&bias, read], &[("axis", Attribute::Int(2))]);
         }
@@ -91,10 +93,12 @@ impl Parts<'_> {
     /// are computed in the trunk's own format: their matrix is as large as many layers.
     pub(super) fn read_out(&self, nodes: &mut Nodes<'_>, state: &str, trunk: Element) {
         let element = self.element(trunk);
-        // The state itself, for heads that embed.
-        nodes.add_into("hidden", "Identity", &[state]);
+        if self.gives_hidden() {
+            nodes.add_into("hidden", "Identity", &[state]);
+        }
         let state = nodes.cast(state, element);
         nodes.compute_in(element);
+        nodes.round_to(self.rounding.filter(|_| *self.head == Head::LanguageModel));
         self.head.build(nodes, self.trunk, &state);
     }
 
@@ -106,7 +110,18 @@ impl Parts<'_> {
         let element = self.element(trunk);
         let of_head = self.head.outputs(self.trunk, self.weights);
         let of_head = of_head.iter().map(|(name, width)| output(name, element, *width));
-        of_head.chain([output("hidden", Element::Float32, self.trunk.hidden)]).collect()
+        let hidden = self.gives_hidden().then(|| output("hidden", Element::Float32, self.trunk.hidden));
+        of_head.chain(hidden).collect()
+    }
+
+    /// Whether the state itself is an output, for heads that embed: members of an ensemble have one each.
+    fn gives_hidden(&self) -> bool {
+        !matches!(self.head, Head::Members(_))
+    }
+
+    /// How many heads of keys and values the host sees.
+    fn kv_heads(&self) -> usize {
+        self.trunk.kv_heads * self.weights.members().len().max(1)
     }
 
     /// The format of what the head gives.
@@ -119,7 +134,7 @@ impl Parts<'_> {
         let trunk = self.trunk;
         let mut metadata = vec![
             ("karat.layers", trunk.layers.to_string()),
-            ("karat.kv_heads", trunk.kv_heads.to_string()),
+            ("karat.kv_heads", self.kv_heads().to_string()),
             ("karat.head_dim", trunk.head_dim.to_string()),
             ("karat.context", trunk.context.to_string()),
         ];
@@ -147,13 +162,12 @@ struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// The embedding of each token, `[tokens, hidden]`.
+    /// The embedding of each token, `[tokens · members, hidden]`.
     fn embed(&mut self) -> String {
         let (trunk, nodes) = (self.trunk, &mut self.nodes);
         let flat = nodes.shape(&[-1]);
         let ids = nodes.add("Reshape", &["input_ids", &flat]);
-        let table = nodes.table(&trunk.piece(0, Part::Embeddings), [trunk.vocabulary, trunk.hidden]);
-        let embedded = nodes.add("Gather", &[&table, &ids]);
+        let embedded = nodes.embedded(&trunk.piece(0, Part::Embeddings), [trunk.vocabulary, trunk.hidden], &ids);
         nodes.scaled(&embedded, trunk.embedding_scale)
     }
 
@@ -222,7 +236,7 @@ impl Layers<'_> {
     fn keys_and_values(&mut self, layer: usize, state: &str, rotation: Option<&[String; 2]>) -> [String; 2] {
         let trunk = self.trunk;
         let shape = [trunk.kv_heads * trunk.head_dim, trunk.hidden];
-        let by_head = self.nodes.shape(&[0, signed(trunk.kv_heads), signed(trunk.head_dim)]);
+        let by_head = self.nodes.shape(&[-1, signed(self.kv_heads()), signed(trunk.head_dim)]);
         let key = self.nodes.linear(&trunk.piece(layer, Part::Keys), state, shape, trunk.qkv_bias);
         let key = self.by_head(layer, Part::KeyNorm, &key, trunk.kv_heads);
         let key = self.rotate(&key, rotation, 1.0);
@@ -244,6 +258,11 @@ impl Layers<'_> {
         nodes.add("Unsqueeze", &[&all, &group])
     }
 
+    /// How many heads of keys and values a token has.
+    fn kv_heads(&self) -> usize {
+        self.trunk.kv_heads * self.nodes.members()
+    }
+
     /// What `state` `[m, hidden]` draws from what it may see, `[m, hidden]`.
     ///
     /// Each head is a product of its own: a library that shares products out over threads then has enough of them, also
@@ -251,7 +270,8 @@ impl Layers<'_> {
     fn attention(&mut self, layer: usize, state: &str, seen: &Seen) -> String {
         let trunk = self.trunk;
         let width = trunk.heads * trunk.head_dim;
-        let grouped = self.nodes.shape(&[0, signed(trunk.kv_heads), signed(trunk.group()), signed(trunk.head_dim)]);
+        let grouped = [0, signed(self.kv_heads()), signed(trunk.group()), signed(trunk.head_dim)];
+        let grouped = self.nodes.shape(&grouped);
         let projection = trunk.piece(layer, Part::Queries);
         let query = self.nodes.linear(&projection, state, [width, trunk.hidden], trunk.qkv_bias);
         let query = self.by_head(layer, Part::QueryNorm, &query, trunk.heads);
@@ -297,16 +317,16 @@ impl Layers<'_> {
         self.nodes.norm(&self.trunk.piece(layer, part), state, self.trunk.hidden, self.trunk.norm)
     }
 
-    /// A projection head by head, `[tokens, heads, head_dim]`, normed as the family does it.
+    /// A projection head by head, `[tokens, members · heads, head_dim]`, normed as the family does it.
     fn by_head(&mut self, layer: usize, norm: Part, value: &str, heads: usize) -> String {
         let trunk = self.trunk;
-        let by_head = self.nodes.shape(&[0, signed(heads), signed(trunk.head_dim)]);
+        let by_head = self.nodes.shape(&[-1, signed(heads * self.nodes.members()), signed(trunk.head_dim)]);
         let piece = trunk.piece(layer, norm);
         match trunk.query_key_norm {
             QueryKeyNorm::None => self.nodes.add("Reshape", &[value, &by_head]),
             QueryKeyNorm::PerHead => {
                 let value = self.nodes.add("Reshape", &[value, &by_head]);
-                self.nodes.norm(&piece, &value, trunk.head_dim, trunk.norm)
+                self.nodes.norm_by_head(&piece, &value, trunk.head_dim, trunk.norm)
             }
             QueryKeyNorm::AcrossHeads => {
                 let value = self.nodes.norm(&piece, value, heads * trunk.head_dim, trunk.norm);
@@ -347,7 +367,7 @@ impl Layers<'_> {
 /// Closes the graph over the contract's inputs and outputs.
 fn close(parts: &Parts<'_>, layers: Layers<'_>) -> Graph {
     let Layers { trunk, nodes, presents } = layers;
-    let (kv_heads, head_dim) = (&*trunk.kv_heads.to_string(), &*trunk.head_dim.to_string());
+    let (kv_heads, head_dim) = (&*parts.kv_heads().to_string(), &*trunk.head_dim.to_string());
     let float = |name: &str, axes: &[&str]| ValueInfoProto::tensor(name, DataType::Float, axes);
     let integer = |name: &str, axes: &[&str]| ValueInfoProto::tensor(name, DataType::Int64, axes);
     let mut input = vec![

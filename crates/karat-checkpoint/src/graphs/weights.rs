@@ -15,7 +15,7 @@ impl Nodes<'_> {
     ///
     /// `rows` are those of the checkpoint's tensor, in order; none for all of it.
     pub(super) fn weight(&mut self, source: &str, rows: &[Range<usize>], shape: &[usize], plus_one: bool) -> String {
-        let source = Source { tensor: source.to_owned(), rows: rows.to_vec() };
+        let source = Source { tensor: self.resolve(source), rows: rows.to_vec() };
         self.store(&[(source, shape.to_vec())], shape, plus_one)
     }
 
@@ -32,6 +32,11 @@ impl Nodes<'_> {
     /// `value` `[n, columns]` times the transposes of several weights side by side, each with as many rows as it says,
     /// plus their biases: one product in place of several.
     pub(super) fn joined(&mut self, pieces: &[(Piece, usize)], value: &str, columns: usize, bias: bool) -> String {
+        if pieces.iter().any(|(piece, _)| self.differs(piece)) {
+            let apart: Vec<String> =
+                pieces.iter().map(|(piece, rows)| self.linear(piece, value, [*rows, columns], bias)).collect();
+            return self.concat(&apart.iter().map(String::as_str).collect::<Vec<_>>());
+        }
         let all: usize = pieces.iter().map(|(_, rows)| rows).sum();
         let mut of = |what: &str, inner: &[usize]| {
             let source = |(piece, rows): &(Piece, usize)| {
@@ -45,7 +50,8 @@ impl Nodes<'_> {
         let bias = bias.then(|| of("bias", &[]));
         let mut inputs = vec![value, &weight];
         inputs.extend(bias.as_deref());
-        self.add_with("Gemm", &inputs, &[("transB", Attribute::Int(1))])
+        let product = self.add_with("Gemm", &inputs, &[("transB", Attribute::Int(1))]);
+        self.rounded(&product)
     }
 
     /// Refers to weights one below the other, each with its own shape, as one of this shape.
@@ -57,7 +63,7 @@ impl Nodes<'_> {
         let names: Vec<String> = sources.iter().map(|(source, _)| name(source)).collect();
         let (element, name) = (self.element(), format!("{}{}", names.join("+"), self.element().suffix()));
         if !self.known.insert(name.clone()) {
-            return name;
+            return self.rounded(&name);
         }
         for (source, shape) in sources {
             self.check(source, shape);
@@ -72,7 +78,7 @@ impl Nodes<'_> {
         });
         let sources = sources.iter().map(|(source, _)| source.clone()).collect();
         self.tensors.push(Tensor { name: name.clone(), sources, shape: shape.to_vec(), element, plus_one });
-        name
+        self.rounded(&name)
     }
 
     /// Notes a problem unless the checkpoint has rows of that shape.

@@ -5,7 +5,8 @@
 //! layers with rectifiers between them; QRM's has a batch norm behind each rectifier, and each objective several
 //! quantiles, whose mean counts. The reward is `Σ_j g_j (r T)_j` for rewards r, the matrix T and weights g; the graph
 //! gives what each model's authors report as its rewards, and the weights that belong to those: r and g Tᵀ of ArmoRM, r T
-//! and g of QRM.
+//! and g of QRM. Of QRM it gives the objectives' quantiles as well, `v_q T` for each level q in turn, from which those of
+//! the reward are weighed.
 
 use super::Head;
 use crate::{
@@ -58,6 +59,7 @@ impl Gated {
         let mut rewards = nodes.linear(&regression, state, [objectives * quantiles, trunk.hidden], false);
         if quantiles > 1 {
             let by_objective = nodes.grouped(&rewards, &[objectives, quantiles]);
+            self.quantiles(nodes, &by_objective);
             let last = nodes.integers("last_axis", &[-1]);
             let means = nodes.add("ReduceMean", &[&by_objective, &last]);
             rewards = nodes.grouped(&means, &[objectives]);
@@ -72,6 +74,21 @@ impl Gated {
             nodes.add_into("scores", "Identity", &[&rewards]);
             nodes.add_into("gates", "MatMul", &[&weights, &transposed]);
         }
+    }
+
+    /// Gives the quantiles out, `[m, quantiles · objectives]`, from `[m, objectives, quantiles]`.
+    fn quantiles(&self, nodes: &mut Nodes<'_>, by_objective: &str) {
+        let Self { objectives, quantiles, .. } = *self;
+        let matrix = nodes.tensor("reward_transform_matrix", &[objectives, objectives]);
+        let by_level = nodes.swapped(by_objective);
+        let transformed = nodes.add("MatMul", &[&by_level, &matrix]);
+        let flat = nodes.grouped(&transformed, &[quantiles * objectives]);
+        nodes.add_into("quantiles", "Identity", &[&flat]);
+    }
+
+    /// The outputs beside scores and gates.
+    pub(super) fn more_outputs(&self) -> Option<(&'static str, usize)> {
+        (self.quantiles > 1).then_some(("quantiles", self.quantiles * self.objectives))
     }
 
     /// The objectives' weights `[m, objectives]`.

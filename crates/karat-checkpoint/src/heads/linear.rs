@@ -50,8 +50,8 @@ pub(super) fn find(weights: &Weights, config: &Config, _: &mut Problems) -> Vec<
 }
 
 impl Linear {
-    pub(super) fn build(&self, nodes: &mut Nodes<'_>, trunk: &Decoder, state: &str) {
+    pub(super) fn build(&self, nodes: &mut Nodes<'_>, trunk: &Decoder, state: &str, output: &str) {
         let rows = nodes.rows(&format!("{}.weight", self.name));
-        nodes.linear_into("scores", &Piece::whole(self.name.clone()), state, [rows, trunk.hidden], self.bias);
+        nodes.linear_into(output, &Piece::whole(self.name.clone()), state, [rows, trunk.hidden], self.bias);
     }
 }

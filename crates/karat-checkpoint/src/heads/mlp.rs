@@ -30,11 +30,11 @@ pub(super) fn find(weights: &Weights, config: &Config, _: &mut Problems) -> Vec<
 }
 
 impl Mlp {
-    pub(super) fn build(&self, nodes: &mut Nodes<'_>, trunk: &Decoder, state: &str) {
+    pub(super) fn build(&self, nodes: &mut Nodes<'_>, trunk: &Decoder, state: &str, output: &str) {
         let width = nodes.rows(&format!("{}.weight", self.first));
         let rows = nodes.rows(&format!("{}.weight", self.last));
         let inner = nodes.linear(&Piece::whole(self.first.clone()), state, [width, trunk.hidden], true);
         let inner = nodes.add("Relu", &[&inner]);
-        nodes.linear_into("scores", &Piece::whole(self.last.clone()), &inner, [rows, width], true);
+        nodes.linear_into(output, &Piece::whole(self.last.clone()), &inner, [rows, width], true);
     }
 }

@@ -6,6 +6,7 @@
 mod gated;
 mod language_model;
 mod linear;
+mod members;
 mod mlp;
 mod weighed;
 
@@ -28,6 +29,8 @@ pub(crate) enum Head {
     Gated(gated::Gated),
     /// Attributes, and weights that are read at the same token.
     Weighed(weighed::Weighed),
+    /// One for each member of an ensemble of adapters.
+    Members(members::Members),
     /// The logits of all tokens.
     LanguageModel,
 }
@@ -44,13 +47,21 @@ pub(crate) enum Kind {
 }
 
 impl Head {
-    /// The head that a checkpoint of this kind has.
+    /// The head that a checkpoint of this kind has; of an ensemble of adapters, those of the members of these names.
     pub(crate) fn find(
         kind: Kind,
+        members: &[&str],
         weights: &Weights,
         config: &Config,
         problems: &mut Problems,
     ) -> Option<(Kind, Self)> {
+        match members {
+            [] => Self::find_one(kind, weights, config, problems),
+            members => members::Members::find(kind, members, weights, config, problems),
+        }
+    }
+
+    fn find_one(kind: Kind, weights: &Weights, config: &Config, problems: &mut Problems) -> Option<(Kind, Self)> {
         let found: Vec<Self> = HEADS.iter().flat_map(|find| find(weights, config, problems)).collect();
         match (found.as_slice(), kind) {
             ([], Kind::LanguageModel) => Some((kind, Self::LanguageModel)),
@@ -73,6 +84,7 @@ impl Head {
         match self {
             Self::Linear(linear) => &linear.name,
             Self::Mlp(mlp) => &mlp.first,
+            Self::Members(members) => members.name(),
             Self::Gated(_) => "regression_layer",
             Self::Weighed(_) => "weights.fc",
             Self::LanguageModel => "lm_head",
@@ -84,7 +96,7 @@ impl Head {
         match self {
             Self::Gated(_) => 1,
             Self::Weighed(weighed) => 2 * weighed.attributes,
-            Self::Linear(_) | Self::Mlp(_) | Self::LanguageModel => {
+            Self::Linear(_) | Self::Mlp(_) | Self::Members(_) | Self::LanguageModel => {
                 self.outputs(trunk, weights).first().map_or(0, |(_, width)| *width)
             }
         }
@@ -92,21 +104,39 @@ impl Head {
 
     /// The graph's outputs that it gives, at least one, each with how many numbers it has a token.
     pub(crate) fn outputs(&self, trunk: &Decoder, weights: &Weights) -> Vec<(&'static str, usize)> {
-        let rows = |name: &str| weights.shape(&format!("{name}.weight")).and_then(|shape| shape.first().copied());
         match self {
-            Self::Linear(linear) => vec![("scores", rows(&linear.name).unwrap_or(0))],
-            Self::Mlp(mlp) => vec![("scores", rows(&mlp.last).unwrap_or(0))],
-            Self::Gated(gated::Gated { objectives: width, .. })
-            | Self::Weighed(weighed::Weighed { attributes: width }) => vec![("scores", *width), ("gates", *width)],
+            Self::Linear(_) | Self::Mlp(_) => vec![("scores", self.rows(weights))],
+            Self::Members(members) => vec![("scores", members.count())],
+            Self::Weighed(weighed::Weighed { attributes: width }) => vec![("scores", *width), ("gates", *width)],
+            Self::Gated(gated) => {
+                let both = [("scores", gated.objectives), ("gates", gated.objectives)];
+                both.into_iter().chain(gated.more_outputs()).collect()
+            }
             Self::LanguageModel => vec![("logits", trunk.vocabulary)],
         }
     }
 
+    /// How many numbers a head that ends with a matrix gives; 0 of others.
+    fn rows(&self, weights: &Weights) -> usize {
+        let last = match self {
+            Self::Linear(linear) => &linear.name,
+            Self::Mlp(mlp) => &mlp.last,
+            Self::Gated(_) | Self::Weighed(_) | Self::Members(_) | Self::LanguageModel => return 0,
+        };
+        weights.shape(&format!("{last}.weight")).and_then(|shape| shape.first().copied()).unwrap_or(0)
+    }
+
     /// Adds the head to a graph, from the final state `[m, hidden]`.
     pub(crate) fn build(&self, nodes: &mut Nodes<'_>, trunk: &Decoder, state: &str) {
+        self.build_into(nodes, trunk, state, "scores");
+    }
+
+    /// The same with a name for the scores.
+    fn build_into(&self, nodes: &mut Nodes<'_>, trunk: &Decoder, state: &str, scores: &str) {
         match self {
-            Self::Linear(linear) => linear.build(nodes, trunk, state),
-            Self::Mlp(mlp) => mlp.build(nodes, trunk, state),
+            Self::Linear(linear) => linear.build(nodes, trunk, state, scores),
+            Self::Mlp(mlp) => mlp.build(nodes, trunk, state, scores),
+            Self::Members(members) => members.build(nodes, trunk, state),
             Self::Gated(gated) => gated.build(nodes, trunk, state),
             Self::Weighed(weighed) => weighed.build(nodes, trunk, state),
             Self::LanguageModel => language_model::build(nodes, trunk, state),

@@ -4,6 +4,7 @@
 //! with, so that a model, once ready, depends on no file.
 
 mod files;
+mod members;
 mod pickle;
 mod safetensors;
 mod update;
@@ -21,7 +22,10 @@ use ::safetensors::Dtype;
 use half::{bf16, f16};
 
 use self::files::Files;
-pub(crate) use self::update::Update;
+pub(crate) use self::{
+    members::{Changes, LowRank, Member},
+    update::Update,
+};
 use crate::{
     graphs::{Source, Tensor},
     problems::Problems,
@@ -58,20 +62,22 @@ pub(crate) struct Place {
 }
 
 /// Every tensor of a checkpoint by name.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Weights {
     places: BTreeMap<String, Place>,
     /// What an adapter changes.
     updates: BTreeMap<String, Update>,
     /// What an adapter brings in the place of the model's own.
     replaced: BTreeSet<String>,
+    /// The adapters of an ensemble.
+    members: Vec<Member>,
 }
 
 impl Weights {
     /// Reads the headers of all weight files of a folder.
     pub(crate) fn read(folder: &Path, problems: &mut Problems) -> Option<Self> {
         let Files { paths, promised } = Files::find(folder, problems)?;
-        let mut weights = Self { places: BTreeMap::new(), updates: BTreeMap::new(), replaced: BTreeSet::new() };
+        let mut weights = Self::default();
         for (file, format) in paths {
             weights.add(&file, format, problems);
         }
@@ -100,24 +106,21 @@ impl Weights {
     }
 
     /// The tensors of an adapter, which lie in a folder of their own.
-    pub(crate) fn beside(&mut self, folder: &Path, problems: &mut Problems) -> Option<BTreeMap<String, Place>> {
+    pub(crate) fn beside(folder: &Path, problems: &mut Problems) -> Option<BTreeMap<String, Place>> {
         let Files { paths, .. } = Files::of_adapter(folder, problems)?;
-        let mut adapter = Self { places: BTreeMap::new(), updates: BTreeMap::new(), replaced: BTreeSet::new() };
+        let mut adapter = Self::default();
         for (file, format) in paths {
             adapter.add(&file, format, problems);
         }
         Some(adapter.places)
     }
 
-    /// Puts another tensor in the place of one, or a tensor where there was none.
-    pub(crate) fn replace(&mut self, name: String, place: Place) {
-        self.replaced.insert(name.clone());
-        self.places.insert(name, place);
-    }
-
-    /// Changes a matrix, whose shape has to be the update's, when it is read.
-    pub(crate) fn update(&mut self, name: String, update: Update) {
-        self.updates.insert(name, update);
+    /// Makes the changes of an adapter: tensors take the places of others now, and matrices are added to when they are
+    /// read.
+    pub(crate) fn merge(&mut self, changes: Changes) {
+        self.updates.extend(changes.updates);
+        self.replaced.extend(changes.replaced.iter().map(|(name, _)| name.clone()));
+        self.places.extend(changes.replaced);
     }
 
     /// Whether an adapter changes a tensor or brings another in its place.

@@ -5,15 +5,17 @@
 //!            └──────── what is known or in flight ───▲
 //! ```
 
-use std::{borrow::Cow, mem::size_of, ops::Range, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, mem::size_of, ops::Range, sync::Arc, time::Duration};
 
 use karat_rules::{
-    domain::{ModelName, TokenizedInput},
+    domain::TokenizedInput,
     head::{HeadError, HeadOutput},
 };
+use karat_runtime::RuntimeError;
 
 use super::{
     ScoreError, Timings, Usage,
+    refusal::is_of_one_sample,
     request::Urgency,
     single_flight::{Pending, SingleFlight, Source},
     tokenize::Inputs,
@@ -47,12 +49,17 @@ enum ComputeError {
 }
 
 impl ComputeError {
-    fn of(self, model: &ModelName) -> ScoreError {
+    /// What it means for the sample of that index, whose input went through the model's `graph`-th graph.
+    fn of(self, model: &GraphModel, graph: usize, index: usize) -> ScoreError {
+        let (name, graph) = (model.name.clone(), Some(graph + 1).filter(|_| model.units.len() > 1));
         match self {
-            Self::Head(source) => ScoreError::Head { model: model.clone(), source },
+            Self::Head(source) => ScoreError::Head { model: name, index: Some(index), graph, source },
+            Self::Job(JobError::Runtime(source)) if matches!(*source, RuntimeError::NotFinite) => {
+                ScoreError::NotFinite { model: name, index, graph, source }
+            }
             Self::Job(JobError::Expired) => ScoreError::Expired,
             Self::Job(JobError::Stopped) => ScoreError::Stopped,
-            Self::Job(JobError::Runtime(source)) => ScoreError::Runtime { model: model.clone(), source },
+            Self::Job(JobError::Runtime(source)) => ScoreError::Runtime { model: name, source },
             Self::Job(JobError::Panicked) => ScoreError::Panicked,
         }
     }
@@ -98,7 +105,8 @@ impl Outputs {
         known
     }
 
-    /// Gets the output of every input of every graph.
+    /// Gets the output of every input of every graph. With `spares_others`, a sample of which a head can make nothing is
+    /// taken out.
     ///
     /// # Errors
     /// When a queue refuses what has to be computed, or a pass or a head fails.
@@ -107,26 +115,41 @@ impl Outputs {
         leaves: &[Arc<GraphModel>],
         inputs: Vec<Arc<Inputs>>,
         urgency: Urgency,
-    ) -> Result<Leaves, ScoreError> {
+        spares_others: bool,
+    ) -> Result<Computation, ScoreError> {
         let mut pending = Vec::with_capacity(leaves.len());
         for (model, inputs) in leaves.iter().zip(&inputs) {
             // Everything is queued before anything is awaited: a refusal drops, and so abandons, what was admitted.
             let units = model.units.iter().map(|unit| self.begin(model, unit, inputs.all(), urgency));
             pending.push(units.collect::<Result<Vec<_>, _>>()?);
         }
-        let mut computed = Leaves::default();
+        let mut computed = Vec::with_capacity(leaves.len());
+        let mut refused = BTreeMap::new();
         for ((model, inputs), pending) in leaves.iter().zip(inputs).zip(pending) {
             let mut units = Vec::with_capacity(pending.len());
-            for unit in pending {
+            for (graph, unit) in pending.into_iter().enumerate() {
                 let mut scored = Vec::with_capacity(unit.len());
-                for pending in unit {
-                    scored.push(Scored::wait(pending).await.map_err(|error| error.of(&model.name))?);
+                for (pending, sample) in unit.into_iter().zip(inputs.sample_of_each()) {
+                    match Scored::wait(pending).await.map_err(|error| error.of(model, graph, sample)) {
+                        Ok(output) => scored.push(Some(output)),
+                        Err(error) if spares_others && is_of_one_sample(&error) => {
+                            refused.insert(sample, error);
+                            scored.push(None);
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
                 units.push(scored);
             }
-            computed.leaves.push(Leaf { model: Arc::clone(model), inputs, units });
+            computed.push((Arc::clone(model), inputs, units));
         }
-        Ok(computed)
+        let leaves = computed.into_iter().map(|(model, inputs, units)| {
+            let stays: Vec<bool> = inputs.sample_of_each().map(|sample| !refused.contains_key(&sample)).collect();
+            let kept = |unit: Vec<Option<Scored>>| unit.into_iter().zip(&stays).filter(|(_, stays)| **stays);
+            let units = units.into_iter().map(|unit| kept(unit).filter_map(|(scored, _)| scored).collect());
+            Leaf { model, units: units.collect(), inputs: Inputs::without(inputs, &refused) }
+        });
+        Ok(Computation { leaves: Leaves { leaves: leaves.collect() }, refused })
     }
 
     /// Finds or starts the outputs of one graph; what must be computed is admitted together or not at all.
@@ -197,6 +220,13 @@ impl Scored {
     }
 }
 
+/// What was computed of the samples of a request.
+pub(super) struct Computation {
+    pub(super) leaves: Leaves,
+    /// The samples of which a head can make nothing, by their positions; they are in no leaf.
+    pub(super) refused: BTreeMap<usize, ScoreError>,
+}
+
 /// What the graphs below a model said about every sample.
 #[derive(Debug, Default)]
 pub(super) struct Leaves {
@@ -213,11 +243,11 @@ pub(super) struct Leaf {
 }
 
 impl Leaf {
-    /// What the model's head makes of one sample: an output for each graph, or for as many graphs as it compares.
+    /// What the model's head makes of the sample of that index: an output for each graph, or for as many graphs as it compares.
     ///
     /// # Errors
     /// When the head can't combine what it asked.
-    pub(super) fn outputs(&self, inputs: Range<usize>) -> Result<Vec<Cow<'_, HeadOutput>>, ScoreError> {
+    pub(super) fn outputs(&self, index: usize, inputs: Range<usize>) -> Result<Vec<Cow<'_, HeadOutput>>, ScoreError> {
         let readings = self.units.iter().map(|unit| &unit[inputs.clone()]);
         match self.model.head.probing() {
             // A head that doesn't probe has one input a sample.
@@ -226,7 +256,9 @@ impl Leaf {
                 let readings: Vec<Vec<&HeadOutput>> =
                     readings.map(|unit| unit.iter().map(|scored| &*scored.output).collect()).collect();
                 let combined = readings.chunks(probing.graphs()).map(|graphs| {
-                    let failed = |source| ScoreError::Head { model: self.model.name.clone(), source };
+                    let name = &self.model.name;
+                    let failed =
+                        |source| ScoreError::Head { model: name.clone(), index: Some(index), graph: None, source };
                     probing.combine(graphs).map(Cow::Owned).map_err(failed)
                 });
                 combined.collect()
@@ -239,6 +271,11 @@ impl Leaves {
     /// What one graph model said.
     pub(super) fn of(&self, model: &Arc<GraphModel>) -> Option<&Leaf> {
         self.leaves.iter().find(|leaf| Arc::ptr_eq(&leaf.model, model))
+    }
+
+    /// Whether no sample is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.leaves.iter().all(|leaf| leaf.inputs.all().is_empty())
     }
 
     /// What it cost, in tokens.

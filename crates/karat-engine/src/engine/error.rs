@@ -67,6 +67,14 @@ pub enum ScoreError {
         /// The transform.
         name: String,
     },
+    /// What was sent is no sample.
+    #[error("{reason}")]
+    NoSample {
+        /// Its index in the request.
+        index: usize,
+        /// Where it stands, what is wrong with it and what to change.
+        reason: String,
+    },
     /// A sample can't be turned into tokens.
     #[error("sample {index}: {source}")]
     Sample {
@@ -103,12 +111,28 @@ pub enum ScoreError {
         source: Arc<RuntimeError>,
     },
     /// A model returned something that is no score.
-    #[error("the model {model} gave no usable score: {source}")]
+    #[error("{}the model {model} gave no usable score{}: {source}", of_sample(*index), by(*.graph))]
     Head {
         /// The model.
         model: ModelName,
+        /// The sample's index in the request, where one alone is concerned.
+        index: Option<usize>,
+        /// Which of the model's graphs it was, counted from 1, where it has several and one is at fault.
+        graph: Option<usize>,
         /// The cause.
         source: HeadError,
+    },
+    /// A graph computed what is no number, and no head could read it.
+    #[error("sample {index}: the model {model} gave no usable score{}: {source}", by(*.graph))]
+    NotFinite {
+        /// The model.
+        model: ModelName,
+        /// The sample's index in the request.
+        index: usize,
+        /// Which of the model's graphs it was, counted from 1, where it has several.
+        graph: Option<usize>,
+        /// The cause.
+        source: Arc<RuntimeError>,
     },
     /// The members' scores can't be aggregated.
     #[error("sample {index}: {source}")]
@@ -176,6 +200,11 @@ pub enum ScoreError {
     Panicked,
 }
 
+/// Which graph of several it was.
+fn by(graph: Option<usize>) -> String {
+    graph.map(|graph| format!(" by its graph {graph}")).unwrap_or_default()
+}
+
 impl ScoreError {
     /// Who must change what.
     #[must_use]
@@ -190,6 +219,7 @@ impl ScoreError {
             }
             | Self::Panicked => ErrorKind::Internal,
             Self::NoSamples
+            | Self::NoSample { .. }
             | Self::TokensForSeveral
             | Self::Aggregation(_)
             | Self::Transform(_)
@@ -223,7 +253,9 @@ impl ScoreError {
             | Self::Refused(QueueRefusal::Stopped) => ErrorKind::Unavailable,
             Self::Refused(_) => ErrorKind::Overloaded,
             Self::Expired => ErrorKind::Deadline,
-            Self::Runtime { .. } | Self::Head { .. } | Self::Statistic { .. } => ErrorKind::Runtime,
+            Self::Runtime { .. } | Self::NotFinite { .. } | Self::Head { .. } | Self::Statistic { .. } => {
+                ErrorKind::Runtime
+            }
         }
     }
 
@@ -231,12 +263,43 @@ impl ScoreError {
     #[must_use]
     pub fn sample(&self) -> Option<usize> {
         match self {
-            Self::Sample { index, .. }
+            Self::Head { index, .. } => *index,
+            Self::NoSample { index, .. }
+            | Self::Sample { index, .. }
             | Self::Probe { index, .. }
+            | Self::NotFinite { index, .. }
             | Self::Aggregate { index, .. }
             | Self::Statistic { index, .. } => Some(*index),
             _ => None,
         }
+    }
+
+    /// What is wrong with the sample, without its place.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Sample { source, .. } => source.to_string(),
+            Self::Probe { source, .. } => source.to_string(),
+            Self::Head { source, .. } => source.to_string(),
+            other => other.to_string(),
+        }
+    }
+
+    /// The same error where its sample is one of some that stand at `places` of the request.
+    pub(super) fn among(mut self, places: &[usize]) -> Self {
+        let index = match &mut self {
+            Self::Aggregate { index, .. }
+            | Self::Statistic { index, .. }
+            | Self::NotFinite { index, .. }
+            | Self::Sample { index, .. } => Some(index),
+            Self::Head { index, .. } => index.as_mut(),
+            _ => None,
+        };
+        if let Some(index) = index
+            && let Some(place) = places.get(*index)
+        {
+            *index = *place;
+        }
+        self
     }
 
     /// When it's worth trying again, if the server can tell.
@@ -251,4 +314,9 @@ impl ScoreError {
             _ => None,
         }
     }
+}
+
+/// How a message begins that may be about one sample.
+fn of_sample(index: Option<usize>) -> String {
+    index.map_or_else(String::new, |index| format!("sample {index}: "))
 }

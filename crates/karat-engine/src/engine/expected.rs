@@ -36,8 +36,8 @@ fn score(model: &Model, sample: &Sample) -> Result<Answer, ScoreError> {
         _ => None,
     };
     let urgency = Urgency { admission: Admission::Always, ..Urgency::default() };
-    let computed = futures_executor::block_on(Outputs::new(0).compute(&leaves, inputs, urgency))?;
-    let mut report = reward::report(model, &rules, &computed)?;
+    let computed = futures_executor::block_on(Outputs::new(0).compute(&leaves, inputs, urgency, false))?;
+    let mut report = reward::report(model, &rules, &computed.leaves)?;
     // One result a sample.
     let result = report.results.pop().ok_or(ScoreError::Panicked)?;
     let objectives = result.detail.objectives.iter().map(|(_, score)| score.get()).collect();

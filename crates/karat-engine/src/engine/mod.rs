@@ -12,6 +12,7 @@ mod critique;
 mod embed;
 mod error;
 mod expected;
+mod refusal;
 mod report;
 mod request;
 mod reward;
@@ -23,12 +24,14 @@ use std::{sync::Arc, time::Instant};
 
 pub use critique::{Critique, CritiqueEvent, CritiqueRequest, Critiques, Ending};
 pub use error::{ErrorKind, ScoreError};
+pub use refusal::{Draft, OnRefused, Refusal};
 pub use report::{Detail, Embeddings, EnsembleReport, SampleReport, ScoreReport, StepRewards, Timings, Usage};
 pub use request::ScoreRequest;
 
-use compute::Outputs;
+use compute::{Computation, Outputs};
 use karat_rules::{domain::ModelName, transform};
 use karat_runtime::ort::Library;
+use refusal::Remaining;
 use reward::RequestRules;
 use shadow::Shadows;
 use tokenize::TokenCache;
@@ -37,6 +40,9 @@ use crate::{
     repository::{LoadError, LoadOptions, Model, ModelLoader, Repository},
     telemetry::EngineMetrics,
 };
+
+/// From so many samples on, which some rules compare each with each, they leave the async threads alone.
+const MANY_SAMPLES: usize = 256;
 
 /// Scores samples with the models of one repository.
 #[derive(Debug)]
@@ -131,9 +137,9 @@ impl Engine {
     /// # Errors
     /// When the model takes no requests, or a sample can't be tokenised or is too long.
     pub async fn known(&self, request: &ScoreRequest) -> Result<Vec<bool>, ScoreError> {
-        let leaves = self.model(&request.model)?.leaves();
-        let inputs = self.tokens.tokenize(&leaves, request.samples.clone(), request.text).await?;
-        Ok(self.outputs.known(&leaves, &inputs))
+        let leaves = self.repository.answering(&request.model, &request.samples)?.leaves();
+        let tokenized = self.tokens.tokenize(&leaves, request.samples.clone(), request.text, false).await?;
+        Ok(self.outputs.known(&leaves, &tokenized.inputs))
     }
 
     /// Whether scores are kept at all.
@@ -169,16 +175,23 @@ impl Engine {
     }
 
     async fn answer(&self, request: ScoreRequest) -> Result<ScoreReport, ScoreError> {
-        let ScoreRequest { model, samples, overrides, text, urgency } = request;
+        let ScoreRequest { model, samples, refused, on_refused, overrides, text, urgency } = request;
         let model = self.repository.answering(&model, &samples)?;
-        let rules = RequestRules::resolve(&model, overrides, samples.len())?;
+        let count = samples.len() + refused.len();
+        let mut rules = RequestRules::resolve(&model, overrides.clone(), count)?;
 
         let started = Instant::now();
         let leaves = model.leaves();
+        let spares_others = on_refused.spares_others();
+        let mut remaining = Remaining::new(samples.len(), refused, on_refused);
         let scored = async {
-            let inputs = self.tokens.tokenize(&leaves, samples, text).await?;
-            let tokenized = started.elapsed();
-            Ok::<_, ScoreError>((tokenized, self.outputs.compute(&leaves, inputs, urgency).await?))
+            let tokenized = self.tokens.tokenize(&leaves, samples, text, spares_others).await?;
+            remaining.take_out(&tokenized.refused);
+            let took = started.elapsed();
+            let Computation { leaves, refused } =
+                self.outputs.compute(&leaves, tokenized.inputs, urgency, spares_others).await?;
+            remaining.take_out(&refused);
+            Ok::<_, ScoreError>((took, leaves))
         };
         let (tokenized, scored) = match urgency.deadline {
             None => scored.await?,
@@ -186,7 +199,18 @@ impl Engine {
                 tokio::time::timeout_at(deadline.into(), scored).await.map_err(|_| ScoreError::Expired)??
             }
         };
-        let mut report = reward::report(&model, &rules, &scored)?;
+        if (1..count).contains(&remaining.places().len()) {
+            // Those that are left may be too few to be compared, and each needs its own of what stands beside samples.
+            rules = RequestRules::resolve(&model, overrides.of(remaining.places()), remaining.places().len())?;
+        }
+        let report = if remaining.places().len() < MANY_SAMPLES {
+            reward::report(&model, &rules, &scored)
+        } else {
+            let work = tokio::task::spawn_blocking(move || reward::report(&model, &rules, &scored));
+            work.await.map_err(|_| ScoreError::Panicked)?
+        };
+        let mut report = report.map_err(|error| error.among(remaining.places()))?;
+        report.refused = remaining.into_refused();
         report.timings.tokenize = tokenized;
         report.timings.total = started.elapsed();
         Ok(report)

@@ -7,15 +7,19 @@ use karat_rules::{
     head::{HeadOutput, TokenReward},
 };
 
-/// The scores of one request, in the order of its samples.
+use super::Refusal;
+
+/// The scores of one request, in the order of its samples; [`Self::into_outcomes`] puts what was refused among them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoreReport {
     /// The model that scored.
     pub model: ModelName,
     /// Exactly which one.
     pub version: ModelVersion,
-    /// One result a sample.
+    /// One result for each sample that was scored, which is every one unless the request spares others.
     pub results: Vec<SampleReport>,
+    /// Those that weren't, in their order.
+    pub refused: Vec<Refusal>,
     /// Whether every reward is a probability already, from 0 to 1, or an aggregate of such.
     pub probabilities: bool,
     /// What it cost.
@@ -58,6 +62,8 @@ pub struct Detail {
     pub orders: Option<[f64; 2]>,
     /// A vector that tells the response from others.
     pub embedding: Option<Vec<f64>>,
+    /// Quantiles of the distribution of its reward, before any transform: levels and values.
+    pub quantiles: Option<Vec<(f64, Reward)>>,
 }
 
 /// What a chain of transforms made of a response's steps.
@@ -67,6 +73,29 @@ pub struct StepRewards {
     pub rewards: Vec<f64>,
     /// What a policy still earns from each step on.
     pub returns_to_go: Vec<f64>,
+}
+
+impl SampleReport {
+    /// A report in which one number stands for every score, in the shape of another of the same model.
+    #[must_use]
+    pub fn stated(reward: Reward, like: Option<&Self>) -> Self {
+        let members = like.map_or(1, |like| like.ensemble.members.len());
+        let names = like.map(|like| like.detail.objectives.iter().map(|(name, _)| (name.clone(), reward)).collect());
+        Self {
+            reward,
+            raw: reward,
+            ensemble: EnsembleReport {
+                mean: reward,
+                worst_case: reward,
+                variance: Reward::ZERO,
+                members: vec![reward; members],
+            },
+            detail: Detail { objectives: names.unwrap_or_default(), ..Detail::default() },
+            tokens: 0,
+            cut: Cut::default(),
+            at_bound: false,
+        }
+    }
 }
 
 impl Detail {
@@ -87,8 +116,14 @@ impl Detail {
             HeadOutput::Embedding { values, .. } => Some(values.clone()),
             _ => None,
         };
+        let quantiles = match output {
+            HeadOutput::Quantiles { levels, values, .. } => {
+                Some(levels.iter().copied().zip(values.iter().copied()).collect())
+            }
+            _ => None,
+        };
         let steps = output.steps().map(<[f64]>::to_vec);
-        Self { objectives, steps, step_rewards: None, tokens, orders, embedding }
+        Self { objectives, steps, step_rewards: None, tokens, orders, embedding, quantiles }
     }
 }
 

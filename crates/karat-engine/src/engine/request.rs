@@ -7,7 +7,7 @@ use karat_rules::{
     transform::{Context, ContextError},
 };
 
-use super::ScoreError;
+use super::{Draft, OnRefused, Refusal, ScoreError};
 use crate::{
     schedule::{Admission, Priority},
     text::{TextOptions, Truncation},
@@ -15,11 +15,14 @@ use crate::{
 
 /// Samples to score with one model.
 ///
-/// Invariant: at least one sample.
+/// Invariant: at least one sample, of those that can be scored and those that are refused together.
 #[derive(Debug)]
 pub struct ScoreRequest {
     pub(super) model: ModelName,
     pub(super) samples: Vec<Sample>,
+    /// Those that are no samples, by their places among all.
+    pub(super) refused: Vec<Refusal>,
+    pub(super) on_refused: OnRefused,
     pub(super) overrides: Overrides,
     pub(super) text: TextOptions,
     pub(super) urgency: Urgency,
@@ -32,6 +35,13 @@ pub(super) struct Overrides {
     pub(super) transforms: Option<Vec<Choice>>,
     pub(super) context: Context,
     pub(super) grouped: bool,
+}
+
+impl Overrides {
+    /// The same for some of the samples alone.
+    pub(super) fn of(self, places: &[usize]) -> Self {
+        Self { context: self.context.of(places), ..self }
+    }
 }
 
 /// How urgent a request is, and whether it may be refused while too much waits.
@@ -54,6 +64,8 @@ impl ScoreRequest {
         Ok(Self {
             model,
             samples,
+            refused: Vec::new(),
+            on_refused: OnRefused::Fail,
             overrides: Overrides::default(),
             text: TextOptions::default(),
             urgency: Urgency::default(),
@@ -64,6 +76,13 @@ impl ScoreRequest {
     #[must_use]
     pub fn samples(&self) -> &[Sample] {
         &self.samples
+    }
+
+    /// The place of each sample among all that the request was made of.
+    #[must_use]
+    pub fn places(&self) -> Vec<usize> {
+        let all = self.samples.len() + self.refused.len();
+        (0..all).filter(|place| self.refused.iter().all(|refusal| refusal.index != *place)).collect()
     }
 
     /// The model that scores.
@@ -89,10 +108,32 @@ impl ScoreRequest {
         Self {
             model: self.model.clone(),
             samples: vec![sample],
+            refused: Vec::new(),
+            on_refused: OnRefused::default(),
             overrides: Overrides { transforms: Some(Vec::new()), ..Overrides::default() },
             text: self.text,
             urgency: Urgency { admission: Admission::Always, ..Urgency::default() },
         }
+    }
+
+    /// A request some samples of which may be refused without harm to the others.
+    ///
+    /// # Errors
+    /// When there are no samples, or one can't be scored and that is to fail the request.
+    pub fn of(model: ModelName, drafts: Vec<Draft>, on_refused: OnRefused) -> Result<Self, ScoreError> {
+        let (mut samples, mut refused) = (Vec::with_capacity(drafts.len()), Vec::new());
+        for (index, draft) in drafts.into_iter().enumerate() {
+            match draft {
+                Ok(sample) => samples.push(sample),
+                Err(reason) if on_refused.spares_others() => refused.push(on_refused.refusal(index, reason)),
+                Err(reason) => return Err(ScoreError::NoSample { index, reason }),
+            }
+        }
+        if samples.is_empty() && refused.is_empty() {
+            return Err(ScoreError::NoSamples);
+        }
+        let (overrides, text, urgency) = (Overrides::default(), TextOptions::default(), Urgency::default());
+        Ok(Self { model, samples, refused, on_refused, overrides, text, urgency })
     }
 
     /// The same request for other samples.
@@ -106,11 +147,12 @@ impl ScoreRequest {
         Ok(Self { samples, ..self })
     }
 
-    /// The same samples, as urgent, for a model that embeds them.
+    /// The same samples, as urgent, for a model that embeds them; what isn't a sample is left out.
     #[must_use]
     pub fn to_embed(&self, model: ModelName) -> Self {
         let overrides = Overrides { transforms: Some(Vec::new()), ..Overrides::default() };
-        Self { model, samples: self.samples.clone(), overrides, text: self.text, urgency: self.urgency }
+        let (samples, on_refused) = (self.samples.clone(), OnRefused::Fail);
+        Self { model, samples, refused: Vec::new(), on_refused, overrides, text: self.text, urgency: self.urgency }
     }
 
     /// Aggregates the members by another rule than the manifest's.

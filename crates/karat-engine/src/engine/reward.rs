@@ -59,8 +59,11 @@ pub(super) fn report(model: &Model, rules: &RequestRules, leaves: &Leaves) -> Re
     Ok(ScoreReport {
         model: model.name.clone(),
         version: model.version.clone(),
-        results: score_samples(model, &rules, leaves)?,
-        probabilities: rules.transforms.gives_probabilities(model.scores_probabilities()),
+        results: if leaves.is_empty() { Vec::new() } else { score_samples(model, &rules, leaves)? },
+        refused: Vec::new(),
+        probabilities: rules
+            .transforms
+            .gives_probabilities(rules.aggregate.gives_probabilities(model.scores_probabilities())),
         usage: leaves.usage(),
         timings: leaves.timings(),
     })
@@ -88,7 +91,8 @@ fn score_samples(model: &Model, rules: &Rules<'_>, leaves: &Leaves) -> Result<Ve
         ModelBody::Graph(graph) => {
             // Every leaf of the model was computed before anything is scored.
             let leaf = leaves.of(graph).ok_or(ScoreError::Panicked)?;
-            leaf.inputs.samples().map(|inputs| graph_members(leaf, inputs)).collect::<Result<Vec<_>, _>>()?
+            let samples = leaf.inputs.samples().enumerate();
+            samples.map(|(index, inputs)| graph_members(leaf, index, inputs)).collect::<Result<Vec<_>, _>>()?
         }
         ModelBody::Composite(members) => composite_members(members, leaves)?,
     };
@@ -125,9 +129,9 @@ fn aggregate(members: &[Members], rules: &Rules<'_>) -> Result<Vec<Reward>, Scor
         .collect()
 }
 
-/// The members of one graph model: the scores of each of its graphs, strung together.
-fn graph_members(leaf: &Leaf, inputs: Range<usize>) -> Result<MemberScores, ScoreError> {
-    let outputs = leaf.outputs(inputs.clone())?;
+/// The members that one graph model gives a sample: the scores of each of its graphs, strung together.
+fn graph_members(leaf: &Leaf, index: usize, inputs: Range<usize>) -> Result<MemberScores, ScoreError> {
+    let outputs = leaf.outputs(index, inputs.clone())?;
     let outputs: Vec<&HeadOutput> = outputs.iter().map(|output| &**output).collect();
     let inputs = &leaf.inputs.all()[inputs];
     let most = |cut: fn(&Cut) -> usize| inputs.iter().map(|input| cut(&input.cut())).max().unwrap_or(0);

@@ -53,6 +53,10 @@ pub(super) struct Shadowed {
 impl Shadowed {
     /// Hands the request to the shadow with the rewards that were given.
     pub(super) fn answered(self, shadows: &Shadows, report: &ScoreReport) {
+        if !report.refused.is_empty() {
+            // What the shadow gives would stand at other places.
+            return self.outcome.drop_one();
+        }
         let given = report.results.iter().map(|result| result.reward.get()).collect();
         let shadow = Shadow { request: self.request, given, outcome: self.outcome };
         if let Err(full) = shadows.sender.try_send(shadow) {

@@ -3,12 +3,12 @@
 //! Trainers send the same prompt and response again and again (another aggregation, another epoch), and tokenising
 //! costs more than everything else about a score that is known. So what a text became is kept, under the exact text.
 
-use std::{num::NonZeroUsize, ops::Range, sync::Arc, thread};
+use std::{collections::BTreeMap, num::NonZeroUsize, ops::Range, sync::Arc, thread};
 
 use karat_rules::domain::{Sample, TokenizedInput};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::ScoreError;
+use super::{ScoreError, refusal::is_of_one_sample};
 use crate::{
     repository::{GraphId, GraphModel},
     text::{TextOptions, Tokenized},
@@ -46,6 +46,23 @@ impl Inputs {
         self.ends.push(self.all.len());
     }
 
+    /// The position of the sample whose each input is.
+    pub(super) fn sample_of_each(&self) -> impl Iterator<Item = usize> + use<> {
+        let samples: Vec<usize> = self.samples().map(|range| range.len()).collect();
+        samples.into_iter().enumerate().flat_map(|(sample, inputs)| std::iter::repeat_n(sample, inputs))
+    }
+
+    /// The inputs of all samples but some.
+    pub(super) fn without<T>(inputs: Arc<Self>, refused: &BTreeMap<usize, T>) -> Arc<Self> {
+        if refused.is_empty() {
+            return inputs;
+        }
+        let mut kept = Self::default();
+        let samples = inputs.samples().enumerate().filter(|(sample, _)| !refused.contains_key(sample));
+        samples.for_each(|(_, range)| kept.push(&inputs.all[range]));
+        Arc::new(kept)
+    }
+
     /// Every input of every sample, in their order.
     pub(super) fn all(&self) -> &[Arc<TokenizedInput>] {
         &self.all
@@ -80,6 +97,17 @@ struct Known {
     inputs: Arc<[Arc<TokenizedInput>]>,
     doubled_beginning: bool,
 }
+
+/// The samples of a request as tokens.
+pub(super) struct TokenizedSamples {
+    /// The inputs of each leaf.
+    pub(super) inputs: Vec<Arc<Inputs>>,
+    /// The samples that can't be tokenised, by their positions; they are in no leaf's inputs.
+    pub(super) refused: BTreeMap<usize, ScoreError>,
+}
+
+/// What was made of samples, in their order.
+type Attempts = Vec<Result<Known, ScoreError>>;
 
 /// The tokens of texts that were seen, bounded in bytes.
 #[derive(Debug, Clone)]
@@ -124,53 +152,72 @@ impl TokenCache {
         leaves: &[Arc<GraphModel>],
         samples: Vec<Sample>,
         options: TextOptions,
-    ) -> Result<Vec<Arc<Inputs>>, ScoreError> {
+        spares_others: bool,
+    ) -> Result<TokenizedSamples, ScoreError> {
         if leaves.len() > 1 && samples.iter().any(|sample| matches!(sample, Sample::Tokens(_))) {
             return Err(ScoreError::TokensForSeveral);
         }
         let samples: Vec<Arc<Sample>> = samples.into_iter().map(Arc::new).collect();
-        let mut done: Vec<Arc<Inputs>> = Vec::with_capacity(leaves.len());
+        let mut refused = BTreeMap::new();
+        let mut inputs: Vec<Arc<Inputs>> = Vec::with_capacity(leaves.len());
         for (position, leaf) in leaves.iter().enumerate() {
             let twin = leaves[..position].iter().position(|other| {
                 let plain = other.head.probing().is_none() && leaf.head.probing().is_none();
                 plain && Arc::ptr_eq(&other.pipeline, &leaf.pipeline)
             });
-            let inputs = match twin {
-                Some(twin) => Arc::clone(&done[twin]),
-                None => Arc::new(self.tokenize_for(leaf, &samples, options).await?),
-            };
-            done.push(inputs);
+            inputs.push(match twin {
+                Some(twin) => Arc::clone(&inputs[twin]),
+                None => Arc::new(self.tokenize_for(leaf, &samples, options, spares_others, &mut refused).await?),
+            });
         }
-        Ok(done)
+        let inputs = inputs.into_iter().map(|inputs| Inputs::without(inputs, &refused)).collect();
+        Ok(TokenizedSamples { inputs, refused })
     }
 
+    /// The inputs of one leaf; of a sample that is refused there are none.
     async fn tokenize_for(
         &self,
         leaf: &Arc<GraphModel>,
         samples: &[Arc<Sample>],
         options: TextOptions,
+        spares_others: bool,
+        refused: &mut BTreeMap<usize, ScoreError>,
     ) -> Result<Inputs, ScoreError> {
         let key = |sample: &Arc<Sample>| Key { model: leaf.id(), options, sample: Arc::clone(sample) };
         let found: Vec<_> = samples.iter().map(|sample| self.known.get(&key(sample))).collect();
-        let missing = || found.iter().enumerate().filter(|(_, known)| known.is_none()).map(|(index, _)| index);
+        let missing = || {
+            let unknown =
+                found.iter().enumerate().filter(|(index, known)| known.is_none() && !refused.contains_key(index));
+            unknown.map(|(index, _)| index)
+        };
         let bytes: usize = missing().map(|index| samples[index].text_bytes()).sum();
         let work: Vec<(usize, Arc<Sample>)> = missing().map(|index| (index, Arc::clone(&samples[index]))).collect();
+        let indices: Vec<usize> = missing().collect();
         let fresh = if bytes <= INLINE_BYTES {
-            tokenize_samples(leaf, work, options)?
+            tokenize_samples(leaf, work, options, spares_others)?
         } else {
-            self.tokenize_on_all_cores(leaf, work, bytes, options).await?
+            self.tokenize_on_all_cores(leaf, work, bytes, options, spares_others).await?
         };
+        // As many were tokenised as were missing.
+        let mut fresh: BTreeMap<usize, _> = indices.into_iter().zip(fresh).collect();
 
-        let mut fresh = fresh.into_iter();
         let mut inputs = Inputs::default();
-        for (known, sample) in found.into_iter().zip(samples) {
-            let known = match known {
-                Some(known) => known,
-                None => {
-                    // As many were tokenised as were missing.
-                    let known = fresh.next().ok_or(ScoreError::Panicked)?;
+        for (index, (known, sample)) in found.into_iter().zip(samples).enumerate() {
+            let known = match (known, fresh.remove(&index)) {
+                (Some(known), _) => known,
+                (None, Some(Ok(known))) => {
                     self.known.insert(key(sample), known.clone());
                     known
+                }
+                (None, Some(Err(error))) => {
+                    refused.insert(index, error);
+                    inputs.push(&[]);
+                    continue;
+                }
+                // Another leaf has refused it.
+                (None, None) => {
+                    inputs.push(&[]);
+                    continue;
                 }
             };
             if known.doubled_beginning {
@@ -188,8 +235,9 @@ impl TokenCache {
         mut work: Vec<(usize, Arc<Sample>)>,
         bytes: usize,
         options: TextOptions,
-    ) -> Result<Vec<Known>, ScoreError> {
-        let parts = self.most_cores.min(bytes / INLINE_BYTES).clamp(1, work.len());
+        spares_others: bool,
+    ) -> Result<Attempts, ScoreError> {
+        let parts = self.most_cores.min(bytes / INLINE_BYTES).clamp(1, work.len().max(1));
         let mut running = Vec::with_capacity(parts);
         let size = work.len().div_ceil(parts);
         while !work.is_empty() {
@@ -198,7 +246,7 @@ impl TokenCache {
             let permits = self.permits(&part).await?;
             let model = Arc::clone(model);
             running.push(tokio::task::spawn_blocking(move || {
-                let tokenized = tokenize_samples(&model, part, options);
+                let tokenized = tokenize_samples(&model, part, options, spares_others);
                 drop(permits);
                 tokenized
             }));
@@ -226,12 +274,19 @@ impl TokenCache {
     }
 }
 
+/// What samples become for a model. With `spares_others`, one that can't be tokenised stands beside the others; without,
+/// it is the last that is tried.
 fn tokenize_samples(
     model: &GraphModel,
     work: Vec<(usize, Arc<Sample>)>,
     options: TextOptions,
-) -> Result<Vec<Known>, ScoreError> {
-    work.into_iter().map(|(index, sample)| tokenize_sample(model, index, &sample, options)).collect()
+    spares_others: bool,
+) -> Result<Attempts, ScoreError> {
+    let attempts = work.into_iter().map(|(index, sample)| match tokenize_sample(model, index, &sample, options) {
+        Err(error) if !(spares_others && is_of_one_sample(&error)) => Err(error),
+        attempt => Ok(attempt),
+    });
+    attempts.collect()
 }
 
 /// What one sample becomes for a model: itself, or what the model's head asks about it.

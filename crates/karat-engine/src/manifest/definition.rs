@@ -6,7 +6,7 @@ use std::{
 };
 
 use karat_checkpoint::Origin;
-use karat_hub::{Hub, ModelId};
+use karat_hub::Hub;
 use karat_rules::{
     aggregate::{self, Aggregation, MembersShape},
     domain::{ModelName, Pattern, catalogue::Choice},
@@ -16,8 +16,10 @@ use karat_rules::{
 use karat_runtime::Provider;
 
 use super::{
-    CheckpointForm, CritiqueSection, FILE_NAME, GraphInputs, Manifest, ManifestError, OutputList, SchedulingSection,
-    origin,
+    CheckpointForm, CritiqueSection, FILE_NAME, GraphInputs, GraphSection, Manifest, ManifestError, OutputList,
+    SchedulingSection,
+    ensemble::{OF_MEMBERS, of_members},
+    origins::{checkpoint, together},
 };
 use crate::text::{RatingParser, StepForm, StopStrings, TextConfig};
 
@@ -200,22 +202,23 @@ impl Definition {
         };
         let aggregate = aggregate::CATALOGUE.build(&manifest.aggregate).map_err(|error| rule("aggregate")(&error))?;
 
-        if manifest.critique.is_some() && !manifest.ensemble.is_empty() {
+        let (models, adapters) = manifest.ensemble.split();
+        if manifest.critique.is_some() && !models.is_empty() {
             return Err(refuse(
                 "critique",
                 "a composite has no graph that could write".to_owned(),
                 "put the table into the manifest of a model with a graph of its own",
             ));
         }
-        let (graph, text) = match (manifest.graph, manifest.text, manifest.ensemble.is_empty()) {
+        // Adapters are a graph of their own, of which [graph] may say more.
+        let graph = manifest.graph.or_else(|| adapters.is_some().then(GraphSection::default));
+        let (graph, text) = match (graph, manifest.text, models.is_empty()) {
             (Some(graph), Some(text), true) => (graph, text),
             (None, None, false) => {
                 let transforms =
                     Chain::build(&manifest.transforms, false).map_err(|error| rule("transforms")(&error))?;
-                aggregate
-                    .check(&MembersShape::of(manifest.ensemble.len()))
-                    .map_err(|error| rule("aggregate")(&error))?;
-                let members = manifest.ensemble.into_iter().map(|member| MemberDefinition {
+                aggregate.check(&MembersShape::of(models.len())).map_err(|error| rule("aggregate")(&error))?;
+                let members = models.into_iter().map(|member| MemberDefinition {
                     model: member.model,
                     aggregate: member.aggregate,
                     transforms: member.transforms,
@@ -236,7 +239,7 @@ impl Definition {
                 return Err(refuse(
                     "graph",
                     "the table is missing".to_owned(),
-                    "add [graph] with the ONNX file, or [[ensemble]] with the models to combine",
+                    "add [graph] with the ONNX file, or ensemble with the models or adapters to combine",
                 ));
             }
         };
@@ -248,29 +251,49 @@ impl Definition {
                 "write what the model was trained for; no model takes more than 16777216",
             ));
         }
-        let head = head::CATALOGUE.build(&manifest.head).map_err(|error| rule("head")(&error))?;
+        let written = match &adapters {
+            Some(adapters) if adapters.is_empty() => {
+                return Err(refuse("ensemble", "the list is empty".to_owned(), "name at least one adapter"));
+            }
+            Some(adapters) => of_members(manifest.head, adapters.len())
+                .ok_or_else(|| refuse("head", "adapters give one score each".to_owned(), OF_MEMBERS))?,
+            None => manifest.head,
+        };
+        let head = head::CATALOGUE.build(&written).map_err(|error| rule("head")(&error))?;
         if let Some((key, found, wanted)) = misplaced(&text, &*head) {
             return Err(refuse(key, found, wanted));
         }
         let transforms =
             Chain::build(&manifest.transforms, head.gives_steps()).map_err(|error| rule("transforms")(&error))?;
-        let (key, graphs): (_, Vec<GraphSource>) = match (graph.file, graph.checkpoint) {
-            (Some(files), None) => ("graph.file", files.within(folder).into_iter().map(GraphSource::File).collect()),
-            (None, Some(folders)) => {
+        let (key, graphs): (_, Vec<GraphSource>) = match (graph.file, graph.checkpoint, adapters) {
+            (None, None, Some(adapters)) => {
+                ("ensemble", vec![GraphSource::Checkpoint(together(&adapters, folder, hub)?)])
+            }
+            (_, _, Some(_)) => {
+                return Err(refuse(
+                    "graph",
+                    "the graph is that of the adapters, and another one is named".to_owned(),
+                    "remove file and checkpoint, or ensemble",
+                ));
+            }
+            (Some(files), None, None) => {
+                ("graph.file", files.within(folder).into_iter().map(GraphSource::File).collect())
+            }
+            (None, Some(folders), None) => {
                 let places = folders.paths().into_iter().map(|place| checkpoint(&place, folder, hub));
                 (
                     "graph.checkpoint",
                     places.map(|origin| origin.map(GraphSource::Checkpoint)).collect::<Result<_, _>>()?,
                 )
             }
-            (Some(_), Some(_)) => {
+            (Some(_), Some(_), None) => {
                 return Err(refuse(
                     "graph",
                     "there are both file and checkpoint".to_owned(),
                     "keep the one that the graph is to come from",
                 ));
             }
-            (None, None) => {
+            (None, None, None) => {
                 return Err(refuse(
                     "graph",
                     "there is neither file nor checkpoint".to_owned(),
@@ -375,18 +398,4 @@ fn misplaced(text: &TextConfig, head: &dyn Head) -> Option<(&'static str, String
         return Some(("text.last_token", found, "remove the key"));
     }
     None
-}
-
-/// What a manifest's models of the Hub begin with.
-const HUB: &str = "hub:";
-
-/// The checkpoint that a manifest in `folder` names: a path, or a model of the Hub.
-fn checkpoint(place: &Path, folder: &Path, hub: &Hub) -> Result<Origin, ManifestError> {
-    let Some(id) = place.to_str().and_then(|place| place.strip_prefix(HUB)) else {
-        return Ok(origin(&folder.join(place), hub)?);
-    };
-    let found = id.parse::<ModelId>().map_err(Into::into).and_then(|id| hub.find(&id));
-    let found =
-        found.map_err(|source| ManifestError::Hub { path: folder.join(FILE_NAME), source: Box::new(source) })?;
-    Ok(origin(&found.folder, hub)?)
 }

@@ -14,10 +14,11 @@ use karat_runtime::Provider;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use super::{digests::Digests, ensemble::EnsembleSection};
 use crate::text::TextConfig;
 
-/// A model: either one with graphs of its own (`[graph]` and `[text]`), or a composite of other models of the
-/// repository (`[[ensemble]]`). The model's name is that of its folder.
+/// A model: one with graphs of its own (`[graph]` and `[text]`), a composite of other models of the repository
+/// (`[[ensemble]]`), or adapters of one base (`ensemble = { adapters = … }` and `[text]`). The model's name is that of its folder.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {
@@ -52,16 +53,20 @@ pub(crate) struct Manifest {
     /// Lets the model write critiques (`POST /v1/critique`). Its graph must be a decoder with the output `logits`.
     #[serde(default)]
     pub critique: Option<CritiqueSection>,
-    /// The models that a composite is made of, in order.
+    /// What a composite is made of, in order: models of this repository, or adapters of one base.
     #[serde(default)]
-    pub ensemble: Vec<MemberSection>,
+    pub ensemble: EnsembleSection,
     /// How the model uses the machine. Leave it out: what is left out is chosen for the machine.
     #[serde(default)]
     pub scheduling: SchedulingSection,
+    /// The files that the manifest was written for: paths from the model's folder, each with `"sha256:…"`. They are read when
+    /// the model is loaded, and it fails if one is another. `karat inspect FOLDER --write` writes the table.
+    #[serde(default)]
+    pub digests: Digests,
 }
 
 /// The graph of a model.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GraphSection {
     /// The ONNX file, or a list of them: an ensemble of graphs that share tokenizer and template, whose scores become
@@ -93,6 +98,9 @@ pub(crate) enum CheckpointForm {
     Rows,
     /// All samples of a pass in one row, over blocks of keys and values: in 16 bits on an NVIDIA GPU, else in 32.
     Packed,
+    /// What `packed` computes on an NVIDIA GPU, on any device: in 32 bits, rounded to 16 wherever 16 are given out there.
+    /// To see what 16 bits make of a model's scores; slower than either. Decoders alone have it.
+    Rounded,
 }
 
 /// One path or several, relative to the model's folder.

@@ -6,7 +6,10 @@
 
 mod bind;
 mod definition;
+mod digests;
 mod document;
+mod ensemble;
+mod origins;
 mod reference;
 
 use std::{
@@ -15,19 +18,24 @@ use std::{
 };
 
 use karat_checkpoint::{Checkpoint, CheckpointError, Origin};
-use karat_hub::{Hub, HubError, ModelId};
+use karat_hub::{Hub, HubError};
 
 pub(crate) use bind::{bind_decoder, bind_graph};
 pub use definition::CritiqueDefinition;
 pub(crate) use definition::{Definition, GraphDefinition, GraphSource};
+pub use digests::digests;
 pub(crate) use document::{CheckpointForm, Manifest, SchedulingSection};
-use document::{CritiqueSection, GraphInputs, OutputList};
+use document::{CritiqueSection, GraphInputs, GraphSection, OutputList};
+pub use origins::origin;
 pub use reference::{reference, schema};
 
 use crate::text::{TextError, TextPipeline};
 
 /// The name of a manifest in a model's folder.
 pub const FILE_NAME: &str = "model.toml";
+
+/// The file beside it that holds what its reference scores.
+pub const EXPECTED_FILE: &str = "expected.json";
 
 /// Why a manifest can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -103,15 +111,33 @@ pub fn check_text(folder: &Path, hub: &Hub) -> Result<(), TextCheckError> {
     Ok(())
 }
 
-/// A checkpoint's folder and, of an adapter, the one of its base, which may be a model of the Hub.
+/// The checkpoint that the model in a folder is built from, and its manifest as it is written, where the folder holds no
+/// checkpoint itself.
 ///
 /// # Errors
-/// When an adapter's base can't be found or fetched.
-pub fn origin(folder: &Path, hub: &Hub) -> Result<Origin, CheckpointError> {
-    Origin::of(folder, &|name, revision| {
-        let id = ModelId::new(name, revision).map_err(|error| error.to_string())?;
-        hub.find(&id).map(|snapshot| snapshot.folder).map_err(|error| error.to_string())
-    })
+/// When there is no manifest either, or it is built from no checkpoint.
+pub fn checkpoint_of(folder: &Path, hub: &Hub) -> Result<(Origin, Option<String>), ManifestError> {
+    if Origin::is_one(folder) {
+        return Ok((origin(folder, hub)?, None));
+    }
+    let Written { manifest, text, .. } = Written::read(folder, hub)?;
+    let graphs = match Definition::new(manifest, folder, hub)? {
+        Definition::Graph(definition) => definition.graphs,
+        Definition::Composite(_) => Vec::new(),
+    };
+    let found = graphs.into_iter().find_map(|graph| match graph {
+        GraphSource::Checkpoint(origin) => Some(origin),
+        GraphSource::File(_) => None,
+    });
+    match found {
+        Some(origin) => Ok((origin, Some(text))),
+        None => Err(ManifestError::Key {
+            path: folder.join(FILE_NAME),
+            key: "graph".to_owned(),
+            found: "the model is built from no checkpoint".to_owned(),
+            wanted: "name the folder of a checkpoint or of an adapter".to_owned(),
+        }),
+    }
 }
 
 /// A manifest, and what it was read from.

@@ -9,9 +9,7 @@ use karat_rules::domain::{Conversation, ConversationError, Message, Sample};
 use serde::Deserialize;
 
 use super::{GraphForm, LoadError, Model, ModelBody};
-
-/// The file beside a model's manifest.
-pub const EXPECTED_FILE: &str = "expected.json";
+use crate::manifest::EXPECTED_FILE;
 
 /// A model isn't ready before all were scored.
 const MOST_CASES: usize = 64;

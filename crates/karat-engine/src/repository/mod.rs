@@ -22,8 +22,8 @@ use std::{
 };
 
 pub use error::{LoadError, NoModel};
+pub use expected::References;
 pub(crate) use expected::{Answer, Score};
-pub use expected::{EXPECTED_FILE, References};
 pub use load::{LoadOptions, ModelLoader, Watch};
 pub use model::{CompositeMember, Critic, GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};
 pub use orders::{ChangeError, Loaded};
@@ -33,6 +33,7 @@ pub use traffic::{Branch, Differences, Outcome, Share, ShareError, Traffic};
 use karat_rules::domain::{ModelName, Sample};
 use orders::{Order, Orders};
 
+pub use crate::manifest::EXPECTED_FILE;
 use crate::workers::Roster;
 
 /// How far a model of the repository has come.

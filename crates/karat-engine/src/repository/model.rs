@@ -22,7 +22,11 @@ use super::References;
 use crate::{
     generate::Generator,
     manifest::CritiqueDefinition,
-    schedule::{Scheduler, calibrate::Calibration},
+    schedule::{
+        Scheduler,
+        calibrate::Calibration,
+        trial::{Company, Trial},
+    },
     telemetry::ModelMetrics,
     text::{TextError, TextPipeline},
     workers::{Roster, Stage},
@@ -110,14 +114,22 @@ pub struct GraphUnit {
     pub provider: ProviderKind,
     /// The providers that the manifest prefers and that could not start.
     pub skipped: Vec<SkippedProvider>,
-    /// Whether a sample's score depends on what it is batched with, so that each runs alone.
-    pub batch_dependent: bool,
     /// How it uses the machine; none where nothing was chosen.
     pub calibration: Option<Calibration>,
+    /// What company its samples may have; none where nothing was tried.
+    pub trial: Option<Trial>,
     /// How it takes samples.
     pub form: GraphForm,
     /// The queue and the workers.
     pub scheduler: Scheduler,
+}
+
+impl GraphUnit {
+    /// Whether each sample is computed alone.
+    #[must_use]
+    pub fn runs_alone(&self) -> bool {
+        self.trial.as_ref().is_some_and(|trial| trial.company == Company::Alone)
+    }
 }
 
 /// How a graph takes samples.
@@ -281,10 +293,20 @@ impl Model {
         match &self.body {
             ModelBody::Graph(graph) => graph.head.gives_probabilities(),
             ModelBody::Composite(members) => members.iter().all(|member| {
+                let aggregate = member.aggregate.as_deref().unwrap_or(&*member.model.aggregate);
                 let transforms = member.transforms.as_ref().unwrap_or(&member.model.transforms);
-                transforms.gives_probabilities(member.model.scores_probabilities())
+                transforms.gives_probabilities(aggregate.gives_probabilities(member.model.scores_probabilities()))
             }),
         }
+    }
+
+    /// Why graphs of this model don't keep a sample's score in company, although their form promises to; empty where all
+    /// do.
+    #[must_use]
+    pub fn broken_promises(&self) -> Vec<String> {
+        let leaves = self.leaves();
+        let trials = leaves.iter().flat_map(|leaf| &leaf.units).filter_map(|unit| unit.trial.as_ref());
+        trials.filter(|trial| trial.broken).filter_map(|trial| trial.reason.clone()).collect()
     }
 
     /// The most tokens that a sample may have; for a composite, the least of its models.

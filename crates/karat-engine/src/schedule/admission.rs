@@ -37,11 +37,16 @@ impl<T> Load<'_, T> {
                 let retry_after = self.time_behind(excess).unwrap_or(Duration::from_secs(1));
                 return Err(QueueRefusal::Full { waiting_tokens, retry_after });
             }
-            if let (Some(wait), Some(bound)) = (self.time_behind(waiting_tokens), limits.wait)
-                && wait > bound
-            {
-                return Err(QueueRefusal::TooSlow { wait, retry_after: wait - bound });
-            }
+        }
+        let patience = jobs.iter().filter_map(|job| match job.admission {
+            Admission::Bounded => limits.wait,
+            Admission::Within(patience) => Some(patience),
+            Admission::Always => None,
+        });
+        if let (Some(wait), Some(bound)) = (self.time_behind(waiting_tokens), patience.min())
+            && wait > bound
+        {
+            return Err(QueueRefusal::TooSlow { wait, retry_after: wait - bound });
         }
         self.in_time(jobs, now)
     }

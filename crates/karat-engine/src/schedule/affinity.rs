@@ -20,7 +20,7 @@ pub(super) fn join(texts: &[&[u32]], policy: &Policy) -> Vec<usize> {
     let Some(first) = texts.first() else { return Vec::new() };
     let (unit, packed) = match policy.grouping {
         Grouping::Packed { shared } => (shared.map_or(usize::MAX, NonZeroUsize::get), true),
-        Grouping::Length | Grouping::Beginning => (1, false),
+        Grouping::Length | Grouping::EqualLength | Grouping::Beginning => (1, false),
     };
     let shared = |a: &[u32], b: &[u32]| common(a, b) / unit * unit;
     let mut others: Vec<(usize, usize)> = (1..texts.len()).map(|text| (shared(first, texts[text]), text)).collect();

@@ -47,7 +47,10 @@ pub enum Admission {
     /// Yes, and its client is told when to come back.
     #[default]
     Bounded,
-    /// No: its client loses what is refused, and is better served late. Deadlines hold nonetheless.
+    /// Only when it may be expected to wait longer than that: its client is better served late than refused, but not so
+    /// late that it has gone.
+    Within(Duration),
+    /// No. Deadlines hold nonetheless.
     Always,
 }
 

@@ -7,7 +7,8 @@
 //!
 //! A batch is formed when a worker becomes free, never earlier: of what waits then, the job that is due first is
 //! joined by those of similar length, or by those that begin alike. [`Planner`] is that decision alone, without clock,
-//! lock or thread; [`Scheduler`] drives it. [`calibrate`] measures which [`Policy`] suits a model on a machine.
+//! lock or thread; [`Scheduler`] drives it. [`calibrate`] measures which [`Policy`] suits a model on a machine, and
+//! [`trial`] finds out whether samples may share a pass at all.
 
 mod admission;
 mod affinity;
@@ -17,10 +18,13 @@ mod job;
 mod planner;
 mod policy;
 mod rate;
+mod remembered;
 mod scheduler;
+pub mod trial;
 mod worker;
 
 pub use job::{Admission, Completed, Job, JobError, Priority, QueueRefusal, Ticket};
 pub use planner::{JobId, Planned, Planner, WaitingJob};
 pub use policy::{Grouping, Policy, QueueLimits};
+pub(crate) use remembered::{recall, remember};
 pub use scheduler::{Executors, Scheduler, StartError};

@@ -77,7 +77,8 @@ impl<T> Planner<T> {
     /// Forms batches by what jobs consist of, where the policy wants that; `text` gives a job's tokens.
     #[must_use]
     pub fn with_texts(mut self, text: fn(&T) -> &[u32]) -> Self {
-        self.texts = (self.policy.grouping != Grouping::Length).then_some(text);
+        let by_length = matches!(self.policy.grouping, Grouping::Length | Grouping::EqualLength);
+        self.texts = (!by_length).then_some(text);
         self
     }
 
@@ -201,6 +202,7 @@ impl<T> Planner<T> {
     /// that is cheaper than another pass.
     fn grow(&self, window: &[(usize, JobId)], anchor: usize, share: usize) -> Range<usize> {
         let limit = self.policy.budget.min(share);
+        let overhead = if self.policy.grouping == Grouping::EqualLength { 0 } else { self.policy.overhead };
         let length = |index: usize| window[index].0;
         let most_padding =
             if self.tokens >= self.policy.overhead.saturating_mul(LARGE) { self.policy.padding_percent } else { 100 };
@@ -211,7 +213,7 @@ impl<T> Planner<T> {
             let longest = length(end - 1);
             let worthwhile = |padding: usize, longest: usize| {
                 let positions = (samples + 1).saturating_mul(longest);
-                padding <= self.policy.overhead
+                padding <= overhead
                     && positions <= limit
                     && (padded + padding).saturating_mul(100) <= positions.saturating_mul(most_padding)
             };

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use super::Priority;
+use super::{Priority, trial::Company};
 
 /// How a batch is formed.
 ///
@@ -42,6 +42,8 @@ pub struct Policy {
 pub enum Grouping {
     /// Samples of similar length, since all are padded to the longest.
     Length,
+    /// Samples of exactly one length, since the graph's scores don't bear padding.
+    EqualLength,
     /// Samples that begin alike, since that is computed once. `budget` bounds what the others add to the first, each token
     /// that several begin with counted once; samples that have little in common share a batch only while it is short.
     Beginning,
@@ -70,6 +72,16 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// The same, but samples get no other company than this.
+    #[must_use]
+    pub(crate) fn in_company(self, company: Company) -> Self {
+        match company {
+            Company::Any => self,
+            Company::EqualLengths => Self { grouping: Grouping::EqualLength, ..self },
+            Company::Alone => Self { max_batch: 1, ..self },
+        }
+    }
+
     /// How long after its arrival a job is due: from then on only jobs that were due earlier go before it.
     ///
     /// Short jobs are due sooner, so that one doesn't wait behind a flood of long ones; a job's due time never

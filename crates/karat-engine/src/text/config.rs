@@ -28,6 +28,9 @@ pub struct TextConfig {
     /// no for templates, which write them out.
     #[serde(default)]
     pub special_tokens: Option<bool>,
+    /// What becomes of control tokens that a user or a policy spells, such as `</s>` in a response.
+    #[serde(default)]
+    pub special_tokens_in_text: SpecialTokensInText,
     /// The beginning-of-sequence token; read from the files beside the tokenizer when it isn't written here. A text never
     /// starts with two of them.
     #[serde(default)]
@@ -36,8 +39,9 @@ pub struct TextConfig {
     /// written here.
     #[serde(default)]
     pub eos_token: Option<String>,
-    /// The token that fills short rows of a batch; read from the files beside the tokenizer when it isn't written here,
-    /// and token 0 when those name none. Masked, so that it never changes a score.
+    /// The token that fills short rows of a batch. Leave it out: it is the one that the model looks for, `pad_token_id` of
+    /// `config.json` beside the tokenizer, or else what the tokenizer pads with, or token 0. One that contradicts
+    /// `config.json` is refused.
     #[serde(default)]
     pub pad_token: Option<String>,
     /// For process reward models: the token that ends each step of a response, at which the head reads its score, such
@@ -117,6 +121,20 @@ pub enum StepForm {
     Turns(String),
 }
 
+/// What becomes of control tokens (a tokenizer's special ones) that stand in what a user or a policy wrote. Text that is
+/// sent rendered already is the caller's, with its control tokens, and the step mark is karat's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SpecialTokensInText {
+    /// They become what they spell, as in Transformers.
+    #[default]
+    Reference,
+    /// They are letters like others, as with `split_special_tokens` of Transformers; those of the template stay.
+    Literal,
+    /// The sample is refused.
+    Refuse,
+}
+
 /// What happens to a sample that is longer than the model takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -139,6 +157,8 @@ pub struct TextOptions {
     pub truncation: Option<Truncation>,
     /// A lower limit than the model's on a sample's length in tokens.
     pub max_tokens: Option<NonZeroUsize>,
+    /// How many tokens of a response are read, whatever the policy: longer ones are cut at their end.
+    pub max_response_tokens: Option<NonZeroUsize>,
     /// Whether the tokenizer adds its special tokens. Sentence pairs always have them.
     pub special_tokens: Option<bool>,
     /// How rendered text ends.
@@ -162,7 +182,9 @@ impl TextConfig {
     pub fn files(&self) -> Vec<PathBuf> {
         let tokenizer_folder = self.tokenizer.parent().unwrap_or(Path::new(""));
         let mut files = vec![self.tokenizer.clone()];
-        let beside = ["tokenizer_config.json", "special_tokens_map.json"].into_iter().chain(template::TEMPLATE_FILES);
+        let beside = ["tokenizer_config.json", "special_tokens_map.json", "config.json"]
+            .into_iter()
+            .chain(template::TEMPLATE_FILES);
         files.extend(beside.map(|name| tokenizer_folder.join(name)));
         if let Render::JinjaFile(path) = &self.render {
             files.push(path.clone());

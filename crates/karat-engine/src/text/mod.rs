@@ -7,8 +7,10 @@
 //! This is the only layer that names the tokenizer library.
 
 mod config;
+mod control;
 mod detokenize;
 mod gate;
+mod padding;
 mod parse_template;
 mod probe;
 mod rating;
@@ -18,17 +20,20 @@ mod steps;
 mod stop;
 mod template;
 mod truncate;
+mod vocabulary;
 mod word;
 
 use std::{
     borrow::Cow,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use karat_rules::domain::{RenderedText, Sample, TokenizedInput};
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
-pub use config::{Ending, Render, StepForm, TextConfig, TextOptions, Truncation};
+pub use config::{Ending, Render, SpecialTokensInText, StepForm, TextConfig, TextOptions, Truncation};
+use control::ControlTokens;
 pub(crate) use detokenize::Detokenizer;
 use gate::Gate;
 pub use parse_template::{Markers, PolicyTemplate, TurnMarkers};
@@ -127,6 +132,18 @@ pub enum TextError {
     /// The tokenizer can't write tokens as text.
     #[error("the tokenizer can't decode what the model wrote: {0}; check the decoder in the model's tokenizer.json")]
     Undecodable(String),
+    /// A control token in what a user wrote, where the manifest allows none.
+    #[error(
+        "the text holds {0:?}, which is a control token of the model's tokenizer, and text.special_tokens_in_text of its \
+         manifest is \"refuse\"; send the text without it"
+    )]
+    ControlToken(String),
+    /// Control tokens in what a user wrote can't be told from the template's.
+    #[error(
+        "the text holds control tokens that the model's template takes for its own, so they can't be read as letters \
+         (text.special_tokens_in_text); send the text without them"
+    )]
+    HiddenControlToken,
     /// The rendered text has no tokens.
     #[error("the response has no tokens once rendered and tokenised; send text that the model's tokenizer knows")]
     NoTokens,
@@ -157,6 +174,7 @@ pub struct TextPipeline {
     end: Option<String>,
     padding: u32,
     steps: Steps,
+    control: ControlTokens,
     last_token: Option<u32>,
     gate: Option<Gate>,
     token_offsets: bool,
@@ -177,13 +195,14 @@ impl TextPipeline {
         let path = folder.join(&config.tokenizer);
         let mut tokenizer = Tokenizer::from_file(&path)
             .map_err(|error| TextError::File { path: path.clone(), reason: error.to_string() })?;
+        let tokens = template::SpecialTokens::load(folder, config)?;
+        let padding = padding::padding(folder, config, &tokens, &tokenizer)?;
         // Both would change a score behind the caller's back: padding is the scheduler's, truncation the caller's.
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(None)
             .map_err(|error| TextError::File { path: path.clone(), reason: error.to_string() })?;
 
-        let tokens = template::SpecialTokens::load(folder, config)?;
         let known = |key: &'static str, token: Option<&str>| match token {
             None => Ok(None),
             Some(token) => tokenizer.token_to_id(token).map(Some).ok_or_else(|| TextError::Config {
@@ -192,7 +211,6 @@ impl TextPipeline {
             }),
         };
         let beginning = known("text.bos_token", tokens.get("bos_token"))?;
-        let padding = known("text.pad_token", tokens.get("pad_token"))?.unwrap_or(0);
         let last_token = known("text.last_token", config.last_token.as_deref())?;
         let steps = Steps::load(config, &tokenizer)?;
         let gate = config.gate_mark.as_deref().map(|mark| Gate::load(mark, &tokenizer)).transpose()?;
@@ -203,7 +221,8 @@ impl TextPipeline {
             parse_template,
             longest: LongestText::new(&tokenizer, config.max_tokens.get()),
             special_tokens: config.special_tokens.unwrap_or_else(|| config.render.adds_special_tokens()),
-            renderer: Renderer::load(folder, config, tokens)?,
+            renderer: Renderer::load(folder, config, tokens, ControlTokens::load(config, &tokenizer))?,
+            control: ControlTokens::load(config, &tokenizer),
             tokenizer,
             beginning,
             padding,
@@ -309,6 +328,9 @@ impl TextPipeline {
     /// Leaves one beginning-of-sequence token, says whether there were two, and cuts what is too long by the policy.
     fn fit(&self, tokens: &mut truncate::Tokens, options: TextOptions) -> Result<bool, TextError> {
         let doubled_beginning = self.beginning.is_some_and(|beginning| tokens.keep_one_leading(beginning));
+        if let Some(most) = options.max_response_tokens {
+            tokens.shorten_response(most.get())?;
+        }
         let max_tokens = options.max_tokens.map_or(self.max_tokens, |most| most.get().min(self.max_tokens));
         tokens.fit(max_tokens, options.truncation.unwrap_or(self.truncation))?;
         Ok(doubled_beginning)
@@ -354,15 +376,34 @@ impl TextPipeline {
     fn encode(&self, rendered: &Rendered<'_>, options: TextOptions) -> Result<truncate::Tokens, TextError> {
         self.longest.check(rendered.bytes(), options.truncation.unwrap_or(self.truncation))?;
         let encoding = match rendered {
-            Rendered::Pair { prompt, response } => {
-                self.tokenizer.encode((prompt.as_str(), response.as_ref()), self.special_tokens)
+            Rendered::Pair { prompt, response } => self.encode_pair(prompt, response)?,
+            Rendered::Single { text, literal, .. } => {
+                self.encode_text(text, literal, options.special_tokens.unwrap_or(self.special_tokens))?
             }
-            Rendered::Single { text, .. } => {
-                self.tokenizer.encode(text.as_ref(), options.special_tokens.unwrap_or(self.special_tokens))
-            }
-        }
-        .map_err(|error| TextError::Tokenizer(error.to_string()))?;
+        };
         Ok(truncate::Tokens::new(&encoding, rendered, self.token_offsets))
+    }
+
+    fn encode_pair(&self, prompt: &str, response: &str) -> Result<Encoding, TextError> {
+        let (asked, said) = (self.control.spelled(prompt)?, self.control.spelled(response)?);
+        let encoding = match asked.is_empty() && said.is_empty() {
+            true => self.tokenizer.encode((prompt, response), self.special_tokens),
+            false => control::encode(&self.tokenizer, prompt, &asked, 0).and_then(|prompt| {
+                let response = control::encode(&self.tokenizer, response, &said, 1)?;
+                self.tokenizer.post_process(prompt, Some(response), self.special_tokens)
+            }),
+        };
+        encoding.map_err(|error| TextError::Tokenizer(error.to_string()))
+    }
+
+    /// The tokens of a text in which the control tokens at `literal` are letters.
+    fn encode_text(&self, text: &str, literal: &[Range<usize>], special: bool) -> Result<Encoding, TextError> {
+        let encoding = match literal.is_empty() {
+            true => self.tokenizer.encode(text, special),
+            false => control::encode(&self.tokenizer, text, literal, 0)
+                .and_then(|encoding| self.tokenizer.post_process(encoding, None, special)),
+        };
+        encoding.map_err(|error| TextError::Tokenizer(error.to_string()))
     }
 }
 

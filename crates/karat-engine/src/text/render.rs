@@ -6,6 +6,7 @@ use karat_rules::domain::{Conversation, Message, RenderedText, dialogue_text};
 
 use super::{
     Render, TextConfig, TextError,
+    control::ControlTokens,
     template::{SpecialTokens, Template},
 };
 
@@ -18,6 +19,8 @@ pub(super) enum Rendered<'a> {
     Single {
         text: Cow<'a, str>,
         response: ResponseSpan,
+        /// Where control tokens stand that are letters.
+        literal: Vec<Range<usize>>,
         /// The first byte before the response that must stay when the text is too long, if any.
         kept: Option<usize>,
     },
@@ -34,7 +37,15 @@ impl<'a> Rendered<'a> {
 
     /// One text of which anything before the response may be cut.
     fn single(text: Cow<'a, str>, response: ResponseSpan) -> Self {
-        Self::Single { text, response, kept: None }
+        Self::Single { text, response, literal: Vec::new(), kept: None }
+    }
+
+    /// The same text with control tokens at those places that are letters.
+    fn with_literal(self, places: Vec<Range<usize>>) -> Self {
+        match self {
+            Self::Single { text, response, kept, .. } => Self::Single { text, response, literal: places, kept },
+            pair @ Self::Pair { .. } => pair,
+        }
     }
 
     /// The text of the response; all the text where the two can't be told apart.
@@ -80,14 +91,20 @@ impl ResponseSpan {
 #[derive(Debug)]
 pub(super) enum Renderer {
     Pair,
-    Raw,
+    /// What control tokens in a response are.
+    Raw(ControlTokens),
     Template(Box<Template>),
 }
 
 impl Renderer {
-    pub(super) fn load(folder: &Path, config: &TextConfig, tokens: SpecialTokens) -> Result<Self, TextError> {
+    pub(super) fn load(
+        folder: &Path,
+        config: &TextConfig,
+        tokens: SpecialTokens,
+        control: ControlTokens,
+    ) -> Result<Self, TextError> {
         let date = config.date;
-        let template = |template: Template| Self::Template(Box::new(template));
+        let template = |template: Template| Self::Template(Box::new(template.with_control(control.clone())));
         Ok(match &config.render {
             Render::Pair | Render::Raw if date.is_some() => {
                 return Err(TextError::Config {
@@ -96,7 +113,7 @@ impl Renderer {
                 });
             }
             Render::Pair => Self::Pair,
-            Render::Raw => Self::Raw,
+            Render::Raw => Self::Raw(control),
             Render::ChatTemplate => template(Template::of_model(folder, config, tokens)?),
             Render::Jinja(source) => template(Template::new(source, tokens, date)?),
             Render::JinjaFile(path) => template(Template::from_file(&folder.join(path), tokens, date)?),
@@ -109,14 +126,15 @@ impl Renderer {
                 prompt: dialogue_text(conversation.context()),
                 response: conversation.response().into(),
             }),
-            Self::Raw if has_prompt(conversation) => Err(TextError::Template(
+            Self::Raw(_) if has_prompt(conversation) => Err(TextError::Template(
                 "this model scores the response alone (text.render is \"raw\"); send an empty prompt, or the text as \
                  {\"text\": …}; if it reads conversations, lay its chat_template.jinja beside it or write text.render"
                     .to_owned(),
             )),
-            Self::Raw => {
+            Self::Raw(control) => {
                 let text = conversation.response();
-                Ok(Rendered::single(text.into(), ResponseSpan::at(0..text.len())))
+                let rendered = Rendered::single(text.into(), ResponseSpan::at(0..text.len()));
+                Ok(rendered.with_literal(control.spelled(text)?))
             }
             Self::Template(_) => {
                 let turns = conversation.messages();
@@ -135,7 +153,8 @@ impl Renderer {
         let last = turns.len().saturating_sub(1);
         let response = find_turn(&text, turns, last, |turns| render(turns).ok());
         let kept = (kept < last).then(|| start_of(&text, turns, kept, |turns| render(turns).ok()));
-        Ok(Rendered::Single { text: text.into(), response, kept })
+        let literal = template.literal(turns, false, &text)?;
+        Ok(Rendered::Single { text: text.into(), response, literal, kept })
     }
 
     /// Renders turns some of which, `answers`, say the same, and finds those; the turns from `kept` on must stay whole.
@@ -163,7 +182,8 @@ impl Renderer {
         }
         let start = start_of(&text, turns, kept, |turns| template.render(turns, false).ok());
         let response = ResponseSpan::at(start..text.len());
-        Ok((Rendered::single(text.into(), response), places))
+        let literal = template.literal(turns, false, &text)?;
+        Ok((Rendered::single(text.into(), response).with_literal(literal), places))
     }
 
     /// Renders turns up to where the assistant speaks next. The turns from `kept` on, if any, take the response's place.
@@ -175,13 +195,14 @@ impl Renderer {
             true => ResponseSpan::at(start_of(&text, turns, kept, |turns| render(turns).ok())..text.len()),
             false => ResponseSpan::CallersText,
         };
-        Ok(Rendered::single(text.into(), response))
+        let literal = template.literal(turns, true, &text)?;
+        Ok(Rendered::single(text.into(), response).with_literal(literal))
     }
 
     fn template(&self) -> Result<&Template, TextError> {
         match self {
             Self::Template(template) => Ok(template),
-            Self::Pair | Self::Raw => Err(TextError::Config {
+            Self::Pair | Self::Raw(_) => Err(TextError::Config {
                 key: "text.render",
                 reason: "only a template can render turns that a language model adds to or goes on with; write \
                          \"chat_template\" or a Jinja template"

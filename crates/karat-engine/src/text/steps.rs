@@ -1,13 +1,15 @@
 //! How the steps of a response become tokens, and at which of them each is read.
 
+use std::ops::Range;
+
 use karat_rules::domain::{Conversation, Message, Role};
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
 use super::{
     Render, StepForm, TextConfig, TextError, TextOptions, TextPipeline,
     render::{Rendered, ResponseSpan},
     truncate::Tokens,
-    word::one_token,
+    word::{is_unknown, one_token},
 };
 
 /// How a model's steps are written.
@@ -16,6 +18,8 @@ pub(super) struct Steps {
     form: Form,
     /// What is written after each step; none where a model reads no steps.
     end: Option<String>,
+    /// The mark as it is written, which no step may hold where it is more than a letter.
+    mark_text: Option<String>,
 }
 
 #[derive(Debug)]
@@ -36,12 +40,6 @@ impl Steps {
         let refuse = |key: &'static str, reason: String| Err(TextError::Config { key, reason });
         let (mark, end) = (config.step_mark.as_deref(), config.step_end.as_deref());
         let form = match (&config.steps, mark, end) {
-            (StepForm::Marked, Some(mark), Some(end)) if !end.contains(mark) => {
-                return refuse(
-                    "text.step_end",
-                    format!("{end:?} doesn't hold the step mark {mark:?}; write what ends a step, the mark included"),
-                );
-            }
             (StepForm::Marked, Some(mark), _) => Form::Marked(Some(mark_id(tokenizer, mark, end.unwrap_or(mark))?)),
             (StepForm::Marked, None, _) => Form::Marked(None),
             (StepForm::Apart | StepForm::Turns(_), Some(mark), _) => {
@@ -68,7 +66,9 @@ impl Steps {
             (StepForm::Apart, ..) => Form::Apart,
             (StepForm::Turns(answer), ..) => Form::Turns(answer.clone()),
         };
-        Ok(Self { form, end: end.or(mark).map(str::to_owned) })
+        // One letter stands in many words that aren't marks.
+        let mark_text = mark.map(str::trim).filter(|mark| mark.chars().count() > 1).map(str::to_owned);
+        Ok(Self { form, end: end.or(mark).map(str::to_owned), mark_text })
     }
 
     /// The token at which a marked step is read.
@@ -103,8 +103,10 @@ impl Steps {
     /// When a step holds what ends one, and would be taken for several.
     pub(super) fn join(&self, steps: &[String]) -> Result<Option<String>, TextError> {
         let Some(end) = self.end.as_deref() else { return Ok(None) };
-        if let Some(step) = steps.iter().position(|step| step.contains(end)) {
-            return Err(TextError::SplitStep { step, end: end.to_owned() });
+        let signs = [Some(end), self.mark_text.as_deref()];
+        let held = |step: &String| signs.into_iter().flatten().find(|sign| step.contains(sign));
+        if let Some((step, sign)) = steps.iter().enumerate().find_map(|(at, step)| Some((at, held(step)?))) {
+            return Err(TextError::SplitStep { step, end: sign.to_owned() });
         }
         Ok(Some(steps.iter().flat_map(|step| [step.as_str(), end]).collect()))
     }
@@ -127,14 +129,40 @@ fn mark_id(tokenizer: &Tokenizer, mark: &str, end: &str) -> Result<u32, TextErro
     let candidates: Vec<u32> = alone.iter().copied().chain(tokenizer.token_to_id(mark)).collect();
     let written = tokenizer.encode(format!("1{end}"), false);
     let written = written.map_err(|error| TextError::Tokenizer(error.to_string()))?;
-    let found = candidates.iter().find(|candidate| written.get_ids().contains(candidate));
-    found.or(candidates.first()).copied().ok_or_else(|| TextError::Config {
-        key: "text.step_mark",
-        reason: format!(
-            "the tokenizer doesn't know the token {mark:?}, which is {} tokens as text; write one of its vocabulary",
-            alone.err().unwrap_or(1)
-        ),
-    })
+    if let Some(found) = candidates.iter().find(|candidate| written.get_ids().contains(candidate)) {
+        return Ok(*found);
+    }
+    // Such as a mark that the vocabulary spells with the space before it.
+    let spelled = end.find(mark).and_then(|place| only_token(&written, place + 1..place + 1 + mark.len()));
+    if let Some(found) = spelled.filter(|_| candidates.is_empty())
+        && !is_unknown(tokenizer, found)?
+    {
+        return Ok(found);
+    }
+    match candidates.first() {
+        Some(found) if end.contains(mark) => Ok(*found),
+        Some(_) => Err(TextError::Config {
+            key: "text.step_end",
+            reason: format!(
+                "{end:?} doesn't hold the step mark {mark:?}, as text or among its tokens; write what ends a step, the mark \
+                 included"
+            ),
+        }),
+        None => Err(TextError::Config {
+            key: "text.step_mark",
+            reason: format!(
+                "the tokenizer doesn't know the token {mark:?}, which is {} tokens as text; write one of its vocabulary",
+                alone.err().unwrap_or(1)
+            ),
+        }),
+    }
+}
+
+/// The one token that stands for all of a place in a text, if one does.
+fn only_token(encoding: &Encoding, place: Range<usize>) -> Option<u32> {
+    let mut within = encoding.get_offsets().iter().zip(encoding.get_ids());
+    let found = within.find(|((start, end), _)| *start < place.end && *end > place.start);
+    found.filter(|((start, end), _)| *start <= place.start && *end >= place.end).map(|(_, id)| *id)
 }
 
 impl TextPipeline {
@@ -147,26 +175,33 @@ impl TextPipeline {
     }
 
     fn encode_apart(&self, rendered: &Rendered<'_>) -> Result<Tokens, TextError> {
-        let (text, response) = match rendered {
-            Rendered::Single { text, response: ResponseSpan::At { bytes, .. }, .. } => (text, bytes),
+        let (text, response, literal) = match rendered {
+            Rendered::Single { text, response: ResponseSpan::At { bytes, .. }, literal, .. } => (text, bytes, literal),
             Rendered::Single { response: ResponseSpan::Changed { said }, .. } => {
                 return Err(TextError::Changed(said.clone()));
             }
             Rendered::Single { .. } | Rendered::Pair { .. } => return Err(TextError::WantsTurns),
         };
-        let end = self.ids(self.steps.end.as_deref().unwrap_or_default())?;
-        let mut steps = Vec::new();
+        let end = self.steps.end.as_deref().unwrap_or_default();
+        let end_ids = self.ids(end, 0..end.len(), &[])?;
+        let (mut steps, mut start) = (Vec::new(), response.start);
         for step in self.steps.split(&text[response.clone()]) {
-            let mut ids = if step.is_empty() { Vec::new() } else { self.ids(step)? };
-            ids.extend_from_slice(&end);
+            let place = start..start + step.len();
+            start = place.end + end.len();
+            let mut ids = if step.is_empty() { Vec::new() } else { self.ids(text, place, literal)? };
+            ids.extend_from_slice(&end_ids);
             steps.push(ids);
         }
-        Ok(Tokens::of_steps(&self.ids(&text[..response.start])?, &steps, &self.ids(&text[response.end..])?))
+        let before = self.ids(text, 0..response.start, literal)?;
+        let after = self.ids(text, response.end..text.len(), literal)?;
+        Ok(Tokens::of_steps(&before, &steps, &after))
     }
 
-    fn ids(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let encoding = self.tokenizer.encode(text, false).map_err(|error| TextError::Tokenizer(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+    /// The tokens of a part of a text, tokenised by itself.
+    fn ids(&self, text: &str, part: Range<usize>, literal: &[Range<usize>]) -> Result<Vec<u32>, TextError> {
+        let within = literal.iter().filter(|place| place.start >= part.start && place.end <= part.end);
+        let within: Vec<_> = within.map(|place| place.start - part.start..place.end - part.start).collect();
+        Ok(self.encode_text(&text[part], &within, false)?.get_ids().to_vec())
     }
 
     /// A dialogue whose last response is taken apart: each step a turn of the user's, and an answer to each.
@@ -192,10 +227,8 @@ impl TextPipeline {
             turns.push(Message { role: Role::Assistant, content: answer.to_owned() });
         }
         let (rendered, places) = self.renderer.answered(&turns, &answers, first)?;
-        let Rendered::Single { text, .. } = &rendered else { return Err(TextError::WantsTurns) };
-        let special = options.special_tokens.unwrap_or(self.special_tokens);
-        let encoding =
-            self.tokenizer.encode(text.as_ref(), special).map_err(|error| TextError::Tokenizer(error.to_string()))?;
+        let Rendered::Single { text, literal, .. } = &rendered else { return Err(TextError::WantsTurns) };
+        let encoding = self.encode_text(text, literal, options.special_tokens.unwrap_or(self.special_tokens))?;
         let offsets = encoding.get_offsets();
         let mut reads = Vec::with_capacity(places.len());
         for place in places {

@@ -187,6 +187,22 @@ impl Tokens {
         }
     }
 
+    /// Leaves at most so many tokens of the response that stand for text.
+    pub(super) fn shorten_response(&mut self, most: usize) -> Result<(), TooLong> {
+        let said = self.response.clone().filter(|token| !self.special[*token]).count();
+        let Some(excess) = said.checked_sub(most).filter(|excess| *excess > 0) else { return Ok(()) };
+        let known = !matches!(self.boundary, Boundary::Changed(_));
+        let removed = self.last_but_one(excess, self.response.clone()).filter(|_| known);
+        let removed = removed.ok_or(TooLong {
+            tokens: said,
+            max_tokens: most,
+            advice: "the template changes the text or has words of its own within it, so it can't be cut safely: shorten it",
+        })?;
+        self.cut.response_tokens += excess;
+        self.remove(removed);
+        Ok(())
+    }
+
     /// Cuts as many tokens as are too many, by the policy.
     pub(super) fn fit(&mut self, max_tokens: usize, policy: Truncation) -> Result<(), TooLong> {
         let tokens = self.ids.len();

@@ -7,6 +7,12 @@ use super::TextError;
 /// What no tokenizer has a token of its own for.
 const UNKNOWN: &str = "\u{e000}";
 
+/// Whether a token is the tokenizer's for what it doesn't know.
+pub(super) fn is_unknown(tokenizer: &Tokenizer, id: u32) -> Result<bool, TextError> {
+    let unknown = tokenizer.encode(UNKNOWN, false).map_err(|error| TextError::Tokenizer(error.to_string()))?;
+    Ok(unknown.get_ids() == [id])
+}
+
 /// The one token that a text is by itself; otherwise how many it is, 0 where it is the tokenizer's token for what it
 /// doesn't know.
 pub(super) fn one_token(tokenizer: &Tokenizer, text: &str) -> Result<Result<u32, usize>, TextError> {

@@ -55,6 +55,11 @@ enum Direction {
 }
 
 impl Aggregation for ConfidenceBound {
+    fn gives_probabilities(&self, _: bool) -> bool {
+        // What is put on or taken off may lead out of the range.
+        false
+    }
+
     fn check(&self, shape: &MembersShape) -> Result<(), AggregationError> {
         shape.at_least(self.ddof.least()).map(|_| ())
     }

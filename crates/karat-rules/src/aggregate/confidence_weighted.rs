@@ -60,6 +60,10 @@ enum Uncertainty {
 }
 
 impl Aggregation for ConfidenceWeighted {
+    fn gives_probabilities(&self, before: bool) -> bool {
+        before && (0.0..=1.0).contains(&self.toward)
+    }
+
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {
         let uncertainty = match self.uncertainty {
             Uncertainty::Range => {

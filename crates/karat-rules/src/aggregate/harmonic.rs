@@ -69,6 +69,10 @@ impl Harmonic {
 }
 
 impl Aggregation for Harmonic {
+    fn gives_probabilities(&self, _: bool) -> bool {
+        true
+    }
+
     fn check(&self, shape: &MembersShape) -> Result<(), AggregationError> {
         match shape.flat()? {
             2 => Ok(()),

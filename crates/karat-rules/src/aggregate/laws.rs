@@ -49,6 +49,11 @@ proptest! {
             let Some([score, _]) = scores(&*rule, &one, &other) else { continue };
             let name = entry.name;
             prop_assert!(score.is_finite(), "{name}");
+            let of_probabilities = first.iter().chain(&second).all(|value| (0.0..=1.0).contains(value));
+            if rule.gives_probabilities(of_probabilities) {
+                prop_assert!((-1e-7..=1.0 + 1e-7).contains(&score), "{name}: {score} is said to be a probability");
+            }
+            prop_assert!(!entry.laws.contains(&Law::Probability) || rule.gives_probabilities(false), "{name}");
             for law in entry.laws {
                 match law {
                     Law::PermutationInvariant => {

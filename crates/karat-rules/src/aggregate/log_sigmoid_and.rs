@@ -44,6 +44,11 @@ impl Rule for LogSigmoidAnd {
 }
 
 impl Aggregation for LogSigmoidAnd {
+    fn gives_probabilities(&self, _: bool) -> bool {
+        // It is the logarithm of one.
+        false
+    }
+
     fn check(&self, shape: &MembersShape) -> Result<(), AggregationError> {
         self.references.check(shape)
     }

@@ -87,6 +87,12 @@ pub trait Aggregation: fmt::Debug + Send + Sync {
         candidates.iter().map(|members| self.aggregate(members)).collect()
     }
 
+    /// Whether the score is a probability, from 0 to 1; `before` says whether every member's is. True of most rules if of the
+    /// members: a mean, a median or a worst case lies among them.
+    fn gives_probabilities(&self, before: bool) -> bool {
+        before
+    }
+
     /// The score of each named objective, in order, before they become one; empty where there are none.
     ///
     /// # Errors

@@ -70,6 +70,10 @@ impl Nested {
 }
 
 impl Aggregation for Nested {
+    fn gives_probabilities(&self, before: bool) -> bool {
+        self.objectives.gives_probabilities(self.members.gives_probabilities(before))
+    }
+
     fn check(&self, shape: &MembersShape) -> Result<(), AggregationError> {
         if shape.objectives.is_none() {
             return Err(Self::needs_objectives());

@@ -33,6 +33,13 @@ impl PerMember {
         }
     }
 
+    pub(super) fn none_below_zero(&self) -> bool {
+        match self {
+            Self::Ordered(list) => list.iter().all(|number| *number >= 0.0),
+            Self::Named(table) => table.values().all(|number| *number >= 0.0),
+        }
+    }
+
     /// Whether there is one number for each member of `shape`.
     pub(super) fn check(&self, shape: &MembersShape) -> Result<(), AggregationError> {
         let count = shape.flat()?;

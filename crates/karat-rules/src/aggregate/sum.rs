@@ -30,6 +30,11 @@ impl Rule for Sum {
 }
 
 impl Aggregation for Sum {
+    fn gives_probabilities(&self, _: bool) -> bool {
+        // Several probabilities may come to more than 1.
+        false
+    }
+
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {
         Ok(Reward::new(members.values().iter().sum())?)
     }

@@ -42,6 +42,11 @@ impl Rule for UncertaintyWeighted {
 }
 
 impl Aggregation for UncertaintyWeighted {
+    fn gives_probabilities(&self, _: bool) -> bool {
+        // What is taken off may lead below 0.
+        false
+    }
+
     fn check(&self, shape: &MembersShape) -> Result<(), AggregationError> {
         shape.at_least(self.ddof.least()).map(|_| ())
     }

@@ -43,6 +43,10 @@ impl Rule for Weighted {
 }
 
 impl Aggregation for Weighted {
+    fn gives_probabilities(&self, before: bool) -> bool {
+        before && self.normalise && self.weights.none_below_zero()
+    }
+
     fn check(&self, shape: &MembersShape) -> Result<(), AggregationError> {
         self.weights.check(shape)
     }

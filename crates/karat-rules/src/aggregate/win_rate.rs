@@ -72,6 +72,10 @@ impl WinRate {
 }
 
 impl Aggregation for WinRate {
+    fn gives_probabilities(&self, _: bool) -> bool {
+        true
+    }
+
     fn check(&self, shape: &MembersShape) -> Result<(), AggregationError> {
         shape.flat()?;
         if shape.candidates < 2 { Err(Self::needs_candidates(shape.candidates)) } else { Ok(()) }

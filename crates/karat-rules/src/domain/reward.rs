@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// A reward: a finite number, on whatever scale its model uses.
 ///
@@ -18,6 +18,9 @@ pub struct Reward(f64);
 pub struct NonFinite(pub f64);
 
 impl Reward {
+    /// No reward and no loss.
+    pub const ZERO: Self = Self(0.0);
+
     /// Takes a finite number.
     ///
     /// # Errors
@@ -30,6 +33,12 @@ impl Reward {
     #[must_use]
     pub fn get(self) -> f64 {
         self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Reward {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        f64::deserialize(deserializer).and_then(|value| Self::new(value).map_err(D::Error::custom))
     }
 }
 

@@ -85,7 +85,8 @@ proptest! {
                 let Ok(output) = score(&*head, &set, |index| values[index % values.len()].abs()) else { continue };
                 let numbers = numbers(&output);
                 prop_assert!(!output.members().is_empty() && numbers.iter().all(|number| number.is_finite()), "{head:?}");
-                if entry.laws.contains(&Law::Probability) {
+                prop_assert!(!entry.laws.contains(&Law::Probability) || head.gives_probabilities(), "{head:?}");
+                if head.gives_probabilities() {
                     prop_assert!(numbers.iter().all(|number| (0.0..=1.0).contains(number)), "{head:?}");
                 }
                 if entry.laws.contains(&Law::Bounded) {

@@ -177,8 +177,18 @@ pub enum HeadError {
         wanted: String,
     },
     /// The model computed something that is no number.
-    #[error("the model returned {0}")]
+    #[error("the model returned {} where a finite number should be", .0.0)]
     NonFinite(#[from] NonFinite),
+    /// One of several numbers is none: those of an ensemble's members, or of several objectives.
+    #[error("the model returned {} as number {place} of {count}, all of which should be finite", .found.0)]
+    OneNonFinite {
+        /// Which one, counted from 1.
+        place: usize,
+        /// How many there are.
+        count: usize,
+        /// What was found.
+        found: NonFinite,
+    },
     /// The model computed a spread below zero.
     #[error(
         "the model returned {0} as a deviation or variance, which can't be negative; name its parametrisation in head.gaussian.spread"
@@ -203,7 +213,14 @@ impl HeadError {
 
 /// Finite rewards out of the numbers of a row.
 fn rewards(values: &[f32]) -> Result<Vec<Reward>, HeadError> {
-    values.iter().map(|value| Ok(Reward::new(f64::from(*value))?)).collect()
+    let count = values.len();
+    let reward = |(index, value): (usize, &f32)| {
+        Reward::new(f64::from(*value)).map_err(|found| match count {
+            1 => HeadError::NonFinite(found),
+            _ => HeadError::OneNonFinite { place: index + 1, count, found },
+        })
+    };
+    values.iter().enumerate().map(reward).collect()
 }
 
 /// Finite numbers out of those of a row.

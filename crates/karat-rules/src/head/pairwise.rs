@@ -50,6 +50,10 @@ enum Read {
 }
 
 impl Head for Pairwise {
+    fn gives_probabilities(&self) -> bool {
+        true
+    }
+
     fn layouts(&self) -> Vec<Vec<Layout>> {
         vec![vec![match self.read {
             Read::Logit => Layout::list(1),

@@ -150,6 +150,20 @@ impl Context {
         self
     }
 
+    /// What of it belongs to some of the samples: those at `places`, in that order.
+    #[must_use]
+    pub fn of(&self, places: &[usize]) -> Self {
+        fn at<T: Copy>(list: &[T], places: &[usize]) -> Vec<T> {
+            places.iter().filter_map(|place| list.get(*place).copied()).collect()
+        }
+        Self {
+            references: self.references.clone(),
+            counts: at(&self.counts, places),
+            margins: at(&self.margins, places),
+            successes: at(&self.successes, places),
+        }
+    }
+
     /// What this context and a group of `group` samples bring. A list that doesn't have one number a sample counts as
     /// absent.
     #[must_use]
@@ -208,5 +222,7 @@ mod tests {
         let context = Context::default().with_counts(&[1, 2]).unwrap();
         assert!(context.available(false, 2).counts);
         assert!(!context.available(false, 3).counts);
+        let of_two = Context::default().with_margins(vec![1.0, 2.0, 3.0]).unwrap().of(&[0, 2]);
+        assert_eq!(of_two.margins(), [1.0, 3.0]);
     }
 }

@@ -49,6 +49,12 @@ proptest! {
             }
             let totals: Vec<f64> = group.iter().flatten().map(Signal::total).collect();
             let sum = steps.as_ref().map(|steps| steps[0].total());
+            if rule.gives_probabilities(values.iter().all(|value| (0.0..=1.0).contains(value))) {
+                let lie = totals.iter().all(|total| (0.0..=1.0).contains(total));
+                prop_assert!(lie, "{name}: {totals:?} are said to be probabilities");
+            }
+            let always = !entry.laws.contains(&Law::Probability) || rule.gives_probabilities(false);
+            prop_assert!(always, "{name} declares probabilities and doesn't say that it gives them");
             for law in entry.laws {
                 match law {
                     Law::KeepsOrder => {

@@ -31,6 +31,10 @@ impl Transform for Rank {
         Needs::GROUP
     }
 
+    fn gives_probabilities(&self, _: bool) -> bool {
+        true
+    }
+
     fn apply(&self, group: &mut [Signal], _: &Context) -> Result<(), Refusal> {
         each_group(group, |rewards| {
             let last = (rewards.len() - 1) as f64;

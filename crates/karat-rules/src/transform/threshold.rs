@@ -44,6 +44,13 @@ enum Gives {
 }
 
 impl Pointwise for Threshold {
+    fn gives_probabilities(&self, before: bool) -> bool {
+        match self.gives {
+            Gives::One => true,
+            Gives::Reward => before,
+        }
+    }
+
     fn map(&self, value: f64) -> f64 {
         match self.gives {
             _ if value <= self.above => 0.0,

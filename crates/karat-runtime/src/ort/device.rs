@@ -46,6 +46,8 @@ pub(super) struct DeviceExecutor {
     host: MemoryInfo<'static>,
     options: Arc<RunOptions>,
     captures: Option<Captures>,
+    /// Whether a pass may be rounded up to a shape that is captured.
+    rounds: bool,
 }
 
 /// Passes that are captured, by their shape.
@@ -110,6 +112,7 @@ impl DeviceExecutor {
             pad_id: binding.pad_id,
             options: Arc::new(options),
             captures,
+            rounds: true,
             session,
         })
     }
@@ -183,7 +186,8 @@ impl Executor for DeviceExecutor {
             return Err(RuntimeError::Cancelled);
         }
         let exact = [batch.len(), batch.longest()];
-        let result = match self.captures.as_ref().and_then(|captures| captures.shape(exact)) {
+        let captures = self.captures.as_ref().filter(|_| self.rounds);
+        let result = match captures.and_then(|captures| captures.shape(exact)) {
             Some(run) => self.replay(run, batch, cancel),
             None => self.compute(batch, cancel),
         };
@@ -195,6 +199,10 @@ impl Executor for DeviceExecutor {
                 Failure::Runtime(error) => error,
             }
         })
+    }
+
+    fn allow_rounding(&mut self, allowed: bool) {
+        self.rounds = allowed;
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use ::ort::session::Session;
 use karat_onnx::ModelProto;
-use karat_rules::domain::{GraphSignature, TensorSpec};
+use karat_rules::domain::{ElementType, GraphSignature, TensorSpec};
 
 use super::{
     Library,
@@ -217,6 +217,25 @@ impl Graph {
         self.inspection.dynamic_quantisation.is_empty()
     }
 
+    /// How many ids the table holds that an input's are looked up in; `None` where the graph doesn't say.
+    #[must_use]
+    pub fn table_rows(&self, input: &str) -> Option<usize> {
+        self.inspection.tables.get(input).copied()
+    }
+
+    /// The coarsest number format that its passes round to, by its weights and its provider's options.
+    #[must_use]
+    pub fn rounds_to(&self) -> ElementType {
+        let provider = match &self.source.provider {
+            // TF32 keeps as many digits as half precision.
+            Provider::Cuda(options) if options.tf32 => ElementType::Float16,
+            Provider::Tensorrt(options) if options.bf16 || options.int8 => ElementType::Bfloat16,
+            Provider::Tensorrt(options) if options.fp16 => ElementType::Float16,
+            Provider::Cpu | Provider::Cuda(_) | Provider::Tensorrt(_) => ElementType::Float32,
+        };
+        inspect::coarser(self.inspection.rounds_to, provider)
+    }
+
     /// A session of its own for one worker, computing on `threads` threads. Where there are several GPUs, sessions
     /// take turns among them.
     ///
@@ -229,7 +248,8 @@ impl Graph {
             Provider::Cpu => return Ok(Box::new(OrtExecutor::new(session, &self.signature, binding)?)),
             Provider::Cuda(options) => {
                 // Rounding a shape pads it, which such a graph's scores depend on.
-                let captures = (options.cuda_graph && self.is_batch_invariant()).then_some(options.longest);
+                let may_pad = self.is_batch_invariant() && binding.attention_mask.is_some();
+                let captures = (options.cuda_graph && may_pad).then_some(options.longest);
                 (&options.devices, captures)
             }
             Provider::Tensorrt(options) => (&options.devices, None),

@@ -7,7 +7,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use karat_onnx::{ModelProto, NodeProto};
+use karat_onnx::{GraphProto, ModelProto, NodeProto, tensor_proto::DataType};
+use karat_rules::domain::ElementType;
 use prost::Message;
 
 use crate::RuntimeError;
@@ -21,6 +22,10 @@ pub(super) struct Inspection {
     pub(super) dynamic_quantisation: Vec<String>,
     /// What the exporter says of the graph, as keys and values.
     pub(super) metadata: BTreeMap<String, String>,
+    /// How many rows the table has that an input's numbers are looked up in, by the input's name.
+    pub(super) tables: BTreeMap<String, usize>,
+    /// The coarsest number format of its weights, of those that are computed with.
+    pub(super) rounds_to: ElementType,
 }
 
 /// Reads the file, without the weights that it keeps in other files.
@@ -62,7 +67,51 @@ pub(super) fn inspect(model: &ModelProto) -> Inspection {
     }
     let metadata =
         model.metadata_props.iter().map(|entry| (entry.key().to_owned(), entry.value().to_owned())).collect();
-    Inspection { inputs, dynamic_quantisation, metadata }
+    let tables = model.graph.as_ref().map(|graph| tables(graph, &inputs)).unwrap_or_default();
+    let rounds_to = model.graph.as_ref().map_or(ElementType::Float32, rounds_to);
+    Inspection { inputs, dynamic_quantisation, metadata, tables, rounds_to }
+}
+
+/// The tables in which inputs are looked up, cast or not; of several for one input the smallest.
+fn tables(graph: &GraphProto, inputs: &[String]) -> BTreeMap<String, usize> {
+    let cast = graph.node.iter().filter(|node| matches!(node.op_type(), "Cast" | "Identity"));
+    let cast: BTreeMap<&str, &str> = cast
+        .filter_map(|node| Some((node.output.first()?.as_str(), node.input.first()?.as_str())))
+        .filter(|(_, input)| inputs.iter().any(|known| known == input))
+        .collect();
+    let mut tables = BTreeMap::new();
+    for node in graph.node.iter().filter(|node| matches!(node.op_type(), "Gather" | "GatherBlockQuantized")) {
+        let [table, ids, ..] = node.input.as_slice() else { continue };
+        let input = cast.get(ids.as_str()).copied().unwrap_or(ids);
+        let on_first_axis =
+            !node.attribute.iter().any(|given| matches!(given.name(), "axis" | "gather_axis") && given.i() != 0);
+        let weight = graph.initializer.iter().find(|tensor| tensor.name() == table.as_str());
+        let rows = weight.and_then(|tensor| usize::try_from(*tensor.dims.first()?).ok());
+        if let (true, true, Some(rows)) = (on_first_axis, inputs.iter().any(|known| known == input), rows) {
+            tables.entry(input.to_owned()).and_modify(|least: &mut usize| *least = rows.min(*least)).or_insert(rows);
+        }
+    }
+    tables
+}
+
+/// The coarsest format among the weights that are matrices: constants that are single numbers round nothing.
+fn rounds_to(graph: &GraphProto) -> ElementType {
+    let matrices = graph.initializer.iter().filter(|tensor| tensor.dims.len() > 1);
+    let formats = matrices.filter_map(|tensor| match DataType::try_from(tensor.data_type()) {
+        Ok(DataType::Float16) => Some(ElementType::Float16),
+        Ok(DataType::Bfloat16) => Some(ElementType::Bfloat16),
+        _ => None,
+    });
+    formats.fold(ElementType::Float32, coarser)
+}
+
+/// The one of two formats that keeps fewer digits.
+pub(super) fn coarser(one: ElementType, other: ElementType) -> ElementType {
+    match (one, other) {
+        (ElementType::Bfloat16, _) | (_, ElementType::Bfloat16) => ElementType::Bfloat16,
+        (ElementType::Float16, _) | (_, ElementType::Float16) => ElementType::Float16,
+        _ => ElementType::Float32,
+    }
 }
 
 fn collect(nodes: &[NodeProto], found: &mut Vec<String>) {
@@ -126,6 +175,22 @@ mod tests {
             |level| GraphWriter::default().node("MatMulNBits", &["a"], "b", &[("bits", 4), ("accuracy_level", level)]);
         assert!(found(graph(0)).is_empty());
         assert_eq!(found(graph(4)), ["MatMulNBits"]);
+    }
+
+    #[test]
+    fn the_table_that_an_input_is_looked_up_in_is_known_by_its_rows() {
+        let graph = GraphWriter::default()
+            .input("input_ids", DataType::Int64, &["batch", "tokens"])
+            .input("token_type_ids", DataType::Int64, &["batch", "tokens"])
+            .floats("words", &[7, 2], &[0.0; 14])
+            .floats("kinds", &[2, 2], &[0.0; 4])
+            .cast("input_ids", "narrow", DataType::Int32)
+            .node("Gather", &["words", "narrow"], "embedded", &[])
+            .node("Gather", &["kinds", "token_type_ids"], "kind", &[("axis", 0)])
+            .node("Gather", &["words", "elsewhere"], "other", &[]);
+        let (_folder, path) = graph.write();
+        let tables = inspect(&read(&path).unwrap()).tables;
+        assert_eq!(tables, [("input_ids".to_owned(), 7), ("token_type_ids".to_owned(), 2)].into());
     }
 
     #[test]

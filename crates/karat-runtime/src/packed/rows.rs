@@ -19,6 +19,8 @@ use crate::{
 pub struct PackedRows {
     session: PackedSession,
     shape: PackedShape,
+    /// Whether what samples begin with is computed once.
+    shares: bool,
     readout: Arc<Readout>,
     metrics: SharingMetrics,
     rows: MemoryBound,
@@ -29,7 +31,14 @@ impl PackedRows {
     /// rows of a pass of several samples; a longer sample runs alone.
     #[must_use]
     pub fn new(session: PackedSession, readout: Arc<Readout>, rows: usize, metrics: SharingMetrics) -> Self {
-        Self { shape: session.shape(), session, readout, metrics, rows: MemoryBound::new(rows) }
+        let shape = session.shape();
+        Self { shares: shape.causal, shape, session, readout, metrics, rows: MemoryBound::new(rows) }
+    }
+
+    /// The same, but every sample is computed whole, whatever is known of its beginning.
+    #[must_use]
+    pub fn without_sharing(self) -> Self {
+        Self { shares: false, ..self }
     }
 }
 
@@ -41,7 +50,7 @@ impl Executor for PackedRows {
         let plans: Vec<Plan> =
             batch.inputs().iter().map(|input| self.readout.plan(input)).collect::<Result<_, RuntimeError>>()?;
         let texts = batch.inputs().iter().zip(&plans).map(|(input, plan)| Text::of(input, plan));
-        let texts: Vec<Text<'_>> = texts.map(|text| if self.shape.causal { text } else { text.whole() }).collect();
+        let texts: Vec<Text<'_>> = texts.map(|text| if self.shares { text } else { text.whole() }).collect();
         let mut results: Results = texts.iter().map(|text| vec![None; text.reads.len()]).collect();
         // Of a text that nothing is read of there is nothing to compute.
         let mut waiting: Vec<usize> = (0..texts.len()).filter(|text| !texts[*text].reads.is_empty()).collect();
@@ -70,7 +79,7 @@ impl PackedRows {
         cancel: &Cancellation,
         results: &mut Results,
     ) -> Result<Vec<usize>, RuntimeError> {
-        let limits = Limits { rows: self.rows.bound(), shares: self.shape.causal };
+        let limits = Limits { rows: self.rows.bound(), shares: self.shares };
         let mut turn = self.session.turn();
         let layout = Layout::new(texts, waiting, limits, turn.blocks);
         let rows = layout.pass.expand.len();
@@ -97,7 +106,7 @@ impl PackedRows {
         let mut counts = PrefixCounts { computed: layout.pass.tokens.len(), ..PrefixCounts::default() };
         for placed in &layout.placed {
             let text = &texts[placed.text];
-            if self.shape.causal {
+            if self.shares {
                 turn.blocks.keep(&placed.lease, &text.ids[..placed.lasting]);
             }
             counts.tokens += text.needed;

@@ -37,6 +37,8 @@ const TRIAL: usize = 32;
 /// How long a past is measured with: as long as a prompt whose likenesses to a row of 256 tokens don't fit into the
 /// cache of a processor any more, which makes shorter rows the better ones.
 const MEASURED_PAST: usize = 1024;
+/// Longer rows are never measured.
+const LONGEST: f64 = 512.0;
 /// By how much longer rows must be better, for they are stopped later and waste more.
 const GAIN_OF_LONGER_ROWS: f64 = 1.03;
 
@@ -46,6 +48,18 @@ impl RowCost {
     pub fn assumed() -> Self {
         let point = |new: f64| Point { new, seconds: 24.0 + new + new * new / 4096.0, past: new / 4096.0 };
         Self { points: [32.0, 64.0, 128.0, 256.0, 512.0].map(point).into() }
+    }
+
+    /// Whether it can have been measured: times of at least two lengths, in order.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let times = |point: &Point| {
+            point.seconds.is_finite() && point.seconds > 0.0 && point.past.is_finite() && point.past >= 0.0
+        };
+        let ascends = self.points.is_sorted_by(|one, next| one.new < next.new);
+        let starts = self.points.first().is_some_and(|point| point.new >= 1.0);
+        let ends = self.points.last().is_some_and(|point| point.new <= LONGEST);
+        self.points.len() >= 2 && ascends && starts && ends && self.points.iter().all(times)
     }
 
     /// Measures rows of a few lengths, as many as fit into `time`. Where there aren't two of them, what is true of most
@@ -184,6 +198,25 @@ mod tests {
         let slow = RowCost::assumed_from(32, 1.5);
         assert!((slow.of(32, 0) - 1.5).abs() < 1e-9 && slow.tokens_per_second().is_some());
         assert_eq!(slow.best(0), RowCost::assumed().best(0));
+    }
+
+    #[test]
+    fn what_nobody_measured_is_not_sound() {
+        assert!(RowCost::assumed().is_sound());
+        let point = |new, seconds, past| Point { new, seconds, past };
+        let fine = point(32.0, 1.0, 0.1);
+        for points in [
+            vec![],
+            vec![fine],
+            vec![fine, fine],
+            vec![fine, point(f64::NAN, 2.0, 0.1)],
+            vec![fine, point(1e9, 2.0, 0.1)],
+            vec![fine, point(64.0, -2.0, 0.1)],
+            vec![fine, point(64.0, 2.0, -0.1)],
+            vec![point(0.0, 1.0, 0.1), fine],
+        ] {
+            assert!(!RowCost { points: points.clone() }.is_sound(), "{points:?}");
+        }
     }
 
     #[test]

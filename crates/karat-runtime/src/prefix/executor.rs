@@ -31,6 +31,12 @@ impl PrefixExecutor {
     pub fn new(decoder: Box<dyn DecoderExecutor>, model: Arc<SharedModel>) -> Self {
         Self { shape: decoder.shape(), decoder, model }
     }
+
+    /// Gives the session back.
+    #[must_use]
+    pub fn into_decoder(self) -> Box<dyn DecoderExecutor> {
+        self.decoder
+    }
 }
 
 impl Executor for PrefixExecutor {

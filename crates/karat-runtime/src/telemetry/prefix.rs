@@ -69,6 +69,14 @@ pub(crate) struct PrefixCounts {
 }
 
 impl SharingMetrics {
+    /// Counters that nobody reads, for passes that try a model before it takes requests.
+    ///
+    /// # Errors
+    /// None: nothing else is in their registry.
+    pub fn unread() -> Result<Self, Error> {
+        Ok(SharingFamilies::register(&Registry::new())?.of("trial"))
+    }
+
     /// A batch was computed that shares what its samples begin with.
     pub(crate) fn shared(&self, counts: PrefixCounts) {
         self.tokens.inc_by(counts.tokens as u64);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{
     dialects::{
         dialect,
-        parts::{Document, RankedDocument, Unread},
+        parts::{Body, Document, RankedDocument, Unread},
     },
     problem::Problem,
 };
@@ -46,6 +46,13 @@ pub(super) struct RerankBody {
     /// Whether each document is sent back.
     #[serde(default)]
     pub(super) return_documents: bool,
+    /// Cut longer documents at their end to this many tokens; `meta.warnings` says which were. Without it they are handled
+    /// as the model's manifest says.
+    #[serde(default)]
+    pub(super) max_tokens_per_doc: Option<NonZeroUsize>,
+    /// The fields of documents by which they are ranked: `text` alone is.
+    #[serde(default)]
+    pub(super) rank_fields: Option<Vec<String>>,
     #[serde(flatten)]
     #[schemars(skip)]
     pub(super) unread: Unread,
@@ -83,6 +90,9 @@ struct Meta {
     api_version: ApiVersion,
     billed_units: BilledUnits,
     tokens: Tokens,
+    /// Which documents were cut or refused; left out when none was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// Which version of the protocol this is.
@@ -105,7 +115,13 @@ struct Tokens {
 }
 
 impl RerankReply {
-    pub(super) fn new(id: &str, ranked: Vec<RankedDocument>, returned: bool, usage: Usage) -> Self {
+    pub(super) fn new(
+        id: &str,
+        ranked: Vec<RankedDocument>,
+        returned: bool,
+        usage: Usage,
+        warnings: Vec<String>,
+    ) -> Self {
         let ranked = ranked.into_iter();
         Self {
             id: id.to_owned(),
@@ -120,7 +136,14 @@ impl RerankReply {
                 api_version: ApiVersion { version: "2" },
                 billed_units: BilledUnits { search_units: 1 },
                 tokens: Tokens { input_tokens: usage.tokens, output_tokens: 0 },
+                warnings,
             },
         }
+    }
+}
+
+impl Body for RerankBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
     }
 }

@@ -2,13 +2,12 @@
 
 use std::num::NonZeroUsize;
 
-use karat_engine::engine::ScoreReport;
 use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::dialects::{
-    parts::{Document, RankedDocument, Unread},
+    parts::{Body, Document, RankedDocument, Scores, Unread},
     vllm::DocumentText,
 };
 
@@ -62,7 +61,7 @@ struct RerankResult {
 }
 
 impl RerankReply {
-    pub(super) fn new(report: &ScoreReport, ranked: Vec<RankedDocument>, returned: bool) -> Self {
+    pub(super) fn new(report: &Scores, ranked: Vec<RankedDocument>, returned: bool) -> Self {
         let tokens = report.usage.tokens;
         let ranked = ranked.into_iter();
         Self {
@@ -76,5 +75,11 @@ impl RerankReply {
                 })
                 .collect(),
         }
+    }
+}
+
+impl Body for RerankBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
     }
 }

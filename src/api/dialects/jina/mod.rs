@@ -9,7 +9,7 @@ use karat_engine::text::TextOptions;
 
 use super::{
     dialect::{Dialect, ErrorShape, Paths, Route},
-    parts::{Activation, Call, DetailBody, Document, Reranking},
+    parts::{Activation, Call, DetailBody, Document, KnownFields, Reranking},
 };
 use crate::api::{
     problem::{Problem, ProblemType},
@@ -23,6 +23,13 @@ pub(super) static DIALECT: Dialect = Dialect {
     title: "Jina",
     paths: Paths::Prefixed,
     routes: &[Route::new("/v1/rerank", || post_with(rerank, describe))],
+    fields: KnownFields {
+        harmless: &["user"],
+        advice: &[
+            ("truncation", "add ?truncation=response_end to the URL"),
+            ("raw_scores", "add ?activation=none to the URL"),
+        ],
+    },
     status: ProblemType::status,
     error: ErrorShape::of::<DetailBody>(),
 };
@@ -36,7 +43,6 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 
 async fn rerank(call: Call<RerankBody>) -> Result<Reply<RerankReply>, Problem> {
     let (call, body) = call.split();
-    body.unread.check(&["user"])?;
     let asked = Reranking {
         place: "documents",
         query: body.query,

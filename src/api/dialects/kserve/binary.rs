@@ -41,6 +41,7 @@ pub(super) fn decode(bytes: &[u8], header_length: Option<usize>) -> Result<(Infe
         .split_at_checked(header_length.unwrap_or(bytes.len()))
         .ok_or_else(|| invalid("the body is shorter than its Inference-Header-Content-Length"))?;
     let request: InferBody = body::parse(json)?;
+    request.check()?;
     let mut inputs = Vec::with_capacity(request.inputs.len());
     for input in request.inputs {
         inputs.push(match input.parameters.binary_data_size {

@@ -11,6 +11,10 @@ use super::{
     inference::{Inferred, Parameters},
     tensor::OutputValues,
 };
+use crate::api::{
+    dialects::parts::{KnownFields, Unread},
+    problem::Problem,
+};
 
 /// Tensors to score.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -26,10 +30,13 @@ pub(super) struct InferBody {
     /// The wanted outputs; all by default.
     #[serde(default)]
     pub(super) outputs: Vec<WantedOutput>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(super) unread: Unread,
 }
 
-/// What a request says beside its tensors. Others than these are ignored.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+/// What a request says beside its tensors.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 pub(super) struct InferParameters {
     /// 1 is the most urgent, 0 stands for the usual.
     #[serde(default)]
@@ -43,6 +50,43 @@ pub(super) struct InferParameters {
     /// Whether outputs come packed, unless they say otherwise themselves.
     #[serde(default)]
     pub(super) binary_data_output: bool,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(super) unread: Unread,
+}
+
+/// The parameters of a request that leave scores alone.
+pub(super) const OF_REQUEST: KnownFields = KnownFields {
+    harmless: &["sequence_id", "sequence_start", "sequence_end", "headers", "triton_enable_empty_final_response"],
+    advice: &[],
+};
+
+/// The parameters of inputs and outputs that leave scores alone.
+pub(super) const OF_TENSOR: KnownFields = KnownFields {
+    harmless: &[],
+    advice: &[
+        ("shared_memory_region", "tensors are taken from the request alone"),
+        ("classification", "outputs are numbers; leave it out"),
+    ],
+};
+
+impl InferBody {
+    /// Refuses what nothing reads, in the body and in its lists of parameters.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        let nothing = KnownFields::default();
+        self.unread.check(nothing)?;
+        self.parameters.unread.check_as("parameters.", OF_REQUEST)?;
+        for (index, input) in self.inputs.iter().enumerate() {
+            input.unread.check_as(&format!("inputs[{index}]."), nothing)?;
+            let parameters = input.parameters.unread.clone().without("content_type", &["str", "np"]);
+            parameters.check_as(&format!("inputs[{index}].parameters."), OF_TENSOR)?;
+        }
+        for (index, output) in self.outputs.iter().enumerate() {
+            let parameters = output.parameters.unread.clone().without("content_type", &["np"]);
+            parameters.check_as(&format!("outputs[{index}].parameters."), OF_TENSOR)?;
+        }
+        Ok(())
+    }
 }
 
 impl InferParameters {
@@ -66,14 +110,20 @@ pub(super) struct InputBody {
     #[serde(default)]
     #[schemars(with = "Option<Vec<Value>>")]
     pub(super) data: Option<Value>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(super) unread: Unread,
 }
 
 /// What an input says beside its values.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 pub(super) struct InputParameters {
     /// How many bytes of what follows the JSON are this tensor's.
     #[serde(default)]
     pub(super) binary_data_size: Option<usize>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(super) unread: Unread,
 }
 
 /// A wanted output.
@@ -86,11 +136,14 @@ pub(super) struct WantedOutput {
 }
 
 /// How an output is wanted.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 pub(super) struct OutputParameters {
     /// Whether it comes packed.
     #[serde(default)]
     pub(super) binary_data: Option<bool>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(super) unread: Unread,
 }
 
 /// Scored tensors.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use karat_engine::{
-    engine::{SampleReport, ScoreReport},
+    engine::{Draft, SampleReport},
     schedule::Priority,
     text::TextOptions,
 };
@@ -14,7 +14,7 @@ use super::{
     tensor::{InputTensor, OutputTensor, OutputValues},
 };
 use crate::api::{
-    dialects::parts::{Call, ModelField, invalid, narrow, sample, texts},
+    dialects::parts::{Call, ModelField, Scored, Scores, invalid, narrow, sample, texts},
     problem::Problem,
 };
 
@@ -44,7 +44,7 @@ pub(super) struct Parameters {
 #[derive(Debug)]
 pub(super) struct Inferred {
     pub(super) id: String,
-    pub(super) report: ScoreReport,
+    pub(super) report: Scores,
     pub(super) outputs: Vec<OutputTensor>,
 }
 
@@ -80,7 +80,7 @@ fn wanted(names: &[String]) -> Result<Vec<&'static str>, Problem> {
     names.iter().map(find).collect()
 }
 
-fn samples(inputs: Vec<InputTensor>) -> Result<Vec<Sample>, Problem> {
+fn samples(inputs: Vec<InputTensor>) -> Result<Vec<Draft>, Problem> {
     let mut named: BTreeMap<String, InputTensor> = BTreeMap::new();
     for input in inputs {
         if let Some(twice) = named.insert(input.name.clone(), input) {
@@ -90,14 +90,14 @@ fn samples(inputs: Vec<InputTensor>) -> Result<Vec<Sample>, Problem> {
     let shape = named.keys().map(String::as_str).collect::<Vec<_>>().join(" ");
     let mut take = |name: &str| named.remove(name).ok_or_else(|| invalid(format!("the input {name:?} is missing")));
     match shape.as_str() {
-        "text" | "sentences" => texts(&shape, take(&shape)?.into_texts()?),
+        "text" | "sentences" => Ok(texts(&shape, take(&shape)?.into_texts()?)),
         "prompt response" => {
             let (prompts, responses) = (take("prompt")?.into_texts()?, take("response")?.into_texts()?);
             same_length(prompts.len(), responses.len())?;
             let pairs = prompts.into_iter().zip(responses).enumerate();
-            pairs
-                .map(|(index, (prompt, response))| sample("response", index, Sample::from_prompt(prompt, response)))
-                .collect()
+            let pairs = pairs
+                .map(|(index, (prompt, response))| sample("response", index, Sample::from_prompt(prompt, response)));
+            Ok(pairs.collect())
         }
         "tokens" => rows(take("tokens")?, None),
         "sequence_lengths tokens" => {
@@ -123,7 +123,7 @@ fn same_length(one: usize, other: usize) -> Result<(), Problem> {
 }
 
 /// Samples of token ids, each row cut to its length, for rows are padded at their end.
-fn rows(tokens: InputTensor, lengths: Option<&[i64]>) -> Result<Vec<Sample>, Problem> {
+fn rows(tokens: InputTensor, lengths: Option<&[i64]>) -> Result<Vec<Draft>, Problem> {
     let rows = tokens.into_rows()?;
     if let Some(lengths) = lengths {
         same_length(rows.len(), lengths.len())?;
@@ -139,15 +139,15 @@ fn rows(tokens: InputTensor, lengths: Option<&[i64]>) -> Result<Vec<Sample>, Pro
         let ids = row[..length].iter().map(|id| {
             u32::try_from(*id).map_err(|_| invalid(format!("tokens[{index}]: {id} is no token id")).at(index))
         });
-        sample("tokens", index, Sample::from_tokens(ids.collect::<Result<_, _>>()?))
+        Ok(sample("tokens", index, Sample::from_tokens(ids.collect::<Result<_, _>>()?)))
     })
     .collect()
 }
 
-fn output(name: &'static str, report: &ScoreReport) -> OutputTensor {
+fn output(name: &'static str, report: &Scores) -> OutputTensor {
     let results = &report.results;
     let column = |of: &dyn Fn(&SampleReport) -> f64| {
-        OutputValues::Floats(results.iter().map(|result| narrow(of(result))).collect())
+        OutputValues::Floats(results.iter().map(|result: &Scored| narrow(of(result))).collect())
     };
     let (width, values) = match name {
         "raw" => (1, column(&|result| result.raw.get())),
@@ -155,7 +155,7 @@ fn output(name: &'static str, report: &ScoreReport) -> OutputTensor {
         "worst_case" => (1, column(&|result| result.ensemble.worst_case.get())),
         "variance" => (1, column(&|result| result.ensemble.variance.get())),
         "members" => {
-            let members = |result: &SampleReport| result.ensemble.members.clone();
+            let members = |result: &Scored| result.ensemble.members.clone();
             let all = results.iter().flat_map(members).map(|member| narrow(member.get())).collect();
             (results.first().map_or(0, |result| result.ensemble.members.len()), OutputValues::Floats(all))
         }

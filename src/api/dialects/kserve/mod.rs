@@ -15,7 +15,7 @@ use aide::{
 };
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use http::StatusCode;
@@ -29,9 +29,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     dialect::{self, Dialect, ErrorShape, Paths, Route},
-    parts::{RawCall, without_422, worth_a_retry},
+    parts::{KnownFields, RawCall, without_422, worth_a_retry},
 };
-use crate::api::{AppState, checks, problem::Problem};
+use crate::api::{AppState, checks, path::PathOf, problem::Problem};
 use dto::{ModelConfig, ModelMetadata, ServerMetadata};
 pub(in crate::api) use grpc::routes as grpc_routes;
 
@@ -66,6 +66,8 @@ pub(super) static DIALECT: Dialect = Dialect {
             post_with(repository::unload, describe("", "kserveUnload", "Take a model out of memory"))
         }),
     ],
+    // What its bodies hold stands in lists of parameters, each with a table of its own.
+    fields: KnownFields { harmless: &[], advice: &[] },
     status: |kind| without_422(worth_a_retry(kind)),
     error: ErrorShape::of::<ErrorBody>(),
 };
@@ -195,21 +197,24 @@ async fn ready(State(state): State<AppState>) -> StatusCode {
     if state.engine.repository().is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-async fn model_ready<A: Address>(State(state): State<AppState>, Path(address): Path<A>) -> Result<StatusCode, Problem> {
+async fn model_ready<A: Address>(
+    State(state): State<AppState>,
+    PathOf(address): PathOf<A>,
+) -> Result<StatusCode, Problem> {
     find(&state, address.model(), address.version())?;
     Ok(StatusCode::OK)
 }
 
 async fn metadata<A: Address>(
     State(state): State<AppState>,
-    Path(address): Path<A>,
+    PathOf(address): PathOf<A>,
 ) -> Result<Json<ModelMetadata>, Problem> {
     Ok(Json(ModelMetadata::of(&*find(&state, address.model(), address.version())?)))
 }
 
 async fn config<A: Address>(
     State(state): State<AppState>,
-    Path(address): Path<A>,
+    PathOf(address): PathOf<A>,
 ) -> Result<Json<ModelConfig>, Problem> {
     let model = find(&state, address.model(), address.version())?;
     Ok(Json(ModelConfig::of(&model, state.limits.inputs)))
@@ -222,6 +227,7 @@ fn describe_infer(suffix: &'static str) -> impl FnOnce(TransformOperation<'_>) -
             .summary("Score tensors")
             .input::<Json<dto::InferBody>>()
             .response::<200, Json<dto::InferReply>>()
+            .default_response::<Problem>()
             .description(
                 "Inputs: `text` (or `sentences`) for rendered text, `prompt` and `response` for pairs, or `tokens` with \
                  `sequence_lengths`. Outputs: `rewards`, `raw`, `mean`, `worst_case`, `variance`, `members` and \
@@ -231,7 +237,7 @@ fn describe_infer(suffix: &'static str) -> impl FnOnce(TransformOperation<'_>) -
     }
 }
 
-async fn infer<A: Address>(Path(address): Path<A>, RawCall(call): RawCall) -> Response {
+async fn infer<A: Address>(PathOf(address): PathOf<A>, RawCall(call): RawCall) -> Response {
     let answered = async move {
         let model = addressed(&call.state, address.model(), address.version())?;
         call.state.engine.model(&model)?;

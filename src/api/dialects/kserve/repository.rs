@@ -1,16 +1,13 @@
 //! Triton's model repository calls.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use karat_engine::repository::ModelStatus;
 use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ModelPath;
-use crate::api::{AppState, body, checks, dialects::parts::RawCall, problem::Problem};
+use crate::api::{AppState, body, checks, dialects::parts::RawCall, path::PathOf, problem::Problem};
 
 /// Which models to list.
 #[derive(Debug, Default, Deserialize)]
@@ -62,7 +59,7 @@ pub(super) struct Done {}
 
 pub(super) async fn load(
     State(state): State<AppState>,
-    Path(ModelPath { model }): Path<ModelPath>,
+    PathOf(ModelPath { model }): PathOf<ModelPath>,
 ) -> Result<Json<Done>, Problem> {
     state.engine.repository().load(checks::model(&model)?).await?;
     Ok(Json(Done {}))
@@ -70,7 +67,7 @@ pub(super) async fn load(
 
 pub(super) async fn unload(
     State(state): State<AppState>,
-    Path(ModelPath { model }): Path<ModelPath>,
+    PathOf(ModelPath { model }): PathOf<ModelPath>,
 ) -> Result<Json<Done>, Problem> {
     state.engine.repository().unload(checks::model(&model)?).await?;
     Ok(Json(Done {}))

@@ -3,15 +3,15 @@
 use std::num::NonZeroUsize;
 
 use karat_engine::{
-    engine::ScoreReport,
+    engine::Draft,
     text::{TextOptions, Truncation},
 };
-use karat_rules::domain::{ModelName, Reward, Sample};
+use karat_rules::domain::{ModelName, Reward};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
-    dialects::parts::{invalid, texts},
+    dialects::parts::{Body, Scores, Unread, invalid, texts},
     problem::Problem,
 };
 
@@ -26,6 +26,9 @@ pub(super) struct EvaluationBody {
     /// Cut longer texts at their end to this many tokens. Without it they are handled as the model's manifest says.
     #[serde(default)]
     max_length: Option<usize>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
 
 impl EvaluationBody {
@@ -37,7 +40,7 @@ impl EvaluationBody {
         Ok(TextOptions { truncation, max_tokens: Some(max_tokens), ..TextOptions::default() })
     }
 
-    pub(super) fn samples(self) -> Result<Vec<Sample>, Problem> {
+    pub(super) fn samples(self) -> Vec<Draft> {
         texts("messages", self.messages)
     }
 }
@@ -52,12 +55,18 @@ pub(super) struct EvaluationReply {
 }
 
 impl EvaluationReply {
-    pub(super) fn new(id: &str, report: &ScoreReport) -> Self {
+    pub(super) fn new(id: &str, report: &Scores) -> Self {
         Self {
             id: format!("scoreval-{id}"),
             object: "score.evaluation",
             model: report.model.clone(),
             scores: report.results.iter().map(|result| result.reward).collect(),
         }
+    }
+}
+
+impl Body for EvaluationBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
     }
 }

@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::{
     dialect::{Dialect, ErrorShape, Paths, Route},
-    parts::{Call, DetailBody, ModelField, worth_a_retry},
+    parts::{Call, DetailBody, KnownFields, ModelField, worth_a_retry},
 };
 use crate::api::{
     problem::{Problem, ProblemType},
@@ -23,6 +23,7 @@ pub(super) static DIALECT: Dialect = Dialect {
     title: "LLaMA-Factory",
     paths: Paths::Expected,
     routes: &[Route::new("/v1/score/evaluation", || post_with(score, describe))],
+    fields: KnownFields { harmless: &[], advice: &[] },
     status: |kind| match kind {
         ProblemType::NoInputs => StatusCode::BAD_REQUEST,
         other => worth_a_retry(other),
@@ -42,7 +43,7 @@ async fn score(call: Call<EvaluationBody>) -> Result<Reply<EvaluationReply>, Pro
     let model = body.model.clone();
     let field = model.as_deref().map_or(ModelField::Absent, ModelField::Habitual);
     let text = body.text()?;
-    let report = call.score(field, body.samples()?, text).await?;
+    let report = call.score(field, body.samples(), text).await?;
     let reply = EvaluationReply::new(&call.id, &report);
     Ok(Reply::new(&report, reply))
 }

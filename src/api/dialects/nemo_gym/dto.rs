@@ -1,13 +1,13 @@
 //! Requests and responses of NeMo-Gym's routes.
 
-use karat_engine::engine::{SampleReport, ScoreReport};
+use karat_engine::engine::Draft;
 use karat_rules::domain::{Conversation, Message, Reward, Role, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::api::{
-    dialects::parts::{ChatMessage, Prompt, invalid, messages},
+    dialects::parts::{Body, ChatMessage, KnownFields, Prompt, Scored, Scores, Unread, invalid, messages},
     problem::Problem,
 };
 
@@ -28,6 +28,9 @@ struct CreateParameters {
     /// A string or a list of messages.
     #[schemars(with = "Prompt")]
     input: Value,
+    /// What the model was told before all else; a turn of the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instructions: Option<String>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -93,19 +96,70 @@ impl ModelResponse {
     }
 }
 
+/// How an answer was to be sampled, which leaves its reward alone. What else stands among the parameters of a response
+/// would change what was asked.
+const SAMPLING: KnownFields = KnownFields {
+    harmless: &[
+        "background",
+        "include",
+        "max_output_tokens",
+        "max_tool_calls",
+        "metadata",
+        "model",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "reasoning",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "text",
+        "tool_choice",
+        "top_logprobs",
+        "top_p",
+        "truncation",
+        "user",
+    ],
+    advice: &[
+        ("tools", "a template of karat's renders no tools; write them into the input"),
+        ("previous_response_id", "nothing is kept from request to request; send the whole conversation as input"),
+        ("prompt", "no prompts are kept here; send the whole conversation as input"),
+    ],
+};
+
+impl Body for VerifyBody {
+    /// All else is sent back, and is the data set's own.
+    fn unread(&self) -> Option<&Unread> {
+        None
+    }
+}
+
+impl Body for CompareBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
+    }
+}
+
 impl VerifyBody {
-    pub(super) fn sample(&self) -> Result<Sample, Problem> {
+    pub(super) fn sample(&self) -> Result<Draft, Problem> {
+        let parameters = &self.responses_create_params;
+        Unread::from(parameters.rest.clone()).check_as("responses_create_params.", SAMPLING)?;
         let input = Prompt::deserialize(&self.responses_create_params.input)
             .map_err(|error| invalid(format!("responses_create_params.input: {error}")))?;
-        let text = self.response.text().map_err(|reason| invalid(format!("response.{reason}")))?;
-        let made = match input {
-            Prompt::Text(prompt) => Sample::from_prompt(prompt, text),
-            Prompt::Messages(turns) => {
-                let turns = messages("responses_create_params.input", turns)?;
-                answered(turns, text)
-            }
+        let text = match self.response.text() {
+            Ok(text) => text,
+            Err(reason) => return Ok(Err(format!("response.{reason}"))),
         };
-        made.map_err(|error| invalid(error.to_string()))
+        let system = parameters.instructions.iter().filter(|said| !said.is_empty());
+        let mut turns: Vec<Message> =
+            system.map(|said| Message { role: Role::System, content: said.clone() }).collect();
+        match input {
+            Prompt::Text(content) => turns.push(Message { role: Role::User, content }),
+            Prompt::Messages(said) => turns.extend(messages("responses_create_params.input", said)?),
+        }
+        Ok(answered(turns, text).map_err(|error| error.to_string()))
     }
 }
 
@@ -123,6 +177,9 @@ pub(super) struct VerifyReply {
     rest: Map<String, Value>,
     /// The aggregate after all transforms.
     reward: Reward,
+    /// Why the response wasn't scored and has the number that the URL states; left out when it was scored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     /// What the reward is made of; sums to it.
     reward_components: Components,
 }
@@ -139,11 +196,12 @@ struct Components {
 }
 
 impl VerifyReply {
-    pub(super) fn new(body: VerifyBody, result: &SampleReport) -> Self {
+    pub(super) fn new(body: VerifyBody, result: &Scored) -> Self {
         let VerifyBody { responses_create_params, response, mut rest } = body;
         // A reward that was in the request would stand twice in the reply.
         rest.shift_remove("reward");
         rest.shift_remove("reward_components");
+        rest.shift_remove("refused");
         let ensemble_mean = result.ensemble.mean.get();
         let aggregation = result.raw.get() - ensemble_mean;
         let transforms = result.reward.get() - (ensemble_mean + aggregation);
@@ -152,6 +210,7 @@ impl VerifyReply {
             response,
             rest,
             reward: result.reward,
+            refused: result.refused.clone(),
             reward_components: Components { ensemble_mean, aggregation, transforms },
         }
     }
@@ -167,22 +226,24 @@ pub(super) struct CompareBody {
     /// Refused unless it is null or empty: a reward model takes no instructions.
     #[serde(default)]
     principle: Option<String>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
 
 impl CompareBody {
-    pub(super) fn into_samples(self) -> Result<Vec<Sample>, Problem> {
+    pub(super) fn into_samples(self) -> Result<Vec<Draft>, Problem> {
         if self.principle.is_some_and(|principle| !principle.trim().is_empty()) {
             return Err(invalid("a reward model judges by what it was trained on, not by a principle; leave it out"));
         }
         let history = messages("conversation_history", self.conversation_history)?;
         let responses = self.response_objs.iter().enumerate();
-        responses
-            .map(|(index, response)| {
-                let place = |reason: String| invalid(format!("response_objs[{index}].{reason}")).at(index);
-                let text = response.text().map_err(place)?;
-                answered(history.clone(), text).map_err(|error| place(error.to_string()))
-            })
-            .collect()
+        let samples = responses.map(|(index, response)| {
+            let sample = response.text();
+            let sample = sample.and_then(|text| answered(history.clone(), text).map_err(|error| error.to_string()));
+            sample.map_err(|reason| format!("response_objs[{index}].{reason}"))
+        });
+        Ok(samples.collect())
     }
 }
 
@@ -215,7 +276,7 @@ struct GroupMetrics {
 }
 
 impl CompareReply {
-    pub(super) fn new(report: &ScoreReport) -> Self {
+    pub(super) fn new(report: &Scores) -> Self {
         let rewards: Vec<Reward> = report.results.iter().map(|result| result.reward).collect();
         let pairs = (0..rewards.len()).flat_map(|one| (one + 1..rewards.len()).map(move |other| (one, other)));
         let comparison_results = pairs

@@ -9,7 +9,7 @@ use karat_engine::{engine::ScoreError, text::TextOptions};
 
 use super::{
     dialect::{Dialect, ErrorShape, Paths, Route},
-    parts::{Call, DetailBody, ModelField, worth_a_retry},
+    parts::{Call, DetailBody, KnownFields, ModelField, Scores, worth_a_retry},
 };
 use crate::api::{problem::Problem, reply::Reply};
 use dto::{CompareBody, CompareReply, VerifyBody, VerifyReply};
@@ -23,6 +23,7 @@ pub(super) static DIALECT: Dialect = Dialect {
         Route::new("/verify", || post_with(verify, describe_verify)),
         Route::new("/compare", || post_with(compare, describe_compare)),
     ],
+    fields: KnownFields { harmless: &[], advice: &[] },
     status: worth_a_retry,
     error: ErrorShape::of::<DetailBody>(),
 };
@@ -55,7 +56,7 @@ async fn compare(call: Call<CompareBody>) -> Result<Reply<CompareReply>, Problem
     let (call, body) = call.split();
     let samples = body.into_samples()?;
     let request = call.request(ModelField::Absent, samples, TextOptions::default())?;
-    let report = call.run(request.as_group(true)).await?;
+    let report = Scores::from(call.run(request.as_group(true)).await?);
     let reply = CompareReply::new(&report);
     Ok(Reply::new(&report, reply))
 }

@@ -1,17 +1,17 @@
 //! Request and response of `POST /get_reward`.
 
 use indexmap::IndexMap;
-use karat_engine::engine::{SampleReport, ScoreReport};
+use karat_engine::engine::{Draft, SampleReport};
 use karat_rules::domain::{RenderedText, Reward, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
-    dialects::parts::{invalid, sample},
+    dialects::parts::{Body, Scored, Scores, Unread, invalid, sample},
     problem::Problem,
 };
 
-/// Sequences to score. Fields that aren't listed, such as `labels`, are accepted and ignored.
+/// Sequences to score. `labels` may be sent too: a reward model has no use for them.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct RewardBody {
     /// Whole sequences: each prompt followed by its response, special tokens included.
@@ -19,10 +19,13 @@ pub(super) struct RewardBody {
     /// The prompt of each sequence; a sequence that doesn't begin with it is taken whole.
     #[serde(default)]
     prompts: Option<Vec<Option<String>>>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
 
 impl RewardBody {
-    pub(super) fn into_samples(self) -> Result<Vec<Sample>, Problem> {
+    pub(super) fn into_samples(self) -> Result<Vec<Draft>, Problem> {
         let prompts = self.prompts.filter(|prompts| !prompts.is_empty());
         if let Some(prompts) = prompts.as_ref().filter(|prompts| prompts.len() != self.query.len()) {
             return Err(invalid(format!(
@@ -33,13 +36,12 @@ impl RewardBody {
         }
         let mut prompts = prompts.unwrap_or_default().into_iter();
         let queries = self.query.into_iter().enumerate();
-        queries
-            .map(|(index, query)| {
-                let prompt = prompts.next().flatten().unwrap_or_default();
-                let text = RenderedText::new(query).map(|text| text.with_prompt(&prompt));
-                sample("query", index, text.map(Sample::Text))
-            })
-            .collect()
+        let samples = queries.map(|(index, query)| {
+            let prompt = prompts.next().flatten().unwrap_or_default();
+            let text = RenderedText::new(query).map(|text| text.with_prompt(&prompt));
+            sample("query", index, text.map(Sample::Text))
+        });
+        Ok(samples.collect())
     }
 }
 
@@ -52,7 +54,8 @@ pub(super) struct RewardReply {
     scores: Vec<Reward>,
     /// What the trainer logs, one number a query under each name: `raw` (before transforms), `mean`, `worst_case`,
     /// `deviation` (the population standard deviation of the members), `member_0`, `member_1`, …, and the names of the
-    /// model's objectives if it has any; of a request that names a run, `run_signals_firing`, how many of its signals fire.
+    /// model's objectives if it has any; `refused` is 1 for a query that can't be scored, where the URL states a number for
+    /// such; of a request that names a run, `run_signals_firing` is how many of its signals fire.
     extra_logs: IndexMap<String, Vec<f64>>,
 }
 
@@ -61,9 +64,11 @@ impl RewardReply {
         Self { rewards: Vec::new(), scores: Vec::new(), extra_logs: IndexMap::new() }
     }
 
-    pub(super) fn new(report: &ScoreReport, firing: Option<usize>) -> Self {
+    pub(super) fn new(report: &Scores, states: bool, firing: Option<usize>) -> Self {
         let rewards: Vec<Reward> = report.results.iter().map(|result| result.reward).collect();
-        let column = |of: &dyn Fn(&SampleReport) -> f64| report.results.iter().map(of).collect::<Vec<f64>>();
+        let column = |of: &dyn Fn(&SampleReport) -> f64| {
+            report.results.iter().map(|result: &Scored| of(result)).collect::<Vec<f64>>()
+        };
         let mut extra_logs = IndexMap::from([
             ("raw".to_owned(), column(&|result| result.raw.get())),
             ("mean".to_owned(), column(&|result| result.ensemble.mean.get())),
@@ -83,6 +88,16 @@ impl RewardReply {
         if let Some(firing) = firing {
             extra_logs.insert("run_signals_firing".to_owned(), vec![firing as f64; rewards.len()]);
         }
+        if states {
+            let refused = report.results.iter().map(|result| f64::from(u8::from(result.refused.is_some())));
+            extra_logs.insert("refused".to_owned(), refused.collect());
+        }
         Self { scores: rewards.clone(), rewards, extra_logs }
+    }
+}
+
+impl Body for RewardBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
     }
 }

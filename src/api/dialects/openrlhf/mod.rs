@@ -11,7 +11,7 @@ use karat_engine::text::TextOptions;
 
 use super::{
     dialect::{Dialect, ErrorShape, Paths, Route},
-    parts::{Call, DetailBody, ModelField, worth_a_retry},
+    parts::{Call, DetailBody, KnownFields, ModelField, worth_a_retry},
 };
 use crate::api::{problem::Problem, reply::Reply};
 use dto::{RewardBody, RewardReply};
@@ -22,6 +22,7 @@ pub(super) static DIALECT: Dialect = Dialect {
     title: "OpenRLHF",
     paths: Paths::Expected,
     routes: &[Route::new("/get_reward", || post_with(get_reward, describe))],
+    fields: KnownFields { harmless: &["labels"], advice: &[] },
     status: worth_a_retry,
     error: ErrorShape::of::<DetailBody>(),
 };
@@ -41,6 +42,6 @@ async fn get_reward(call: Call<RewardBody>) -> Result<Reply<RewardReply>, Proble
         return Ok(Reply::unscored(RewardReply::empty()));
     }
     let report = call.score(ModelField::Absent, samples, TextOptions::default()).await?;
-    let body = RewardReply::new(&report, call.firing());
+    let body = RewardReply::new(&report, call.url.on_refused.is_some(), call.firing());
     Ok(Reply::new(&report, body))
 }

@@ -1,9 +1,10 @@
 //! Scores between 0 and 1 for the dialects whose clients expect them.
 
-use karat_engine::engine::ScoreReport;
 use karat_rules::numeric::sigmoid;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use super::{Scored, Scores};
 
 /// Whether a score passes through the logistic function before it is sent.
 ///
@@ -25,12 +26,15 @@ impl Activation {
     }
 
     /// The activation of a report's rewards: what is a probability already is not made one again.
-    pub(crate) fn of(self, report: &ScoreReport) -> Self {
+    pub(crate) fn of(self, report: &Scores) -> Self {
         if report.probabilities { Self::None } else { self }
     }
 
-    pub(crate) fn apply(self, reward: f64) -> f64 {
+    /// What is sent of a sample's reward. The number that a request states for one that can't be scored stays as it is.
+    pub(crate) fn apply(self, scored: &Scored) -> f64 {
+        let reward = scored.reward.get();
         match self {
+            Self::Sigmoid if scored.refused.is_some() => reward,
             Self::None => reward,
             Self::Sigmoid => sigmoid(reward),
         }

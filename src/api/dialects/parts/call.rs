@@ -1,26 +1,25 @@
 //! A request of a dialect: what its URL and its body say, and which model it means.
 
 use aide::{OperationInput, generate::GenContext, openapi::Operation};
-use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::extract::{FromRequest, Query, Request};
 use bytes::Bytes;
-use http::{HeaderMap, request::Parts};
+use http::HeaderMap;
 use karat_engine::{
-    engine::{ScoreError, ScoreReport, ScoreRequest},
+    engine::{Draft, OnRefused, ScoreError, ScoreReport, ScoreRequest},
     repository::NoModel,
     schedule::Admission,
     text::TextOptions,
 };
-use karat_rules::domain::{ModelName, Sample};
+use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
 
-use super::{Activation, UrlChoices, invalid};
+use super::{Activation, Body, Scores, UrlChoices, invalid};
 use crate::api::{
     AppState,
     body::{self, Received},
     checks,
     dialects::dialect::Dialect,
-    middleware,
+    middleware, path,
     problem::Problem,
     runs::{RunFields, RunTag},
 };
@@ -32,8 +31,8 @@ pub(crate) struct Call<T> {
     pub(crate) headers: HeaderMap,
     /// The request's id.
     pub(crate) id: String,
-    /// Whether it is refused while too much waits.
-    sheds: bool,
+    /// When it is refused because too much waits.
+    admission: Admission,
     path_model: Option<String>,
     run: Option<RunTag>,
     pub(crate) url: UrlChoices,
@@ -44,12 +43,15 @@ pub(crate) struct Call<T> {
 #[derive(Debug)]
 pub(crate) struct RawCall(pub(crate) Call<Bytes>);
 
-impl<T: DeserializeOwned> FromRequest<AppState> for Call<T> {
+impl<T: Body> FromRequest<AppState> for Call<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        let dialect = request.extensions().get::<&'static Dialect>().copied();
         let (call, received) = receive(request, state).await?.split();
-        let body = received.parse()?;
+        let body: T = received.parse()?;
+        let fields = dialect.map(|dialect| dialect.fields).unwrap_or_default();
+        body.unread().map_or(Ok(()), |unread| unread.check(fields))?;
         Ok(call.with_body(body))
     }
 }
@@ -76,20 +78,14 @@ async fn receive(mut request: Request, state: &AppState) -> Result<Call<Received
     let body: Received = body::receive(&mut request, state.limits.body_bytes).await?;
     let id = middleware::request_id(&request);
     let dialect = request.extensions().get::<&'static Dialect>();
-    let sheds = dialect.is_some_and(|dialect| state.dialects.sheds(dialect));
+    let admission = dialect.map_or(Admission::Bounded, |dialect| state.dialects.admission(dialect));
     let of_body = RunFields::of_body(body.bytes());
     let (mut parts, _) = request.into_parts();
-    let path_model = path_model(&mut parts, state).await;
+    let path_model = path::model(&mut parts, state).await?;
     let url = Query::try_from_uri(&parts.uri).map(|Query(url)| url);
     let url: UrlChoices = url.map_err(|error| invalid(format!("the query of the URL: {error}")))?;
     let run = of_body.or(url.run()).or(RunFields::of_headers(&parts.headers)?).tag()?;
-    Ok(Call { state: state.clone(), headers: parts.headers, id, sheds, path_model, run, url, body })
-}
-
-/// The model that the path names, if it names one.
-pub(crate) async fn path_model(parts: &mut Parts, state: &AppState) -> Option<String> {
-    let parameters = RawPathParams::from_request_parts(parts, state).await.ok()?;
-    parameters.iter().find(|(name, _)| *name == "model").map(|(_, value)| value.to_owned())
+    Ok(Call { state: state.clone(), headers: parts.headers, id, admission, path_model, run, url, body })
 }
 
 impl Call<()> {
@@ -105,8 +101,8 @@ impl Call<()> {
     ) -> Result<Self, Problem> {
         let run = url.run().tag()?;
         let id = uuid::Uuid::now_v7().to_string();
-        let sheds = state.dialects.sheds(dialect);
-        Ok(Self { state, headers: HeaderMap::new(), id, sheds, path_model: Some(model), run, url, body: () })
+        let admission = state.dialects.admission(dialect);
+        Ok(Self { state, headers: HeaderMap::new(), id, admission, path_model: Some(model), run, url, body: () })
     }
 }
 
@@ -132,14 +128,14 @@ impl<'a> ModelField<'a> {
 impl<T> Call<T> {
     /// The same call with another body.
     fn with_body<U>(self, body: U) -> Call<U> {
-        let Self { state, headers, id, sheds, path_model, run, url, body: _ } = self;
-        Call { state, headers, id, sheds, path_model, run, url, body }
+        let Self { state, headers, id, admission, path_model, run, url, body: _ } = self;
+        Call { state, headers, id, admission, path_model, run, url, body }
     }
 
     /// Takes the body out.
     pub(crate) fn split(self) -> (Call<()>, T) {
-        let Self { state, headers, id, sheds, path_model, run, url, body } = self;
-        (Call { state, headers, id, sheds, path_model, run, url, body: () }, body)
+        let Self { state, headers, id, admission, path_model, run, url, body } = self;
+        (Call { state, headers, id, admission, path_model, run, url, body: () }, body)
     }
 
     /// The same call for another model than its path says.
@@ -204,11 +200,11 @@ impl<T> Call<T> {
     pub(crate) async fn score(
         &self,
         field: ModelField<'_>,
-        samples: Vec<Sample>,
+        samples: Vec<Draft>,
         text: TextOptions,
-    ) -> Result<ScoreReport, Problem> {
+    ) -> Result<Scores, Problem> {
         let request = self.request(field, samples, text)?;
-        self.run(request).await
+        Ok(self.run(request).await?.into())
     }
 
     /// Scores a request, and keeps statistics of it where the call belongs to a run.
@@ -226,10 +222,17 @@ impl<T> Call<T> {
     pub(crate) fn request(
         &self,
         field: ModelField<'_>,
-        samples: Vec<Sample>,
+        samples: Vec<Draft>,
         text: TextOptions,
     ) -> Result<ScoreRequest, Problem> {
         checks::count(samples.len(), &self.state.limits)?;
+        let on_refused = self.url.on_refused.unwrap_or_default();
+        if on_refused == OnRefused::Mark {
+            return Err(invalid(
+                "on_refused=mark: replies of this route hold numbers alone; state the one that is meant, such as \
+                 on_refused=-1",
+            ));
+        }
         let model = self.model(field)?;
         let text = TextOptions {
             truncation: self.url.truncation.or(text.truncation),
@@ -237,12 +240,12 @@ impl<T> Call<T> {
             ..text
         };
         let deadline = checks::deadline(self.url.timeout_ms)?;
-        Ok(ScoreRequest::new(model, samples)?
+        Ok(ScoreRequest::of(model, samples, on_refused)?
             .with_aggregate(self.url.aggregate.clone())
             .with_transforms(self.url.transforms.clone())
             .with_text(text)
             .with_priority(self.url.priority.unwrap_or_default())
             .with_deadline(deadline)
-            .with_admission(if self.sheds { Admission::Bounded } else { Admission::Always }))
+            .with_admission(self.admission))
     }
 }

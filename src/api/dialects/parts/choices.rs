@@ -1,10 +1,11 @@
 //! What the query of a dialect's URL can say: clients that only let their users set a URL have no other place for it.
 
 use karat_engine::{
+    engine::OnRefused,
     schedule::Priority,
     text::{Ending, Truncation},
 };
-use karat_rules::domain::catalogue::Choice;
+use karat_rules::domain::{Reward, catalogue::Choice};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -36,6 +37,11 @@ pub(crate) struct UrlChoices {
     pub(crate) ending: Option<Ending>,
     /// Whether scores pass through the logistic function, whatever dialect and body say.
     pub(crate) activation: Option<Activation>,
+    /// What becomes of a sample that can't be scored: `fail` refuses the request, and a number stands for that sample's
+    /// reward, as it is, while the others are scored. The header `X-Karat-Refused` counts such samples.
+    #[serde(default, deserialize_with = "on_refused")]
+    #[schemars(with = "Option<String>")]
+    pub(crate) on_refused: Option<OnRefused>,
     /// What a prompt that is a string is, on routes that take prompt and response.
     pub(crate) prompt: Option<PromptForm>,
     /// The training run that the request belongs to; or the header `X-Karat-Run`.
@@ -70,6 +76,20 @@ fn aggregate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Choice
         return serde_json::from_str(&text).map(Some).map_err(|error| D::Error::custom(format!("aggregate: {error}")));
     }
     Ok(Some(Choice::named(&text)))
+}
+
+fn on_refused<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OnRefused>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let found = match text.as_str() {
+        "fail" => Ok(OnRefused::Fail),
+        "mark" => Ok(OnRefused::Mark),
+        json if json.starts_with('{') => serde_json::from_str(json).map_err(|error| error.to_string()),
+        number => match number.parse().map(Reward::new) {
+            Ok(Ok(reward)) => Ok(OnRefused::Reward(reward)),
+            _ => Err(format!("{number:?} is neither fail nor a finite number")),
+        },
+    };
+    found.map(Some).map_err(|reason| D::Error::custom(format!("on_refused: {reason}")))
 }
 
 fn transforms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Choice>>, D::Error> {

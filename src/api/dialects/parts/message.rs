@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::invalid;
+use super::{KnownFields, Unread, invalid};
 use crate::api::problem::Problem;
 
 /// One turn, with whatever else a client adds to it.
@@ -19,7 +19,19 @@ pub(crate) struct ChatMessage {
     /// Calls of tools, which no template of karat renders: refused unless it is empty.
     #[serde(default)]
     tool_calls: Option<Vec<Value>>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
+
+/// What a turn may say that no template of karat's sees.
+const OF_TURN: KnownFields = KnownFields {
+    harmless: &["annotations", "id", "name", "refusal", "status", "tool_call_id", "type"],
+    advice: &[
+        ("reasoning_content", "no template of karat's renders it apart; write it into the content"),
+        ("reasoning", "no template of karat's renders it apart; write it into the content"),
+    ],
+};
 
 /// Text, or parts of text.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -51,6 +63,7 @@ pub(crate) enum Prompt {
 
 impl ChatMessage {
     fn into_message(self) -> Result<Message, String> {
+        self.unread.check(OF_TURN).map_err(|problem| problem.detail().to_owned())?;
         let role = match self.role.as_str() {
             "system" | "developer" => Role::System,
             "user" => Role::User,

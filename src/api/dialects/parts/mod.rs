@@ -7,32 +7,34 @@ mod choices;
 mod error;
 mod message;
 mod ranking;
+mod scores;
 mod settings;
 mod unread;
 mod vector;
 
 pub(crate) use activation::Activation;
-pub(crate) use call::{Call, ModelField, RawCall, path_model};
+pub(crate) use call::{Call, ModelField, RawCall};
 pub(crate) use choices::{PromptForm, UrlChoices};
 pub(crate) use error::{DetailBody, without_422, worth_a_retry};
 pub(crate) use message::{ChatMessage, Prompt, conversation, messages};
 pub(crate) use ranking::{Document, RankedDocument, Reranking};
+pub(crate) use scores::{Scored, Scores};
 pub use settings::DialectSettings;
-pub(crate) use unread::Unread;
+pub(crate) use unread::{Body, KnownFields, Unread};
 pub(crate) use vector::{Encoding, Vector, narrow};
 
+use karat_engine::engine::Draft;
 use karat_rules::domain::{ConversationError, Sample};
 
-use crate::api::problem::Problem;
 pub(crate) use crate::api::problem::invalid;
 
-/// A sample, or the problem with the part of the body that it was made from.
-pub(crate) fn sample(place: &str, index: usize, made: Result<Sample, ConversationError>) -> Result<Sample, Problem> {
-    made.map_err(|error| invalid(format!("{place}[{index}]: {error}")).at(index))
+/// A sample, or what is wrong with the part of the body that it was made from.
+pub(crate) fn sample(place: &str, index: usize, made: Result<Sample, ConversationError>) -> Draft {
+    made.map_err(|error| format!("{place}[{index}]: {error}"))
 }
 
 /// Samples of rendered texts.
-pub(crate) fn texts(place: &str, texts: Vec<String>) -> Result<Vec<Sample>, Problem> {
+pub(crate) fn texts(place: &str, texts: Vec<String>) -> Vec<Draft> {
     texts.into_iter().enumerate().map(|(index, text)| sample(place, index, Sample::from_text(text))).collect()
 }
 

@@ -3,12 +3,12 @@
 //! The query is the prompt and each document a response: a cross-encoder gets its sentence pair, a chat model a turn of
 //! the user and one of the assistant.
 
-use karat_engine::{engine::ScoreReport, text::TextOptions};
+use karat_engine::text::TextOptions;
 use karat_rules::domain::Sample;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Activation, Call, ModelField, sample};
+use super::{Activation, Call, ModelField, Scored, Scores, sample};
 use crate::api::problem::Problem;
 
 /// A document as text, or as an object that holds it.
@@ -53,28 +53,32 @@ pub(crate) struct RankedDocument {
     pub(crate) index: usize,
     pub(crate) score: f64,
     pub(crate) text: String,
+    /// How many of its tokens were cut.
+    pub(crate) cut: usize,
 }
 
 impl Reranking {
     /// The best documents, best first, and the report that says so; ties keep the request's order.
-    pub(crate) async fn rank(self, call: &Call<()>) -> Result<(ScoreReport, Vec<RankedDocument>), Problem> {
+    pub(crate) async fn rank(self, call: &Call<()>) -> Result<(Scores, Vec<RankedDocument>), Problem> {
         let documents = self.documents.iter().enumerate();
         let samples = documents.map(|(index, document)| {
             sample(self.place, index, Sample::from_prompt(self.query.clone(), document.clone()))
         });
-        let samples = samples.collect::<Result<_, _>>()?;
-        let report = call.score(ModelField::named(self.model.as_deref()), samples, self.text).await?;
+        let report = call.score(ModelField::named(self.model.as_deref()), samples.collect(), self.text).await?;
         let activation = call.activation(self.activation).of(&report);
-        let rewards = report.results.iter().map(|result| result.reward);
-        let mut order: Vec<_> = rewards.zip(self.documents).enumerate().collect();
-        // Ranked before the activation, which may round different rewards to the same number.
-        order.sort_by(|(_, (one, _)), (_, (other, _))| other.cmp(one));
+        let mut order: Vec<_> = report.results.iter().zip(self.documents).enumerate().collect();
+        // Ranked before the activation, which may round different rewards to the same number. What wasn't scored goes
+        // last: its number may lie on another scale.
+        let rank = |scored: &Scored| (scored.refused.is_some(), std::cmp::Reverse(scored.reward));
+        order.sort_by_key(|(_, (scored, _))| rank(scored));
         order.truncate(self.top.unwrap_or(usize::MAX));
-        let ranked = order.into_iter().map(|(index, (reward, text))| RankedDocument {
+        let ranked = order.into_iter().map(|(index, (scored, text))| RankedDocument {
             index,
-            score: activation.apply(reward.get()),
+            score: activation.apply(scored),
             text,
+            cut: scored.cut.response_tokens,
         });
-        Ok((report, ranked.collect()))
+        let ranked = ranked.collect();
+        Ok((report, ranked))
     }
 }

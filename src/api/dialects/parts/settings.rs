@@ -1,7 +1,8 @@
 //! What an operator decides for all dialects.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
+use karat_engine::schedule::Admission;
 use karat_rules::domain::ModelName;
 
 use crate::api::dialects::dialect::Dialect;
@@ -14,11 +15,18 @@ pub struct DialectSettings {
     /// The dialects whose requests are refused while too much waits. All others wait: most trainers lose what is
     /// refused.
     pub shedding: BTreeSet<String>,
+    /// The longest that the others may be expected to wait, if that is bounded: what comes after a trainer's own timeout
+    /// comes for nobody.
+    pub patience: Option<Duration>,
 }
 
 impl DialectSettings {
-    /// Whether the dialect's requests are refused while too much waits.
-    pub(super) fn sheds(&self, dialect: &Dialect) -> bool {
-        self.shedding.contains(dialect.name)
+    /// When the dialect's requests are refused.
+    pub(super) fn admission(&self, dialect: &Dialect) -> Admission {
+        match (self.shedding.contains(dialect.name), self.patience) {
+            (true, _) => Admission::Bounded,
+            (false, Some(patience)) => Admission::Within(patience),
+            (false, None) => Admission::Always,
+        }
     }
 }

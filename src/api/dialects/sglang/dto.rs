@@ -1,13 +1,13 @@
 //! Requests and responses of SGLang's routes.
 
-use karat_engine::engine::{SampleReport, ScoreReport};
-use karat_rules::domain::{ModelName, Sample};
+use karat_engine::engine::Draft;
+use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
     dialects::{
-        parts::{Activation, Encoding, Vector, invalid},
+        parts::{Activation, Body, Encoding, Scored, Scores, Unread, Vector, invalid},
         vllm::{Input, UsageBody},
     },
     problem::Problem,
@@ -26,20 +26,23 @@ pub(crate) struct ClassifyBody {
     /// The token ids of one text or several.
     #[serde(default)]
     input_ids: Option<Input>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
 
 impl ClassifyBody {
     /// The samples, and whether there is one that didn't come in a list.
-    pub(super) fn into_samples(self) -> Result<(Vec<Sample>, bool), Problem> {
+    pub(super) fn into_samples(self) -> Result<(Vec<Draft>, bool), Problem> {
         match (self.text, self.input_ids) {
             (Some(text @ (Input::Text(_) | Input::Texts(_))), None) => {
                 let single = matches!(text, Input::Text(_));
-                Ok((text.into_samples("text")?, single))
+                Ok((text.into_samples("text"), single))
             }
             // An empty list is one of no texts, whatever they would have been.
             (None, Some(ids @ (Input::Tokens(_) | Input::TokenLists(_) | Input::Texts(_)))) => {
                 let single = matches!(ids, Input::Tokens(_));
-                Ok((ids.into_samples("input_ids")?, single))
+                Ok((ids.into_samples("input_ids"), single))
             }
             _ => Err(invalid("send either text, as a string or a list of strings, or input_ids")),
         }
@@ -75,9 +78,9 @@ struct MetaInfo {
 }
 
 impl ClassifyReply {
-    pub(super) fn new(id: &str, report: &ScoreReport, activation: Activation, single: bool) -> Self {
-        let classified = |result: &SampleReport| Classified {
-            embedding: [activation.apply(result.reward.get())],
+    pub(super) fn new(id: &str, report: &Scores, activation: Activation, single: bool) -> Self {
+        let classified = |result: &Scored| Classified {
+            embedding: [activation.apply(result)],
             meta_info: MetaInfo {
                 id: id.to_owned(),
                 prompt_tokens: result.tokens,
@@ -102,6 +105,9 @@ pub(super) struct EmbeddingsBody {
     /// Numbers as a list, or as base64 of 32-bit floats in little-endian order.
     #[serde(default)]
     pub(super) encoding_format: Option<Encoding>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
 
 /// One embedding for each text.
@@ -122,7 +128,7 @@ struct Embedding {
 }
 
 impl EmbeddingsReply {
-    pub(super) fn new(report: &ScoreReport, activation: Activation, encoding: Encoding) -> Self {
+    pub(super) fn new(report: &Scores, activation: Activation, encoding: Encoding) -> Self {
         let results = report.results.iter().enumerate();
         Self {
             object: "list",
@@ -131,10 +137,22 @@ impl EmbeddingsReply {
                 .map(|(index, result)| Embedding {
                     object: "embedding",
                     index,
-                    embedding: encoding.vector(activation.apply(result.reward.get())),
+                    embedding: encoding.vector(activation.apply(result)),
                 })
                 .collect(),
             usage: UsageBody::new(report.usage),
         }
+    }
+}
+
+impl Body for ClassifyBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
+    }
+}
+
+impl Body for EmbeddingsBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
     }
 }

@@ -10,7 +10,7 @@ use karat_engine::text::TextOptions;
 
 use super::{
     dialect::{Claim, Dialect, ErrorShape, Paths, Route},
-    parts::{Activation, Call, ModelField, without_422, worth_a_retry},
+    parts::{Activation, Call, KnownFields, ModelField, without_422, worth_a_retry},
     vllm,
 };
 use crate::api::{problem::Problem, reply::Reply};
@@ -28,6 +28,10 @@ pub(super) static DIALECT: Dialect = Dialect {
         Route::new("/v1/embeddings", || post_with(embeddings, describe_embeddings)),
         Route::sharing("/classify", TEXT_OR_IDS, || post_with(classify, describe_classify)),
     ],
+    fields: KnownFields {
+        harmless: &["rid", "user", "priority", "log_metrics", "sampling_params", "routing_key"],
+        advice: &[("dimensions", "a reward is one number; leave it out")],
+    },
     status: |kind| without_422(worth_a_retry(kind)),
     error: ErrorShape::of::<vllm::ErrorBody>(),
 };
@@ -60,7 +64,7 @@ fn describe_embeddings(operation: TransformOperation<'_>) -> TransformOperation<
 async fn embeddings(call: Call<EmbeddingsBody>) -> Result<Reply<EmbeddingsReply>, Problem> {
     let (call, body) = call.split();
     let activation = call.activation(Activation::None);
-    let samples = body.input.into_samples("input")?;
+    let samples = body.input.into_samples("input");
     let report = call.score(ModelField::named(body.model.as_deref()), samples, ADDED).await?;
     let reply = EmbeddingsReply::new(&report, activation.of(&report), body.encoding_format.unwrap_or_default());
     Ok(Reply::new(&report, reply))
@@ -70,6 +74,7 @@ async fn embeddings(call: Call<EmbeddingsBody>) -> Result<Reply<EmbeddingsReply>
 const ADDED: TextOptions = TextOptions {
     truncation: None,
     max_tokens: None,
+    max_response_tokens: None,
     special_tokens: Some(true),
     ending: karat_engine::text::Ending::AsSent,
 };

@@ -1,27 +1,30 @@
 //! Request and responses of slime's reward.
 
 use indexmap::IndexMap;
-use karat_engine::engine::{SampleReport, ScoreReport};
+use karat_engine::engine::Draft;
 use karat_rules::domain::{Conversation, Message, ModelName, ModelVersion, RenderedText, Reward, Role, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
-    dialects::parts::{Prompt, PromptForm, invalid, messages},
+    dialects::parts::{Body, Prompt, PromptForm, Scored, Scores, Unread, messages},
     problem::Problem,
 };
 
-/// One response to score. Fields that aren't listed, such as `label`, are accepted and ignored.
+/// One response to score. `label` may be sent too: a reward model has no use for it.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct RolloutBody {
     /// What was asked.
     prompt: Prompt,
     /// The answer to score.
     response: String,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    unread: Unread,
 }
 
 impl RolloutBody {
-    pub(super) fn into_sample(self, form: PromptForm) -> Result<Sample, Problem> {
+    pub(super) fn into_sample(self, form: PromptForm) -> Result<Draft, Problem> {
         let made = match (self.prompt, form) {
             (Prompt::Text(prompt), PromptForm::Plain) => Sample::from_prompt(prompt, self.response),
             (Prompt::Text(prompt), PromptForm::Rendered) => {
@@ -34,7 +37,7 @@ impl RolloutBody {
                 Conversation::new(turns).map(Sample::Conversation)
             }
         };
-        made.map_err(|error| invalid(error.to_string()))
+        Ok(made.map_err(|error| error.to_string()))
     }
 }
 
@@ -54,8 +57,11 @@ pub(super) struct RewardObject {
     /// Each member's score.
     members: Vec<Reward>,
     /// The score of each of the model's objectives, if it has any.
-    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     objectives: IndexMap<String, Reward>,
+    /// Why the response wasn't scored and has the number that the URL states; left out when it was scored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     /// The model that scored.
     model: ModelName,
     /// Exactly which one.
@@ -63,7 +69,7 @@ pub(super) struct RewardObject {
 }
 
 impl RewardObject {
-    pub(super) fn new(report: &ScoreReport, result: &SampleReport) -> Self {
+    pub(super) fn new(report: &Scores, result: &Scored) -> Self {
         Self {
             score: result.reward,
             raw: result.raw,
@@ -72,8 +78,15 @@ impl RewardObject {
             deviation: result.ensemble.variance.get().sqrt(),
             members: result.ensemble.members.clone(),
             objectives: result.detail.objectives.iter().cloned().collect(),
+            refused: result.refused.clone(),
             model: report.model.clone(),
             model_version: report.version.clone(),
         }
+    }
+}
+
+impl Body for RolloutBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
     }
 }

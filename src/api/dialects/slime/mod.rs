@@ -3,15 +3,12 @@
 mod dto;
 
 use aide::{axum::routing::post_with, transform::TransformOperation};
-use karat_engine::{
-    engine::{SampleReport, ScoreError, ScoreReport},
-    text::TextOptions,
-};
+use karat_engine::{engine::ScoreError, text::TextOptions};
 use karat_rules::domain::Reward;
 
 use super::{
     dialect::{Dialect, ErrorShape, Paths, Route},
-    parts::{Call, DetailBody, ModelField, worth_a_retry},
+    parts::{Call, DetailBody, KnownFields, ModelField, Scored, Scores, worth_a_retry},
 };
 use crate::api::{problem::Problem, reply::Reply};
 use dto::{RewardObject, RolloutBody};
@@ -25,6 +22,7 @@ pub(super) static DIALECT: Dialect = Dialect {
         Route::new("/scalar", || post_with(scalar, describe_scalar)),
         Route::new("/dict", || post_with(dict, describe_dict)),
     ],
+    fields: KnownFields { harmless: &["label"], advice: &[] },
     status: worth_a_retry,
     error: ErrorShape::of::<DetailBody>(),
 };
@@ -53,7 +51,7 @@ async fn dict(call: Call<RolloutBody>) -> Result<Reply<RewardObject>, Problem> {
     Ok(Reply::new(&report, RewardObject::new(&report, &result)))
 }
 
-async fn score(call: Call<RolloutBody>) -> Result<(ScoreReport, SampleReport), Problem> {
+async fn score(call: Call<RolloutBody>) -> Result<(Scores, Scored), Problem> {
     let (call, body) = call.split();
     let sample = body.into_sample(call.url.prompt.unwrap_or_default())?;
     let report = call.score(ModelField::Absent, vec![sample], TextOptions::default()).await?;

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use karat_engine::{
-    engine::{SampleReport, ScoreReport},
+    engine::Draft,
     repository::Model,
     text::{TextOptions, Truncation},
 };
@@ -14,7 +14,7 @@ use crate::api::{
     ApiLimits,
     dialects::{
         dialect,
-        parts::{Activation, Unread, invalid, sample},
+        parts::{Activation, Body, Scored, Scores, Unread, sample},
         vllm::LABEL,
     },
     problem::{Problem, ProblemType},
@@ -114,29 +114,25 @@ enum PredictInputs {
 
 impl PredictBody {
     /// The samples, and whether there is one that wasn't in a batch.
-    pub(super) fn into_samples(self) -> Result<(Vec<Sample>, bool), Problem> {
+    pub(super) fn into_samples(self) -> (Vec<Draft>, bool) {
         match self.inputs {
-            PredictInputs::Text(text) => Ok((vec![sequence(0, vec![text])?], true)),
-            PredictInputs::Sequence(texts) if texts.is_empty() => Ok((Vec::new(), false)),
-            PredictInputs::Sequence(texts) => Ok((vec![sequence(0, texts)?], true)),
+            PredictInputs::Text(text) => (vec![sequence(0, vec![text])], true),
+            PredictInputs::Sequence(texts) if texts.is_empty() => (Vec::new(), false),
+            PredictInputs::Sequence(texts) => (vec![sequence(0, texts)], true),
             PredictInputs::Batch(batch) => {
                 let batch = batch.into_iter().enumerate();
-                let samples = batch.map(|(index, texts)| sequence(index, texts)).collect::<Result<_, _>>()?;
-                Ok((samples, false))
+                (batch.map(|(index, texts)| sequence(index, texts)).collect(), false)
             }
         }
     }
 }
 
-fn sequence(index: usize, texts: Vec<String>) -> Result<Sample, Problem> {
+fn sequence(index: usize, texts: Vec<String>) -> Draft {
     let mut texts = texts.into_iter();
     let made = match (texts.next(), texts.next(), texts.next()) {
         (Some(text), None, None) => Sample::from_text(text),
         (Some(first), Some(second), None) => Sample::from_prompt(first, second),
-        _ => {
-            let detail = format!("inputs[{index}]: a sequence is one text, or the two of a pair");
-            return Err(invalid(detail).at(index));
-        }
+        _ => return Err(format!("inputs[{index}]: a sequence is one text, or the two of a pair")),
     };
     sample("inputs", index, made)
 }
@@ -159,9 +155,8 @@ pub(super) enum PredictReply {
 }
 
 impl PredictReply {
-    pub(super) fn new(report: &ScoreReport, activation: Activation, single: bool) -> Self {
-        let prediction =
-            |result: &SampleReport| [Prediction { score: activation.apply(result.reward.get()), label: LABEL }];
+    pub(super) fn new(report: &Scores, activation: Activation, single: bool) -> Self {
+        let prediction = |result: &Scored| [Prediction { score: activation.apply(result), label: LABEL }];
         match report.results.as_slice() {
             [only] if single => Self::Single(prediction(only)),
             results => Self::Batch(results.iter().map(prediction).collect()),
@@ -242,5 +237,17 @@ impl Info {
             auto_truncate: false,
             version: env!("CARGO_PKG_VERSION"),
         }
+    }
+}
+
+impl Body for PredictBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
+    }
+}
+
+impl Body for RerankBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
     }
 }

@@ -10,15 +10,15 @@ use aide::{
 };
 use axum::extract::{FromRequestParts, State};
 use http::{HeaderName, StatusCode, request::Parts};
-use karat_engine::{engine::ScoreReport, repository::Model};
+use karat_engine::repository::Model;
 use karat_runtime::ProviderKind;
 
 use super::{
     dialect::{Claim, Dialect, ErrorShape, Paths, Route},
-    parts::{Activation, Call, ModelField, Reranking, invalid, path_model},
+    parts::{Activation, Call, KnownFields, ModelField, Reranking, Scores, invalid},
 };
 use crate::api::{
-    AppState, checks,
+    AppState, checks, path,
     problem::{Problem, ProblemType},
     reply::Reply,
 };
@@ -49,6 +49,7 @@ pub(super) static DIALECT: Dialect = Dialect {
         Route::new("/health", || get_with(health, describe_health)),
         Route::sharing("/rerank", TEXTS, || post_with(rerank, describe_rerank)),
     ],
+    fields: KnownFields { harmless: &[], advice: &[("parameters", "write raw_scores and truncate beside the inputs")] },
     status,
     error: ErrorShape::of::<ErrorBody>(),
 };
@@ -62,10 +63,9 @@ fn describe_predict(operation: TransformOperation<'_>) -> TransformOperation<'_>
 
 async fn predict(call: Call<PredictBody>) -> Result<Reply<PredictReply>, Problem> {
     let (call, body) = call.split();
-    body.unread.check(&[])?;
     let activation = call.activation(Activation::sigmoid_if(!body.raw_scores));
     let text = body.truncation.options();
-    let (samples, single) = body.into_samples()?;
+    let (samples, single) = body.into_samples();
     let report = call.score(ModelField::Absent, samples, text).await?;
     let reply = PredictReply::new(&report, activation.of(&report), single);
     Ok(timed(&call.state, &report, reply))
@@ -78,7 +78,6 @@ fn describe_rerank(operation: TransformOperation<'_>) -> TransformOperation<'_> 
 /// Answers `POST /rerank` with `texts`.
 async fn rerank(call: Call<RerankBody>) -> Result<Reply<Vec<RankResult>>, Problem> {
     let (call, body) = call.split();
-    body.unread.check(&[])?;
     let asked = Reranking {
         place: "texts",
         query: body.query,
@@ -99,7 +98,7 @@ async fn rerank(call: Call<RerankBody>) -> Result<Reply<Vec<RankResult>>, Proble
 }
 
 /// Adds the times of the stages under this dialect's names.
-fn timed<T>(state: &AppState, report: &ScoreReport, body: T) -> Reply<T> {
+fn timed<T>(state: &AppState, report: &Scores, body: T) -> Reply<T> {
     let device = state.engine.model(&report.model).map_or("cpu", |model| device(&model));
     let timings = report.timings;
     let ms = |time: Duration| time.as_millis().to_string();
@@ -137,10 +136,10 @@ async fn info(State(state): State<AppState>, Target(model): Target) -> Result<Re
 struct Target(Option<String>);
 
 impl FromRequestParts<AppState> for Target {
-    type Rejection = std::convert::Infallible;
+    type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Self::Rejection> {
-        Ok(Self(path_model(parts, state).await))
+        path::model(parts, state).await.map(Self)
     }
 }
 

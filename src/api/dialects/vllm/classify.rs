@@ -6,9 +6,9 @@ use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::input::{Common, Content, HARMLESS, UsageBody};
+use super::input::{Common, Content, UsageBody};
 use crate::api::{
-    dialects::parts::{Call, ModelField, Unread, now},
+    dialects::parts::{Body, Call, ModelField, Unread, now},
     problem::Problem,
     reply::Reply,
 };
@@ -67,7 +67,6 @@ pub(super) fn describe(version: &'static str) -> impl FnOnce(TransformOperation<
 
 pub(super) async fn classify(call: Call<ClassifyBody>) -> Result<Reply<ClassifyReply>, Problem> {
     let (call, body) = call.split();
-    body.unread.check(HARMLESS)?;
     let activation = call.activation(body.common.activation());
     let text = body.common.text()?;
     let (samples, special_tokens) = body.content.into_samples()?;
@@ -81,14 +80,15 @@ pub(super) async fn classify(call: Call<ClassifyBody>) -> Result<Reply<ClassifyR
         created: now(),
         model: report.model.clone(),
         data: classes
-            .map(|(index, result)| Class {
-                index,
-                label: LABEL,
-                probs: [activation.apply(result.reward.get())],
-                num_classes: 1,
-            })
+            .map(|(index, result)| Class { index, label: LABEL, probs: [activation.apply(result)], num_classes: 1 })
             .collect(),
         usage: UsageBody::new(report.usage),
     };
     Ok(Reply::new(&report, reply))
+}
+
+impl Body for ClassifyBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
+    }
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use karat_engine::{
-    engine::Usage,
+    engine::{Draft, Usage},
     text::{TextOptions, Truncation},
 };
 use karat_rules::domain::Sample;
@@ -34,11 +34,11 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    pub(crate) fn into_samples(self, place: &str) -> Result<Vec<Sample>, Problem> {
+    pub(crate) fn into_samples(self, place: &str) -> Vec<Draft> {
         match self {
             Self::Text(text) => texts(place, vec![text]),
             Self::Texts(all) => texts(place, all),
-            Self::Tokens(ids) => Ok(vec![sample(place, 0, Sample::from_tokens(ids))?]),
+            Self::Tokens(ids) => vec![sample(place, 0, Sample::from_tokens(ids))],
             Self::TokenLists(lists) => {
                 let lists = lists.into_iter().enumerate();
                 lists.map(|(index, ids)| sample(place, index, Sample::from_tokens(ids))).collect()
@@ -46,9 +46,6 @@ impl Input {
         }
     }
 }
-
-/// Fields that leave scores alone: what a server is told for its records and its own schedule.
-pub(super) const HARMLESS: &[&str] = &["user", "request_id", "priority", "cache_salt"];
 
 /// The fields that shape how a text is tokenised and its score sent.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -102,6 +99,11 @@ impl Common {
     }
 }
 
+/// How many tokens of a document are read, where 0 stands for all.
+pub(super) fn response_limit(tokens: Option<usize>) -> Option<NonZeroUsize> {
+    tokens.and_then(NonZeroUsize::new)
+}
+
 /// Rendered text, token ids, or a chat.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub(super) struct Content {
@@ -131,9 +133,9 @@ pub(super) struct Content {
 
 impl Content {
     /// The samples, and whether special tokens are added to them.
-    pub(super) fn into_samples(self) -> Result<(Vec<Sample>, Option<bool>), Problem> {
+    pub(super) fn into_samples(self) -> Result<(Vec<Draft>, Option<bool>), Problem> {
         match (self.input, self.messages) {
-            (Some(input), None) => Ok((input.into_samples("input")?, Some(self.add_special_tokens.unwrap_or(true)))),
+            (Some(input), None) => Ok((input.into_samples("input"), Some(self.add_special_tokens.unwrap_or(true)))),
             (None, Some(turns)) => {
                 let template = self.chat_template.is_some()
                     || self.chat_template_kwargs.is_some_and(|arguments| !arguments.is_empty());
@@ -148,7 +150,7 @@ impl Content {
                         "a response is scored as it is; leave out add_generation_prompt and continue_final_message",
                     ));
                 }
-                Ok((vec![conversation("messages", turns)?], self.add_special_tokens))
+                Ok((vec![Ok(conversation("messages", turns)?)], self.add_special_tokens))
             }
             _ => Err(invalid("send either input or messages")),
         }

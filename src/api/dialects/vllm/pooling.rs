@@ -8,9 +8,9 @@ use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::input::{Common, Content, HARMLESS, UsageBody};
+use super::input::{Common, Content, UsageBody};
 use crate::api::{
-    dialects::parts::{Call, Encoding, ModelField, Unread, Vector, invalid, now},
+    dialects::parts::{Body, Call, Encoding, ModelField, Unread, Vector, invalid, now},
     problem::Problem,
     reply::Reply,
 };
@@ -66,7 +66,6 @@ pub(super) fn describe(operation: TransformOperation<'_>) -> TransformOperation<
 
 pub(super) async fn pooling(call: Call<PoolingBody>) -> Result<Reply<PoolingReply>, Problem> {
     let (call, body) = call.split();
-    body.unread.check(HARMLESS)?;
     let by_step = match body.task.as_deref() {
         None | Some("classify" | "score") => false,
         Some("token_classify") => true,
@@ -84,7 +83,8 @@ pub(super) async fn pooling(call: Call<PoolingBody>) -> Result<Reply<PoolingRepl
     let encoding = body.encoding_format.unwrap_or_default();
     let pooled = report.results.iter().enumerate().map(|(index, result)| {
         let data = match (&result.detail.steps, by_step) {
-            (_, false) => encoding.vector(activation.apply(result.reward.get())),
+            (_, true) if result.refused.is_some() => encoding.rows(&[result.reward.get()]),
+            (_, false) => encoding.vector(activation.apply(result)),
             (Some(steps), true) => encoding.rows(steps),
             (None, true) => {
                 let detail = "the model gives one score a text and none for its steps; write the task \"classify\"";
@@ -103,4 +103,10 @@ pub(super) async fn pooling(call: Call<PoolingBody>) -> Result<Reply<PoolingRepl
         usage: UsageBody::new(report.usage),
     };
     Ok(Reply::new(&report, reply))
+}
+
+impl Body for PoolingBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
+    }
 }

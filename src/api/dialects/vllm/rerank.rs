@@ -1,13 +1,14 @@
 //! `POST /rerank`: documents in the order of their relevance.
 
 use aide::transform::TransformOperation;
+use karat_engine::text::TextOptions;
 use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::input::{Common, HARMLESS, UsageBody};
+use super::input::{Common, UsageBody, response_limit};
 use crate::api::{
-    dialects::parts::{Call, Document, Reranking, Unread},
+    dialects::parts::{Body, Call, Document, Reranking, Unread},
     problem::Problem,
     reply::Reply,
 };
@@ -26,6 +27,9 @@ pub(crate) struct RerankBody {
     /// How many of the best to return; 0 for all.
     #[serde(default)]
     top_n: Option<usize>,
+    /// Cut longer documents at their end to this many tokens; 0 for none.
+    #[serde(default)]
+    max_tokens_per_doc: Option<usize>,
     #[serde(flatten)]
     common: Common,
     #[serde(flatten)]
@@ -66,13 +70,12 @@ pub(super) fn describe(version: &'static str) -> impl FnOnce(TransformOperation<
 
 pub(super) async fn rerank(call: Call<RerankBody>) -> Result<Reply<RerankReply>, Problem> {
     let (call, body) = call.split();
-    body.unread.check(HARMLESS)?;
     let asked = Reranking {
         place: "documents",
         query: body.query,
         documents: body.documents.into_iter().map(Document::into_text).collect(),
         model: body.model,
-        text: body.common.text()?,
+        text: TextOptions { max_response_tokens: response_limit(body.max_tokens_per_doc), ..body.common.text()? },
         activation: body.common.activation(),
         top: body.top_n.filter(|top| *top > 0),
     };
@@ -89,4 +92,10 @@ pub(super) async fn rerank(call: Call<RerankBody>) -> Result<Reply<RerankReply>,
         results: results.collect(),
     };
     Ok(Reply::new(&report, reply))
+}
+
+impl Body for RerankBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
+    }
 }

@@ -1,13 +1,14 @@
 //! `POST /score`: how well second texts answer first ones.
 
 use aide::transform::TransformOperation;
+use karat_engine::{engine::Draft, text::TextOptions};
 use karat_rules::domain::{ModelName, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::input::{Common, HARMLESS, UsageBody};
+use super::input::{Common, UsageBody, response_limit};
 use crate::api::{
-    dialects::parts::{Call, Document, ModelField, Unread, invalid, now, sample},
+    dialects::parts::{Body, Call, Document, ModelField, Unread, invalid, now, sample},
     problem::Problem,
     reply::Reply,
 };
@@ -25,6 +26,9 @@ pub(crate) struct ScoreBody {
     /// The second text or texts of the pairs: responses.
     #[serde(alias = "items", alias = "data_2", alias = "text_2")]
     documents: OneOrMany,
+    /// Cut longer second texts at their end to this many tokens; 0 for none.
+    #[serde(default)]
+    max_tokens_per_doc: Option<usize>,
     #[serde(flatten)]
     common: Common,
     #[serde(flatten)]
@@ -81,10 +85,10 @@ pub(super) fn describe(version: &'static str) -> impl FnOnce(TransformOperation<
 
 pub(super) async fn score(call: Call<ScoreBody>) -> Result<Reply<ScoreReply>, Problem> {
     let (call, body) = call.split();
-    body.unread.check(HARMLESS)?;
     let activation = call.activation(body.common.activation());
     let text = body.common.text()?;
     let samples = pair_up(body.queries.into_texts(), body.documents.into_texts())?;
+    let text = TextOptions { max_response_tokens: response_limit(body.max_tokens_per_doc), ..text };
     let report = call.score(ModelField::named(body.model.as_deref()), samples, text).await?;
     let activation = activation.of(&report);
     let scores = report.results.iter().enumerate();
@@ -94,14 +98,14 @@ pub(super) async fn score(call: Call<ScoreBody>) -> Result<Reply<ScoreReply>, Pr
         created: now(),
         model: report.model.clone(),
         data: scores
-            .map(|(index, result)| PairScore { index, object: "score", score: activation.apply(result.reward.get()) })
+            .map(|(index, result)| PairScore { index, object: "score", score: activation.apply(result) })
             .collect(),
         usage: UsageBody::new(report.usage),
     };
     Ok(Reply::new(&report, reply))
 }
 
-fn pair_up(queries: Vec<String>, documents: Vec<String>) -> Result<Vec<Sample>, Problem> {
+fn pair_up(queries: Vec<String>, documents: Vec<String>) -> Result<Vec<Draft>, Problem> {
     let queries = match <[String; 1]>::try_from(queries) {
         Ok([query]) => vec![query; documents.len()],
         Err(queries) => queries,
@@ -114,5 +118,13 @@ fn pair_up(queries: Vec<String>, documents: Vec<String>) -> Result<Vec<Sample>, 
         )));
     }
     let pairs = queries.into_iter().zip(documents).enumerate();
-    pairs.map(|(index, (query, document))| sample("documents", index, Sample::from_prompt(query, document))).collect()
+    let pairs =
+        pairs.map(|(index, (query, document))| sample("documents", index, Sample::from_prompt(query, document)));
+    Ok(pairs.collect())
+}
+
+impl Body for ScoreBody {
+    fn unread(&self) -> Option<&Unread> {
+        Some(&self.unread)
+    }
 }

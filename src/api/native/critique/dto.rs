@@ -45,8 +45,9 @@ pub(super) struct CritiqueBody {
     #[serde(default = "all")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub(super) top_p: f64,
-    /// What the draws depend on: the same seed gives the same critiques, whatever else the server does. The n-th of
-    /// several critiques, counted from 0, is what `seed` + n gives alone.
+    /// What the draws depend on. The same seed gives the same critiques while the model writes nothing else; beside other
+    /// texts the last digits of a logit may differ, and where two tokens are about equally likely, the draw may fall on the
+    /// other one. The n-th of several critiques, counted from 0, is drawn with `seed` + n.
     #[serde(default)]
     pub(super) seed: u64,
     /// The most tokens of each critique; by default as the model's manifest says.
@@ -139,7 +140,7 @@ pub(super) struct CritiqueScore {
     #[schemars(with = "Option<f64>")]
     pub(super) rating: Option<Option<f64>>,
     /// The scores, one for each critique that isn't empty, which `index` tells.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) scores: Vec<SampleResult>,
     /// The model that scored.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -71,9 +71,9 @@ async fn critique(Call { state, id, run, body, options }: Call<CritiqueBody>) ->
 /// How critiques will be scored, with stand-ins for them: what can't score is told before anything is written for it.
 fn scoring(options: Options, critiques: usize, state: &AppState) -> Result<ScoreRequest, Problem> {
     let stand_in = |()| Sample::from_prompt("question".to_owned(), "critique".to_owned()).map_err(|e| e.to_string());
-    let samples = samples("critiques", vec![(); critiques], stand_in)?;
+    let samples = samples("critiques", vec![(); critiques], stand_in);
     // A critique stands for nothing without the whole of what it is about.
-    let request = options.into_request(samples, false)?.with_truncation(Some(Truncation::Refuse));
+    let request = options.into_whole_request(samples)?.with_truncation(Some(Truncation::Refuse));
     state.engine.check_scores(&request)?;
     Ok(request)
 }

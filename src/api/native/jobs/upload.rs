@@ -151,10 +151,13 @@ impl Arriving<'_> {
     /// Whether the options can score such a sample at all: better now than on every row.
     fn check(&self, sample: Sample) -> Result<(), Problem> {
         let (_, options) = JobOptions::parse(self.head.as_bytes())?;
-        if options.has_lists() {
-            return Err(invalid("a job's rows are scored by themselves: leave counts, margins and successes out"));
+        if options.has_lists() || options.spares_others() {
+            return Err(invalid(
+                "a job's rows are scored by themselves, and one that can't be scored fails alone: leave counts, margins, \
+                 successes and on_refused out",
+            ));
         }
-        let request: ScoreRequest = options.into_request(vec![sample], false)?;
+        let request: ScoreRequest = options.into_request(vec![Ok(sample)], false)?;
         Ok(self.state.engine.check_scores(&request)?)
     }
 

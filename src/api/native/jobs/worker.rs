@@ -157,9 +157,9 @@ fn request(job: &Job, rows: &[JobRow]) -> Result<Request, Problem> {
     let (own, options): (JobOptions, Options) = JobOptions::parse(job.options.as_bytes())?;
     let samples = rows.iter().map(|row| {
         let input: Input = body::parse(row.body.as_bytes())?;
-        input.into_sample().map_err(invalid)
+        input.into_sample().map(Ok).map_err(invalid)
     });
-    let samples = samples.collect::<Result<Vec<_>, _>>()?;
+    let samples = samples.collect::<Result<Vec<_>, Problem>>()?;
     let tag = options.run_fields().tag()?;
     let request = options.into_request(samples, false)?.with_priority(Priority::Low).with_admission(Admission::Always);
     Ok((own.include, tag, request))

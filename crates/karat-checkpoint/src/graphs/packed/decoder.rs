@@ -12,19 +12,21 @@ use crate::{
 /// Writes the graph with a trunk in that format; what doesn't fit goes into `problems`.
 pub(crate) fn build(parts: &Parts<'_>, element: Element, problems: &mut Problems) -> Graph {
     let trunk = parts.trunk;
+    let mut nodes = Nodes::new(parts.weights, problems);
+    // To attention, members of an ensemble are further heads.
     let heads = Heads {
-        heads: trunk.heads,
-        kv_heads: trunk.kv_heads,
+        heads: trunk.heads * nodes.members(),
+        kv_heads: trunk.kv_heads * nodes.members(),
         head_dim: trunk.head_dim,
         scale: trunk.query_scale,
         cap: trunk.attention_cap,
         causal: true,
     };
-    let mut nodes = Nodes::new(parts.weights, problems);
     nodes.compute_in(element);
+    nodes.round_to(parts.rounding);
     let rotations: Vec<_> = trunk.ropes.iter().map(|rope| trunk.rotation(rope)).collect();
     let attention = Attention::new(&mut nodes, heads, &rotations, trunk.context);
-    let mut layers = Layers { trunk, heads, nodes, attention, element };
+    let mut layers = Layers { trunk, nodes, attention, element };
     let state = layers.run();
     let mut nodes = layers.nodes;
     parts.read_out(&mut nodes, &state, element);
@@ -35,7 +37,6 @@ pub(crate) fn build(parts: &Parts<'_>, element: Element, problems: &mut Problems
 /// The layers of a decoder as nodes.
 struct Layers<'a> {
     trunk: &'a Decoder,
-    heads: Heads,
     nodes: Nodes<'a>,
     attention: Attention,
     element: Element,
@@ -45,8 +46,8 @@ impl Layers<'_> {
     /// The states of the tokens that are read, normed, `[read_tokens, hidden]` in 32 bits.
     fn run(&mut self) -> String {
         let (trunk, nodes) = (self.trunk, &mut self.nodes);
-        let table = nodes.table(&trunk.piece(0, Part::Embeddings), [trunk.vocabulary, trunk.hidden]);
-        let embedded = nodes.add("Gather", &[&table, "input_ids"]);
+        let table = [trunk.vocabulary, trunk.hidden];
+        let embedded = nodes.embedded(&trunk.piece(0, Part::Embeddings), table, "input_ids");
         let mut state = nodes.scaled(&embedded, trunk.embedding_scale);
         let mut normal = match trunk.norms {
             Norms::Before | Norms::Around | Norms::Parallel => self.norm(0, Part::NormBeforeAttention, &state),
@@ -60,9 +61,10 @@ impl Layers<'_> {
             if is_last {
                 // Beyond keys and values nothing is computed that nobody reads.
                 contract = self.nodes.add("Gather", &[CONTRACT, READS]);
-                state = self.nodes.add("Gather", &[&state, READS]);
+                state = self.nodes.gathered(&state, trunk.hidden, READS);
             }
             drawn = self.nodes.add("Gather", &[&drawn, &contract]);
+            drawn = self.nodes.unfolded(&drawn, self.widths()[0]);
             let [between, given] = self.finish(layer, &state, &drawn);
             if is_last {
                 return self.last(&between, &given);
@@ -78,19 +80,29 @@ impl Layers<'_> {
 
     /// Queries, keys and values side by side, normed as the family does it and the operator doesn't.
     fn rows(&mut self, layer: usize, state: &str) -> String {
-        let operator_norms = self.operator_norms();
+        let norms_here = self.trunk.query_key_norm != QueryKeyNorm::None && !self.operator_norms();
+        let widths = self.widths();
         let (trunk, nodes) = (self.trunk, &mut self.nodes);
-        let widths = self.heads.widths();
         let pieces = [Part::Queries, Part::Keys, Part::Values].map(|part| trunk.piece(layer, part));
         let pieces: Vec<_> = pieces.into_iter().zip(widths).collect();
         let joined = nodes.joined(&pieces, state, trunk.hidden, trunk.qkv_bias);
-        if trunk.query_key_norm == QueryKeyNorm::None || operator_norms {
+        if !norms_here && nodes.members() == 1 {
             return joined;
         }
-        let [queries, keys, values] = nodes.parts(&joined, widths);
-        let queries = self.head_norm(layer, Part::QueryNorm, &queries, trunk.heads);
-        let keys = self.head_norm(layer, Part::KeyNorm, &keys, trunk.kv_heads);
-        self.nodes.concat(&[&queries, &keys, &values])
+        let [mut queries, mut keys, values] = nodes.parts(&joined, widths);
+        if norms_here {
+            queries = self.head_norm(layer, Part::QueryNorm, &queries, trunk.heads);
+            keys = self.head_norm(layer, Part::KeyNorm, &keys, trunk.kv_heads);
+        }
+        let of_tokens = [(queries, widths[0]), (keys, widths[1]), (values, widths[2])]
+            .map(|(value, width)| self.nodes.folded(&value, width));
+        self.nodes.concat(&of_tokens.each_ref().map(String::as_str))
+    }
+
+    /// The widths of one member's queries, keys and values.
+    fn widths(&self) -> [usize; 3] {
+        let keys = self.trunk.kv_heads * self.trunk.head_dim;
+        [self.trunk.heads * self.trunk.head_dim, keys, keys]
     }
 
     /// Whether `PagedAttention` norms queries and keys.
@@ -110,7 +122,7 @@ impl Layers<'_> {
             return nodes.norm(&piece, value, width, trunk.norm);
         }
         let by_head = nodes.grouped(value, &[heads, trunk.head_dim]);
-        let normal = nodes.norm(&piece, &by_head, trunk.head_dim, trunk.norm);
+        let normal = nodes.norm_by_head(&piece, &by_head, trunk.head_dim, trunk.norm);
         nodes.grouped(&normal, &[width])
     }
 
@@ -133,7 +145,7 @@ impl Layers<'_> {
         let drawn = self.nodes.linear(
             &trunk.piece(layer, Part::Drawn),
             drawn,
-            [trunk.hidden, self.heads.widths()[0]],
+            [trunk.hidden, trunk.heads * trunk.head_dim],
             trunk.output_bias,
         );
         let drawn = match trunk.norms {
@@ -168,7 +180,8 @@ impl Layers<'_> {
             let both = nodes.joined(&[inner(Part::Gate), inner(Part::Up)], state, trunk.hidden, trunk.mlp_bias);
             let [gate, up] = nodes.halves(&both);
             let gate = nodes.activation(trunk.activation, &gate);
-            nodes.add("Mul", &[&gate, &up])
+            let product = nodes.add("Mul", &[&gate, &up]);
+            nodes.rounded(&product)
         } else {
             let up = nodes.joined(&[inner(Part::Up)], state, trunk.hidden, trunk.mlp_bias);
             nodes.activation(trunk.activation, &up)
@@ -180,10 +193,12 @@ impl Layers<'_> {
     fn added(&mut self, state: &str, given: &str, norm: Option<(usize, Part)>) -> [String; 2] {
         let (trunk, nodes) = (self.trunk, &mut self.nodes);
         let given = nodes.scaled(given, trunk.residual_scale);
-        if let Some((layer, part)) = norm.filter(|_| nodes.element() != Element::Float32) {
-            return nodes.fused_sum(&trunk.piece(layer, part), [state, &given], trunk.hidden, trunk.norm);
+        let piece = norm.map(|(layer, part)| trunk.piece(layer, part));
+        if let Some(piece) = piece.filter(|piece| nodes.element() != Element::Float32 && !nodes.differs(piece)) {
+            return nodes.fused_sum(&piece, [state, &given], trunk.hidden, trunk.norm);
         }
         let sum = nodes.add("Add", &[state, &given]);
+        let sum = nodes.rounded(&sum);
         let normal = norm.map_or_else(|| sum.clone(), |(layer, part)| self.norm(layer, part, &sum));
         [sum, normal]
     }
@@ -192,6 +207,7 @@ impl Layers<'_> {
     fn last(&mut self, state: &str, given: &str) -> String {
         let [state, given] = [state, given].map(|value| self.nodes.cast(value, Element::Float32));
         self.nodes.compute_in(Element::Float32);
+        self.nodes.round_to(None);
         let [_, normal] = self.added(&state, &given, Some((0, Part::LastNorm)));
         normal
     }

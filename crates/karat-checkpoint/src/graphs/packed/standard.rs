@@ -70,8 +70,10 @@ impl Standard {
         let mut key = by_head(nodes, &keys, kv_heads);
         let value = by_head(nodes, &values, kv_heads);
         if let Some(rotation) = layer.rotation.and_then(|rotation| self.rotations.get(rotation)) {
-            query = nodes.rotate(&query, rotation);
-            key = nodes.rotate(&key, rotation);
+            [query, key] = [query, key].map(|value| {
+                let turned = nodes.rotate(&value, rotation);
+                nodes.rounded(&turned)
+            });
         }
         let [key_names, value_names] = caches(layer.cache);
         let key = self.keep(nodes, &key_names, &key);
@@ -89,7 +91,7 @@ impl Standard {
         let grouped = nodes.shape(&[0, 0, signed(kv_heads), group, dim]);
         let query = nodes.add("Reshape", &[&query, &grouped]);
         let query = permuted(nodes, &query, &[0, 2, 3, 1, 4]);
-        let query = nodes.scaled(&query, Some(scale));
+        let query = nodes.within(|nodes| nodes.scaled(&query, Some(scale)));
         let mut likeness = nodes.add("MatMul", &[&query, &key]);
         if let Some(cap) = cap {
             likeness = nodes.cap(&likeness, cap);
@@ -97,7 +99,10 @@ impl Standard {
         let bias = self.bias(nodes, layer.window);
         let masked = nodes.add("Add", &[&likeness, &bias]);
         let share = nodes.add_with("Softmax", &[&masked], &[("axis", Attribute::Int(-1))]);
+        // Shares meet values in the format of those.
+        let share = nodes.rounded(&share);
         let drawn = nodes.add("MatMul", &[&share, &value]);
+        let drawn = nodes.rounded(&drawn);
         let drawn = permuted(nodes, &drawn, &[0, 3, 1, 2, 4]);
         let flat = nodes.shape(&[-1, signed(heads * head_dim)]);
         let drawn = nodes.add("Reshape", &[&drawn, &flat]);
@@ -254,11 +259,14 @@ fn rotate(nodes: &mut Nodes<'_>, rotations: &[Rotation], positions: &str) -> Vec
         let angles = nodes.add("Mul", &[&positions, &frequencies]);
         let turned = nodes.rotation(&angles);
         if factors.iter().all(|factor| (factor - 1.0).abs() < f32::EPSILON) {
-            return turned;
+            return turned.map(|value| nodes.rounded(&value));
         }
         let factors = [factors.as_slice(), factors].concat();
         let factors = nodes.numbers(&format!("rotation_factors_{number}"), &[factors.len()], &factors);
-        turned.map(|value| nodes.add("Mul", &[&value, &factors]))
+        turned.map(|value| {
+            let scaled = nodes.add("Mul", &[&value, &factors]);
+            nodes.rounded(&scaled)
+        })
     };
     rotations.iter().enumerate().map(&mut rotation).collect()
 }

@@ -44,6 +44,7 @@ fn provider(library: &Library, providers: &[Provider]) -> ProviderKind {
 fn form(checkpoint: &Checkpoint, definition: &GraphDefinition, provider: ProviderKind) -> Form {
     let on_cuda = provider == ProviderKind::Cuda;
     let packs = match definition.form {
+        Some(CheckpointForm::Rounded) => return Form::Rounded(checkpoint.half()),
         Some(form) => form == CheckpointForm::Packed,
         None => on_cuda && checkpoint.has(Form::Packed(checkpoint.half())),
     };
@@ -57,7 +58,7 @@ fn form(checkpoint: &Checkpoint, definition: &GraphDefinition, provider: Provide
 /// Whether a provider has the operators of a form: those of packed rows in 16 bits are CUDA's alone.
 fn takes(provider: ProviderKind, form: Form) -> bool {
     match form {
-        Form::Rows | Form::Packed(Element::Float32) => true,
+        Form::Rows | Form::Packed(Element::Float32) | Form::Rounded(_) => true,
         Form::Packed(Element::Float16 | Element::Bfloat16) => provider == ProviderKind::Cuda,
     }
 }

@@ -1,6 +1,6 @@
 //! Starts a decoder: its sessions share what samples begin with.
 
-use std::{fs, io, num::NonZeroUsize, path::Path, sync::Arc};
+use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
 use karat_rules::{domain::ModelVersion, head::Head};
 use karat_runtime::{
@@ -9,13 +9,20 @@ use karat_runtime::{
     prefix::{PrefixCache, PrefixExecutor, RowCost, SharedModel},
     telemetry::SharingMetrics,
 };
-use serde::{Deserialize, Serialize};
 
-use super::sessions::{Running, cores};
+use super::{
+    sessions::{Running, cores},
+    trial::GraphTrial,
+};
 use crate::{
     manifest::{GraphDefinition, SchedulingSection},
     repository::GraphForm,
-    schedule::{Executors, Grouping, Policy, calibrate::Calibration},
+    schedule::{
+        Executors, Grouping, Policy,
+        calibrate::Calibration,
+        recall, remember,
+        trial::{Company, Trial},
+    },
 };
 
 /// What a decoder is started with beside its graph.
@@ -36,6 +43,8 @@ pub(super) struct Decoder<'a> {
     pub(super) time: std::time::Duration,
     /// What was measured of the graph that this one replaces.
     pub(super) replaced: Option<RowCost>,
+    /// What tries whether samples may share rows.
+    pub(super) graph_trial: GraphTrial<'a>,
 }
 
 /// What may join the first sample of a batch, in rows of 256 tokens: many candidates of one prompt, little enough to be
@@ -78,7 +87,6 @@ impl Decoder<'_> {
             Some(first) => self.cost(&mut **first, graph.provider(), threads)?,
             None => RowCost::assumed(),
         };
-        let shares = graph.is_batch_invariant();
         let scores_at = scores_at(self.head, true, graph.decoder_padding());
         let calibration = Calibration {
             sessions,
@@ -86,19 +94,46 @@ impl Decoder<'_> {
             single_threads: None,
             single_jobs: 1,
             batch_tokens: self.written.max_batch_tokens.map_or(cost.best(0).max(256) * ROWS, NonZeroUsize::get),
-            batch_samples: if shares { self.written.max_batch.unwrap_or(SAMPLES).get() } else { 1 },
+            batch_samples: if graph.is_batch_invariant() { self.written.max_batch.unwrap_or(SAMPLES).get() } else { 1 },
             overhead_tokens: 0,
             padding_percent: 100,
             tokens_per_second: cost.tokens_per_second(),
         };
+        let readout = Readout { outputs: self.outputs.clone(), scores_at };
+        let model = |shares, metrics: &SharingMetrics| {
+            let (readout, cost, cache) = (readout.clone(), cost.clone(), self.cache.clone());
+            Arc::new(SharedModel::new(readout, shares, cost, cache, metrics.clone()))
+        };
+        let first = if decoders.is_empty() { None } else { Some(decoders.remove(0)) };
+        // There is one at least.
+        let (trial, first) = self.tried(first.ok_or(RuntimeError::NoProvider)?, &model, &calibration)?;
+        let shares = trial.company == Company::Any;
         let grouping = if shares { Grouping::Beginning } else { Grouping::Length };
-        let policy = Policy { grouping, window: WINDOW, ..calibration.policy() };
-        let readout = Readout { outputs: self.outputs, scores_at };
-        let shared = SharedModel::new(readout, shares, cost, self.cache.clone(), self.metrics);
-        let shared = Arc::new(shared);
-        let executor = |decoders| Box::new(PrefixExecutor::new(decoders, Arc::clone(&shared))) as _;
-        let executors = Executors { parallel: decoders.into_iter().map(executor).collect(), single: None };
-        Ok(Running { executors, policy, calibration, form: GraphForm::Prefixes(shared) })
+        let policy = Policy { grouping, window: WINDOW, ..calibration.policy() }.in_company(trial.company);
+        let shared = model(shares, &self.metrics);
+        let executor = |decoder| Box::new(PrefixExecutor::new(decoder, Arc::clone(&shared))) as _;
+        let parallel = std::iter::once(first).chain(decoders).map(executor).collect();
+        let executors = Executors { parallel, single: None };
+        Ok(Running { executors, policy, calibration, form: GraphForm::Prefixes(shared), trial })
+    }
+
+    /// Tries a session; gives it back.
+    fn tried(
+        &self,
+        decoder: Box<dyn DecoderExecutor>,
+        model: &impl Fn(bool, &SharingMetrics) -> Arc<SharedModel>,
+        calibration: &Calibration,
+    ) -> Result<(Trial, Box<dyn DecoderExecutor>), RuntimeError> {
+        let conditions = self.graph_trial.conditions(true, calibration.batch_samples, calibration.batch_tokens);
+        if let Some(known) = self.graph_trial.recall(&conditions) {
+            return Ok((known, decoder));
+        }
+        let unread = SharingMetrics::unread().unwrap_or_else(|_| self.metrics.clone());
+        let mut whole = PrefixExecutor::new(decoder, model(false, &unread));
+        let alone = self.graph_trial.alone(&mut whole, &conditions)?;
+        let mut sharing = PrefixExecutor::new(whole.into_decoder(), model(!conditions.quantises, &unread));
+        let trial = self.graph_trial.compare(&alone, &mut sharing, &conditions)?;
+        Ok((trial, sharing.into_decoder()))
     }
 
     fn cost(
@@ -109,14 +144,18 @@ impl Decoder<'_> {
     ) -> Result<RowCost, RuntimeError> {
         let Self { version, library, .. } = self;
         let fingerprint = format!("{version} {provider} {threads} {:?} {}", self.outputs, library.build_info());
-        if let Some(cost) = Saved::load(self.file, &fingerprint).or_else(|| self.replaced.clone()) {
+        let sound = |cost: &RowCost| match cost.is_sound() {
+            true => Ok(()),
+            false => Err("no rows cost that".to_owned()),
+        };
+        if let Some(cost) = recall(self.file, &fingerprint, sound).or_else(|| self.replaced.clone()) {
             return Ok(cost);
         }
         if self.time.is_zero() {
             return Ok(RowCost::assumed());
         }
         let cost = RowCost::measure(decoders, self.token, self.time)?;
-        if let Err(error) = (Saved { fingerprint, cost: cost.clone() }).save(self.file) {
+        if let Err(error) = remember(self.file, &fingerprint, &cost) {
             tracing::info!(file = %self.file.display(), %error, "costs of rows not kept: measured again next time");
         }
         Ok(cost)
@@ -131,27 +170,5 @@ pub(super) fn scores_at(head: &dyn Head, causal: bool, padding: Option<Padding>)
         () if shape.tokens => ScoresAt::Response,
         () if causal => ScoresAt::End { padding },
         () => ScoresAt::Start,
-    }
-}
-
-/// What an earlier start measured.
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    /// Everything that it depends on.
-    fingerprint: String,
-    cost: RowCost,
-}
-
-impl Saved {
-    fn load(file: &Path, fingerprint: &str) -> Option<RowCost> {
-        let saved: Self = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
-        (saved.fingerprint == fingerprint).then_some(saved.cost)
-    }
-
-    fn save(&self, file: &Path) -> io::Result<()> {
-        // Renamed into place, so that a server that starts meanwhile reads either nothing or all of it.
-        let partial = file.with_extension("partial");
-        fs::write(&partial, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(&partial, file)
     }
 }

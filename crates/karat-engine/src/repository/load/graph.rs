@@ -3,10 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use karat_checkpoint::Checkpoint;
-use karat_rules::{
-    domain::{Cut, ModelName, ModelVersion, Sample, TokenizedInput},
-    head::Head,
-};
+use karat_rules::domain::{ModelName, ModelVersion, TokenizedInput};
 use karat_runtime::{
     RuntimeError,
     ort::{Graph, GraphFile, Library, external_files},
@@ -21,7 +18,9 @@ use super::{
     decoder::{self, Decoder},
     digest::Digest,
     packed::Packed,
+    probes::{longest_probe, probes, warm_up},
     sessions::{Plan, Running},
+    trial::{GraphTrial, Texts, check_vocabulary, enforce},
 };
 use crate::{
     manifest::{self, GraphDefinition, GraphSource, Written},
@@ -29,16 +28,16 @@ use crate::{
         GraphForm, GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, Score, WrittenRules,
         expected,
     },
-    schedule::{Job, QueueLimits, Scheduler},
+    schedule::{QueueLimits, Scheduler, trial::Company},
     telemetry::{EngineMetrics, ModelMetrics},
-    text::{TextError, TextOptions, TextPipeline},
+    text::TextPipeline,
     workers::Stage,
 };
 
-/// How long a sample warms a graph up whose longest is known.
-const KNOWN_PROBE: usize = 64;
-/// The longest sample that a graph is tried with.
-const LONGEST_PROBE: usize = 4096;
+/// How the files end in which trials are kept.
+const TRIAL_ENDING: &str = "trial.calibration.json";
+/// The input that takes the tokens of a graph that follows a contract.
+const INPUT_IDS: &str = "input_ids";
 
 /// What is needed to load any model.
 #[derive(Clone, Copy)]
@@ -77,6 +76,7 @@ struct Parts<'a> {
     pipeline: &'a TextPipeline,
     version: &'a ModelVersion,
     probes: &'a [Arc<TokenizedInput>],
+    texts: &'a Texts,
     metrics: &'a ModelMetrics,
 }
 
@@ -122,11 +122,13 @@ impl<'a> Loader<'a> {
         let probes = probes(&pipeline, &*definition.head, longest)
             .map_err(|source| LoadError::Text { path: path.clone(), source })?;
         let mut units = Vec::with_capacity(definition.graphs.len());
+        let texts = Texts::new(&pipeline, &*definition.head, probes.first().map(|probe| &**probe));
         let parts = Parts {
             definition: &definition,
             pipeline: &pipeline,
             version: &version,
             probes: &probes,
+            texts: &texts,
             metrics: &metrics,
         };
         let mut critic = None;
@@ -231,12 +233,13 @@ impl<'a> Loader<'a> {
         let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         if let Some(model) = graph.packed_model() {
-            return self.packed_unit(parts, graph, model);
+            return self.packed_unit(parts, source, graph, model);
         }
         if graph.decoder_shape().is_some() {
             return self.decoder_unit(parts, source, graph, replaced);
         }
         let binding = manifest::bind_graph(definition, graph.signature(), pipeline.padding_id())?;
+        check_vocabulary(graph, &binding.input_ids, parts.texts).map_err(runtime)?;
         let plan = Plan {
             library: self.given.library,
             version: parts.version,
@@ -247,12 +250,33 @@ impl<'a> Loader<'a> {
             time: self.given.options.calibration,
             replaced: replaced.and_then(|unit| unit.calibration),
         };
-        let (calibration, executors) = plan.start(graph, &binding).map_err(runtime)?;
-        self.schedule(
-            parts,
+        let (calibration, mut executors) = plan.start(graph, &binding).map_err(runtime)?;
+        let file = source.beside(TRIAL_ENDING);
+        let graph_trial = self.graph_trial(parts, graph, &file);
+        let masks = binding.attention_mask.is_some();
+        let conditions = graph_trial.conditions(masks, calibration.batch_samples, calibration.batch_tokens);
+        let trial = match (graph_trial.recall(&conditions), executors.parallel.first_mut()) {
+            (Some(known), _) => known,
+            (None, Some(executor)) => {
+                let alone = graph_trial.alone(&mut **executor, &conditions).map_err(runtime)?;
+                graph_trial.compare(&alone, &mut **executor, &conditions).map_err(runtime)?
+            }
+            // There is one at least.
+            (None, None) => return Err(runtime(RuntimeError::NoProvider)),
+        };
+        let policy = enforce(&trial, &mut executors, calibration.policy());
+        self.schedule(parts, graph, Running { policy, calibration, executors, form: GraphForm::Padded, trial })
+    }
+
+    /// What tries the graph, and keeps the verdict in `file`.
+    fn graph_trial<'b>(&self, parts: &Parts<'b>, graph: &'b Graph, file: &'b Path) -> GraphTrial<'b> {
+        GraphTrial {
+            texts: parts.texts,
             graph,
-            Running { policy: calibration.policy(), calibration, executors, form: GraphForm::Padded },
-        )
+            fingerprint: format!("{} {} {}", parts.version, graph.provider(), self.given.library.build_info()),
+            file,
+            keeps: !self.given.options.calibration.is_zero(),
+        }
     }
 
     /// A graph that follows the contract for sharing prefixes.
@@ -265,7 +289,10 @@ impl<'a> Loader<'a> {
     ) -> Result<GraphUnit, LoadError> {
         let Parts { definition, .. } = *parts;
         let context = graph.decoder_shape().map_or(0, |shape| shape.context);
+        let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         let outputs = manifest::bind_decoder(definition, graph.decoder_outputs(), context, &graph.decoder_needs())?;
+        check_vocabulary(graph, INPUT_IDS, parts.texts).map_err(runtime)?;
+        let file = source.beside(TRIAL_ENDING);
         let decoder = Decoder {
             library: self.given.library,
             version: parts.version,
@@ -278,17 +305,26 @@ impl<'a> Loader<'a> {
             file: &source.beside("rows.calibration.json"),
             time: self.given.options.calibration,
             replaced: replaced.and_then(|unit| unit.form.row_cost()),
+            graph_trial: self.graph_trial(parts, graph, &file),
         };
-        let running =
-            decoder.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
+        let running = decoder.start(graph).map_err(runtime)?;
         self.schedule(parts, graph, running)
     }
 
     /// A graph that follows the contract for packed rows.
-    fn packed_unit(&self, parts: &Parts<'_>, graph: &Graph, model: &PackedModel) -> Result<GraphUnit, LoadError> {
+    fn packed_unit(
+        &self,
+        parts: &Parts<'_>,
+        source: &GraphSource,
+        graph: &Graph,
+        model: &PackedModel,
+    ) -> Result<GraphUnit, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
+        let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         let max_tokens = pipeline.max_tokens();
         let outputs = manifest::bind_decoder(definition, &model.outputs, model.context, &model.needs)?;
+        check_vocabulary(graph, INPUT_IDS, parts.texts).map_err(runtime)?;
+        let file = source.beside(TRIAL_ENDING);
         let packed = Packed {
             written: &definition.scheduling,
             head: &*definition.head,
@@ -297,16 +333,18 @@ impl<'a> Loader<'a> {
             // Of several graphs, the first one writes; which that is doesn't matter to the others.
             writes: definition.critique.is_some(),
             metrics: self.given.metrics.prefixes().model(self.name),
+            graph_trial: self.graph_trial(parts, graph, &file),
         };
-        let running = packed
-            .start(graph, model)
-            .map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
+        let running = packed.start(graph, model).map_err(runtime)?;
         self.schedule(parts, graph, running)
     }
 
     /// Puts a queue in front of a graph's sessions.
     fn schedule(&self, parts: &Parts<'_>, graph: &Graph, running: Running) -> Result<GraphUnit, LoadError> {
-        let Running { executors, policy, calibration, form } = running;
+        let Running { executors, policy, calibration, form, trial } = running;
+        if let (false, Some(reason)) = (trial.company == Company::Any, &trial.reason) {
+            tracing::warn!(model = %self.name, company = ?trial.company, reason, "samples don't share passes freely");
+        }
         let limits = QueueLimits {
             queued_tokens: self.given.options.queue_tokens,
             wait: self.given.options.queue_time,
@@ -321,80 +359,10 @@ impl<'a> Loader<'a> {
             signature: graph.signature().clone(),
             provider: graph.provider(),
             skipped: graph.skipped().to_vec(),
-            batch_dependent: !graph.is_batch_invariant(),
             calibration: Some(calibration),
+            trial: Some(trial),
             form,
             scheduler,
         })
     }
-}
-
-/// How long a sample graphs are tried with. What is known of a graph needs no trial: a decoder says how many tokens it
-/// takes, and of a checkpoint it is counted. A file is tried up to a length whose pass doesn't take minutes.
-fn longest_probe(definition: &GraphDefinition, graphs: &[Graph]) -> usize {
-    let is_known = |(source, graph): (&GraphSource, &Graph)| {
-        graph.decoder_shape().is_some() || matches!(source, GraphSource::Checkpoint(_))
-    };
-    if definition.graphs.iter().zip(graphs).all(is_known) { KNOWN_PROBE } else { LONGEST_PROBE }
-}
-
-/// A short sample, and one of `longest` tokens: the first shows that the graph runs, the second that it takes what the
-/// manifest promises.
-///
-/// # Errors
-/// When the head asks about texts that the model can't read, such as answers of several tokens.
-fn probes(pipeline: &TextPipeline, head: &dyn Head, longest: usize) -> Result<Vec<Arc<TokenizedInput>>, TextError> {
-    let mut asked = Vec::new();
-    if let Some(probing) = head.probing() {
-        // The example has the shape that the head takes.
-        for probe in probing.probes(&probing.example()).unwrap_or_default() {
-            asked.push(pipeline.tokenize_probe(&probe, TextOptions::default())?.input);
-        }
-    }
-    // A model that takes text out of a policy's template refuses plain text, but no conversation.
-    let text = Sample::from_text("warm up".to_owned());
-    let turn = Sample::from_prompt(String::new(), "warm up".to_owned());
-    let mut plain = None;
-    for sample in [text, turn].into_iter().flatten().filter(|_| asked.is_empty()) {
-        match pipeline.tokenize(&sample, None) {
-            Ok(found) => plain = plain.or(Some(found)),
-            // Whatever a client sends, its template writes the mark or doesn't.
-            Err(error @ TextError::NoGate { .. }) if matches!(sample, Sample::Conversation(_)) => return Err(error),
-            Err(_) => {}
-        }
-    }
-    let Some(mut short) = asked.into_iter().next().or(plain) else { return Ok(Vec::new()) };
-    if head.gives_steps() && short.steps().is_empty() {
-        short = at_its_end(short);
-    }
-    let ids: Vec<u32> = short.ids().iter().copied().cycle().take(longest.max(short.len())).collect();
-    let type_ids = vec![0; ids.len()];
-    let response = 0..ids.len();
-    let long = TokenizedInput::new(ids, type_ids, response, Cut::default());
-    let long = long.and_then(|long| long.with_reading(short.reading().clone()));
-    let long = long.and_then(|long| match short.gate() {
-        Some(gate) => long.with_gate(gate),
-        None => Some(long),
-    });
-    let long = long.map(|long| if head.gives_steps() { at_its_end(long) } else { long });
-    Ok([Some(short), long].into_iter().flatten().map(Arc::new).collect())
-}
-
-/// An input that is one step, which is read at its last token.
-fn at_its_end(input: TokenizedInput) -> TokenizedInput {
-    let last = input.len() - 1;
-    // The last token lies within the tokens.
-    input.clone().with_steps(vec![last]).unwrap_or(input)
-}
-
-/// Runs each probe once; an error comes with the length of the sample that failed.
-fn warm_up(scheduler: &Scheduler, probes: &[Arc<TokenizedInput>]) -> Result<(), (usize, String)> {
-    for probe in probes {
-        let failed = |reason: &dyn std::fmt::Display| (probe.len(), reason.to_string());
-        let tickets = scheduler.submit(vec![Job::new(Arc::clone(probe))]).map_err(|refusal| failed(&refusal))?;
-        for ticket in tickets {
-            futures_executor::block_on(ticket).map_err(|error| failed(&error))?;
-        }
-    }
-    Ok(())
 }

@@ -10,9 +10,11 @@ mod decoder;
 mod digest;
 mod graph;
 mod packed;
+mod probes;
 mod replace;
 mod sessions;
 mod sources;
+mod trial;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +28,7 @@ use std::{
 use karat_hub::Hub;
 use karat_rules::domain::ModelName;
 use karat_runtime::{
+    give_back_memory,
     ort::{GraphFile, Library},
     prefix::PrefixCache,
 };
@@ -188,6 +191,7 @@ impl<'a> ModelLoader<'a> {
         }
         match loaded {
             Ok(model) => {
+                give_back_memory();
                 tracing::info!(model = %name, version = %model.version, "model ready");
                 self.repository.set_status(name.clone(), ModelStatus::Ready(Arc::new(model)));
             }
@@ -235,6 +239,7 @@ enum Read {
 fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
     let hub = &loader.given.options.hub;
     let written = Written::read(loader.folder, hub)?;
+    written.manifest.digests.check(loader.folder)?;
     match Definition::new(written.manifest.clone(), loader.folder, hub)? {
         Definition::Graph(mut definition) => {
             let limits = sessions::batch_limits(&definition.scheduling, definition.text.max_tokens);

@@ -13,11 +13,16 @@ use karat_runtime::{
 use super::{
     decoder::scores_at,
     sessions::{Running, SMALL_WEIGHTS, cores},
+    trial::GraphTrial,
 };
 use crate::{
     manifest::SchedulingSection,
     repository::GraphForm,
-    schedule::{Executors, Grouping, Policy, calibrate::Calibration},
+    schedule::{
+        Executors, Grouping, Policy,
+        calibrate::Calibration,
+        trial::{Company, Trial},
+    },
 };
 
 /// What a model of packed rows is started with beside its graph.
@@ -30,6 +35,8 @@ pub(super) struct Packed<'a> {
     /// Whether it writes critiques.
     pub(super) writes: bool,
     pub(super) metrics: SharingMetrics,
+    /// What tries whether samples may share passes.
+    pub(super) graph_trial: GraphTrial<'a>,
 }
 
 /// The rows of a pass unless the manifest says otherwise. A GPU is busy with so many, and soon done with them: a model
@@ -67,17 +74,14 @@ impl Packed<'_> {
         };
         let rows = self.written.max_batch_tokens.map_or(usual, NonZeroUsize::get);
         let blocks = self.blocks(model, rows, on_processor);
-        let readout = Readout { scores_at: scores_at(self.head, model.causal, model.padding), outputs: self.outputs };
+        let scores_at = scores_at(self.head, model.causal, model.padding);
+        let readout = Readout { scores_at, outputs: self.outputs.clone() };
         let readout = Arc::new(readout);
         let mut read = readout.outputs.clone();
         let logits = self.writes.then(|| place_of(DecoderOutput::Logits.name(), &mut read));
         let session = || graph.packed_executor(&read, blocks, threads).map(PackedSession::new);
         let first = session()?;
         let others = (1..sessions.get()).map(|_| session()).collect::<Result<Vec<_>, RuntimeError>>()?;
-        let scoring = |session| {
-            Box::new(PackedRows::new(session, Arc::clone(&readout), rows, self.metrics.clone())) as Box<dyn Executor>
-        };
-        let parallel = std::iter::once(first.clone()).chain(others).map(scoring).collect();
         let most = self.written.max_batch.map_or(WINDOW, NonZeroUsize::get);
         let calibration = Calibration {
             sessions,
@@ -90,11 +94,30 @@ impl Packed<'_> {
             padding_percent: 0,
             tokens_per_second: None,
         };
-        let shared = NonZeroUsize::new(BLOCK_TOKENS).filter(|_| model.causal);
+        let unread = SharingMetrics::unread().unwrap_or_else(|_| self.metrics.clone());
+        let trying = || PackedRows::new(first.clone(), Arc::clone(&readout), rows, unread.clone());
+        let trial = self.tried(&calibration, &trying)?;
+        let scoring = |session| PackedRows::new(session, Arc::clone(&readout), rows, self.metrics.clone());
+        let shares = trial.company == Company::Any;
+        let parallel = std::iter::once(first.clone()).chain(others).map(scoring);
+        let parallel =
+            parallel.map(|rows| Box::new(if shares { rows } else { rows.without_sharing() }) as Box<dyn Executor>);
+        let executors = Executors { parallel: parallel.collect(), single: None };
+        let shared = NonZeroUsize::new(BLOCK_TOKENS).filter(|_| model.causal && shares);
         let policy = Policy { grouping: Grouping::Packed { shared }, window: WINDOW, ..calibration.policy() };
-        let executors = Executors { parallel, single: None };
+        let policy = policy.in_company(trial.company);
         let form = GraphForm::Packed { session: first, logits };
-        Ok(Running { executors, policy, calibration, form })
+        Ok(Running { executors, policy, calibration, form, trial })
+    }
+
+    /// Tries a session.
+    fn tried(&self, calibration: &Calibration, scoring: &impl Fn() -> PackedRows) -> Result<Trial, RuntimeError> {
+        let conditions = self.graph_trial.conditions(true, calibration.batch_samples, calibration.batch_tokens);
+        if let Some(known) = self.graph_trial.recall(&conditions) {
+            return Ok(known);
+        }
+        let alone = self.graph_trial.alone(&mut scoring().without_sharing(), &conditions)?;
+        self.graph_trial.compare(&alone, &mut scoring(), &conditions)
     }
 
     /// How many blocks a session has: as many as its memory holds, but enough for the longest sample and for a pass.

@@ -106,6 +106,7 @@ impl ModelLoader<'_> {
         }
         match guarded(|| self.build(source, old.as_deref())) {
             Ok(model) => {
+                karat_runtime::give_back_memory();
                 let version = model.version.clone();
                 let before = old.map(|old| old.version.clone());
                 if before.as_ref() == Some(&version) {

@@ -15,6 +15,7 @@ use crate::{
     schedule::{
         Executors, Policy,
         calibrate::{Calibrated, Calibration, Conditions, Hardware, calibrate},
+        trial::Trial,
     },
 };
 
@@ -40,6 +41,8 @@ pub(super) struct Running {
     pub(super) calibration: Calibration,
     /// How the graph takes samples.
     pub(super) form: GraphForm,
+    /// What company they may have.
+    pub(super) trial: Trial,
 }
 
 /// What the choice depends on beside the graph.
@@ -71,7 +74,7 @@ impl Plan<'_> {
         let mut make = |threads| graph.executor(binding, threads);
         let conditions = self.conditions(graph);
         let fingerprint = self.fingerprint(graph, &conditions);
-        let saved = Calibration::load(&self.file, &fingerprint).or(self.replaced);
+        let saved = Calibration::load(&self.file, &fingerprint, &conditions).or(self.replaced);
         let known = match saved {
             Some(calibration) => Some(calibration),
             None if self.time.is_zero() || self.divides_by_hand() => Some(Calibration::assumed(&conditions)),

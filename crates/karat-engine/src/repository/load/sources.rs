@@ -1,6 +1,6 @@
 //! Which models there are: those of the repository's folder, and those that are named one by one.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, io::ErrorKind, path::Path};
 
 use karat_rules::domain::ModelName;
 
@@ -29,7 +29,7 @@ fn folders(repository: &Path) -> Result<Vec<ModelSource>, LoadError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(repository).map_err(unreadable)? {
         let folder = entry.map_err(unreadable)?.path();
-        let of_folder = match manifest::is_model(&folder) {
+        let of_folder = match manifest::is_model(&folder) || is_closed(&folder) {
             true => ModelSource::folder(folder.clone()).map(|source| vec![source]),
             false => versions(&folder),
         };
@@ -55,4 +55,51 @@ fn versions(folder: &Path) -> Result<Vec<ModelSource>, karat_rules::domain::Mode
     }
     let base: ModelName = folder.file_name().unwrap_or_default().to_string_lossy().parse()?;
     numbered.into_iter().map(|(number, path)| ModelSource::version(&base, number, path)).collect()
+}
+
+/// Whether it can't be told what lies in a folder: it may not be entered, or is a link that leads nowhere. It is listed as
+/// a model that failed, lest one is missing without a word.
+fn is_closed(folder: &Path) -> bool {
+    let is_hidden = folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    if is_hidden {
+        return false;
+    }
+    match fs::metadata(folder) {
+        Err(_) => true,
+        Ok(found) if found.is_dir() => {
+            fs::metadata(folder.join(manifest::FILE_NAME)).is_err_and(|error| error.kind() != ErrorKind::NotFound)
+        }
+        Ok(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use karat_hub::Hub;
+
+    use super::*;
+    use crate::manifest::Written;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_can_not_be_entered_is_listed() {
+        use std::os::unix::fs::symlink;
+        let repository = tempfile::tempdir().unwrap();
+        let path = |name: &str| repository.path().join(name);
+        for name in ["whole", "empty"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::write(path("whole").join(manifest::FILE_NAME), "").unwrap();
+        fs::write(path("notes.txt"), "").unwrap();
+        // Nobody can follow these, whatever they may do.
+        symlink("circle", path("circle")).unwrap();
+        symlink("/nowhere/at/all", path("unmounted")).unwrap();
+        symlink("/nowhere/at/all", path(".#lock")).unwrap();
+        let found = folders(repository.path()).unwrap();
+        let names: Vec<&str> = found.iter().map(|source| source.name().as_str()).collect();
+        assert_eq!(names, ["circle", "unmounted", "whole"]);
+        let hub = Hub::new(karat_hub::HubSettings::from_env());
+        let error = Written::read(&path("unmounted"), &hub).unwrap_err().to_string();
+        assert!(error.contains("unmounted") && error.contains("can't be read"), "{error}");
+    }
 }

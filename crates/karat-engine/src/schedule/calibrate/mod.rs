@@ -8,15 +8,20 @@ mod choose;
 mod gpu;
 mod measure;
 
-use std::{fs, io, num::NonZeroUsize, path::Path, time::Duration};
+use std::{io, num::NonZeroUsize, path::Path, time::Duration};
 
 use karat_runtime::{Executor, RuntimeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Executors, Policy};
+use super::{Executors, Policy, recall, remember};
 use choose::{CLEARLY, SHORT, USUAL, choose, float, whole};
 use measure::{Stopwatch, batch, side_by_side};
+
+/// More samples than any batch of any graph that is worth its memory.
+const MOST_SAMPLES: usize = 1 << 12;
+/// More jobs than any session on all cores is given in a row.
+const MOST_JOBS: usize = 1 << 12;
 
 /// What is known before anything is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,11 +142,42 @@ impl Calibration {
         })
     }
 
-    /// Reads what an earlier start saved, if it was saved under the same fingerprint.
+    /// Reads what an earlier start saved, if it was saved under the same fingerprint and can have been measured under these
+    /// conditions.
     #[must_use]
-    pub fn load(path: &Path, fingerprint: &str) -> Option<Self> {
-        let saved: Saved = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-        (saved.fingerprint == fingerprint).then_some(saved.calibration)
+    pub fn load(path: &Path, fingerprint: &str, conditions: &Conditions) -> Option<Self> {
+        recall(path, fingerprint, |calibration: &Self| calibration.check(conditions))
+    }
+
+    /// Refuses what no measuring under these conditions comes to.
+    fn check(&self, conditions: &Conditions) -> Result<(), String> {
+        let (most_sessions, most_threads) = match conditions.hardware {
+            Hardware::Processor { cores } => (cores.get(), cores.get()),
+            Hardware::Gpu { devices, sessions_each, .. } => (devices.get().saturating_mul(sessions_each.get()), 1),
+        };
+        let most_samples =
+            if conditions.batch_invariant { conditions.max_batch_tokens.get().max(MOST_SAMPLES) } else { 1 };
+        let single = self.single_threads.map_or(1, NonZeroUsize::get);
+        let bounds = [
+            ("sessions", self.sessions.get(), most_sessions),
+            ("threads", self.threads.get(), most_threads),
+            ("lone_threads", single, most_threads),
+            ("lone_jobs", self.single_jobs, MOST_JOBS),
+            ("batch_tokens", self.batch_tokens, conditions.max_batch_tokens.get()),
+            ("batch_samples", self.batch_samples, most_samples),
+        ];
+        for (key, found, most) in bounds {
+            if found == 0 || found > most {
+                return Err(format!("{key}: {found}, where 1 to {most} can be measured"));
+            }
+        }
+        if self.padding_percent > 100 {
+            return Err(format!("padding_percent: {}, of 100", self.padding_percent));
+        }
+        match self.tokens_per_second {
+            Some(rate) if !(rate.is_finite() && rate > 0.0) => Err(format!("tokens_per_second: {rate}")),
+            _ => Ok(()),
+        }
     }
 
     /// Saves the choice for the next start. `fingerprint` names everything that it depends on: the model's version,
@@ -150,18 +186,8 @@ impl Calibration {
     /// # Errors
     /// When the file can't be written.
     pub fn save(&self, path: &Path, fingerprint: &str) -> io::Result<()> {
-        let saved = Saved { fingerprint: fingerprint.to_owned(), calibration: *self };
-        // Renamed into place, so that a server that starts meanwhile reads either nothing or all of it.
-        let partial = path.with_extension("partial");
-        fs::write(&partial, serde_json::to_vec_pretty(&saved)?)?;
-        fs::rename(&partial, path)
+        remember(path, fingerprint, self)
     }
-}
-
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    fingerprint: String,
-    calibration: Calibration,
 }
 
 /// What measuring came to.
@@ -216,6 +242,8 @@ fn settle(measured: Calibration, assumed: Calibration, mut executors: Executors,
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use karat_runtime::fake::FakeControl;
 
@@ -279,15 +307,33 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_read_back_only_for_the_same_machine_and_model() {
+    fn what_nobody_measured_is_measured_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("calibration.json");
-        let chosen = Calibration { overhead_tokens: 20, ..Calibration::assumed(&conditions(2)) };
-        assert_eq!(Calibration::load(&path, "here"), None);
+        let conditions = conditions(2);
+        let chosen = Calibration { overhead_tokens: 20, ..Calibration::assumed(&conditions) };
         chosen.save(&path, "here").unwrap();
-        assert_eq!(Calibration::load(&path, "here"), Some(chosen));
-        assert_eq!(Calibration::load(&path, "elsewhere"), None);
-        fs::write(&path, "{").unwrap();
-        assert_eq!(Calibration::load(&path, "here"), None);
+        assert_eq!(Calibration::load(&path, "here", &conditions), Some(chosen));
+        assert_eq!(Calibration::load(&path, "elsewhere", &conditions), None);
+        let written = fs::read_to_string(&path).unwrap();
+        for (from, to) in [
+            ("\"sessions\": 2", "\"sessions\": 100000"),
+            ("\"sessions\": 2", "\"sessions\": 0"),
+            ("\"threads\": 1", "\"threads\": -1"),
+            ("\"batch_tokens\": 512", "\"batch_tokens\": 0"),
+            ("\"batch_tokens\": 512", "\"batch_tokens\": 100000000"),
+            ("\"batch_samples\": 32", "\"batch_samples\": 0"),
+            ("\"lone_jobs\": 1", "\"lone_jobs\": 0"),
+            ("\"padding_percent\": 100", "\"padding_percent\": 101"),
+            ("\"tokens_per_second\": null", "\"tokens_per_second\": -3.0"),
+        ] {
+            assert!(written.contains(from), "{from} is not in {written}");
+            fs::write(&path, written.replace(from, to)).unwrap();
+            assert_eq!(Calibration::load(&path, "here", &conditions), None, "{to}");
+        }
+        // What a graph must not be given, however it is written.
+        fs::write(&path, written).unwrap();
+        let dependent = Conditions { batch_invariant: false, ..conditions };
+        assert_eq!(Calibration::load(&path, "here", &dependent), None);
     }
 }

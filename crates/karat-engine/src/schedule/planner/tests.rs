@@ -267,3 +267,17 @@ fn jobs_that_begin_alike_run_together_and_nobody_starves() {
     assert_eq!(ids(planner.plan(now, 1)), parallel[35..]);
     assert!(planner.is_empty() && planner.tokens() == 0);
 }
+
+#[test]
+fn where_nothing_may_be_padded_only_equal_lengths_run_together() {
+    let policy = Policy { grouping: Grouping::EqualLength, overhead: 100, ..Policy::default() };
+    let mut planner = Planner::new(policy);
+    let now = Instant::now();
+    for tokens in [9, 8, 9, 10, 8, 9] {
+        planner.push(waiting(tokens), now);
+    }
+    let batches = std::iter::from_fn(|| planner.plan(now, 1));
+    let lengths: Vec<Vec<usize>> =
+        batches.map(|batch| batch.iter().map(|planned| planned.job.tokens).collect()).collect();
+    assert_eq!(lengths, [vec![8, 8], vec![9, 9, 9], vec![10]]);
+}

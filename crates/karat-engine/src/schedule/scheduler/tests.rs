@@ -9,6 +9,7 @@ use karat_rules::domain::{Cut, TokenizedInput};
 use karat_runtime::fake::{FakeControl, score};
 
 use super::{
+    super::Admission,
     super::{Completed, JobError},
     *,
 };
@@ -202,9 +203,12 @@ async fn a_request_that_would_come_too_late_is_refused() {
     let longer = harness.scheduler.submit(vec![job(&[4; 20])]).unwrap();
     let refused = harness.scheduler.submit(vec![job(&[5])]);
     assert!(matches!(refused, Err(QueueRefusal::TooSlow { wait, .. }) if wait.as_secs() == 32), "{refused:?}");
+    let within = |seconds| Job { admission: Admission::Within(Duration::from_secs(seconds)), ..job(&[6]) };
+    assert!(harness.scheduler.submit(vec![within(31)]).is_err(), "even a patient client has gone by then");
+    let patient = harness.scheduler.submit(vec![within(40)]).expect("32 s are less than 40");
     harness.control.open();
     assert!(first.await.is_ok());
-    for ticket in long.into_iter().chain(short).chain(longer) {
+    for ticket in long.into_iter().chain(short).chain(longer).chain(patient) {
         assert!(ticket.await.is_ok());
     }
 }

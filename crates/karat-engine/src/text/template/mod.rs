@@ -10,20 +10,22 @@ mod python;
 mod tags;
 mod tokens;
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, fs, ops::Range, path::Path};
 
 use jiff::{civil::Date, fmt::strtime};
 use karat_rules::domain::{Message, Role};
 use minijinja::{Environment, Error, ErrorKind, Value, context, syntax::SyntaxConfig, value::ValueKind};
 
-use super::{TextConfig, TextError};
-pub(super) use tokens::SpecialTokens;
+use super::{TextConfig, TextError, control::ControlTokens};
+pub(super) use tokens::{SpecialTokens, beside};
 
 /// A compiled chat template.
 #[derive(Debug)]
 pub(super) struct Template {
     environment: Environment<'static>,
     tokens: SpecialTokens,
+    /// What control tokens in turns are, where that isn't left to the tokenizer.
+    control: Option<ControlTokens>,
 }
 
 const NAME: &str = "chat_template";
@@ -63,7 +65,7 @@ impl Template {
                     .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
             }),
         }
-        let template = Self { environment, tokens };
+        let template = Self { environment, tokens, control: None };
         template.check()?;
         Ok(template)
     }
@@ -95,6 +97,29 @@ impl Template {
                 .to_owned(),
         })?;
         Self::new(source, tokens, config.date)
+    }
+
+    /// The same with a say in what control tokens are that turns spell.
+    pub(in crate::text) fn with_control(self, control: ControlTokens) -> Self {
+        Self { control: Some(control), ..self }
+    }
+
+    /// Where in `text`, which the turns became, control tokens stand that are letters.
+    ///
+    /// # Errors
+    /// When there may be none, or the template takes them for its own.
+    pub(in crate::text) fn literal(
+        &self,
+        turns: &[Message],
+        opening: bool,
+        text: &str,
+    ) -> Result<Vec<Range<usize>>, TextError> {
+        let Some(control) = &self.control else { return Ok(Vec::new()) };
+        let contents: Vec<&str> = turns.iter().map(|turn| turn.content.as_str()).collect();
+        control.spelled_in_turns(&contents, text, |contents| {
+            let turns = turns.iter().zip(contents).map(|(turn, content)| Message { role: turn.role, content });
+            self.render(&turns.collect::<Vec<_>>(), opening)
+        })
     }
 
     /// Renders turns; `opening` leaves the text where the assistant's next turn begins.

@@ -69,7 +69,7 @@ pub(super) fn path_beside(folder: &Path, config: &TextConfig, name: &str) -> Pat
 }
 
 /// A JSON file beside the tokenizer, or null when there is none.
-pub(super) fn beside(folder: &Path, config: &TextConfig, name: &str) -> Result<Value, TextError> {
+pub(in crate::text) fn beside(folder: &Path, config: &TextConfig, name: &str) -> Result<Value, TextError> {
     let path = path_beside(folder, config, name);
     if !path.exists() {
         return Ok(Value::Null);

@@ -7,6 +7,7 @@ use karat_engine::repository::Model;
 use super::{
     super::{
         describe::{BACKEND, Datatype, INPUTS, OUTPUTS, PLATFORM, TRITON_PLATFORM, TensorDescription},
+        dto::{OF_REQUEST, OF_TENSOR},
         inference::{InferRequest, Inferred, Parameters},
         tensor::{InputTensor, InputValues, OutputValues, unpack_integers, unpack_texts, unsupported},
     },
@@ -17,12 +18,13 @@ use super::{
     },
 };
 use crate::api::{
-    dialects::parts::{UrlChoices, invalid},
+    dialects::parts::{Unread, UrlChoices, invalid},
     problem::Problem,
 };
 
 /// What a client wants scored, and the rules that it chooses in its parameters: a gRPC call has no URL to say them in.
 pub(super) fn request(message: protocol::ModelInferRequest) -> Result<(InferRequest, UrlChoices), Problem> {
+    check(&message)?;
     let protocol::ModelInferRequest { id, parameters, inputs, outputs, raw_input_contents, .. } = message;
     if !raw_input_contents.is_empty() && raw_input_contents.len() != inputs.len() {
         return Err(invalid(format!(
@@ -66,9 +68,53 @@ fn number(parameters: &HashMap<String, InferParameter>, name: &str) -> Option<u6
     }
 }
 
+/// The parameters of a call that stand in for those of a URL.
+const CHOICES: [&str; 6] = ["aggregate", "transforms", "truncation", "on_refused", "run", "task"];
+/// Those that are read as numbers or whether something is wanted.
+const READ: [&str; 4] = ["priority", "timeout", "step", "add_special_tokens"];
+
+/// Refuses parameters that nothing reads, or that are of a kind in which nothing reads them.
+fn check(message: &protocol::ModelInferRequest) -> Result<(), Problem> {
+    let unread = |parameters: &HashMap<String, InferParameter>, read: &dyn Fn(&str, &ParameterChoice) -> bool| {
+        let asked = parameters.iter().filter_map(|(name, value)| Some((name, value.parameter_choice.as_ref()?)));
+        let mut left: Vec<_> = asked.filter(|(name, choice)| !read(name, choice)).collect();
+        left.sort_by_key(|(name, _)| *name);
+        Unread::from(
+            left.into_iter().map(|(name, choice)| (name.clone(), value(choice))).collect::<serde_json::Map<_, _>>(),
+        )
+    };
+    let known = |name: &str, choice: &ParameterChoice| match choice {
+        ParameterChoice::StringParam(_) => CHOICES.contains(&name),
+        ParameterChoice::BoolParam(_) => name == "add_special_tokens",
+        ParameterChoice::Int64Param(_) | ParameterChoice::Uint64Param(_) => READ[..3].contains(&name),
+        ParameterChoice::DoubleParam(_) => false,
+    };
+    unread(&message.parameters, &known).check_as("parameters.", OF_REQUEST)?;
+    for (index, input) in message.inputs.iter().enumerate() {
+        let left = unread(&input.parameters, &|_, _| false).without("content_type", &["str", "np"]);
+        left.check_as(&format!("inputs[{index}].parameters."), OF_TENSOR)?;
+    }
+    for (index, output) in message.outputs.iter().enumerate() {
+        // Every tensor of a reply is packed where the request's are.
+        let left = unread(&output.parameters, &|name, _| name == "binary_data").without("content_type", &["np"]);
+        left.check_as(&format!("outputs[{index}].parameters."), OF_TENSOR)?;
+    }
+    Ok(())
+}
+
+fn value(choice: &ParameterChoice) -> serde_json::Value {
+    match choice {
+        ParameterChoice::StringParam(text) => text.as_str().into(),
+        ParameterChoice::BoolParam(value) => (*value).into(),
+        ParameterChoice::Int64Param(value) => (*value).into(),
+        ParameterChoice::Uint64Param(value) => (*value).into(),
+        ParameterChoice::DoubleParam(value) => (*value).into(),
+    }
+}
+
 /// The parameters that stand in for those of a URL.
 fn choices(parameters: &HashMap<String, InferParameter>) -> Result<UrlChoices, Problem> {
-    let texts = ["aggregate", "transforms", "truncation", "run", "task"].into_iter().filter_map(|name| {
+    let texts = CHOICES.into_iter().filter_map(|name| {
         let ParameterChoice::StringParam(text) = choice(parameters, name)? else { return None };
         Some((name.to_owned(), serde_json::Value::from(text.as_str())))
     });
@@ -86,7 +132,7 @@ fn unpack(input: InferInputTensor, bytes: &[u8]) -> Result<InputTensor, Problem>
 }
 
 fn plain(input: InferInputTensor) -> Result<InputTensor, Problem> {
-    let InferInputTensor { name, datatype, shape, contents } = input;
+    let InferInputTensor { name, datatype, shape, contents, .. } = input;
     let contents = contents.unwrap_or_default();
     let values = match datatype.as_str() {
         "BYTES" => {

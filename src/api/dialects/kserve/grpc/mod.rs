@@ -4,7 +4,7 @@ mod convert;
 mod health;
 
 use axum::Router;
-use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
+use tonic::{Request, Response, Status, codec::CompressionEncoding, metadata::MetadataValue, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 
 use super::{DIALECT, addressed, dto, find, inference, repository};
@@ -26,7 +26,7 @@ pub(in crate::api) fn routes(state: &AppState) -> Router<AppState> {
     let limit = state.limits.body_bytes;
     let inference = [CompressionEncoding::Gzip, CompressionEncoding::Zstd].into_iter().fold(
         GrpcInferenceServiceServer::new(Service { state: state.clone() }).max_decoding_message_size(limit),
-        GrpcInferenceServiceServer::accept_compressed,
+        |service, encoding| service.accept_compressed(encoding).send_compressed(encoding),
     );
     let health = HealthServer::new(health::Health { state: state.clone() });
     Routes::new(inference).add_service(health).into_axum_router().with_state(())
@@ -114,7 +114,12 @@ impl GrpcInferenceService for Service {
         let call =
             Call::of_model(self.state.clone(), &DIALECT, model.to_string(), url).map_err(|problem| status(&problem))?;
         let inferred = inference::run(call, request).await.map_err(|problem| status(&problem))?;
-        Ok(Response::new(convert::reply(inferred, packed)))
+        let refused = inferred.report.refused;
+        let mut response = Response::new(convert::reply(inferred, packed));
+        if refused > 0 {
+            response.metadata_mut().insert("x-karat-refused", MetadataValue::from(refused));
+        }
+        Ok(response)
     }
 
     async fn repository_index(

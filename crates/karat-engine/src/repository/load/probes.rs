@@ -1,0 +1,94 @@
+//! The first passes of a graph: samples that warm it up, and show that it takes what its manifest promises.
+
+use std::sync::Arc;
+
+use karat_rules::{
+    domain::{Cut, Sample, TokenizedInput},
+    head::Head,
+};
+use karat_runtime::ort::Graph;
+
+use crate::{
+    manifest::{GraphDefinition, GraphSource},
+    schedule::{Job, Scheduler},
+    text::{TextError, TextOptions, TextPipeline},
+};
+
+/// How long a sample warms a graph up whose longest is known.
+const KNOWN_PROBE: usize = 64;
+/// The longest sample that a graph is tried with.
+const LONGEST_PROBE: usize = 4096;
+
+/// How long a sample graphs are tried with. What is known of a graph needs no trial: a decoder says how many tokens it
+/// takes, and of a checkpoint it is counted. A file is tried up to a length whose pass doesn't take minutes.
+pub(super) fn longest_probe(definition: &GraphDefinition, graphs: &[Graph]) -> usize {
+    let is_known = |(source, graph): (&GraphSource, &Graph)| {
+        graph.decoder_shape().is_some() || matches!(source, GraphSource::Checkpoint(_))
+    };
+    if definition.graphs.iter().zip(graphs).all(is_known) { KNOWN_PROBE } else { LONGEST_PROBE }
+}
+
+/// A short sample, and one of `longest` tokens: the first shows that the graph runs, the second that it takes what the
+/// manifest promises.
+///
+/// # Errors
+/// When the head asks about texts that the model can't read, such as answers of several tokens.
+pub(super) fn probes(
+    pipeline: &TextPipeline,
+    head: &dyn Head,
+    longest: usize,
+) -> Result<Vec<Arc<TokenizedInput>>, TextError> {
+    let mut asked = Vec::new();
+    if let Some(probing) = head.probing() {
+        // The example has the shape that the head takes.
+        for probe in probing.probes(&probing.example()).unwrap_or_default() {
+            asked.push(pipeline.tokenize_probe(&probe, TextOptions::default())?.input);
+        }
+    }
+    // A model that takes text out of a policy's template refuses plain text, but no conversation.
+    let text = Sample::from_text("warm up".to_owned());
+    let turn = Sample::from_prompt(String::new(), "warm up".to_owned());
+    let mut plain = None;
+    for sample in [text, turn].into_iter().flatten().filter(|_| asked.is_empty()) {
+        match pipeline.tokenize(&sample, None) {
+            Ok(found) => plain = plain.or(Some(found)),
+            // Whatever a client sends, its template writes the mark or doesn't.
+            Err(error @ TextError::NoGate { .. }) if matches!(sample, Sample::Conversation(_)) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let Some(mut short) = asked.into_iter().next().or(plain) else { return Ok(Vec::new()) };
+    if head.gives_steps() && short.steps().is_empty() {
+        short = at_its_end(short);
+    }
+    let ids: Vec<u32> = short.ids().iter().copied().cycle().take(longest.max(short.len())).collect();
+    let type_ids = vec![0; ids.len()];
+    let response = 0..ids.len();
+    let long = TokenizedInput::new(ids, type_ids, response, Cut::default());
+    let long = long.and_then(|long| long.with_reading(short.reading().clone()));
+    let long = long.and_then(|long| match short.gate() {
+        Some(gate) => long.with_gate(gate),
+        None => Some(long),
+    });
+    let long = long.map(|long| if head.gives_steps() { at_its_end(long) } else { long });
+    Ok([Some(short), long].into_iter().flatten().map(Arc::new).collect())
+}
+
+/// An input that is one step, which is read at its last token.
+fn at_its_end(input: TokenizedInput) -> TokenizedInput {
+    let last = input.len() - 1;
+    // The last token lies within the tokens.
+    input.clone().with_steps(vec![last]).unwrap_or(input)
+}
+
+/// Runs each probe once; an error comes with the length of the sample that failed.
+pub(super) fn warm_up(scheduler: &Scheduler, probes: &[Arc<TokenizedInput>]) -> Result<(), (usize, String)> {
+    for probe in probes {
+        let failed = |reason: &dyn std::fmt::Display| (probe.len(), reason.to_string());
+        let tickets = scheduler.submit(vec![Job::new(Arc::clone(probe))]).map_err(|refusal| failed(&refusal))?;
+        for ticket in tickets {
+            futures_executor::block_on(ticket).map_err(|error| failed(&error))?;
+        }
+    }
+    Ok(())
+}
