@@ -162,7 +162,7 @@ def main() -> None:
             ]
             for thread in threads:
                 thread.start()
-            time.sleep(random.uniform(0.05, 1.0))  # noqa: S311 - a moment to kill at
+            time.sleep(random.uniform(0.05, 1.0))
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             stop.set()
