@@ -24,7 +24,7 @@ REAL_CLIENTS_PYTHON := .karat/clients/venv/bin/python
 REAL_CLIENTS_VENV := .karat/clients/venv/complete
 PROJECT := python/install.sh python/pyproject.toml python/client/pyproject.toml python/uv.lock
 # Where all Python is, and how each check of it finds the one configuration.
-PYTHON_CODE := python loadtest tests
+PYTHON_CODE := examples python loadtest tests
 RUFF := .venv/bin/ruff
 MYPY := .venv/bin/mypy --config-file python/pyproject.toml
 PYTEST := -m pytest -q -c python/pyproject.toml --rootdir .
@@ -37,6 +37,7 @@ RELEVANCE := models/relevance/model.onnx models/relevance/tokenizer.json
 HARMLESS := models/harmless/model.onnx models/harmless/tokenizer.json
 GRAMMAR := models/grammar/model.onnx models/grammar/tokenizer.json
 TOOLS := python/tools
+CONSOLE := src/api/console/page
 SMOLLM2 := critic likelihood smol-reward
 SMOLLM2_CHECKPOINTS := $(SMOLLM2:%=models/decoders/%/config.json)
 
@@ -116,6 +117,24 @@ bench-generation: setup setup-decoders ## Measure how fast critiques are written
 	cargo build --release --bin karat
 	$(VENV_PYTHON) -m loadtest.generation $(if $(ALONE),--alone)
 
+.PHONY: wheel
+wheel: $(VENV) ## Build the program as a Python wheel in target/wheels, and try it in a fresh environment
+	rm -rf target/wheels
+	cd python/karat && ../../$(UV) tool run --quiet --from 'maturin>=1.9,<2' maturin build --release --out ../../target/wheels
+	$(VENV_PYTHON) -m tools.try_wheel
+
+.PHONY: examples
+# Needs torch and TRL, which nothing else does: TORCH is a Python that has them, and karat-client.
+examples: setup $(RELEASE) ## Run the GRPO example with TRL, two steps (TORCH=python); `make test` runs the others
+	$(VENV_PYTHON) -m tools.with_server $(TORCH) examples/grpo.py
+
+.PHONY: console console-check
+console: ## Build the console's page anew, with Node.js; its built files are committed
+	cd $(CONSOLE) && npm ci --silent --no-audit --no-fund && npm run --silent build
+
+console-check: setup $(RELEASE) ## Drive the console in Chromium; says so where there is no Node.js or browser
+	$(CONSOLE)/check.sh
+
 micro-bench: setup ## Measure the parts that cost time beside the forward pass
 	cargo bench --bench planner --bench request --bench scoring
 
@@ -133,6 +152,10 @@ lint: $(VENV) ## Check formatting, lints, types and that generated files are up 
 
 generate: ## Write the OpenAPI document and the reference pages from the code
 	cargo run --quiet -- generate
+
+.PHONY: rolling
+rolling: setup $(RELEASE) ## Restart replicas behind a balancer under load and count what is lost (PROXY=haproxy|nginx REQUESTS=20000)
+	$(VENV_PYTHON) -m loadtest.rolling --proxy $(or $(PROXY),haproxy) --requests $(or $(REQUESTS),20000) --server $(RELEASE)
 
 .PHONY: study
 study: setup $(RELEASE) ## Show on real answers what stops over-optimisation (DATA=best-of-n-alpacaeval.jsonl.gz)

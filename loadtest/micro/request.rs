@@ -14,7 +14,7 @@ use axum::{Router, body::Body};
 use divan::{Bencher, counter::ItemsCount};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use karat::api::{self, ApiLimits, AppState, RunSettings, RunState};
+use karat::api::{self, ApiLimits, AppState, Closing, RunSettings, RunState, Visit};
 use karat::telemetry::Metrics;
 use karat_engine::{
     engine::{Engine, ScoreRequest},
@@ -53,6 +53,10 @@ impl Served {
         let engine = Arc::new(Engine::new(64 << 20));
         engine.repository().set_status(name(), ModelStatus::Ready(Arc::new(model(&metrics))));
         let state = AppState {
+            keys: Arc::default(),
+            closing: Closing::default(),
+            traces: None,
+            visit: Visit::default(),
             engine: Arc::clone(&engine),
             metrics,
             limits: ApiLimits {

@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 
 use super::{
     AppState,
-    intake::TooSlow,
+    intake::NotWhole,
     problem::{Problem, ProblemType, invalid},
 };
 
@@ -77,8 +77,8 @@ pub(crate) async fn receive(request: &mut Request, limit: usize) -> Result<Recei
             .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
         {
             too_large()
-        } else if let Some(slow) = TooSlow::among(&error) {
-            Problem::new(ProblemType::BodyTooSlow, slow.to_string())
+        } else if let Some(reason) = NotWhole::among(&error) {
+            reason.into()
         } else {
             Problem::new(ProblemType::BodyIncomplete, "the body broke off before its end; send it whole")
         }

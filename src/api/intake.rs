@@ -6,7 +6,6 @@
 //! when its time is over, so that bodies in part can't wait for each other for ever.
 
 use std::{
-    fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -26,7 +25,12 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::ApiLimits;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::{
+    ApiLimits, Closing,
+    problem::{Problem, ProblemType},
+};
 use crate::telemetry::{Metrics, WaitGuard};
 
 /// Where jobs are sent.
@@ -41,14 +45,15 @@ pub(super) struct Intake {
     units: usize,
     longest: u64,
     patience: Duration,
+    closing: Closing,
     metrics: Arc<Metrics>,
 }
 
 impl Intake {
-    pub(super) fn new(limits: ApiLimits, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(limits: ApiLimits, closing: Closing, metrics: Arc<Metrics>) -> Self {
         let units = units(limits.buffered_bytes as u64).clamp(1, Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(units));
-        Self { room, units, longest: limits.body_bytes as u64, patience: limits.receive, metrics }
+        Self { room, units, longest: limits.body_bytes as u64, patience: limits.receive, closing, metrics }
     }
 }
 
@@ -72,6 +77,7 @@ pub(super) async fn receive(State(intake): State<Arc<Intake>>, request: Request,
             body,
             received: 0,
             deadline: Box::pin(sleep(intake.patience)),
+            given_up: Box::pin(intake.closing.given_up()),
             share: Arc::clone(&share),
             waiting: None,
             intake: Arc::clone(&intake),
@@ -116,6 +122,7 @@ struct ArrivingBody {
     body: Body,
     received: u64,
     deadline: Pin<Box<Sleep>>,
+    given_up: Pin<Box<WaitForCancellationFutureOwned>>,
     share: Arc<Share>,
     waiting: Option<Waiting>,
     intake: Arc<Intake>,
@@ -157,41 +164,56 @@ impl ArrivingBody {
                 self.received += data.len() as u64;
                 Poll::Ready(Some(Ok(data)))
             }
-            Poll::Pending if self.received == 0 => Poll::Pending,
+            Poll::Pending if self.received == 0 => self.poll_given_up(context).map(|late| Some(Err(late))),
             Poll::Pending => self.poll_deadline(context).map(|late| Some(Err(late))),
         }
     }
 
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<axum::Error> {
+        if let Poll::Ready(late) = self.poll_given_up(context) {
+            return Poll::Ready(late);
+        }
         ready!(self.deadline.as_mut().poll(context));
-        Poll::Ready(axum::Error::new(TooSlow { patience: self.intake.patience }))
+        Poll::Ready(axum::Error::new(NotWhole::TooSlow { patience: self.intake.patience }))
+    }
+
+    fn poll_given_up(&mut self, context: &mut Context<'_>) -> Poll<axum::Error> {
+        self.given_up.as_mut().poll(context).map(|()| axum::Error::new(NotWhole::GivenUp))
     }
 }
 
-/// A body that took too long to arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooSlow {
-    /// How long it was waited for.
-    pub(super) patience: Duration,
+/// Why a body is waited for no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotWhole {
+    /// It took too long to arrive.
+    #[error(
+        "the body didn't come whole within {} s; send it faster, split the request, or raise --receive-seconds",
+        patience.as_secs_f64()
+    )]
+    TooSlow {
+        /// How long it was waited for.
+        patience: Duration,
+    },
+    /// The server ends.
+    #[error("the server is shutting down and the body hadn't come whole; send the request again")]
+    GivenUp,
 }
 
-impl fmt::Display for TooSlow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the body didn't come whole within {} s; send it faster, split the request, or raise --receive-seconds",
-            self.patience.as_secs_f64()
-        )
-    }
-}
-
-impl std::error::Error for TooSlow {}
-
-impl TooSlow {
+impl NotWhole {
     /// The one among an error's causes, if there is one.
     pub(super) fn among(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let mut causes = std::iter::successors(Some(error), |error| error.source());
         causes.find_map(|cause| cause.downcast_ref().copied())
+    }
+}
+
+impl From<NotWhole> for Problem {
+    fn from(reason: NotWhole) -> Self {
+        let kind = match reason {
+            NotWhole::TooSlow { .. } => ProblemType::BodyTooSlow,
+            NotWhole::GivenUp => ProblemType::ModelUnavailable,
+        };
+        Self::new(kind, reason.to_string())
     }
 }
 

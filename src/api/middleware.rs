@@ -1,6 +1,10 @@
 //! What every request passes through: an id, a log line, a count, and a net for panics.
 
-use std::{any::Any, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -9,7 +13,8 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use karat_engine::engine::Timings;
 use tower::ServiceBuilder;
 use tower_http::{
     CompressionLevel,
@@ -23,21 +28,28 @@ use tower_http::{
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
 };
 
+use tracing::{Instrument, field};
+
 use super::{
     AppState,
     intake::{self, Intake},
+    keys,
     problem::{Problem, ProblemType},
+    visit::Visit,
     visitors,
 };
+use crate::telemetry::{RequestTrace, TraceContext};
 
 /// The header that carries a request's id: the caller's, or a new one.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Which part of which trace a request became (W3C Trace Context, level 2).
+const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 /// A caller's id that is longer is replaced: it would come back with every reply and into every log line.
 const LONGEST_ID: usize = 256;
 
 /// Wraps the routes; the first layer named here is the outermost.
 pub(super) fn wrap(routes: Router<AppState>, state: &AppState) -> Router<AppState> {
-    let intake = Arc::new(Intake::new(state.limits, Arc::clone(&state.metrics)));
+    let intake = Arc::new(Intake::new(state.limits, state.closing.clone(), Arc::clone(&state.metrics)));
     routes.layer(
         ServiceBuilder::new()
             .map_request(without_long_id)
@@ -46,6 +58,7 @@ pub(super) fn wrap(routes: Router<AppState>, state: &AppState) -> Router<AppStat
             .layer(from_fn_with_state(state.clone(), observe))
             .layer(CatchPanicLayer::custom(panicked))
             .layer(from_fn_with_state(state.clone(), visitors::admit))
+            .layer(from_fn_with_state(state.clone(), keys::admit))
             .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_compressing()))
             // What comes out of a compressed body is bounded and counted like any other; what can't be read is refused
             // where the body is wanted, in the shape of the route's dialect.
@@ -78,17 +91,34 @@ impl MakeRequestId for NewRequestId {
 }
 
 /// Counts and logs a request under its route's pattern, never its path: paths hold what clients choose.
-async fn observe(State(state): State<AppState>, request: Request, next: Next) -> Response {
+async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
+    let version = request.version();
     let id = request_id(&request);
+    let arrived = TraceContext::among(request.headers());
+    let traced = state.traces.as_ref().map(|traces| traces.begin(arrived, &method, &route));
+    let trace = traced.as_ref().map(RequestTrace::context).or(arrived);
+    let visit = Visit::default();
+    request.extensions_mut().insert(visit.clone());
     let started = Instant::now();
     let observation = state.metrics.request(&route);
-    let response = next.run(request).await;
+    // What is logged on the way says of which request it is.
+    let span = tracing::error_span!("request", id, trace = trace.map(|trace| field::display(trace.trace_id())));
+    let mut response = next.run(request).instrument(span.clone()).await;
     let status = grpc_status(response.headers()).unwrap_or_else(|| response.status());
     observation.finish(status.as_u16());
-    tracing::debug!(%method, route, status = status.as_u16(), id, seconds = started.elapsed().as_secs_f64(), "request");
+    span.in_scope(|| log(&method, &route, status, started.elapsed(), &visit));
+    if let Some(traced) = traced {
+        if let Ok(context) = HeaderValue::from_str(&traced.context().to_string()) {
+            response.headers_mut().insert(TRACE_RESPONSE, context);
+        }
+        traced.finish(status, id, visit.key_name(), &visit.work());
+    }
+    if state.closing.is_leaving() && version <= Version::HTTP_11 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
@@ -105,6 +135,26 @@ fn grpc_status(headers: &HeaderMap) -> Option<StatusCode> {
         "14" => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     })
+}
+
+/// One line a request: what was asked and what became of it, never a word of what was scored. Who asks every few seconds
+/// whether the server lives is told of only where more is wanted.
+fn log(method: &Method, route: &str, status: StatusCode, took: Duration, visit: &Visit) {
+    let status = status.as_u16();
+    let seconds = took.as_secs_f64();
+    if keys::is_probe(route) {
+        tracing::debug!(%method, route, status, seconds, "request");
+        return;
+    }
+    let work = visit.work();
+    let models = work.iter().map(|work| work.model.as_str()).collect::<Vec<_>>().join(",");
+    let longest = |stage: fn(&Timings) -> Duration| {
+        work.iter().map(|work| stage(&work.timings)).max().unwrap_or_default().as_secs_f64()
+    };
+    let (queue, infer) = (longest(|timings| timings.queue), longest(|timings| timings.infer));
+    let tokens: usize = work.iter().map(|work| work.tokens).sum();
+    let key = visit.key_name();
+    tracing::info!(%method, route, status, models, key, tokens, seconds, queue, infer, "request");
 }
 
 /// The id of a request, after the first layer has seen it.

@@ -1,12 +1,16 @@
 //! HTTP: thin dialects over the one engine call.
 //!
-//! `native` has karat's own routes, `dialects` those of other servers, a folder each and one table. What they share stands
-//! here: the [state](AppState), `checks` that every request goes through, bodies, replies, problems and the middleware.
+//! `native` has karat's own routes, `dialects` those of other servers, a folder each and one table, and `console` the page
+//! that a browser shows. What they share stands here: the [state](AppState), `checks` that every request goes through, bodies, replies, problems and the middleware.
 
 mod body;
 mod checks;
+mod closing;
+mod console;
 mod dialects;
+mod examples;
 mod intake;
+mod keys;
 mod middleware;
 mod native;
 mod openapi;
@@ -15,16 +19,21 @@ mod problem;
 mod reply;
 mod runs;
 mod state;
+mod visit;
 mod visitors;
 
 use aide::axum::ApiRouter;
 use axum::{Router, response::Response};
 
+pub use closing::Closing;
 pub use dialects::DialectSettings;
 pub(crate) use dialects::names as dialect_names;
+pub use keys::Keys;
+pub(crate) use keys::{Entry as KeyEntry, generate as generate_key};
 pub(crate) use openapi::document as openapi_document;
 pub use runs::{RunSettings, RunState, RunStateError};
 pub use state::{ApiLimits, AppState};
+pub use visit::Visit;
 pub use visitors::Visitors;
 
 /// Every route of the server.
@@ -35,6 +44,7 @@ pub fn router(state: AppState) -> Router {
         .merge(dialects::undocumented())
         .merge(dialects::grpc_routes(&state))
         .merge(document)
+        .merge(console::routes())
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method);
     middleware::wrap(routes, &state).with_state(state)

@@ -4,7 +4,7 @@ use aide::{axum::ApiRouter, openapi::OpenApi, redoc::Redoc};
 use axum::{Router, response::IntoResponse, routing::get};
 use http::header;
 
-use super::AppState;
+use super::{AppState, examples};
 
 /// The OpenAPI document as JSON, pretty-printed and ending in a line break: the file in `openapi/`.
 pub(crate) fn document() -> String {
@@ -25,6 +25,7 @@ pub(super) fn describe(routes: ApiRouter<AppState>) -> (Router<AppState>, OpenAp
                  that say what to change.",
         )
     });
+    examples::add(&mut api);
     (routes, api)
 }
 

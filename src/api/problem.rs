@@ -40,6 +40,12 @@ pub(crate) enum ProblemType {
     UnknownJob,
     WrongMethod,
     Forbidden,
+    /// A request without a key, or with one that isn't known.
+    NoKey,
+    /// A key that may not do that.
+    KeyForbids,
+    /// A key whose tokens are used up.
+    OutOfTokens,
     ModelUnavailable,
     /// Other models are made of the model that is to be unloaded.
     InUse,
@@ -64,9 +70,10 @@ impl ProblemType {
             Self::OtherVersion => StatusCode::PRECONDITION_FAILED,
             Self::InUse => StatusCode::CONFLICT,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::KeyForbids => StatusCode::FORBIDDEN,
+            Self::NoKey => StatusCode::UNAUTHORIZED,
             Self::ModelUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded | Self::OutOfTokens => StatusCode::TOO_MANY_REQUESTS,
             Self::DeadlinePassed => StatusCode::GATEWAY_TIMEOUT,
             Self::ModelFailed | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -90,6 +97,9 @@ impl ProblemType {
             Self::UnknownJob => "unknown-job",
             Self::WrongMethod => "wrong-method",
             Self::Forbidden => "forbidden",
+            Self::NoKey => "no-key",
+            Self::KeyForbids => "key-forbids",
+            Self::OutOfTokens => "out-of-tokens",
             Self::ModelUnavailable => "model-unavailable",
             Self::Overloaded => "overloaded",
             Self::DeadlinePassed => "deadline-passed",
@@ -115,6 +125,9 @@ impl ProblemType {
             Self::UnknownJob => "There is no such job",
             Self::WrongMethod => "The route doesn't take this method",
             Self::Forbidden => "The request isn't let in",
+            Self::NoKey => "The request comes without a known key",
+            Self::KeyForbids => "The key doesn't allow this",
+            Self::OutOfTokens => "The key's tokens are used up",
             Self::ModelUnavailable => "The model takes no requests now",
             Self::Overloaded => "Too much is waiting",
             Self::DeadlinePassed => "The timeout passed",
@@ -168,6 +181,12 @@ impl Problem {
     /// The same problem of the model that a field of the request names.
     pub(crate) fn about(mut self, field: &str) -> Self {
         self.detail = cut(format!("{field}: {}", self.detail));
+        self
+    }
+
+    /// With the time after which it is worth coming back.
+    pub(crate) fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 
@@ -265,7 +284,6 @@ impl From<ScoreError> for Problem {
                 tracing::error!(%model, error = %error, "a text broke off");
                 format!("the model {model} broke off while it wrote; the server's log has the cause")
             }
-            ScoreError::NoModel(_) => without_folders(&error.to_string()),
             ScoreError::Head { .. }
             | ScoreError::NotFinite { .. }
             | ScoreError::Panicked

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use karat_engine::engine::Engine;
 
-use super::{DialectSettings, RunState, Visitors};
-use crate::telemetry::Metrics;
+use super::{Closing, DialectSettings, Keys, RunState, Visit, Visitors};
+use crate::telemetry::{Metrics, Traces};
 
 /// What every handler can reach; cheap to clone.
 #[derive(Debug, Clone)]
@@ -22,6 +22,21 @@ pub struct AppState {
     pub visitors: Arc<Visitors>,
     /// The training runs that it scores for, and its jobs.
     pub runs: Arc<RunState>,
+    /// Who may use it beside them.
+    pub keys: Arc<Keys>,
+    /// Whether the server is about to end.
+    pub closing: Closing,
+    /// Where traces go, if anywhere.
+    pub traces: Option<Arc<Traces>>,
+    /// Whose request it is; nobody's in the state of the whole server.
+    pub visit: Visit,
+}
+
+impl AppState {
+    /// Whether requests should come here.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.closing.is_leaving() && self.engine.repository().is_ready()
+    }
 }
 
 /// Bounds on what a request may send.

@@ -10,7 +10,7 @@ use karat_runtime::{
 };
 use serde::Serialize;
 
-use super::CommandError;
+use super::{CommandError, style};
 use crate::telemetry::Build;
 
 /// Flags of `karat doctor`.
@@ -148,7 +148,7 @@ impl Diagnosis {
             writeln!(text, "GPU {number}: {gpu}")?;
         }
 
-        writeln!(text, "\nLibraries")?;
+        writeln!(text, "\n{}", style::heading("Libraries"))?;
         for finding in &self.survey.libraries {
             match &finding.found {
                 Some(found) => writeln!(text, "  {:<22} {:<12} {}", finding.name, found.version, found.path.display())?,
@@ -162,13 +162,13 @@ impl Diagnosis {
             }
         }
 
-        writeln!(text, "\nProviders")?;
+        writeln!(text, "\n{}", style::heading("Providers"))?;
         for trial in &self.providers {
             let Some(reason) = &trial.reason else {
-                writeln!(text, "  {:<9} starts", trial.provider.as_str())?;
+                writeln!(text, "  {:<9} {}", trial.provider.as_str(), style::good("starts"))?;
                 continue;
             };
-            writeln!(text, "  {:<9} can't start: {reason}", trial.provider.as_str())?;
+            writeln!(text, "  {:<9} {} {reason}", trial.provider.as_str(), style::missing("can't start:"))?;
             if let Some(advice) = &trial.advice {
                 writeln!(text, "            {advice}")?;
             }

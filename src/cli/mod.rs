@@ -2,20 +2,24 @@
 
 #[cfg(feature = "offline")]
 mod backend;
+mod banner;
 mod doctor;
 #[cfg(feature = "offline")]
 mod eval;
 mod generate;
 mod inspect;
+mod keys;
+mod manual;
 #[cfg(feature = "offline")]
 mod rows;
 #[cfg(feature = "offline")]
 mod score;
 mod serve;
+mod style;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Scores responses with ensembles of reward models.
 #[derive(Debug, Parser)]
@@ -37,8 +41,14 @@ enum Command {
     #[cfg(feature = "offline")]
     /// Tell how good a model is, from a file of preferences or of stored scores.
     Eval(Box<eval::EvalArguments>),
+    /// Make keys for a server that wants them.
+    Keys(keys::KeysArguments),
     /// Show what a checkpoint's folder would be served as, or everything that stands in the way.
     Inspect(inspect::InspectArguments),
+    /// Print what lets a shell complete karat's commands and flags.
+    Completions(manual::CompletionsArguments),
+    /// Write the manual's pages.
+    Manual(manual::ManualArguments),
     /// Write (or check) the files that are generated from the code.
     Generate(generate::GenerateArguments),
 }
@@ -52,7 +62,10 @@ pub fn main() -> ExitCode {
         Command::Score(arguments) => score::score(&arguments),
         #[cfg(feature = "offline")]
         Command::Eval(arguments) => eval::eval(&arguments),
+        Command::Keys(arguments) => keys::keys(arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments, &mut Arguments::command()),
+        Command::Manual(arguments) => manual::manual(&arguments, Arguments::command()),
         Command::Generate(arguments) => generate::generate(&arguments),
     };
     match done {
@@ -69,5 +82,5 @@ type CommandError = Box<dyn std::error::Error + Send + Sync>;
 
 #[expect(clippy::print_stderr, reason = "a command line program says there what went wrong")]
 fn report(error: &dyn std::error::Error) {
-    eprintln!("karat: {error}");
+    eprintln!("{} {error}", style::bad("karat:"));
 }

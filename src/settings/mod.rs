@@ -3,6 +3,7 @@
 //! What is computed stands in the models' manifests instead.
 
 use std::{
+    io::{self, IsTerminal},
     net::{SocketAddr, ToSocketAddrs as _},
     path::PathBuf,
     time::Duration,
@@ -20,7 +21,7 @@ use karat_rules::domain::ModelName;
 
 use crate::{
     api::{self, ApiLimits, DialectSettings, RunSettings, Visitors},
-    server::Patience,
+    server::{Patience, TlsFiles},
     telemetry::LogFormat,
 };
 
@@ -60,8 +61,8 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_STRICT", value_parser = BoolishValueParser::new())]
     pub(crate) strict: bool,
 
-    /// The ONNX Runtime library. By default the file that ORT_DYLIB_PATH names, or the one beside the executable, or the
-    /// one that `make setup` installed.
+    /// The ONNX Runtime library. By default the file that ORT_DYLIB_PATH names, or the one beside the executable, or that
+    /// of the Python environment that karat was installed into, or the one that `make setup` installed.
     #[arg(long, env = "KARAT_ONNXRUNTIME", value_name = "FILE")]
     pub(crate) onnxruntime: Option<PathBuf>,
 
@@ -113,9 +114,33 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_DRAIN_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     pub(crate) drain_seconds: u64,
 
-    /// What to log: a level, or levels for modules, such as "info,karat_engine::schedule=debug,ort=warn".
-    #[arg(long, env = "KARAT_LOG", default_value = "info,ort=warn", value_name = "FILTER")]
-    pub(crate) log: String,
+    /// How long the server still takes requests after SIGTERM while it says that it isn't ready, in seconds, so that
+    /// balancers send the next ones elsewhere.
+    #[arg(long, env = "KARAT_READY_DOWN_SECONDS", default_value_t = 0, value_name = "SECONDS")]
+    pub(crate) ready_down_seconds: u64,
+
+    /// A file of keys, one JSON object a line, as "karat keys new" writes them. With it every route but those of health
+    /// wants a key; it is read anew when it changes, and on SIGHUP.
+    #[arg(long, env = "KARAT_KEYS", value_name = "FILE")]
+    pub(crate) keys: Option<PathBuf>,
+
+    /// The server's certificate as PEM, those of authorities between behind it: speak HTTPS. It is read anew when it
+    /// changes, and on SIGHUP.
+    #[arg(long, env = "KARAT_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key as PEM.
+    #[arg(long, env = "KARAT_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Certificates of authorities as PEM: take only clients that have a certificate of one of them.
+    #[arg(long, env = "KARAT_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// What to log: a level, or levels for modules, such as "info,karat_engine::schedule=debug,ort=warn". By default
+    /// "info"; at a terminal, which is told in other words how far the models are, "warn".
+    #[arg(long, env = "KARAT_LOG", value_name = "FILTER")]
+    log: Option<String>,
 
     /// The model of requests in other servers' dialects that name none, or one that isn't in the repository.
     #[arg(long, env = "KARAT_DEFAULT_MODEL", value_name = "MODEL")]
@@ -152,6 +177,16 @@ pub(crate) struct ServeSettings {
 }
 
 impl ServeSettings {
+    /// Whether somebody sits at a terminal and has asked for no log lines of their own: they are told what runs where.
+    pub(crate) fn greets(&self) -> bool {
+        self.log.is_none() && self.log_format == LogFormat::Text && io::stderr().is_terminal()
+    }
+
+    /// What is logged.
+    pub(crate) fn log_filter(&self) -> &str {
+        self.log.as_deref().unwrap_or(if self.greets() { "warn" } else { "info" })
+    }
+
     /// How long to measure a model that is loaded for the first time; nothing for what is no time.
     pub(crate) fn calibration(&self) -> Duration {
         Duration::try_from_secs_f64(self.calibration_seconds).unwrap_or_default()
@@ -171,6 +206,17 @@ impl ServeSettings {
     /// How long the server waits for its clients.
     pub(crate) fn patience(&self) -> Patience {
         Patience { receive: self.receive(), drain: Duration::from_secs(self.drain_seconds) }
+    }
+
+    /// How long the server still takes requests once it says that it isn't ready.
+    pub(crate) fn ready_down(&self) -> Duration {
+        Duration::from_secs(self.ready_down_seconds)
+    }
+
+    /// Where the certificates lie, if HTTPS is spoken.
+    pub(crate) fn tls(&self) -> Option<TlsFiles> {
+        let (certificate, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(TlsFiles { certificate, key, client_authorities: self.tls_client_ca.clone() })
     }
 
     /// Bounds on what a request may send.

@@ -9,6 +9,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{EnvFilter, filter::ParseError, util::TryInitError};
 
+/// Libraries that drown everything else at `debug`: ONNX Runtime tells of each node of each graph.
+const QUIET: [&str; 8] =
+    ["ort=warn", "h2=info", "hyper=info", "hyper_util=info", "rustls=info", "tonic=info", "tower=info", "ureq=info"];
+
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -47,7 +51,8 @@ impl FromStr for LogFormat {
 
 /// Sends what karat and its libraries trace to standard error, as far as `filter` lets it through.
 ///
-/// `filter` has the syntax of [`EnvFilter`]: a level, or levels for modules, separated by commas.
+/// `filter` has the syntax of [`EnvFilter`]: a level, or levels for modules, separated by commas. Libraries that write a
+/// line for each step of theirs are heard only where the filter names them.
 ///
 /// # Errors
 /// When the filter can't be read, or logging was started before.
@@ -55,7 +60,7 @@ pub(crate) fn start_logging(filter: &str, format: LogFormat) -> Result<(), Loggi
     use tracing_subscriber::util::SubscriberInitExt;
 
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(filter)?)
+        .with_env_filter(self::filter(filter)?)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
     match format {
@@ -65,9 +70,27 @@ pub(crate) fn start_logging(filter: &str, format: LogFormat) -> Result<(), Loggi
     Ok(())
 }
 
+/// The filter, with the libraries quiet that it doesn't name: what stands later wins.
+fn filter(filter: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("{},{filter}", QUIET.join(",")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_are_heard_only_by_their_names() {
+        for (written, heard) in [
+            ("debug", "ort=warn"),
+            ("debug,ort=debug", "ort=debug"),
+            ("ort=trace,info", "ort=trace"),
+            ("karat_engine=debug", "h2=info"),
+        ] {
+            let read = filter(written).unwrap().to_string();
+            assert!(read.split(',').any(|directive| directive == heard), "{written}: {read}");
+        }
+    }
 
     #[test]
     fn a_filter_that_can_not_be_read_is_refused() {

@@ -1,11 +1,12 @@
 //! All metrics of one server, and the page that shows them.
 
-use karat_engine::telemetry::EngineMetrics;
+use karat_engine::{engine::ScoreReport, repository::ModelStatus, telemetry::EngineMetrics};
+use karat_rules::domain::ModelName;
 use karat_runs::registry::Runs;
 use karat_runtime::metrics;
 use prometheus::{Error, IntGaugeVec, Registry, TextEncoder};
 
-use super::{Build, RequestGuard, WaitGuard, Waiting, http::HttpMetrics, runs::RunMetrics};
+use super::{Build, RequestGuard, WaitGuard, Waiting, http::HttpMetrics, runs::RunMetrics, scores::ScoreMetrics};
 
 /// All metrics of one server. Clones share them.
 #[derive(Debug, Clone)]
@@ -14,6 +15,7 @@ pub struct Metrics {
     http: HttpMetrics,
     engine: EngineMetrics,
     runs: RunMetrics,
+    scores: ScoreMetrics,
 }
 
 metrics! {
@@ -35,6 +37,7 @@ impl Metrics {
             http: HttpMetrics::register(registry)?,
             engine: EngineMetrics::register(registry)?,
             runs: RunMetrics::register(registry)?,
+            scores: ScoreMetrics::register(registry)?,
         })
     }
 
@@ -62,6 +65,16 @@ impl Metrics {
     /// Says how training runs, jobs and the backlog stand.
     pub(crate) fn show_runs(&self, runs: &Runs, waiting: Waiting) {
         self.runs.show(runs, waiting);
+    }
+
+    /// Counts what a model said of the samples of a request.
+    pub(crate) fn scored(&self, report: &ScoreReport) {
+        self.scores.scored(report);
+    }
+
+    /// States how far each model has come.
+    pub(crate) fn models<'a>(&self, models: impl Iterator<Item = (&'a ModelName, &'a ModelStatus)>) {
+        self.scores.models(models);
     }
 
     /// All metrics in Prometheus's text format.

@@ -9,14 +9,17 @@ mod adapters;
 mod bad_input;
 mod checkpoints;
 mod compression;
+mod console;
 mod critique;
 mod decoder;
 mod decoder_heads;
 mod dialects;
+mod ending;
 mod generated;
 #[cfg(feature = "hub")]
 mod hub;
 mod intake;
+mod keys;
 mod layers;
 mod loading;
 mod metrics;
@@ -32,5 +35,9 @@ mod scheduling;
 mod scoring;
 mod stopping;
 mod support;
+mod terminal;
+mod tls;
 mod toolkit;
+#[cfg(feature = "traces")]
+mod traces;
 mod trial;

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Repository, Server};
 
 /// Every metric with its type and labels.
-const CONTRACT: [(&str, &str, &[&str]); 47] = [
+const CONTRACT: [(&str, &str, &[&str]); 51] = [
     ("karat_backlog_samples", "gauge", &[]),
     ("karat_batch_padding_ratio", "histogram", &["model"]),
     ("karat_batch_samples", "histogram", &["model"]),
@@ -30,6 +30,7 @@ const CONTRACT: [(&str, &str, &[&str]); 47] = [
     ("karat_http_requests_in_flight", "gauge", &[]),
     ("karat_http_requests_total", "counter", &["route", "status"]),
     ("karat_job_rows", "gauge", &[]),
+    ("karat_model_state", "gauge", &["model", "state"]),
     ("karat_padding_tokens_total", "counter", &["model"]),
     ("karat_prefix_cache_bytes", "gauge", &[]),
     ("karat_prefix_cache_evicted_blocks_total", "counter", &[]),
@@ -51,9 +52,12 @@ const CONTRACT: [(&str, &str, &[&str]); 47] = [
     ("karat_runs", "gauge", &[]),
     ("karat_runs_bytes", "gauge", &[]),
     ("karat_runs_evicted_total", "counter", &[]),
+    ("karat_sample_disagreement", "histogram", &["model"]),
+    ("karat_sample_reward", "histogram", &["model"]),
     ("karat_samples_cancelled_total", "counter", &["model"]),
     ("karat_samples_expired_total", "counter", &["model"]),
     ("karat_samples_refused_total", "counter", &["model"]),
+    ("karat_samples_truncated_total", "counter", &["model"]),
     ("karat_tokens_total", "counter", &["model"]),
 ];
 
@@ -134,14 +138,20 @@ async fn a_scrape_holds_every_metric_with_labels_out_of_closed_sets() {
         let seen = &scrape.labels[name];
         assert_eq!(seen.keys().map(String::as_str).collect::<Vec<_>>(), labels, "{name}");
         for (label, values) in seen {
-            let closed = match label.as_str() {
+            let closed = match (label.as_str(), name) {
+                ("model", "karat_model_state") => set(&["both", "not_a_number", "sum"]),
+                ("state", _) => set(&["building", "failed", "loading", "ready", "unloaded"]),
+                // What can't be computed has no reward.
+                ("model", "karat_sample_reward" | "karat_sample_disagreement" | "karat_samples_truncated_total") => {
+                    set(&["both", "sum"])
+                }
                 // A composite runs no pass of its own.
-                "model" if name.starts_with("karat_run_") => set(&["sum"]),
-                "model" => set(&["not_a_number", "sum"]),
-                "run" => set(&["a"]),
-                "signal" => values.clone(),
-                "route" => routes.clone(),
-                "status" => set(&["2xx", "4xx", "5xx"]),
+                ("model", name) if name.starts_with("karat_run_") => set(&["sum"]),
+                ("model", _) => set(&["not_a_number", "sum"]),
+                ("run", _) => set(&["a"]),
+                ("signal", _) => values.clone(),
+                ("route", _) => routes.clone(),
+                ("status", _) => set(&["2xx", "4xx", "5xx"]),
                 _ => set(&[env!("CARGO_PKG_VERSION")]),
             };
             assert_eq!(values, &closed, "{name}");
@@ -150,6 +160,10 @@ async fn a_scrape_holds_every_metric_with_labels_out_of_closed_sets() {
     assert_eq!(server.metric("karat_http_requests_total{route=\"/v1/score\",status=\"2xx\"}"), 11);
     assert_eq!(server.metric("karat_http_requests_total{route=\"/v1/score\",status=\"5xx\"}"), 1);
     assert_eq!(server.metric("karat_cache_hits_total{model=\"sum\"}"), 1);
+    for (state, is) in [("ready", 1), ("failed", 0)] {
+        assert_eq!(server.metric(&format!("karat_model_state{{model=\"sum\",state=\"{state}\"}}")), is);
+    }
+    assert_eq!(server.metric("karat_sample_reward_count{model=\"sum\"}"), 482);
     assert!(server.metric("karat_cache_bytes") > 0, "two scores are kept");
 }
 

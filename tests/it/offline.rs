@@ -16,7 +16,7 @@ use parquet::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Repository, Server, is_close, karat, until};
+use crate::support::{RAW, Repository, Server, is_close, karat, until};
 
 /// A folder for the files of one test.
 struct Files(TempDir);
@@ -106,6 +106,45 @@ async fn a_server_and_this_process_give_the_same_scores() {
     assert_eq!(line["id"], "row 7");
     assert_eq!(line["tokens"], 2);
     assert_eq!(line["model_version"].as_str().unwrap().len(), 16);
+}
+
+#[tokio::test]
+async fn scores_go_to_standard_output_and_under_no_other_formats_name() {
+    let repository = Repository::with_sum();
+    let (server, files) = (Server::of(&repository).await, Files::new());
+    let input = files.write("samples.jsonl", &samples(30));
+    let url = server.url("");
+    let done = finish(score(&input, Path::new("-"), &["--server", &url])).await;
+    assert!(done.status.success(), "{}", stderr(&done));
+    let printed = files.path("printed.jsonl");
+    fs::write(&printed, done.stdout).unwrap();
+    assert_every_row_once(&printed, 30);
+
+    let parquet = files.path("scores.parquet");
+    let refused = finish(score(&input, &parquet, &["--server", &url])).await;
+    assert!(!refused.status.success() && stderr(&refused).contains("scores.jsonl"), "{}", stderr(&refused));
+    assert!(!parquet.exists());
+}
+
+#[tokio::test]
+async fn transcripts_are_evaluated_as_the_dialogues_that_they_are() {
+    let repository = Repository::empty();
+    // The response's numbers alone make the score: a transcript that stayed one text would add its prompt's.
+    let text = RAW.replace("\"raw\"", "{ jinja = \"{{ messages[-1].content }}\" }");
+    repository.add("sum", &format!("[graph]\nfile = \"sum.onnx\"\n{text}"), &["sum"]);
+    let (server, files) = (Server::of(&repository).await, Files::new());
+    let side = |answer: &str| format!("\n\nHuman: 20\n\nAssistant: {answer}");
+    let rows = [
+        json!({"chosen": side("200"), "rejected": side("100")}),
+        json!({"chosen": side("50"), "rejected": side("60")}),
+    ];
+    let input = files.write("hh.jsonl", &rows);
+    let url = server.url("");
+    let done = finish(eval(&input, &["--server", &url, "--model", "sum", "--json"])).await;
+    assert!(done.status.success(), "{}", stderr(&done));
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let overall = report["parts"].as_object().unwrap().values().next().unwrap();
+    assert_eq!((overall["items"].as_u64(), overall["accuracy"]["share"].as_f64()), (Some(2), Some(0.5)));
 }
 
 #[tokio::test]

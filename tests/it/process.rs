@@ -90,8 +90,9 @@ async fn an_idle_server_stops_at_once_and_a_stuck_request_is_given_up() {
     child.in_flight().await;
     child.signal("TERM");
     let finished = child.end().await;
-    assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
     assert!(finished.stderr.contains("requests in flight were given up"), "{}", finished.stderr);
+    connection.reply().await.assert_problem(503, "model-unavailable", "shutting down");
 }
 
 #[test]

@@ -383,6 +383,7 @@ fn refuse_leftovers(weights: &Weights, decided: &Decided, problems: &mut Problem
         .names()
         .filter(|name| {
             !used.contains(name)
+                && !weights.is_replaced_by_some(name)
                 && !UNUSED
                     .iter()
                     .any(|unused| name.ends_with(unused) || (unused.ends_with('.') && name.starts_with(unused)))

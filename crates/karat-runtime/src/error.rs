@@ -12,7 +12,8 @@ pub(crate) type Cause = Box<dyn Error + Send + Sync>;
 pub enum RuntimeError {
     /// ONNX Runtime is not installed where karat looks.
     #[error(
-        "the ONNX Runtime library was not found; looked at {}; run `make setup`, or name the file in ORT_DYLIB_PATH",
+        "the ONNX Runtime library was not found; looked at {}; run `make setup`, or `pip install onnxruntime` and name its \
+         libonnxruntime.so with --onnxruntime",
         list(.searched)
     )]
     LibraryMissing {

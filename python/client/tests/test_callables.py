@@ -19,6 +19,7 @@ from karat_client._shared import SharedAsyncClient, SharedClient
 from karat_client.ms_swift import AsyncKaratReward, KaratReward
 from karat_client.options import Settings
 from karat_client.ray_data import ScoreBatches
+from karat_client.retry import Retry
 from karat_client.trl import AsyncRewardFunction, RewardFunction
 from karat_client.verl import ComputeScore, compute_score_async
 
@@ -220,6 +221,26 @@ class TestRayData:
         assert scored["reward"] == [reward_of("a"), None]
         assert scored["reward_refusal"][0] is None
         assert "too long" in scored["reward_refusal"][1]
+
+    def test_a_refusal_names_the_row_and_not_a_place_in_a_request(self, in_memory: Server) -> None:
+        batch = {"prompt": ["p", "p", "q"], "response": ["a", "b", "long"]}
+        scored = ScoreBatches(URL, "m", keep_refused=True, max_inputs=2)(batch)
+        assert "inputs[" not in scored["reward_refusal"][2]
+        with pytest.raises(errors.SampleTooLong) as raised:
+            ScoreBatches(URL, "m", max_inputs=2)(batch)
+        assert raised.value.index == 2
+        assert "inputs[" not in str(raised.value)
+
+    def test_the_next_of_several_servers_is_asked_where_one_is_away(self, in_memory: Server) -> None:
+        scorer = ScoreBatches(["http://one", "http://two"], "m", retry=Retry(attempts=1))
+        in_memory.before = [httpx.ConnectError("away")]
+        batch = {"prompt": ["p"], "response": ["a"]}
+        assert scorer(batch)["reward"] == [reward_of("a")]
+        in_memory.before = [httpx.ConnectError("away"), problem(503, "model-unavailable", "stopping")]
+        with pytest.raises(errors.ModelUnavailable):
+            scorer(batch)
+        with pytest.raises(ValueError, match="at least one server"):
+            ScoreBatches([], "m")
 
     def test_a_reward_of_zero_is_no_refusal(self, in_memory: Server) -> None:
         zero = "\0\0\0\0"

@@ -98,6 +98,19 @@ def test_candidates_of_one_prompt_are_one_request(client: Client, server: Server
     assert server.sizes() == [300]
 
 
+def test_many_prompts_are_chosen_for_side_by_side_and_progress_is_told(client: Client, server: Server) -> None:
+    told: list[tuple[int, int]] = []
+    candidates = [["a", "bb"], ["ccc"], ["d", "ee", "fff"]]
+    rankings = client.best_of_n_each(["1", "2", "3"], candidates, progress=lambda *how_far: told.append(how_far))
+    assert [len(ranking.results) for ranking in rankings] == [2, 1, 3]
+    for responses, ranking in zip(candidates, rankings, strict=True):
+        assert [result.reward for result in ranking.results] == [reward_of(response) for response in responses]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert client.best_of_n_each([], []) == []
+    with pytest.raises(ValueError, match="3 prompts and candidates for 1"):
+        client.best_of_n_each(["1", "2", "3"], [["a"]])
+
+
 def test_best_of_n_takes_one_prompt_and_responses_of_one_turn(client: Client, server: Server) -> None:
     with pytest.raises(ValueError, match="one prompt"):
         client.best_of_n(["a", "b"], ["a", "b"])  # type: ignore[list-item]

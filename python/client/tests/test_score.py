@@ -203,17 +203,69 @@ def test_a_refusal_that_names_no_input_fails_all(client: Client, server: Server)
 def test_parts_of_different_versions_are_scored_again(server: Server, clock: Clock) -> None:
     client = made(server, clock, max_inputs=1, max_concurrency=1)
     server.before = [httpx.Response(200, json=score_body(["a"], "old"))]
-    assert client.score(texts=["a", "b"]).model_version == "v1"
+    scores = client.score(texts=["a", "b"])
+    assert scores.model_version == "v1"
+    assert scores.rewards == [reward_of("a"), reward_of("b")]
     assert len(server.requests) == 4
 
 
-def test_versions_that_go_on_differing_are_an_error(server: Server, clock: Clock) -> None:
+def test_a_rollout_is_waited_out(server: Server, clock: Clock) -> None:
+    """Two replicas hold different versions, as a balancer that looks at the prompt always finds them."""
+    client = made(server, clock, max_inputs=1, max_concurrency=1, timeout=300.0)
+
+    def replica(request: httpx.Request) -> httpx.Response:
+        text = json.loads(request.content)["inputs"][0]["text"]
+        return httpx.Response(200, json=score_body([text], "old" if text == "a" and clock.now < 1060 else "new"))
+
+    server.before = [replica] * 100
+    scores = client.score(texts=["a", "b"])
+    assert scores.model_version == "new"
+    assert scores.rewards == [reward_of("a"), reward_of("b")]
+    assert 1060 <= clock.now < 1090
+
+
+def test_refused_inputs_go_with_any_version(server: Server, clock: Clock) -> None:
     client = made(server, clock, max_inputs=1, max_concurrency=1)
-    new, old = (httpx.Response(200, json=score_body(["a"], version)) for version in ("new", "old"))
-    server.before = [new, old, new, old]
+    server.before = [
+        httpx.Response(200, json=score_body(["a"], "old")),
+        httpx.Response(200, json=score_body(["b"], "new")),
+    ]
+    scores = client.try_score(texts=["a", "b", "long"])
+    assert scores.rewards == [reward_of("a"), reward_of("b"), None]
+    assert [refusal.index for refusal in scores.refusals] == [2]
+    assert len(server.requests) == 5
+
+
+def test_versions_that_go_on_differing_are_an_error(server: Server, clock: Clock) -> None:
+    client = made(server, clock, max_inputs=1, max_concurrency=1, timeout=60.0)
+
+    def replica(request: httpx.Request) -> httpx.Response:
+        text = json.loads(request.content)["inputs"][0]["text"]
+        return httpx.Response(200, json=score_body([text], "old" if text == "a" else "new"))
+
+    server.before = [replica] * 100
     with pytest.raises(errors.VersionsDiffer) as raised:
         client.score(texts=["a", "b"])
     assert raised.value.versions == ("new", "old")
+    assert clock.now <= 1060, "the call's timeout holds"
+
+
+def test_equal_prompts_have_equal_digests(server: Server, clock: Clock) -> None:
+    digests: list[str] = []
+
+    def note(request: httpx.Request) -> httpx.Response:
+        digests.append(request.headers["x-karat-prefix"])
+        return server.score(json.loads(request.content))
+
+    client = made(server, clock)
+    server.before = [note] * 4
+    client.score(prompts=["why?"], responses=["a"])
+    client.score(prompts=[[{"role": "user", "content": "why?"}]], responses=["b"])
+    client.score(messages=[[{"role": "user", "content": "why?"}, {"role": "assistant", "content": "c"}]])
+    client.score(prompts=["how?"], responses=["a"])
+    # printf 'user\\0why?\\0' | sha256sum
+    assert digests[:3] == ["af6fcb61efa10c68"] * 3
+    assert digests[3] != digests[0]
 
 
 def reply(**changes: Any) -> dict[str, Any]:

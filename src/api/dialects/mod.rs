@@ -26,7 +26,7 @@ use dialect::Dialect;
 pub(super) use kserve::grpc_routes;
 pub use parts::DialectSettings;
 pub(super) use parts::Scores;
-pub(super) use routes::{documented, tell, undocumented};
+pub(super) use routes::{documented, tell, tell_any, undocumented};
 pub(super) use shared_paths::SharedPath;
 
 /// Every dialect. On a path that several claim, the first whose body it is answers.
@@ -57,7 +57,7 @@ mod tests {
     use crate::api::problem::{Problem, ProblemType};
 
     /// The status of each kind of problem, in the order of [`SHAPES`].
-    const STATUSES: [(ProblemType, [u16; 10]); 13] = [
+    const STATUSES: [(ProblemType, [u16; 10]); 16] = [
         (ProblemType::MalformedJson, [400, 400, 400, 400, 400, 400, 422, 400, 400, 400]),
         (ProblemType::BodyIncomplete, [400, 400, 400, 400, 400, 400, 422, 400, 400, 400]),
         (ProblemType::InvalidRequest, [422, 400, 400, 422, 422, 422, 422, 400, 422, 400]),
@@ -66,6 +66,9 @@ mod tests {
         (ProblemType::BodyTooLarge, [413, 413, 413, 413, 413, 413, 413, 413, 413, 413]),
         (ProblemType::BodyTooSlow, [408, 408, 408, 408, 408, 408, 408, 408, 408, 408]),
         (ProblemType::UnknownModel, [404, 404, 404, 404, 404, 404, 422, 404, 404, 404]),
+        (ProblemType::NoKey, [401; 10]),
+        (ProblemType::KeyForbids, [403; 10]),
+        (ProblemType::OutOfTokens, [503, 503, 503, 503, 503, 503, 429, 429, 429, 503]),
         (ProblemType::ModelUnavailable, [503, 503, 503, 503, 503, 503, 503, 503, 503, 503]),
         (ProblemType::Overloaded, [503, 503, 503, 503, 503, 503, 429, 429, 429, 503]),
         (ProblemType::DeadlinePassed, [504, 504, 504, 504, 504, 504, 504, 504, 504, 504]),

@@ -21,6 +21,8 @@ use super::{
     dialect::{Dialect, Paths, Route},
     shared_paths,
 };
+use http::{HeaderMap, HeaderValue, header};
+
 use crate::api::{AppState, problem::Problem};
 
 /// Every dialect's routes under its name.
@@ -99,6 +101,15 @@ pub(in crate::api) fn tell(path: &str, problem: &Problem) -> Response {
         routes.find(|(_, route)| route.path == path.trim_end_matches('/')).map(|(dialect, _)| dialect)
     });
     known.map_or_else(|| problem.clone().into_response(), |dialect| dialect.tell(problem))
+}
+
+/// The same of a request that may have come over gRPC.
+pub(in crate::api) fn tell_any(path: &str, headers: &HeaderMap, problem: &Problem) -> Response {
+    let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
+    match headers.get(header::CONTENT_TYPE).is_some_and(is_grpc) {
+        true => super::kserve::tell_grpc(problem),
+        false => tell(path, problem),
+    }
 }
 
 /// What all operations of a dialect have in common.

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use karat_engine::{engine::ScoreRequest, schedule::Priority};
 use tokio::sync::Notify;
 
-use crate::api::{AppState, runs::Facts};
+use crate::api::{AppState, runs::Facts, visit::Visit};
 
 /// How many samples wait at most.
 const MOST: usize = 10_000;
@@ -30,8 +30,16 @@ pub(in crate::api) struct Backlog {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    requests: VecDeque<(u64, ScoreRequest)>,
+    requests: VecDeque<Waits>,
     hashes: HashSet<u64>,
+}
+
+/// A request of one sample, and with whose key it came.
+#[derive(Debug)]
+struct Waits {
+    hash: u64,
+    request: ScoreRequest,
+    visit: Visit,
 }
 
 impl Backlog {
@@ -41,18 +49,19 @@ impl Backlog {
     }
 
     /// Leaves a request of one sample to be scored; one that waits already becomes the newest.
-    pub(super) fn add(&self, request: ScoreRequest) {
+    pub(super) fn add(&self, visit: &Visit, request: ScoreRequest) {
         let Some(facts) = request.samples().first().map(Facts::of) else { return };
         let hash = facts.of_model(request.model());
         let mut waiting = self.lock();
         if !waiting.hashes.insert(hash) {
-            waiting.requests.retain(|(other, _)| *other != hash);
+            waiting.requests.retain(|other| other.hash != hash);
         }
-        waiting.requests.push_back((hash, request.with_priority(Priority::Low)));
+        let request = request.with_priority(Priority::Low);
+        waiting.requests.push_back(Waits { hash, request, visit: visit.later() });
         if waiting.requests.len() > MOST
-            && let Some((oldest, _)) = waiting.requests.pop_front()
+            && let Some(oldest) = waiting.requests.pop_front()
         {
-            waiting.hashes.remove(&oldest);
+            waiting.hashes.remove(&oldest.hash);
         }
         drop(waiting);
         self.more.notify_one();
@@ -64,14 +73,14 @@ impl Backlog {
     }
 
     /// The newest samples.
-    fn take(&self) -> Vec<ScoreRequest> {
+    fn take(&self) -> Vec<Waits> {
         let mut waiting = self.lock();
         let mut taken = Vec::with_capacity(TOGETHER);
         while taken.len() < TOGETHER
-            && let Some((hash, request)) = waiting.requests.pop_back()
+            && let Some(newest) = waiting.requests.pop_back()
         {
-            waiting.hashes.remove(&hash);
-            taken.push(request);
+            waiting.hashes.remove(&newest.hash);
+            taken.push(newest);
         }
         taken
     }
@@ -85,10 +94,14 @@ pub(in crate::api) async fn work(state: AppState) {
             state.runs.backlog.more.notified().await;
             continue;
         }
-        for scored in join_all(taken.into_iter().map(|request| state.engine.score(request))).await {
+        let scored = taken.into_iter().map(|Waits { request, visit, .. }| {
+            let state = state.on_behalf_of(visit);
+            async move { state.score_as_allowed(request).await }
+        });
+        for scored in join_all(scored).await {
             if let Err(error) = scored {
                 // Who asks again has it queued again, or hears of the error when it waits.
-                tracing::debug!(%error, "a sample was not scored later");
+                tracing::debug!(?error, "a sample was not scored later");
             }
         }
     }
@@ -108,10 +121,10 @@ mod tests {
     fn the_newest_goes_first_each_waits_once_and_the_oldest_goes_out() {
         let backlog = Backlog::default();
         for text in (0..MOST + 5).chain([7, 9]) {
-            backlog.add(request(text));
+            backlog.add(&Visit::default(), request(text));
         }
         assert_eq!(backlog.lock().requests.len(), MOST);
-        let texts: Vec<Sample> = backlog.take().iter().map(|request| request.samples()[0].clone()).collect();
+        let texts: Vec<Sample> = backlog.take().iter().map(|waits| waits.request.samples()[0].clone()).collect();
         assert_eq!(texts.len(), TOGETHER);
         let expected = [9, 7, MOST + 4].map(|text| Sample::from_text(text.to_string()).unwrap());
         assert_eq!(texts[..3], expected);
@@ -120,7 +133,7 @@ mod tests {
                 .lock()
                 .requests
                 .iter()
-                .any(|(_, request)| request.samples()[0] == Sample::from_text("1".to_owned()).unwrap())
+                .any(|waits| waits.request.samples()[0] == Sample::from_text("1".to_owned()).unwrap())
         );
     }
 }

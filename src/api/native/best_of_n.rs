@@ -159,10 +159,10 @@ async fn best_of_n(
         }
     };
 
-    let scored = async { state.score(run.as_ref(), &id, request).await.map_err(Problem::from) };
+    let scored = state.score(run.as_ref(), &id, request);
     let embedded = async {
         match embed {
-            Some(request) => state.engine.embed(request).await.map(Some).map_err(about_embedding),
+            Some(request) => state.embed(request).await.map(Some).map_err(about_embedding),
             None => Ok(None),
         }
     };

@@ -57,7 +57,8 @@ impl<T: OwnBody> FromRequest<AppState> for Call<T> {
             Some(version) => options.of_version(&version)?,
             None => options,
         };
-        Ok(Self { state: state.clone(), id: middleware::request_id(&request), run, body, options })
+        let state = state.visited_by(request.extensions());
+        Ok(Self { state, id: middleware::request_id(&request), run, body, options })
     }
 }
 

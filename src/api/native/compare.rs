@@ -137,7 +137,7 @@ async fn compare(
     let samples = if judged { together(body.pairs)? } else { apart(body.pairs)? };
     let request = options.into_whole_request(samples);
     let request = request.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
-    let scored = state.score(run.as_ref(), &id, request).await.map_err(Problem::from);
+    let scored = state.score(run.as_ref(), &id, request).await;
     let report = scored.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
     Envelope::reply(id, report, |reports| {
         // Nothing is refused apart from its pair.

@@ -8,14 +8,16 @@ use aide::{
 };
 use axum::{Json, extract::State, response::IntoResponse};
 use http::{StatusCode, header};
-use karat_engine::repository::ModelStatus;
 use karat_rules::domain::ModelName;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::api::{
-    AppState,
-    problem::{Problem, ProblemType},
+use crate::{
+    api::{
+        AppState,
+        problem::{Problem, ProblemType},
+    },
+    telemetry::state_word,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -28,21 +30,11 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 /// Whether the server takes requests.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Health {
-    /// `live`, `ready` or `loading`; `failed` when no model could be loaded.
+    /// `live`, `ready` or `loading`; `failed` when no model could be loaded, `leaving` when the server is about to end.
     status: &'static str,
     /// How far each model has come: `ready`, `loading`, `building`, `failed` or `unloaded`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     models: BTreeMap<ModelName, &'static str>,
-}
-
-pub(super) fn status_word(status: &ModelStatus) -> &'static str {
-    match status {
-        ModelStatus::Loading => "loading",
-        ModelStatus::Building(_) => "building",
-        ModelStatus::Ready(_) => "ready",
-        ModelStatus::Failed(_) => "failed",
-        ModelStatus::Unloaded => "unloaded",
-    }
 }
 
 fn describe_live(operation: TransformOperation<'_>) -> TransformOperation<'_> {
@@ -59,22 +51,23 @@ fn describe_ready(operation: TransformOperation<'_>) -> TransformOperation<'_> {
         .tag("Operation")
         .summary("Whether every model has warmed up")
         .description("200 once every model is ready, has failed or builds TensorRT engines, at least one is ready, and those that \
-             `--require` names are; 503 otherwise. What is loaded or replaced later doesn't count: the others take requests \
-             meanwhile.")
+             `--require` names are; 503 otherwise, and from when the server is told to end. What is loaded or replaced \
+             later doesn't count: the others take requests meanwhile.")
         .response_with::<200, Json<Health>, _>(|response| response.description("Every model has warmed up or failed"))
-        .response_with::<503, Json<Health>, _>(|response| response.description("Models are loading, or all failed"))
+        .response_with::<503, Json<Health>, _>(|response| response.description("Models are loading, or all failed, or the server is about to end"))
 }
 
 async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
-    let ready = state.engine.repository().is_ready();
+    let ready = state.is_ready();
     let models: BTreeMap<_, _> = state
         .engine
         .repository()
         .models()
         .iter()
-        .map(|(name, listed)| (name.clone(), status_word(&listed.status)))
+        .map(|(name, listed)| (name.clone(), state_word(&listed.status)))
         .collect();
     let status = match (ready, models.values().any(|word| matches!(*word, "loading" | "building"))) {
+        _ if state.closing.is_leaving() => "leaving",
         (true, _) => "ready",
         (false, false) if !models.is_empty() => "failed",
         _ => "loading",
@@ -90,6 +83,8 @@ fn describe_metrics(operation: TransformOperation<'_>) -> TransformOperation<'_>
 async fn metrics(State(state): State<AppState>) -> Result<MetricsText, Problem> {
     state.metrics.engine().cache_bytes(state.engine.cache_bytes());
     state.runs.show(&state.metrics).await;
+    let models = state.engine.repository().models();
+    state.metrics.models(models.iter().map(|(name, listed)| (name, &listed.status)));
     state.metrics.render().map(MetricsText).map_err(|error| {
         tracing::error!(%error, "metrics can't be written");
         Problem::new(ProblemType::Internal, "the metrics can't be written; the server's log has the cause")

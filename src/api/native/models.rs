@@ -14,11 +14,13 @@ use karat_runtime::{ProviderKind, SkippedProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::health::status_word;
-use crate::api::{
-    AppState, checks,
-    path::PathOf,
-    problem::{Problem, without_folders},
+use crate::{
+    api::{
+        AppState, checks,
+        path::PathOf,
+        problem::{Problem, without_folders},
+    },
+    telemetry::state_word,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -197,7 +199,7 @@ fn card(id: ModelName, listed: &Listed) -> ModelCard {
         ModelStatus::Loading | ModelStatus::Ready(_) | ModelStatus::Failed(_) | ModelStatus::Unloaded => None,
     };
     let change = change.as_ref().map(ChangeCard::of);
-    ModelCard { id, object: "model", status: status_word(status), building_seconds, reason, change, details }
+    ModelCard { id, object: "model", status: state_word(status), building_seconds, reason, change, details }
 }
 
 fn details(model: &Model) -> ModelDetails {

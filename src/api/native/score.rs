@@ -158,13 +158,14 @@ async fn ask(state: &AppState, request: ScoreRequest, grouped: bool) -> Result<V
     if !state.engine.keeps_scores() {
         return Err(invalid("wait: the server keeps no scores (--cache-mb 0), so that none would ever be known"));
     }
+    let request = state.let_in(request)?;
     state.engine.check_scores(&request)?;
     let known = state.engine.known(&request).await?;
     let (places, missing): (Vec<usize>, Vec<usize>) = (0..known.len()).partition(|place| known[*place]);
     // The oldest first, so that the newest is the last of the latest request.
     let samples: Vec<Sample> = missing.iter().map(|place| request.samples()[*place].clone()).collect();
     for sample in samples {
-        state.runs.backlog.add(request.alone(sample));
+        state.runs.backlog.add(&state.visit, request.alone(sample));
     }
     Ok(if grouped && !missing.is_empty() { Vec::new() } else { places })
 }

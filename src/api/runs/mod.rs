@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use karat_engine::engine::{Engine, ScoreError, ScoreReport, ScoreRequest};
+use karat_engine::engine::{Engine, ScoreReport, ScoreRequest};
 use karat_runs::{
     registry::{Bounds, Record, Recorder, Runs},
     run::Batch,
@@ -31,6 +31,7 @@ pub(crate) use tag::{RunFields, RunTag};
 use super::{
     AppState,
     native::{Backlog, Progress, work_on_backlog, work_on_jobs},
+    problem::{Problem, invalid},
 };
 use crate::telemetry::{Metrics, Waiting};
 use learned::LearnedStates;
@@ -184,11 +185,11 @@ impl AppState {
         tag: Option<&RunTag>,
         id: &str,
         request: ScoreRequest,
-    ) -> Result<ScoreReport, ScoreError> {
+    ) -> Result<ScoreReport, Problem> {
         match tag {
             None => {
                 self.runs.learned.restore(&self.engine, request.model());
-                self.engine.score(request).await
+                self.score_as_allowed(request).await
             }
             Some(tag) => self.score_in_run(tag, id, request, None).await,
         }
@@ -201,7 +202,7 @@ impl AppState {
         id: &str,
         request: ScoreRequest,
         places: Vec<usize>,
-    ) -> Result<ScoreReport, ScoreError> {
+    ) -> Result<ScoreReport, Problem> {
         match tag {
             None => self.score(None, id, request).await,
             Some(tag) => self.score_in_run(tag, id, request, Some(places)).await,
@@ -212,9 +213,11 @@ impl AppState {
         &self,
         tag: &RunTag,
         id: &str,
-        mut request: ScoreRequest,
+        request: ScoreRequest,
         places: Option<Vec<usize>>,
-    ) -> Result<ScoreReport, ScoreError> {
+    ) -> Result<ScoreReport, Problem> {
+        // What isn't let in is none of the run's samples.
+        let mut request = self.let_in(request)?;
         let facts: Vec<Facts> = request.samples().iter().map(Facts::of).collect();
         let sent = request.places();
         let state = &self.runs;
@@ -222,11 +225,11 @@ impl AppState {
         let counts = self.engine.needs_counts(&request);
         if counts {
             // A count is never 0, as the sample itself is counted.
-            request = request.with_counts_if_none(&state.counts(tag, &facts)).map_err(|_| ScoreError::Panicked)?;
+            request = request.with_counts_if_none(&state.counts(tag, &facts)).map_err(invalid)?;
         }
         let (model, count) = (request.model().clone(), facts.len() as u64);
         let side = state.side(tag, &facts, &request);
-        let report = self.engine.score(request).await;
+        let report = self.score_as_allowed(request).await;
         match &report {
             Err(_) => {
                 let (run, step) = (tag.run.clone(), tag.step);
@@ -250,7 +253,7 @@ impl AppState {
                     state.recorder.record(Record::Scored(Box::new(batch)));
                 }
                 if !side.is_empty() {
-                    state.send_aside(&self.engine, tag, id, report, side);
+                    state.send_aside(self, tag, id, report, side);
                 }
             }
         }
@@ -311,9 +314,9 @@ impl RunState {
     }
 
     /// Leaves samples to be scored again when there is nothing else to do.
-    fn send_aside(&self, engine: &Arc<Engine>, tag: &RunTag, id: &str, report: &ScoreReport, samples: Vec<Beside>) {
-        let queue = self.side.get_or_init(|| SideQueue::start(Arc::clone(engine), Arc::clone(&self.runs)));
-        let left_out = queue.send(tag, id, report, &scored_places(report), samples);
+    fn send_aside(&self, of: &AppState, tag: &RunTag, id: &str, report: &ScoreReport, samples: Vec<Beside>) {
+        let queue = self.side.get_or_init(|| SideQueue::start(of.clone()));
+        let left_out = queue.send(&of.visit, tag, id, report, samples);
         if left_out > 0 {
             self.recorder.record(Record::Unjudged { run: tag.run.clone(), samples: left_out });
         }

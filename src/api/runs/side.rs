@@ -4,10 +4,8 @@
 //! Samples wait in a bounded queue. Those that find it full, that a busy server refuses, or whose text is rendered for
 //! another model are left out and counted: nothing is ever delayed or made up for them.
 
-use std::sync::Arc;
-
 use karat_engine::{
-    engine::{Engine, ScoreError, ScoreReport, ScoreRequest},
+    engine::{ScoreReport, ScoreRequest},
     schedule::Priority,
     text::Truncation,
 };
@@ -21,7 +19,8 @@ use karat_runs::{
 };
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::{RunTag, now};
+use super::{RunTag, now, scored_places};
+use crate::api::{AppState, visit::Visit};
 
 /// How many samples wait.
 const QUEUE: usize = 1024;
@@ -45,6 +44,8 @@ struct Waiting {
     step: Option<u64>,
     model: ModelName,
     reward: f64,
+    /// With whose key: what is asked beside scores costs tokens as well.
+    visit: Visit,
     beside: Beside,
 }
 
@@ -63,22 +64,23 @@ impl Waiting {
 pub(super) struct SideQueue(Sender<Waiting>);
 
 impl SideQueue {
-    /// Starts the task that empties the queue; it ends with the queue.
-    pub(super) fn start(engine: Arc<Engine>, runs: Arc<Runs>) -> Self {
+    /// Starts the task that empties the queue, for as long as the server runs.
+    pub(super) fn start(state: AppState) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(work(engine, runs, waiting));
+        tokio::spawn(work(state, waiting));
         Self(queue)
     }
 
-    /// Leaves samples; how many found no place. `scored` are the places of those that have results, in their order.
+    /// Leaves samples of a visit's request; how many found no place.
     pub(super) fn send(
         &self,
+        visit: &Visit,
         tag: &RunTag,
         request: &str,
         report: &ScoreReport,
-        scored: &[usize],
         samples: Vec<Beside>,
     ) -> u64 {
+        let scored = scored_places(report);
         let mut left_out = 0;
         for beside in samples {
             let Ok(place) = scored.binary_search(&beside.index) else { continue };
@@ -88,6 +90,7 @@ impl SideQueue {
                 step: tag.step,
                 model: report.model.clone(),
                 reward: report.results[place].reward.get(),
+                visit: visit.later(),
                 beside,
             };
             left_out += u64::from(self.0.try_send(waiting).is_err());
@@ -96,26 +99,28 @@ impl SideQueue {
     }
 }
 
-async fn work(engine: Arc<Engine>, runs: Arc<Runs>, mut waiting: Receiver<Waiting>) {
+async fn work(state: AppState, mut waiting: Receiver<Waiting>) {
     let mut together = Vec::with_capacity(TOGETHER);
     while waiting.recv_many(&mut together, TOGETHER).await > 0 {
         for one in together.drain(..) {
+            let state = state.on_behalf_of(one.visit.clone());
             if let Some(judge) = &one.beside.judge {
-                judge_one(&engine, &runs, &one, judge).await;
+                judge_one(&state, &one, judge).await;
             }
             if one.beside.probe {
-                probe_one(&engine, &runs, &one).await;
+                probe_one(&state, &one).await;
             }
         }
     }
 }
 
 /// Scores a sample by the judge and lays that beside its reward.
-async fn judge_one(engine: &Engine, runs: &Runs, one: &Waiting, judge: &ModelName) {
+async fn judge_one(state: &AppState, one: &Waiting, judge: &ModelName) {
+    let runs: &Runs = &state.runs.runs;
     // Text and token ids are made for the model that scored them, and would be nonsense to another.
     let judged = match &one.beside.sample {
         Sample::Conversation(_) | Sample::Pair(_) => {
-            quietly(engine, judge.clone(), vec![one.beside.sample.clone()]).await
+            quietly(state, judge.clone(), vec![one.beside.sample.clone()]).await
         }
         Sample::Text(_) | Sample::Tokens(_) => None,
     };
@@ -127,14 +132,15 @@ async fn judge_one(engine: &Engine, runs: &Runs, one: &Waiting, judge: &ModelNam
 }
 
 /// Scores a sample's edits by its own model, and lays the largest change of the reward beside it.
-async fn probe_one(engine: &Engine, runs: &Runs, one: &Waiting) {
+async fn probe_one(state: &AppState, one: &Waiting) {
+    let runs: &Runs = &state.runs.runs;
     let edited = edits(&one.beside.sample);
     // A response that no edit changes has no sensitivity: it isn't 0.
     if edited.is_empty() {
         return;
     }
     let samples = std::iter::once(one.beside.sample.clone()).chain(edited).collect();
-    let Some(rewards) = quietly(engine, one.model.clone(), samples).await else { return };
+    let Some(rewards) = quietly(state, one.model.clone(), samples).await else { return };
     if let (Some((own, others)), Some(matched)) = (rewards.split_first(), one.matched(runs)) {
         let largest = others.iter().map(|other| (other - own).abs()).fold(0.0, f64::max);
         runs.add_beside(&one.run, What::Sensitivity, &matched, largest, now());
@@ -156,17 +162,16 @@ pub(crate) fn with_response(conversation: &Conversation, response: String) -> Op
 }
 
 /// Rewards by a model's own rules before transforms, as late as may be; none where it can't or won't score them.
-async fn quietly(engine: &Engine, model: ModelName, samples: Vec<Sample>) -> Option<Vec<f64>> {
+async fn quietly(state: &AppState, model: ModelName, samples: Vec<Sample>) -> Option<Vec<f64>> {
     let request = ScoreRequest::new(model, samples).ok()?;
     let request = request
         .with_transforms(Some(Vec::new()))
         .with_truncation(Some(Truncation::ResponseEnd))
         .with_priority(Priority::Low);
-    match engine.score(request).await {
+    match state.score_as_allowed(request).await {
         Ok(report) => Some(report.results.iter().map(|sample| sample.raw.get()).collect()),
         Err(error) => {
-            let told: &ScoreError = &error;
-            tracing::debug!(error = %told, "a sample was not scored again");
+            tracing::debug!(?error, "a sample was not scored again");
             None
         }
     }

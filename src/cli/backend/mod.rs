@@ -1,5 +1,6 @@
 //! What scores the samples of an offline command: a running server, or models in this process.
 
+mod connection;
 mod local;
 mod remote;
 
@@ -13,8 +14,10 @@ use karat_engine::{
 use karat_rules::domain::{Conversation, Message, ModelName, ModelNameError, Sample, catalogue::Choice};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::CommandError;
+use connection::ConnectionArguments;
 
 /// Flags that say what scores, and how.
 #[derive(Debug, Clone, Args)]
@@ -28,6 +31,9 @@ pub(super) struct BackendArguments {
     /// A running karat server, such as http://127.0.0.1:8080; instead of --models.
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+
+    #[command(flatten)]
+    connection: ConnectionArguments,
 
     /// A model repository, whose models this process loads itself.
     #[arg(long, env = "KARAT_MODELS", default_value = "models", value_name = "FOLDER")]
@@ -143,6 +149,23 @@ impl Input {
     }
 }
 
+impl Input {
+    /// A digest over what stands before the response: equal for all responses to a prompt.
+    fn prefix(&self) -> String {
+        let digest = match self {
+            Self::Pair { prompt, .. } => Sha256::new().chain_update("user\0").chain_update(prompt).chain_update("\0"),
+            Self::Messages { messages } => {
+                let turns = messages.split_last().map_or(&[][..], |(_, turns)| turns);
+                turns.iter().fold(Sha256::new(), |digest, turn| {
+                    let Message { role, content } = turn;
+                    digest.chain_update(role.as_str()).chain_update("\0").chain_update(content).chain_update("\0")
+                })
+            }
+        };
+        digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// What a model says about one sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Scored {
@@ -216,7 +239,9 @@ impl BackendArguments {
             (Some(_), Some(Scorer::Placed(source))) => {
                 return Err(format!("with --server, --model is the name of one of its models, not {source}").into());
             }
-            (Some(url), _) => return Ok(Backend::Remote(remote::Remote::new(url, overrides)?)),
+            (Some(url), _) => {
+                return Ok(Backend::Remote(remote::Remote::new(url, self.connection.client()?, overrides)?));
+            }
             (None, Some(Scorer::Placed(source))) => local::Models::One(source.clone()),
             (None, _) => local::Models::Repository(self.models.clone()),
         };

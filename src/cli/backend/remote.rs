@@ -16,6 +16,9 @@ const LOADING_ATTEMPTS: usize = 300;
 /// The type of the problem that a batch of fewer inputs doesn't have.
 const TOO_MANY: &str = ":too-many-inputs";
 
+/// By what balancers send equal prompts to equal replicas, where what was computed of them is kept.
+const PREFIX: &str = "x-karat-prefix";
+
 pub(in crate::cli) struct Remote {
     client: Client,
     url: String,
@@ -56,9 +59,7 @@ struct Problem {
 }
 
 impl Remote {
-    pub(super) fn new(url: &str, overrides: Overrides) -> Result<Self, CommandError> {
-        // The server is named; whatever proxy the environment knows is for other places.
-        let client = Client::builder().no_proxy().build()?;
+    pub(super) fn new(url: &str, client: Client, overrides: Overrides) -> Result<Self, CommandError> {
         let overrides = serde_json::to_value(overrides)?;
         Ok(Self { client, url: format!("{}/v1/score", url.trim_end_matches('/')), overrides })
     }
@@ -67,9 +68,17 @@ impl Remote {
         let mut body = self.overrides.clone();
         body["inputs"] = json!(inputs);
         body["include"] = json!(["members"]);
+        let prefix = inputs.first().map(|input| input.prefix()).unwrap_or_default();
         let mut loading = 0;
         loop {
-            let response = self.client.post(&self.url).json(&body).send().await.map_err(|error| self.away(&error))?;
+            let response = self
+                .client
+                .post(&self.url)
+                .header(PREFIX, &prefix)
+                .json(&body)
+                .send()
+                .await
+                .map_err(|error| self.away(&error))?;
             match response.status() {
                 StatusCode::OK => return self.read(response).await,
                 StatusCode::TOO_MANY_REQUESTS => tokio::time::sleep(pause(&response)).await,

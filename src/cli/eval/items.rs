@@ -1,6 +1,7 @@
 //! Preferences: what a row of a preference file or of a file of stored scores says.
 //!
-//! To be scored: `chosen` and `rejected`, each a text, a dialogue, or a list of either (one against many, RewardBench 2).
+//! To be scored: `chosen` and `rejected`, each a text, a dialogue, or a list of either (one against many, RewardBench 2);
+//! without a prompt, transcripts as hh-rlhf has them.
 //! Scored already: the same two fields with numbers or with what this command wrote; `scores_chosen` and
 //! `scores_rejected` (RewardBench); or `scores`, of which the first `num_correct` belong to right responses
 //! (RewardBench 2).
@@ -193,6 +194,10 @@ mod tests {
         }
         assert!(row(&json!({"prompt": "q", "chosen": "a"})).unwrap_err().contains("no \"rejected\""));
         assert!(row(&json!({"chosen": "a", "rejected": "b"})).unwrap_err().contains("no prompt"));
+        // hh-rlhf
+        let side = |answer: &str| format!("\n\nHuman: q\n\nAssistant: {answer}");
+        let Ok(Read::Unscored(item)) = row(&json!({"chosen": side("a"), "rejected": side("b")})) else { panic!("hh") };
+        assert!(matches!(&item.chosen[..], [Input::Messages { messages }] if messages.len() == 2));
     }
 
     #[test]

@@ -32,7 +32,8 @@ const IN_FLIGHT: usize = 8;
 #[derive(Debug, Clone, Args)]
 pub(super) struct EvalArguments {
     /// The preferences: JSON Lines, or Parquet where the name ends in .parquet. Each row has the fields prompt, chosen
-    /// and rejected, where chosen and rejected are texts, dialogues, or lists of either; or it has scores already.
+    /// and rejected, where chosen and rejected are texts, dialogues, or lists of either; or chosen and rejected are
+    /// transcripts, as in hh-rlhf; or it has scores already.
     #[arg(value_name = "FILE")]
     input: PathBuf,
 

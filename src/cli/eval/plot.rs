@@ -18,6 +18,8 @@ const SIZE: (u32, u32) = (1200, 420);
 const BLUE: RGBColor = RGBColor(31, 119, 180);
 const RED: RGBColor = RGBColor(214, 39, 40);
 const GREY: RGBColor = RGBColor(110, 110, 110);
+/// Of the grid: there to be seen past.
+const LINE: RGBColor = RGBColor(228, 228, 228);
 /// More parts than these are unreadable; the table has them all.
 const MOST_PARTS: usize = 12;
 
@@ -52,12 +54,20 @@ fn accuracy(report: &Report, area: &Area<'_>) -> Result<(), Box<dyn Error>> {
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(110)
-        .build_cartesian_2d(0.0..1.0, (0..last).into_segmented())?;
+        .build_cartesian_2d(-0.02..1.02, (0..last).into_segmented())?;
     let name = |segment: &SegmentValue<usize>| match segment {
         SegmentValue::CenterOf(index) => parts.get(last - (*index).min(last)).map_or(String::new(), |p| p.0.clone()),
         _ => String::new(),
     };
-    chart.configure_mesh().disable_y_mesh().y_labels(parts.len()).y_label_formatter(&name).draw()?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(LINE)
+        .x_labels(6)
+        .y_labels(parts.len())
+        .y_label_formatter(&name)
+        .draw()?;
     chart.draw_series(parts.iter().enumerate().map(|(index, (_, share))| {
         let row = SegmentValue::CenterOf(last - index);
         ErrorBar::new_horizontal(row, share.low, share.share, share.high, BLUE.filled(), 8)
@@ -75,7 +85,9 @@ fn margins(report: &Report, area: &Area<'_>) -> Result<(), Box<dyn Error>> {
         .x_label_area_size(36)
         .y_label_area_size(48)
         .build_cartesian_2d(first.from..to, 0..most + most / 20 + 1)?;
-    chart.configure_mesh().disable_x_mesh().x_labels(6).y_desc("pairs").draw()?;
+    let mut mesh = chart.configure_mesh();
+    mesh.disable_x_mesh().light_line_style(TRANSPARENT).bold_line_style(LINE).x_labels(6).y_labels(6);
+    mesh.y_desc("pairs").draw()?;
     chart.draw_series(report.margins.iter().map(|bin| {
         let colour = if bin.from < 0.0 { RED } else { BLUE };
         Rectangle::new([(bin.from, 0), (bin.to, bin.count)], colour.mix(0.75).filled())
@@ -89,8 +101,16 @@ fn calibration(report: &Report, area: &Area<'_>) -> Result<(), Box<dyn Error>> {
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(48)
-        .build_cartesian_2d(0.5..1.0, 0.0..1.0)?;
-    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("sigmoid of the margin").y_desc("came true").draw()?;
+        .build_cartesian_2d(0.48..1.02, -0.04..1.04)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(LINE)
+        .x_labels(6)
+        .y_labels(6)
+        .x_desc("sigmoid of the margin")
+        .y_desc("came true")
+        .draw()?;
     chart.draw_series(LineSeries::new([(0.5, 0.5), (1.0, 1.0)], GREY))?;
     for bin in &report.calibration.bins {
         let (x, share) = (bin.mean_probability, bin.came_true);

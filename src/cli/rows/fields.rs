@@ -4,6 +4,7 @@ use clap::Args;
 use karat_rules::domain::{Message, Role};
 use serde_json::{Map, Value};
 
+use super::transcript;
 use crate::cli::backend::Input;
 
 /// Flags that name the fields of a row.
@@ -58,7 +59,10 @@ pub(in crate::cli) fn answers(prompt: Option<&Value>, side: &Value) -> Result<Ve
         let input = match (value, prompt) {
             (Value::Array(_), _) => Input::Messages { messages: messages(value)? },
             (Value::String(response), Some(prompt)) => answer(prompt, response.clone())?,
-            (Value::String(_), None) => return Err("is a text, and the row has no prompt".to_owned()),
+            (Value::String(response), None) => match transcript::turns(response) {
+                Some(messages) => Input::Messages { messages },
+                None => return Err("is a text, and the row has no prompt".to_owned()),
+            },
             _ => return Err("is neither a text nor a list of messages".to_owned()),
         };
         input.sample()?;
@@ -148,5 +152,11 @@ mod tests {
             assert!(answers(Some(&prompt), &bad).is_err(), "{bad}");
         }
         assert!(answers(None, &json!("so")).is_err());
+        let transcript = json!("\n\nHuman: why?\n\nAssistant: so");
+        let dialogue = answers(None, &transcript).unwrap();
+        let [Input::Messages { messages }] = &dialogue[..] else { panic!("no dialogue") };
+        assert_eq!(messages[0].content, "why?");
+        // Beside a prompt it is a response like any other.
+        assert!(matches!(answers(Some(&prompt), &transcript).as_deref(), Ok([Input::Pair { .. }])));
     }
 }

@@ -1,6 +1,7 @@
 //! The rows of a file, one at a time: JSON Lines or Parquet.
 
 mod fields;
+mod transcript;
 
 use std::{
     fs::File,

@@ -9,11 +9,11 @@
 
 mod output;
 
-use std::{collections::VecDeque, io::IsTerminal, mem, ops::ControlFlow, path::PathBuf, thread, time::Duration};
+use std::{collections::VecDeque, fmt, io::IsTerminal, mem, ops::ControlFlow, path::PathBuf, thread, time::Duration};
 
 use clap::Args;
 use futures_util::{StreamExt, stream};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
@@ -28,7 +28,11 @@ use output::{Earlier, Line, Outcome, Output};
 /// How many bad rows are told one by one.
 const TOLD_BAD_ROWS: u64 = 20;
 const REDRAW: Duration = Duration::from_millis(250);
-const BAR: &str = "{bar:30} {human_pos}/{human_len} rows, {per_sec}, {eta} left{msg}";
+/// Before the first scores there is neither a rate nor a time that is left.
+const WAITING: &str = "{spinner} {human_len} rows, {msg} ({elapsed})";
+const BAR: &str = "{bar:30} {human_pos}/{human_len} rows, {rate}, {eta} left";
+/// How many rows make the first request: one soon sees scores, and how fast they come. Each next one is twice as large.
+const FIRST_BATCH: usize = 4;
 
 /// Flags of `karat score`.
 #[derive(Debug, Clone, Args)]
@@ -37,7 +41,8 @@ pub(super) struct ScoreArguments {
     #[arg(value_name = "FILE")]
     input: PathBuf,
 
-    /// Where the scores go, as JSON Lines. If the file is there, it must be of an earlier run, which is continued.
+    /// Where the scores go, as JSON Lines; "-" is standard output. If the file is there, it must be of an earlier run,
+    /// which is continued.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 
@@ -89,15 +94,18 @@ pub(super) fn score(arguments: &ScoreArguments) -> Result<(), CommandError> {
     let rows = Rows::of(&arguments.input);
     let total = rows.count()?;
     let (output, earlier) = Output::open(&arguments.output)?;
-    let backend = arguments.backend.open()?;
     let bar = progress(total);
+    bar.set_message("getting ready");
+    let backend = arguments.backend.open()?;
+    bar.set_message("waiting for the first scores");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let reader = Reader {
         fingerprint: format!("{settings} {:?} {:?}", arguments.fields, arguments.keep),
         fields: arguments.fields.clone(),
         keep: arguments.keep.clone(),
-        batch: usize::try_from(arguments.batch)?,
-        earlier: Some(earlier),
+        batch: FIRST_BATCH.min(usize::try_from(arguments.batch)?),
+        largest_batch: usize::try_from(arguments.batch)?,
+        earlier,
     };
     let done = runtime.block_on(run(arguments, rows, reader, output, &backend, &bar));
     backend.close();
@@ -138,6 +146,7 @@ async fn run(
         let last = lines.back().map(|(_, line)| line.row);
         bad += write(&mut output, lines, arguments.skip_bad_rows, bad)?;
         if let Some(row) = last {
+            show_rate(bar);
             bar.set_position(row + 1);
         }
     }
@@ -203,7 +212,9 @@ struct Reader {
     fingerprint: String,
     fields: FieldArguments,
     keep: Vec<String>,
+    /// How many rows make the next request.
     batch: usize,
+    largest_batch: usize,
     /// Until the earlier run's lines are used up.
     earlier: Option<Earlier>,
 }
@@ -223,6 +234,7 @@ impl Reader {
             if batch.len() < self.batch {
                 return ControlFlow::Continue(());
             }
+            self.batch = (2 * self.batch).min(self.largest_batch);
             let full = mem::replace(&mut batch, Vec::with_capacity(self.batch));
             match sender.blocking_send(Parcel::Rows(full)) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -275,11 +287,35 @@ fn progress(total: u64) -> ProgressBar {
     }
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
     bar.enable_steady_tick(REDRAW);
-    // The template is a constant that a test reads.
-    if let Ok(style) = ProgressStyle::with_template(BAR) {
+    // The templates are constants that a test reads.
+    if let Ok(style) = ProgressStyle::with_template(WAITING) {
         bar.set_style(style);
     }
     bar
+}
+
+/// The bar that tells a rate, from the first scores on.
+fn show_rate(bar: &ProgressBar) {
+    if !bar.message().is_empty()
+        && let Ok(style) = ProgressStyle::with_template(BAR)
+    {
+        bar.set_message("");
+        bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            // A line that can't be drawn is drawn again soon.
+            let _ = write!(out, "{}", rate(state.per_sec()));
+        }));
+        bar.reset_eta();
+    }
+}
+
+/// Rows a second in as many digits as mean something, or seconds a row where they take longer.
+fn rate(rows_a_second: f64) -> String {
+    match rows_a_second {
+        rate if rate >= 10.0 => format!("{rate:.0} rows/s"),
+        rate if rate >= 1.0 => format!("{rate:.1} rows/s"),
+        rate if rate > 0.0 => format!("{:.1} s a row", 1.0 / rate),
+        _ => "no rate yet".to_owned(),
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "a command line program says there what its user should know")]
@@ -293,6 +329,11 @@ mod tests {
 
     #[test]
     fn the_bar_can_be_drawn() {
-        assert!(ProgressStyle::with_template(BAR).is_ok());
+        assert!(ProgressStyle::with_template(BAR).is_ok() && ProgressStyle::with_template(WAITING).is_ok());
+    }
+
+    #[test]
+    fn rates_are_short_and_never_zero_for_what_is_slow() {
+        assert_eq!([1234.5, 6.8106, 0.25, 0.0].map(rate), ["1234 rows/s", "6.8 rows/s", "4.0 s a row", "no rate yet"]);
     }
 }

@@ -49,11 +49,22 @@ pub(super) struct Done {
     pub(super) check: String,
 }
 
-/// The file, locked against a second run.
+/// What stands for standard output in place of a file's name.
+const STANDARD_OUTPUT: &str = "-";
+
+/// Where lines go.
 #[derive(Debug)]
 pub(super) struct Output {
     path: PathBuf,
-    file: File,
+    sink: Sink,
+}
+
+#[derive(Debug)]
+enum Sink {
+    /// A file, locked against a second run.
+    File(File),
+    /// Whoever reads this process's output; what was written there can't be continued.
+    Standard,
 }
 
 /// What an earlier run wrote, line by line.
@@ -65,8 +76,22 @@ pub(super) struct Earlier {
 }
 
 impl Output {
-    /// Opens or creates the file and cuts off a last line that a killed run left unfinished.
-    pub(super) fn open(path: &Path) -> Result<(Self, Earlier), CommandError> {
+    /// Opens or creates the file and cuts off a last line that a killed run left unfinished; returns what an earlier run
+    /// wrote, where there can be one.
+    pub(super) fn open(path: &Path) -> Result<(Self, Option<Earlier>), CommandError> {
+        if path == Path::new(STANDARD_OUTPUT) {
+            return Ok((Self { path: path.to_owned(), sink: Sink::Standard }, None));
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        if ["parquet", "csv", "tsv", "gz", "zst"].contains(&extension.to_lowercase().as_str()) {
+            let lines = path.with_extension("jsonl");
+            return Err(format!(
+                "scores are written as JSON Lines, and {} is named like something else; write --output {}",
+                path.display(),
+                lines.display()
+            )
+            .into());
+        }
         let unusable = |error: std::io::Error| format!("{} can't be used: {error}", path.display());
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).open(path).map_err(unusable)?;
@@ -76,7 +101,7 @@ impl Output {
         let earlier = File::open(path).map_err(unusable)?.take(whole);
         let lines = BufReader::new(earlier).lines();
         let path = path.to_owned();
-        Ok((Self { path: path.clone(), file }, Earlier { path, lines, number: 0 }))
+        Ok((Self { path: path.clone(), sink: Sink::File(file) }, Some(Earlier { path, lines, number: 0 })))
     }
 
     /// Appends lines, all in one write.
@@ -86,12 +111,19 @@ impl Output {
             serde_json::to_writer(&mut text, line)?;
             text.push(b'\n');
         }
-        self.file.write_all(&text).map_err(|error| format!("{} can't be written: {error}", self.path.display()).into())
+        let written = match &mut self.sink {
+            Sink::File(file) => file.write_all(&text),
+            Sink::Standard => std::io::stdout().lock().write_all(&text),
+        };
+        written.map_err(|error| format!("{} can't be written: {error}", self.path.display()).into())
     }
 
     /// Makes sure that everything is on the disk.
     pub(super) fn finish(self) -> Result<(), CommandError> {
-        Ok(self.file.sync_all()?)
+        match self.sink {
+            Sink::File(file) => Ok(file.sync_all()?),
+            Sink::Standard => Ok(std::io::stdout().flush()?),
+        }
     }
 }
 
@@ -153,6 +185,14 @@ mod tests {
             drop(Output::open(&path).unwrap());
             assert_eq!(fs::metadata(&path).unwrap().len(), kept, "{content:.20}");
         }
+    }
+
+    #[test]
+    fn a_file_is_not_written_under_the_name_of_another_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scores.parquet");
+        let error = Output::open(&path).unwrap_err().to_string();
+        assert!(error.contains("scores.jsonl") && !path.exists(), "{error}");
     }
 
     #[test]

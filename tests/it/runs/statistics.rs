@@ -150,6 +150,37 @@ async fn novelty_decay_reads_the_counts_that_a_run_keeps() {
 }
 
 #[tokio::test]
+async fn what_is_refused_keeps_the_others_in_their_places() {
+    let server = Server::of(&Repository::with_sum()).await;
+    score(&server, "sum", "a", 1, &["150".to_owned(), "250".to_owned()]).await;
+    let long = "7 ".repeat(3000);
+    // One that is no sample, one that is too long, and one that was counted before.
+    let texts = ["", "100", &long, "250", "200", "200"];
+    let inputs: Vec<Value> = texts.iter().map(|text| json!({ "text": text })).collect();
+    let body = json!({"model": "sum", "run": "a", "step": 2, "on_refused": "mark", "include": ["percentile"],
+                      "transforms": [{"novelty_decay": {"beta": 1}}], "inputs": inputs});
+    let reply = server.post(&body).await;
+    assert_eq!((reply.status, &reply.body["refused"]), (200, &json!(2)), "{}", reply.text);
+    let results = reply.body["results"].as_array().unwrap();
+    assert!(results[0]["reward"].is_null() && results[2]["reward"].is_null(), "{}", reply.text);
+    for (place, reward) in [(1, 0.1), (3, 0.125), (4, 0.2), (5, 0.1)] {
+        assert!(is_close(results[place]["reward"].as_f64().unwrap(), reward), "{place}: {}", reply.text);
+        assert!(results[place]["percentile"].is_number(), "{place}: {}", reply.text);
+    }
+
+    let id = &reply.body["id"];
+    let outcomes: Vec<Value> = (0..6).map(|index| json!({"request": id, "index": index, "value": index})).collect();
+    let told = server.post_to("/v1/runs/a/outcomes", &json!({ "outcomes": outcomes })).await;
+    assert_eq!((&told.body["accepted"], &told.body["unknown"]), (&json!(4), &json!([0, 2])), "{}", told.text);
+    let run = server.get("/v1/runs/a").await;
+    let model = &run.body["models"][0];
+    let step = &model["steps"][1];
+    assert_eq!((&step["samples"], &step["unscored"]), (&json!(4), &json!(2)), "{step}");
+    // NumPy: np.corrcoef([0.1, 0.125, 0.2, 0.1], [1, 3, 4, 5]).
+    assert!(is_close(model["outcomes"]["correlation"].as_f64().unwrap(), 0.283_546_594), "{model}");
+}
+
+#[tokio::test]
 async fn what_is_not_known_is_null_and_known_later() {
     let server = Server::of(&Repository::with_sum()).await;
     let ask = |texts: &[&str]| {

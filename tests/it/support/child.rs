@@ -105,6 +105,11 @@ impl Child {
         self.asked_until("/metrics", |reply| reply.text.contains("karat_http_requests_in_flight 2")).await;
     }
 
+    /// Waits until the log has a line with these words.
+    pub(crate) async fn logged(&self, words: &str) {
+        until(words, || self.log().contains(words)).await;
+    }
+
     /// Asks until the answer is as it should be.
     pub(crate) async fn asked_until(&self, path: &str, condition: impl Fn(&Reply) -> bool) {
         let give_up = Instant::now() + PATIENCE;

@@ -1,7 +1,7 @@
 //! The whole server in this process, on a port that the system chooses.
 
 use std::{
-    env,
+    env, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,8 +12,8 @@ use axum::Router;
 use http::HeaderMap;
 use karat::telemetry::Metrics;
 use karat::{
-    api::{self, ApiLimits, AppState, DialectSettings, RunSettings, RunState},
-    server::Patience,
+    api::{self, ApiLimits, AppState, Closing, DialectSettings, Keys, RunSettings, RunState, Visit},
+    server::{self, Drained, Patience, Tls},
 };
 use karat_engine::{
     engine::Engine,
@@ -23,7 +23,7 @@ use karat_hub::{Hub, HubSettings};
 use karat_runtime::ort::Library;
 use prometheus::Registry;
 use serde_json::Value;
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use super::Repository;
 
@@ -40,6 +40,10 @@ pub(crate) struct Unserved {
     pub(crate) limits: ApiLimits,
     pub(crate) dialects: DialectSettings,
     pub(crate) runs: Arc<RunState>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) closing: Closing,
+    pub(crate) drain: Duration,
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// A Hub whose cache is empty and that reaches nothing.
@@ -66,6 +70,10 @@ impl Unserved {
             },
             dialects: DialectSettings::default(),
             runs: Arc::new(RunState::open(&RunSettings::default()).unwrap()),
+            keys: Arc::default(),
+            closing: Closing::default(),
+            drain: Duration::from_secs(5),
+            tls: None,
         }
     }
 
@@ -95,6 +103,10 @@ impl Unserved {
             dialects: Arc::new(self.dialects.clone()),
             visitors: Arc::default(),
             runs: Arc::clone(&self.runs),
+            keys: Arc::clone(&self.keys),
+            closing: self.closing.clone(),
+            traces: None,
+            visit: Visit::default(),
         };
         state.start_background();
         api::router(state)
@@ -105,14 +117,21 @@ impl Unserved {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = self.routes();
-        let patience = Patience { receive: self.limits.receive, drain: Duration::from_secs(5) };
+        let patience = Patience { receive: self.limits.receive, drain: self.drain };
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
             // Both a signal and a server that was dropped mean the end.
             let _ = stopped.await;
         };
-        tokio::spawn(karat::server::run(listener, routes, stopped, patience));
-        Server { address, client: client(), engine: self.engine, metrics: self.metrics, _stop: stop }
+        let server = server::Server { listener, routes, tls: self.tls, patience };
+        let (engine, closing) = (Arc::clone(&self.engine), self.closing.clone());
+        let give_up = move || {
+            closing.give_up();
+            engine.repository().stop();
+        };
+        let served = tokio::spawn(server.run(stopped, give_up));
+        let Self { engine, metrics, closing, .. } = self;
+        Server { address, client: client(), engine, metrics, closing, stop, served }
     }
 }
 
@@ -127,7 +146,9 @@ pub(crate) struct Server {
     pub(crate) client: reqwest::Client,
     pub(crate) engine: Arc<Engine>,
     pub(crate) metrics: Arc<Metrics>,
-    _stop: oneshot::Sender<()>,
+    pub(crate) closing: Closing,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<io::Result<Drained>>,
 }
 
 impl Server {
@@ -136,6 +157,12 @@ impl Server {
         let server = Unserved::new();
         server.load(repository).await.unwrap();
         server.serve().await
+    }
+
+    /// Tells it to take no more connections, and waits for its end.
+    pub(crate) async fn stop(self) -> Drained {
+        self.stop.send(()).unwrap();
+        self.served.await.unwrap().unwrap()
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     repository::{GraphId, GraphModel, GraphUnit},
-    schedule::{Job, JobError},
+    schedule::{Job, JobError, PassRecord},
 };
 
 /// What an output is kept under: the graph and the exact token ids, so that neither a hash collision nor a model that
@@ -39,6 +39,7 @@ struct Computed {
     output: Arc<HeadOutput>,
     queued: Duration,
     running: Duration,
+    pass: Arc<PassRecord>,
 }
 
 /// Why an output that was in flight did not arrive; shared by all who wait for it.
@@ -191,7 +192,12 @@ fn start(
         async move {
             let completed = ticket.await.map_err(ComputeError::Job)?;
             let output = model.head.read(&input, &completed.rows).map_err(ComputeError::Head)?;
-            Ok(Computed { output: Arc::new(output), queued: completed.queued, running: completed.running })
+            Ok(Computed {
+                output: Arc::new(output),
+                queued: completed.queued,
+                running: completed.running,
+                pass: completed.pass,
+            })
         }
     });
     Ok(computed.collect())
@@ -205,17 +211,19 @@ struct Scored {
     cached: bool,
     queued: Duration,
     running: Duration,
+    /// The pass that computed it, where this request waited for one.
+    pass: Option<Arc<PassRecord>>,
 }
 
 impl Scored {
     async fn wait(pending: Pending<Computed, ComputeError>) -> Result<Self, ComputeError> {
         let source = pending.source();
-        let Computed { output, queued, running } = pending.wait().await?;
+        let Computed { output, queued, running, pass } = pending.wait().await?;
         Ok(match source {
             // What was known was waited for by somebody else.
-            Source::Known => Self { output, cached: true, queued: Duration::ZERO, running: Duration::ZERO },
-            Source::Shared => Self { output, cached: true, queued, running },
-            Source::Started => Self { output, cached: false, queued, running },
+            Source::Known => Self { output, cached: true, queued: Duration::ZERO, running: Duration::ZERO, pass: None },
+            Source::Shared => Self { output, cached: true, queued, running, pass: Some(pass) },
+            Source::Started => Self { output, cached: false, queued, running, pass: Some(pass) },
         })
     }
 }
@@ -290,6 +298,15 @@ impl Leaves {
             }
         }
         usage
+    }
+
+    /// The forward passes that the request waited for, each once, in the order in which they began.
+    pub(super) fn passes(&self) -> Vec<Arc<PassRecord>> {
+        let scored = self.leaves.iter().flat_map(|leaf| leaf.units.iter().flatten());
+        let mut passes: Vec<_> = scored.filter_map(|scored| scored.pass.clone()).collect();
+        passes.sort_by_key(|pass| (pass.started, pass.id));
+        passes.dedup_by_key(|pass| pass.id);
+        passes
     }
 
     /// How long queues and passes took.

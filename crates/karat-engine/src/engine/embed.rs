@@ -34,6 +34,7 @@ impl Engine {
             version: report.version,
             usage: report.usage,
             timings: report.timings,
+            passes: report.passes,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What a client gets back, before a dialect gives it its shape.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use karat_rules::{
     domain::{Cut, ModelName, ModelVersion, Reward},
@@ -8,6 +8,7 @@ use karat_rules::{
 };
 
 use super::Refusal;
+use crate::schedule::PassRecord;
 
 /// The scores of one request, in the order of its samples; [`Self::into_outcomes`] puts what was refused among them.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,8 @@ pub struct ScoreReport {
     pub usage: Usage,
     /// How long it took.
     pub timings: Timings,
+    /// The forward passes that it waited for.
+    pub passes: Vec<Arc<PassRecord>>,
 }
 
 /// The score of one sample.
@@ -155,6 +158,8 @@ pub struct Embeddings {
     pub usage: Usage,
     /// How long it took.
     pub timings: Timings,
+    /// The forward passes that it waited for.
+    pub passes: Vec<Arc<PassRecord>>,
 }
 
 /// What a request cost.

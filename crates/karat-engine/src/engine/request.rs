@@ -85,19 +85,18 @@ impl ScoreRequest {
         (0..all).filter(|place| self.refused.iter().all(|refusal| refusal.index != *place)).collect()
     }
 
-    /// The model that scores.
-    #[must_use]
-    pub fn model(&self) -> &ModelName {
-        &self.model
-    }
-
-    /// Says how often each response was seen, where the request says nothing of it.
+    /// Says how often each of [`Self::samples`] was seen, where the request says nothing of it.
     ///
     /// # Errors
     /// When a count is 0.
     pub fn with_counts_if_none(mut self, counts: &[u64]) -> Result<Self, ContextError> {
         if self.overrides.context.counts().is_empty() {
-            self.overrides.context = self.overrides.context.with_counts(counts)?;
+            // What was refused has a place in the list as well, whose number nobody looks at.
+            let mut all = vec![1; self.samples.len() + self.refused.len()];
+            for (place, count) in self.places().into_iter().zip(counts) {
+                all[place] = *count;
+            }
+            self.overrides.context = self.overrides.context.with_counts(&all)?;
         }
         Ok(self)
     }
@@ -134,6 +133,19 @@ impl ScoreRequest {
         }
         let (overrides, text, urgency) = (Overrides::default(), TextOptions::default(), Urgency::default());
         Ok(Self { model, samples, refused, on_refused, overrides, text, urgency })
+    }
+
+    /// The model that is asked for.
+    #[must_use]
+    pub fn model(&self) -> &ModelName {
+        &self.model
+    }
+
+    /// Goes before others no more than `priority` allows.
+    #[must_use]
+    pub fn at_most(mut self, priority: Priority) -> Self {
+        self.urgency.priority = self.urgency.priority.min(priority);
+        self
     }
 
     /// The same request for other samples.

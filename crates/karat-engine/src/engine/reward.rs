@@ -66,6 +66,7 @@ pub(super) fn report(model: &Model, rules: &RequestRules, leaves: &Leaves) -> Re
             .gives_probabilities(rules.aggregate.gives_probabilities(model.scores_probabilities())),
         usage: leaves.usage(),
         timings: leaves.timings(),
+        passes: leaves.passes(),
     })
 }
 

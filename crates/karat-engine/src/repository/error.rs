@@ -195,15 +195,24 @@ pub enum LoadError {
         source: StartError,
     },
     /// The first forward pass failed.
-    #[error(
-        "{path}: the graph fails on a sample of {tokens} tokens: {reason}; lower text.max_tokens, or mend the graph"
-    )]
+    #[error("{path}: the graph fails on a sample of {tokens} tokens: {reason}; {}", warm_up_advice(*.shortest))]
     WarmUp {
         /// The manifest.
         path: PathBuf,
         /// The length of the sample.
         tokens: usize,
+        /// Whether that was the shortest sample that was tried.
+        shortest: bool,
         /// What the pass said.
         reason: String,
     },
+}
+
+/// What fails on the shortest sample fails at any length.
+fn warm_up_advice(shortest: bool) -> &'static str {
+    if shortest {
+        "no length of samples helps: check head, graph.output and the graph's inputs against what the graph gives, or mend it"
+    } else {
+        "lower text.max_tokens, or mend the graph"
+    }
 }

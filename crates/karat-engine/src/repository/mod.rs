@@ -209,8 +209,9 @@ impl Repository {
     /// Takes no more requests, finishes what was admitted, and ends every thread of every model; loading breaks off.
     /// Blocks until then.
     pub fn drain(&self) {
-        self.orders.wake();
         self.roster.drain();
+        // Whoever loads models looks whether the end has come only when it is woken.
+        self.orders.wake();
     }
 
     /// Gives up what waits and what runs: every request fails at once, and loading breaks off. Doesn't block.

@@ -2,7 +2,10 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -73,6 +76,36 @@ pub struct Completed {
     pub running: Duration,
     /// How many samples shared the pass.
     pub batch_size: usize,
+    /// The pass, which is the same one for all of them.
+    pub pass: Arc<PassRecord>,
+}
+
+/// A forward pass that gave results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassRecord {
+    /// Tells it from every other.
+    pub id: PassId,
+    /// When it began.
+    pub started: Instant,
+    /// How long it took.
+    pub running: Duration,
+    /// How many samples shared it.
+    pub samples: usize,
+    /// How many tokens they have, padding left out.
+    pub tokens: usize,
+}
+
+/// The identity of a forward pass in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PassId(u64);
+
+impl PassId {
+    /// One that no other pass has.
+    #[must_use]
+    pub fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// Why a job gave no result.

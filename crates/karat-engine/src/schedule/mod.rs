@@ -23,7 +23,7 @@ mod scheduler;
 pub mod trial;
 mod worker;
 
-pub use job::{Admission, Completed, Job, JobError, Priority, QueueRefusal, Ticket};
+pub use job::{Admission, Completed, Job, JobError, PassId, PassRecord, Priority, QueueRefusal, Ticket};
 pub use planner::{JobId, Planned, Planner, WaitingJob};
 pub use policy::{Grouping, Policy, QueueLimits};
 pub(crate) use remembered::{recall, remember};

@@ -10,7 +10,7 @@ use karat_rules::domain::RowTensor;
 use karat_runtime::{Cancellation, Executor, RuntimeError, TokenBatch};
 
 use super::{
-    Completed, JobError, JobId, Planned,
+    Completed, JobError, JobId, PassId, PassRecord, Planned,
     dispatch::{Dispatch, Pass, Pending, Role, reply},
 };
 
@@ -120,9 +120,11 @@ fn attempt(
 fn answer(jobs: Vec<Planned<Pending>>, rows: Vec<Vec<RowTensor>>, started: Instant) {
     let running = started.elapsed();
     let batch_size = jobs.len();
+    let tokens = jobs.iter().map(|planned| planned.job.tokens).sum();
+    let pass = Arc::new(PassRecord { id: PassId::unique(), started, running, samples: batch_size, tokens });
     for (planned, rows) in jobs.into_iter().zip(rows) {
         let job = planned.job.payload;
         let queued = started - job.submitted;
-        reply(job, Ok(Completed { rows, queued, running, batch_size }));
+        reply(job, Ok(Completed { rows, queued, running, batch_size, pass: Arc::clone(&pass) }));
     }
 }

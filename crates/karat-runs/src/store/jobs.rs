@@ -44,12 +44,25 @@ pub struct Job {
     pub state: JobState,
     /// What holds for every row, as JSON.
     pub options: String,
+    /// The name of the key that it came with, if it came with one.
+    pub key: Option<String>,
     /// How many rows it has.
     pub rows: u64,
     /// How many of them have results.
     pub done: u64,
     /// How many of those couldn't be scored.
     pub failed: u64,
+}
+
+/// A job that begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewJob {
+    /// Its id.
+    pub id: String,
+    /// What holds for every row, as JSON.
+    pub options: String,
+    /// The name of the key that it came with, if it came with one.
+    pub key: Option<String>,
 }
 
 /// A row that waits.
@@ -76,7 +89,7 @@ pub struct ResultRow {
 #[derive(Debug, Clone)]
 pub struct JobStore(Store);
 
-const COLUMNS: &str = "id, created, ended, state, options, size, done, failed";
+const COLUMNS: &str = "id, created, ended, state, options, key, size, done, failed";
 
 fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
     let number = |index: usize| row.get::<_, i64>(index).map(i64::cast_unsigned);
@@ -86,9 +99,10 @@ fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         ended: row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned),
         state: JobState::of(&row.get::<_, String>(3)?),
         options: row.get(4)?,
-        rows: number(5)?,
-        done: number(6)?,
-        failed: number(7)?,
+        key: row.get(5)?,
+        rows: number(6)?,
+        done: number(7)?,
+        failed: number(8)?,
     })
 }
 
@@ -116,10 +130,12 @@ impl JobStore {
     ///
     /// # Errors
     /// When the file can't be written.
-    pub async fn begin(&self, id: String, options: String, now: u64) -> Result<(), StoreError> {
-        let begun = "INSERT INTO jobs (id, created, state, options, size, done, failed) VALUES (?1, ?2, 'receiving', ?3, 0, 0, 0)";
+    pub async fn begin(&self, new: NewJob, now: u64) -> Result<(), StoreError> {
+        let NewJob { id, options, key } = new;
+        let begun = "INSERT INTO jobs (id, created, state, options, key, size, done, failed) \
+                     VALUES (?1, ?2, 'receiving', ?3, ?4, 0, 0, 0)";
         self.0
-            .call(move |connection| connection.execute(begun, params![id, now.cast_signed(), options]).map(drop))
+            .call(move |connection| connection.execute(begun, params![id, now.cast_signed(), options, key]).map(drop))
             .await
     }
 

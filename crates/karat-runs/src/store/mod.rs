@@ -22,7 +22,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-pub use jobs::{Job, JobRow, JobState, JobStore, ResultRow};
+pub use jobs::{Job, JobRow, JobState, JobStore, NewJob, ResultRow};
 pub use outcomes::Outcome;
 
 /// The file's name in the folder.

@@ -44,6 +44,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     ended INTEGER,
     state TEXT NOT NULL,
     options TEXT NOT NULL,
+    -- The name of the key that it came with.
+    key TEXT,
     size INTEGER NOT NULL,
     done INTEGER NOT NULL,
     failed INTEGER NOT NULL

@@ -21,6 +21,10 @@ fn outcome(request: &str, value: f64) -> Outcome {
     Outcome { request: request.to_owned(), place: 0, value, matched, at: 7 }
 }
 
+fn new_job(id: &str) -> NewJob {
+    NewJob { id: id.to_owned(), options: "{}".to_owned(), key: Some("trainer".to_owned()) }
+}
+
 fn runs() -> Runs {
     Runs::new(Bounds { runs: 10, bytes: 1 << 30 })
 }
@@ -124,8 +128,8 @@ fn a_state_that_nobody_can_read_stops_nobody() {
 fn what_fails_takes_nothing_of_others_with_it() {
     let store = Store::open(None).unwrap();
     let jobs = JobStore::new(store).unwrap();
-    wait(jobs.begin("a".to_owned(), "{}".to_owned(), 1)).unwrap();
-    assert!(wait(jobs.begin("a".to_owned(), "{}".to_owned(), 2)).is_err(), "the id is taken");
+    wait(jobs.begin(new_job("a"), 1)).unwrap();
+    assert!(wait(jobs.begin(new_job("a"), 2)).is_err(), "the id is taken");
     wait(jobs.add_rows("a".to_owned(), 0, vec!["x".to_owned()])).unwrap();
     assert!(wait(jobs.add_rows("a".to_owned(), 0, vec!["y".to_owned(), "z".to_owned()])).is_err());
     wait(jobs.accept("a".to_owned(), 1)).unwrap();
@@ -142,16 +146,17 @@ fn a_job_goes_on_where_it_was_and_unfinished_arrivals_are_dropped() {
     let folder = tempfile::TempDir::new().unwrap();
     {
         let jobs = JobStore::new(Store::open(Some(folder.path())).unwrap()).unwrap();
-        wait(jobs.begin("whole".to_owned(), "{}".to_owned(), 1)).unwrap();
+        wait(jobs.begin(new_job("whole"), 1)).unwrap();
         wait(jobs.add_rows("whole".to_owned(), 0, (0..5).map(|row| row.to_string()).collect())).unwrap();
         wait(jobs.accept("whole".to_owned(), 5)).unwrap();
         wait(jobs.finish("whole".to_owned(), vec![result(0, false), result(1, true)], 2)).unwrap();
-        wait(jobs.begin("part".to_owned(), "{}".to_owned(), 0)).unwrap();
+        wait(jobs.begin(new_job("part"), 0)).unwrap();
         wait(jobs.add_rows("part".to_owned(), 0, vec!["x".to_owned()])).unwrap();
     }
     let jobs = JobStore::new(reopened(folder.path())).unwrap();
     assert_eq!(wait(jobs.find("part".to_owned())).unwrap(), None);
     let (job, rows) = wait(jobs.next(2)).unwrap().unwrap();
+    assert_eq!(job.key.as_deref(), Some("trainer"));
     assert_eq!((job.rows, job.done, job.failed), (5, 2, 1));
     assert_eq!(rows.iter().map(|row| row.place).collect::<Vec<_>>(), [2, 3]);
     wait(jobs.finish("whole".to_owned(), (2..5).map(|place| result(place, false)).collect(), 9)).unwrap();
@@ -164,7 +169,7 @@ fn a_job_goes_on_where_it_was_and_unfinished_arrivals_are_dropped() {
 #[test]
 fn a_cancelled_job_keeps_its_results_and_gets_no_more() {
     let jobs = JobStore::new(Store::open(None).unwrap()).unwrap();
-    wait(jobs.begin("a".to_owned(), "{}".to_owned(), 1)).unwrap();
+    wait(jobs.begin(new_job("a"), 1)).unwrap();
     wait(jobs.add_rows("a".to_owned(), 0, vec!["x".to_owned(); 3])).unwrap();
     wait(jobs.accept("a".to_owned(), 3)).unwrap();
     wait(jobs.finish("a".to_owned(), vec![result(0, false)], 2)).unwrap();

@@ -19,7 +19,7 @@ use super::ProviderKind;
 
 pub use graphics::{Graphics, graphics};
 pub use places::Places;
-pub(crate) use places::{Folder, Place};
+pub(crate) use places::{Folder, Place, own_prefix, python_packages};
 
 /// A library that a provider loads, at exactly one major version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

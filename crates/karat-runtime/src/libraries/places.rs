@@ -64,7 +64,7 @@ impl Places {
             .filter(|path| path.is_absolute())
             .map(at(Place::Environment))
             .chain(beside.map(at(Place::Beside)))
-            .chain(python(&python_prefixes(&paths("PATH"))).into_iter().map(at(Place::Python)))
+            .chain(python(&python_prefixes(program.as_deref(), &paths("PATH"))).into_iter().map(at(Place::Python)))
             .chain(system(Path::new("/")).into_iter().map(at(Place::System)));
         Self::new(folders.collect())
     }
@@ -76,9 +76,16 @@ impl Places {
     }
 }
 
-/// The roots of the Python environments that a user would mean: the active one, the project's, that of the first
-/// `python3` on the path, the system's, the user's.
-fn python_prefixes(path: &[PathBuf]) -> Vec<PathBuf> {
+/// The root of the environment that a program was installed into: the folder above its `bin`.
+pub(crate) fn own_prefix(program: &Path) -> Option<PathBuf> {
+    let folder = program.parent()?;
+    matches!(name(folder), "bin" | "Scripts").then(|| folder.parent().map(Path::to_owned)).flatten()
+}
+
+/// The roots of the Python environments that a user would mean: the program's own, the active one, the project's, that of
+/// the first `python3` on the path, the system's, the user's.
+fn python_prefixes(program: Option<&Path>, path: &[PathBuf]) -> Vec<PathBuf> {
+    let own = program.and_then(own_prefix);
     let active = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(env::var_os).map(PathBuf::from);
     let project = env::current_dir().ok().map(|folder| folder.join(".venv"));
     let first = path.iter().map(|folder| folder.join("python3")).find(|file| file.is_file());
@@ -87,14 +94,18 @@ fn python_prefixes(path: &[PathBuf]) -> Vec<PathBuf> {
     let first = first.filter_map(|file| file.parent()?.parent().map(Path::to_owned));
     let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".local"));
     let system = ["/usr/local", "/usr"].map(PathBuf::from);
-    active.chain(project).chain(first.collect::<Vec<_>>()).chain(home).chain(system).collect()
+    own.into_iter().chain(active).chain(project).chain(first.collect::<Vec<_>>()).chain(home).chain(system).collect()
+}
+
+/// The folders of an environment's packages.
+pub(crate) fn python_packages(prefix: &Path) -> Vec<PathBuf> {
+    let versions = subfolders(&prefix.join("lib")).into_iter().filter(|folder| name(folder).starts_with("python3"));
+    versions.flat_map(|folder| ["site-packages", "dist-packages"].map(|name| folder.join(name))).collect()
 }
 
 /// The folders of libraries in the packages of those environments.
 pub(super) fn python(prefixes: &[PathBuf]) -> Vec<PathBuf> {
-    let versions = prefixes.iter().flat_map(|prefix| subfolders(&prefix.join("lib")));
-    let versions = versions.filter(|folder| name(folder).starts_with("python3"));
-    let packages = versions.flat_map(|folder| ["site-packages", "dist-packages"].map(|name| folder.join(name)));
+    let packages = prefixes.iter().flat_map(|prefix| python_packages(prefix));
     packages
         .flat_map(|packages| {
             let nvidia = subfolders(&packages.join("nvidia")).into_iter().map(|package| package.join("lib"));

@@ -9,7 +9,10 @@ use std::{
 use ::ort::environment::Environment;
 
 use super::{BuiltGraph, Graph, GraphFile, Sessions};
-use crate::{Provider, RuntimeError};
+use crate::{
+    Provider, RuntimeError,
+    libraries::{own_prefix, python_packages},
+};
 
 /// Names the library's file, for users whose ONNX Runtime is installed elsewhere.
 const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
@@ -37,7 +40,8 @@ pub struct Library {
 
 impl Library {
     /// Finds and loads the library: `explicit`, else the file named in `ORT_DYLIB_PATH`, else the file beside the
-    /// executable, else `.karat/onnxruntime/lib/` in the current folder or the nearest folder above it.
+    /// executable, else the package `onnxruntime` of the Python environment that the executable was installed
+    /// into, else `.karat/onnxruntime/lib/` in the current folder or the nearest folder above it.
     ///
     /// Turns ONNX Runtime's telemetry off first, which sets an environment variable: call this at the start of
     /// `main`, before any other thread runs. Later calls return the library that is loaded.
@@ -124,11 +128,35 @@ fn find(explicit: Option<&Path>) -> Result<PathBuf, RuntimeError> {
 }
 
 fn default_places() -> Vec<PathBuf> {
-    let beside_executable = env::current_exe().ok().and_then(|path| Some(path.parent()?.join(FILE_NAME)));
+    let executable = env::current_exe().ok();
+    let beside_executable = executable.as_ref().and_then(|path| Some(path.parent()?.join(FILE_NAME)));
+    // No other environment's: its version would be any.
+    let own_environment = executable.as_deref().and_then(own_prefix).and_then(|prefix| of_python(&prefix));
     let current = env::current_dir().ok();
     let above =
         current.iter().flat_map(|folder| folder.ancestors()).map(|folder| folder.join(SETUP_FOLDER).join(FILE_NAME));
-    beside_executable.into_iter().chain(above).collect()
+    beside_executable.into_iter().chain(own_environment).chain(above).collect()
+}
+
+/// The library in the package `onnxruntime` of an environment; its name ends in its version there.
+fn of_python(prefix: &Path) -> Option<PathBuf> {
+    let mut found: Vec<PathBuf> = python_packages(prefix)
+        .iter()
+        .filter_map(|packages| std::fs::read_dir(packages.join("onnxruntime/capi")).ok())
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_library))
+        .collect();
+    found.sort();
+    found.pop()
+}
+
+/// Whether a file's name is the library's, with or without a version; its providers' names go on otherwise.
+fn is_library(name: &str) -> bool {
+    let (stem, extension) = FILE_NAME.split_once('.').unwrap_or((FILE_NAME, ""));
+    let Some(rest) = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.')) else { return false };
+    let version = rest.strip_prefix(extension).or_else(|| rest.strip_suffix(extension)).unwrap_or("?");
+    version.chars().all(|letter| letter.is_ascii_digit() || letter == '.')
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
@@ -181,6 +209,20 @@ mod tests {
     fn a_missing_library_is_reported_with_what_to_do() {
         let error = find(Some(Path::new("/nowhere/libonnxruntime.so"))).unwrap_err().to_string();
         assert!(error.contains("/nowhere/libonnxruntime.so") && error.contains("make setup"), "{error}");
+    }
+
+    #[test]
+    fn the_library_of_a_python_environment_is_found_whatever_its_version() {
+        let prefix = tempfile::tempdir().unwrap();
+        let capi = prefix.path().join("lib/python3.12/site-packages/onnxruntime/capi");
+        std::fs::create_dir_all(&capi).unwrap();
+        assert_eq!(of_python(prefix.path()), None);
+        for name in ["libonnxruntime_providers_shared.so", "libonnxruntime.so.txt", "libonnxruntime.so.1.31.1"] {
+            std::fs::write(capi.join(name), "").unwrap();
+        }
+        assert_eq!(of_python(prefix.path()), Some(capi.join("libonnxruntime.so.1.31.1")));
+        assert_eq!(own_prefix(&prefix.path().join("bin/karat")), Some(prefix.path().to_owned()));
+        assert_eq!(own_prefix(Path::new("/work/target/release/karat")), None);
     }
 
     #[test]

@@ -57,10 +57,13 @@ def _arguments(request: Send) -> dict[str, Any]:
         "url": request.path,
         "timeout": httpx.Timeout(remaining, connect=min(CONNECT_SECONDS, remaining)),
     }
+    headers: dict[str, str] = {}
     if request.body is not None:
         arguments["content"] = request.body(remaining)
-        arguments["headers"] = {"content-type": "application/json"}
-    return arguments
+        headers["content-type"] = "application/json"
+    if request.prefix is not None:
+        headers["x-karat-prefix"] = request.prefix
+    return {**arguments, "headers": headers}
 
 
 def _reply(response: httpx.Response, unread: Any = None) -> Reply:

@@ -39,6 +39,8 @@ class Send:
     deadline: Deadline
     body: Callable[[float], bytes] | None = None
     """Builds the body when the request is about to leave, from the seconds that remain then."""
+    prefix: str | None = None
+    """A digest of the prompt, by which balancers send equal prompts to equal replicas."""
     unread: bool = False
     """Leaves the content of a reply with a status below 300 unread, in `Reply.unread`."""
 

@@ -25,14 +25,20 @@ class Exchange:
     timing: Timing
 
     def request(
-        self, method: str, path: str, body: Callable[[float], bytes] | None = None, *, unread: bool = False
+        self,
+        method: str,
+        path: str,
+        body: Callable[[float], bytes] | None = None,
+        *,
+        prefix: str | None = None,
+        unread: bool = False,
     ) -> Operation[Reply]:
         """Sends until there is a reply with a status below 300, whose content may be left `unread`.
 
         Raises Problem for an error reply that is final, ConnectionFailed when no attempt got a reply, and
         TimeoutPassed when the deadline passes first.
         """
-        attempt = Send(method, path, self.deadline, body, unread)
+        attempt = Send(method, path, self.deadline, body, prefix, unread)
         failures = 0
         failure: KaratError | None = None
         while True:

@@ -6,6 +6,7 @@ A new route is a new function here, and one method on each client.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,7 @@ from karat_client.inputs import (
     context,
     dialogues,
     pairs,
+    prefix,
     rendered,
 )
 from karat_client.options import (
@@ -168,8 +170,52 @@ def best_of_n(
         "candidates": candidates,
     }
     exchange = caller.exchange(options.get("timeout"))
-    reply = yield from exchange.request("POST", "/v1/best-of-n", _encodable(fields))
+    body = _encodable(fields)
+    reply = yield from exchange.request("POST", "/v1/best-of-n", body, prefix=prefix(prompt))
     return _replies.ranking(_replies.json_object(reply), len(candidates))
+
+
+Progress: TypeAlias = "Callable[[int, int], None]"
+"""Told how many of how many are done."""
+
+
+def best_of_n_each(
+    caller: Caller,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Iterable[Response]],
+    choice: Mapping[str, Any],
+    options: ScoreOptions,
+    progress: Progress | None,
+) -> Operation[list[Ranking]]:
+    """Chooses among each prompt's own candidates, several prompts side by side; each has the whole of the timeout."""
+    if len(prompts) != len(responses):
+        raise ValueError(f"there are {len(prompts)} prompts and candidates for {len(responses)}")
+    if not prompts:
+        return []
+    done = _Counter(len(prompts), progress)
+
+    def one(prompt: Prompt, candidates: Iterable[Response]) -> Operation[Ranking]:
+        ranking = yield from best_of_n(caller, prompt, candidates, choice, options)
+        done.add()
+        return ranking
+
+    return (yield from together([one(*each) for each in zip(prompts, responses, strict=True)]))
+
+
+class _Counter:
+    """Counts what threads have done, and tells it in order."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total = total
+        self._progress = progress
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        with self._lock:
+            self._done += 1
+            if self._progress is not None:
+                self._progress(self._done, self._total)
 
 
 def compare(
@@ -201,7 +247,7 @@ def critique(caller: Caller, prompt: Prompt, response: Response, options: Critiq
     """Has critiques of one response written, and the response scored with them in view."""
     exchange = caller.exchange(options.get("timeout"))
     body = _encodable(_subject(caller, prompt, response, options))
-    reply = yield from exchange.request("POST", "/v1/critique", body)
+    reply = yield from exchange.request("POST", "/v1/critique", body, prefix=prefix(prompt))
     return _critique.critiques(_replies.json_object(reply), wanted(options))
 
 
@@ -215,7 +261,7 @@ def open_critique(
 ) -> Operation[Reply]:
     """Begins a critique that is read as it is written: the reply's content is unread."""
     body = _encodable({**_subject(caller, prompt, response, options), "stream": True})
-    return (yield from exchange.request("POST", "/v1/critique", body, unread=True))
+    return (yield from exchange.request("POST", "/v1/critique", body, prefix=prefix(prompt), unread=True))
 
 
 def _subject(caller: Caller, prompt: Prompt, response: Response, options: CritiqueOptions) -> dict[str, Any]:
@@ -341,21 +387,45 @@ def _collect(
     scorer: _Scorer[R],
 ) -> Operation[_Part[R]]:
     exchange = caller.exchange(timeout)
-    versions: tuple[str, ...] = ()
-    # A model that was replaced meanwhile has answered some requests and not others: once more brings all from the
-    # new one. Replicas that differ go on differing.
-    for _ in range(2):
-        parts = yield from together([scorer(exchange, fields, chunk) for chunk in chunks])
-        versions = tuple(sorted({part.version for part in parts if part.version is not None}))
-        if len(versions) < 2:
-            return _Part(
-                model=next((part.model for part in parts if part.model), None),
-                version=versions[0] if versions else None,
-                results=sorted((result for part in parts for result in part.results), key=_place),
-                usage=_sum(part.usage for part in parts),
-                request_ids=tuple(request_id for part in parts for request_id in part.request_ids),
-            )
-    raise VersionsDiffer(versions)
+    # What each version has scored, by the places of the chunks. A version is the digest of a model, so what it has
+    # scored goes together whenever that was.
+    scored: dict[str, dict[int, _Part[R]]] = {}
+    # What holds nothing but refusals has no version, and goes with any.
+    unscored: dict[int, _Part[R]] = {}
+    wanted = list(range(len(chunks)))
+    rounds = 0
+    while True:
+        parts = yield from together([scorer(exchange, fields, chunks[place]) for place in wanted])
+        for place, part in zip(wanted, parts, strict=True):
+            if part.version is None:
+                unscored[place] = part
+            else:
+                scored.setdefault(part.version, {})[place] = part
+        most = max(scored.values(), key=len, default={})
+        whole = {**unscored, **most}
+        wanted = [place for place in range(len(chunks)) if place not in whole]
+        if not wanted:
+            return _joined([whole[place] for place in range(len(chunks))])
+        # A new version is being rolled out, and replicas differ until that is over.
+        rounds += 1
+        pause = caller.settings.retry.pause(rounds, None, caller.timing.jitter())
+        if pause >= exchange.deadline.remaining():
+            raise VersionsDiffer(tuple(sorted(scored)))
+        yield from wait(pause)
+        # The old one goes: what it hasn't scored by now it may never score.
+        open_places = [place for place in range(len(chunks)) if place not in unscored]
+        wanted = [place for place in open_places if any(place not in done for done in scored.values())]
+
+
+def _joined(parts: Sequence[_Part[R]]) -> _Part[R]:
+    """The parts of a call that one version has scored."""
+    return _Part(
+        model=next((part.model for part in parts if part.model), None),
+        version=next((part.version for part in parts if part.version), None),
+        results=sorted((result for part in parts for result in part.results), key=_place),
+        usage=_sum(part.usage for part in parts),
+        request_ids=tuple(request_id for part in parts for request_id in part.request_ids),
+    )
 
 
 def split(inputs: Sequence[Input], max_inputs: int, max_bytes: int) -> list[list[Input]]:
@@ -385,7 +455,10 @@ def _all_of(
     """The results of one request's inputs, or an error with the index in the caller's list."""
     try:
         reply = yield from exchange.request(
-            "POST", route.path, lambda remaining: _body(fields, remaining, route.list_name, inputs)
+            "POST",
+            route.path,
+            lambda remaining: _body(fields, remaining, route.list_name, inputs),
+            prefix=prefix(json.loads(inputs[0].group)),
         )
     except Problem as problem:
         if problem.index is None or problem.index >= len(inputs):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import threading
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, finalize
 
 from karat_client.client import AsyncClient, Client
+from karat_client.errors import ConnectionFailed, ServerFailed
 from karat_client.options import Settings
 from karat_client.results import PartialScores
+
+T = TypeVar("T")
 
 LOGGER = logging.getLogger("karat_client")
 
@@ -37,6 +41,37 @@ class SharedClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.settings,)
+
+
+class SharedClients:
+    """Clients of servers that hold the same model. Each process asks one of them, while it answers."""
+
+    def __init__(self, settings: Sequence[Settings]) -> None:
+        self._clients = [SharedClient(each) for each in settings]
+        self._process: int | None = None
+        self._place = 0
+
+    def ask(self, call: Callable[[Client], T]) -> T:
+        """What the call gives with one of the clients; the next is asked where a server is away or fails.
+
+        Raises what the last of them raised.
+        """
+        if self._process != os.getpid():
+            # Processes that start together don't all begin with the same server.
+            self._process, self._place = os.getpid(), random.randrange(len(self._clients))
+        for attempt in range(len(self._clients)):
+            client = self._clients[self._place % len(self._clients)]
+            try:
+                return call(client.get())
+            except (ConnectionFailed, ServerFailed) as error:
+                if attempt == len(self._clients) - 1:
+                    raise
+                LOGGER.warning("%s doesn't answer, the next server is asked: %s", client.settings.url, error)
+                self._place += 1
+        raise AssertionError("there is at least one client")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ([client.settings for client in self._clients],)
 
 
 def _close(client: Client, process: int) -> None:

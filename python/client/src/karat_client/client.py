@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -126,6 +126,25 @@ class Client(_Base):
             "curve": curve or None,
         }
         return self._driver.run(operations.best_of_n(self._caller, prompt, responses, choice, options))
+
+    def best_of_n_each(
+        self,
+        prompts: Iterable[Prompt],
+        responses: Iterable[Iterable[Response]],
+        *,
+        select: AnyRule | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[ScoreOptions],
+    ) -> list[Ranking]:
+        """As `best_of_n` for each prompt with its own candidates, several prompts side by side.
+
+        `progress` is called with how many are done, and of how many, whenever one is. The timeout is each prompt's own.
+        Raises as `score` does, for the first prompt that fails.
+        """
+        choice = {"select": select}
+        return self._driver.run(
+            operations.best_of_n_each(self._caller, list(prompts), list(responses), choice, options, progress)
+        )
 
     def compare(
         self,
@@ -313,6 +332,21 @@ class AsyncClient(_Base):
         }
         return await self._driver.run(operations.best_of_n(self._caller, prompt, responses, choice, options))
 
+    async def best_of_n_each(
+        self,
+        prompts: Iterable[Prompt],
+        responses: Iterable[Iterable[Response]],
+        *,
+        select: AnyRule | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[ScoreOptions],
+    ) -> list[Ranking]:
+        """As `Client.best_of_n_each`."""
+        choice = {"select": select}
+        return await self._driver.run(
+            operations.best_of_n_each(self._caller, list(prompts), list(responses), choice, options, progress)
+        )
+
     async def compare(
         self,
         prompts: Prompt | Iterable[Prompt],
@@ -424,9 +458,10 @@ class AsyncClient(_Base):
 
 def _http_options(settings: Settings) -> dict[str, Any]:
     """How httpx is set up: one pool, whose size is bounded by the slots of the driver, not by waiting in the pool."""
+    key = {} if settings.api_key is None else {"authorization": f"Bearer {settings.api_key}"}
     return {
         "base_url": settings.url,
-        "headers": {"user-agent": "karat-client", **settings.headers},
+        "headers": {"user-agent": "karat-client", **key, **settings.headers},
         "verify": settings.verify,
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=settings.max_concurrency),
     }

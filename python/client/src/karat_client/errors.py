@@ -37,7 +37,8 @@ class InvalidReply(KaratError):
 class VersionsDiffer(KaratError):
     """The parts of one call were scored by different model versions, so their rewards can't be compared.
 
-    That happens when a model is replaced meanwhile, or when replicas behind one address hold different models.
+    That happens when replicas behind one address hold different models, for longer than the call's timeout: a
+    model that is replaced meanwhile is waited for.
     """
 
     def __init__(self, versions: tuple[str, ...]) -> None:
@@ -138,8 +139,24 @@ class WrongMethod(RequestRefused):
     """The route doesn't take that HTTP method."""
 
 
+class NotLetIn(RequestRefused):
+    """The server doesn't let the request in: a page may not use it, or it was asked for by another name (403)."""
+
+
+class KeyMissing(RequestRefused):
+    """The server wants a key, and got none that it knows (401): set `api_key`."""
+
+
+class KeyForbids(RequestRefused):
+    """The key may not use the model, or may not change what is served (403)."""
+
+
 class Overloaded(Problem):
     """Too much is waiting (429)."""
+
+
+class OutOfTokens(Overloaded):
+    """The key has used up its tokens for now (429); `retry_after` says when it has some again."""
 
 
 class ServerFailed(Problem):
@@ -175,6 +192,10 @@ PROBLEM_TYPES: dict[str, type[Problem]] = {
         "unknown-route": UnknownRoute,
         "wrong-method": WrongMethod,
         "model-unavailable": ModelUnavailable,
+        "forbidden": NotLetIn,
+        "no-key": KeyMissing,
+        "key-forbids": KeyForbids,
+        "out-of-tokens": OutOfTokens,
         "overloaded": Overloaded,
         "deadline-passed": DeadlinePassed,
         "model-failed": ModelFailed,

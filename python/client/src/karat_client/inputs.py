@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,19 @@ class Input:
     index: int
     body: bytes
     group: str
+
+
+def prefix(prompt: Any) -> str:
+    """A digest of a prompt, or of the turns before a response: the same for both, and the same as the server's own.
+
+    Nothing can be read back from it.
+    """
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    digest = hashlib.sha256()
+    for turn in turns:
+        content = turn["content"] if isinstance(turn["content"], str) else _content(turn["content"])
+        digest.update(f"{turn['role']}\0{content}\0".encode())
+    return digest.hexdigest()[:16]
 
 
 def pairs(prompts: Prompt | Iterable[Prompt], responses: Iterable[Response]) -> list[Input | InvalidInput]:

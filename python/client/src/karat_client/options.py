@@ -99,6 +99,8 @@ class ClientOptions(TypedDict, total=False):
     """How many requests are on their way at once, of all calls together."""
     headers: Mapping[str, str]
     """Sent with every request, such as an `Authorization`."""
+    api_key: str | None
+    """The key for a server that wants one."""
     verify: ssl.SSLContext | str | bool
     """How TLS certificates are checked, as httpx takes it. A context doesn't pickle."""
 
@@ -123,6 +125,7 @@ class Settings:
     max_bytes: int = 8 << 20
     max_concurrency: int = 16
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    api_key: str | None = field(default=None, repr=False)
     verify: ssl.SSLContext | str | bool = True
 
     def __post_init__(self) -> None:

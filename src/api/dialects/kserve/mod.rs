@@ -33,7 +33,7 @@ use super::{
 };
 use crate::api::{AppState, checks, path::PathOf, problem::Problem};
 use dto::{ModelConfig, ModelMetadata, ServerMetadata};
-pub(in crate::api) use grpc::routes as grpc_routes;
+pub(in crate::api) use grpc::{routes as grpc_routes, tell as tell_grpc};
 
 /// The dialect of KServe and Triton.
 pub(super) static DIALECT: Dialect = Dialect {
@@ -194,7 +194,7 @@ async fn live() -> StatusCode {
 }
 
 async fn ready(State(state): State<AppState>) -> StatusCode {
-    if state.engine.repository().is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 async fn model_ready<A: Address>(

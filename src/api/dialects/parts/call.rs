@@ -80,6 +80,7 @@ async fn receive(mut request: Request, state: &AppState) -> Result<Call<Received
     let dialect = request.extensions().get::<&'static Dialect>();
     let admission = dialect.map_or(Admission::Bounded, |dialect| state.dialects.admission(dialect));
     let of_body = RunFields::of_body(body.bytes());
+    let state = &state.visited_by(request.extensions());
     let (mut parts, _) = request.into_parts();
     let path_model = path::model(&mut parts, state).await?;
     let url = Query::try_from_uri(&parts.uri).map(|Query(url)| url);
@@ -209,7 +210,7 @@ impl<T> Call<T> {
 
     /// Scores a request, and keeps statistics of it where the call belongs to a run.
     pub(crate) async fn run(&self, request: ScoreRequest) -> Result<ScoreReport, Problem> {
-        Ok(self.state.score(self.run.as_ref(), &self.id, request).await?)
+        self.state.score(self.run.as_ref(), &self.id, request).await
     }
 
     /// How many signals fire of the run that the call belongs to, if it names one: 0 while nothing is known of it.

@@ -12,7 +12,7 @@ use crate::api::{
 /// The status for clients that try again after a 503 and give up on a 429, as trainers do.
 pub(crate) fn worth_a_retry(kind: ProblemType) -> StatusCode {
     match kind {
-        ProblemType::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        ProblemType::Overloaded | ProblemType::OutOfTokens => StatusCode::SERVICE_UNAVAILABLE,
         other => other.status(),
     }
 }

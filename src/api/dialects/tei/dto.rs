@@ -45,7 +45,7 @@ impl dialect::ErrorBody for ErrorBody {
         let error_type = match problem.kind() {
             ProblemType::NoInputs => ErrorType::Empty,
             ProblemType::ModelUnavailable => ErrorType::Unhealthy,
-            ProblemType::Overloaded => ErrorType::Overloaded,
+            ProblemType::Overloaded | ProblemType::OutOfTokens => ErrorType::Overloaded,
             ProblemType::ModelFailed | ProblemType::Internal | ProblemType::DeadlinePassed => ErrorType::Backend,
             _ => ErrorType::Validation,
         };

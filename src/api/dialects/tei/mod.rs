@@ -154,5 +154,5 @@ fn describe_health(operation: TransformOperation<'_>) -> TransformOperation<'_> 
 }
 
 async fn health(State(state): State<AppState>) -> StatusCode {
-    if state.engine.repository().is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }

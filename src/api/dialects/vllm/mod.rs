@@ -119,6 +119,8 @@ struct ErrorDetail {
 impl dialect::ErrorBody for ErrorBody {
     fn new(problem: &Problem, status: StatusCode) -> Self {
         let kind = match status.as_u16() {
+            401 => "AuthenticationError",
+            403 => "PermissionDeniedError",
             404 => "NotFoundError",
             429 => "RateLimitError",
             503 => "ServiceUnavailableError",

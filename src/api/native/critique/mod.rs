@@ -60,7 +60,7 @@ async fn critique(Call { state, id, run, body, options }: Call<CritiqueBody>) ->
             Some(scoring(options.of_model(model), count, &state).map_err(|problem| problem.about("scorer"))?)
         }
     };
-    let critiques = state.engine.critique(request).await?;
+    let critiques = state.critique(request).await?;
     let session = Session { state, id, run, critiques, written: Vec::new(), scorer, include, deadline };
     if stream {
         return Ok(Reply::Stream(Box::new(session)));
@@ -95,6 +95,7 @@ impl Session {
     async fn whole(mut self) -> Result<CritiqueResponse, Problem> {
         while let Some(event) = self.critiques.next().await {
             if let CritiqueEvent::Written(critique) = event? {
+                self.state.visit.spend(critique.tokens);
                 self.written.push(critique);
             }
         }
@@ -160,6 +161,7 @@ impl Session {
                     (named("token", &TokenEvent { index, text }), Stage::Writing)
                 }
                 Some(Ok(CritiqueEvent::Written(critique))) => {
+                    self.state.visit.spend(critique.tokens);
                     let event = named("critique", &CritiqueResult::new(&critique, self.critiques.rates()));
                     self.written.push(critique);
                     (event, Stage::Writing)

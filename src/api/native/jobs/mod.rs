@@ -107,13 +107,14 @@ fn describe_submit(operation: TransformOperation<'_>) -> TransformOperation<'_> 
         .description(
             "The body is that of `POST /v1/score`, or JSON Lines of any length: first a line with all fields of that body but \
              `inputs`, then a line for each input. The lines are kept as they come, and answered with 202 when the last is \
-             there. Rows are scored at the lowest priority. With `--state` a job that was accepted survives restarts.",
+             there. Rows are scored at the lowest priority, \
+             with the key that the job came with. With `--state` a job that was accepted survives restarts.",
         )
         .response_with::<202, Json<JobBody>, _>(|response| response.description("The job, whose rows wait to be scored"))
 }
 
 async fn submit(State(state): State<AppState>, NoApi(upload): NoApi<Upload>) -> Result<Response, Problem> {
-    let id = upload.receive(&state).await?;
+    let id = upload.receive().await?;
     let job = state.runs.jobs.find(id.clone()).await?.ok_or_else(|| unknown(&id))?;
     state.runs.progress.wake();
     Ok((StatusCode::ACCEPTED, Json(JobBody::new(job, &state))).into_response())

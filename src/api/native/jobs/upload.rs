@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use karat_engine::engine::ScoreRequest;
 use karat_rules::domain::Sample;
+use karat_runs::store::NewJob;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::{collections::BTreeSet, time::Duration};
@@ -51,14 +52,15 @@ impl JobOptions {
 /// The body of a job, unread.
 #[derive(Debug)]
 pub(super) struct Upload {
+    state: AppState,
     body: Body,
 }
 
 impl FromRequest<AppState> for Upload {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request(request: Request, _: &AppState) -> Result<Self, Self::Rejection> {
-        Ok(Self { body: request.into_body() })
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Self::Rejection> {
+        Ok(Self { state: state.visited_by(request.extensions()), body: request.into_body() })
     }
 }
 
@@ -67,7 +69,8 @@ impl Upload {
     ///
     /// # Errors
     /// When the body can't be read, a line isn't a sample, or the options could never score one. Nothing of it is kept.
-    pub(super) async fn receive(self, state: &AppState) -> Result<String, Problem> {
+    pub(super) async fn receive(self) -> Result<String, Problem> {
+        let state = &self.state;
         let mut lines = Lines::new(self.body, state.limits.receive, state.limits.body_bytes);
         let Some(first) = lines.next().await? else { return Err(no_rows()) };
         let (head, mut given) = match JobOptions::parse(&first) {
@@ -82,7 +85,8 @@ impl Upload {
         };
         let head = without_inputs(&head)?;
         let id = uuid::Uuid::now_v7().to_string();
-        state.runs.jobs.begin(id.clone(), head.clone(), now()).await?;
+        let new = NewJob { id: id.clone(), options: head.clone(), key: state.visit.key_name().map(str::to_owned) };
+        state.runs.jobs.begin(new, now()).await?;
         let mut arriving = Arriving { state, id: id.clone(), head, rows: Vec::new(), count: 0 };
         let arrived = async {
             for input in given.take().unwrap_or_default() {
@@ -157,7 +161,7 @@ impl Arriving<'_> {
                  successes and on_refused out",
             ));
         }
-        let request: ScoreRequest = options.into_request(vec![Ok(sample)], false)?;
+        let request: ScoreRequest = self.state.let_in(options.into_request(vec![Ok(sample)], false)?)?;
         Ok(self.state.engine.check_scores(&request)?)
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Mutex, sync::PoisonError, time::Duration};
 
 use karat_engine::{
-    engine::{ErrorKind, ScoreReport},
+    engine::ScoreReport,
     schedule::{Admission, Priority},
 };
 use karat_runs::store::{Job, JobRow, ResultRow, StoreError};
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::api::{
     AppState, body,
-    problem::{Problem, invalid},
+    problem::{Problem, ProblemType, invalid},
     runs::now,
 };
 
@@ -95,7 +95,7 @@ enum Worked {
     Rows,
     /// There is no job.
     Nothing,
-    /// The model or its queue takes nothing now.
+    /// The model or its queue takes nothing now, or the key's tokens are used up.
     Later,
 }
 
@@ -140,13 +140,20 @@ async fn score_together(state: &AppState, job: &Job, rows: &[JobRow]) -> Scored 
         Ok(made) => made,
         Err(problem) => return Scored::Problem(Box::new(problem)),
     };
+    let state = match state.on_behalf_of_key(job.key.as_deref()) {
+        Ok(state) => state,
+        Err(problem) => return Scored::Problem(Box::new(problem)),
+    };
     // Outcomes find a row's reward under the job's id and the place of the first row that was scored with it.
     let id = format!("{}:{}", job.id, rows.first().map_or(0, |row| row.place));
     match state.score(tag.as_ref(), &id, request).await {
         Ok(report) => Scored::Results(results(report, rows, &include)),
-        Err(error) => match error.kind() {
-            ErrorKind::Overloaded | ErrorKind::Deadline | ErrorKind::Unavailable => Scored::Later,
-            _ => Scored::Problem(Box::new(error.into())),
+        Err(problem) => match problem.kind() {
+            ProblemType::Overloaded
+            | ProblemType::DeadlinePassed
+            | ProblemType::ModelUnavailable
+            | ProblemType::OutOfTokens => Scored::Later,
+            _ => Scored::Problem(Box::new(problem)),
         },
     }
 }

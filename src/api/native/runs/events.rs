@@ -1,6 +1,6 @@
 //! `GET /v1/runs/{run}/events`: what happens in a run, as it happens.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, pin::Pin, sync::Arc};
 
 use aide::{
     OperationOutput,
@@ -21,6 +21,7 @@ use karat_runs::run::Event;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{RunPath, unknown};
 use crate::api::{AppState, problem::Problem};
@@ -38,13 +39,14 @@ pub(super) struct EventsQuery {
 pub(super) struct Events {
     past: VecDeque<Event>,
     future: Receiver<Arc<Event>>,
+    left: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 pub(super) fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     operation.id("runEvents").tag("Runs").summary("Hear what happens in a run").description(
         "Server-sent events: `signal` when one begins to fire or stops, with its evidence, `step` with a step's statistics \
          when the next one begins, and `missed` with a number where a reader was too slow for as many. The stream ends \
-         when the run is forgotten.",
+         when the run is forgotten or the server is about to end.",
     )
 }
 
@@ -58,7 +60,7 @@ pub(super) async fn events(
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let (past, future) =
         state.runs.runs.listen(&name, query.after.or(seen).unwrap_or(0)).ok_or_else(|| unknown(&name))?;
-    Ok(Events { past: past.into(), future })
+    Ok(Events { past: past.into(), future, left: Box::pin(state.closing.left()) })
 }
 
 impl Events {
@@ -66,7 +68,12 @@ impl Events {
         if let Some(event) = self.past.pop_front() {
             return Some((Ok(written(&event)), self));
         }
-        match self.future.recv().await {
+        let heard = tokio::select! {
+            heard = self.future.recv() => heard,
+            // Whoever listens asks another server from here on, instead of holding this one.
+            () = &mut self.left => return None,
+        };
+        match heard {
             Ok(event) => Some((Ok(written(&event)), self)),
             Err(RecvError::Lagged(missed)) => {
                 Some((Ok(sse::Event::default().event("missed").data(missed.to_string())), self))

@@ -86,6 +86,8 @@ fn warm_up(generator: &Generator, probe: &TokenizedInput, path: &Path) -> Result
     let failed = |reason: &dyn std::fmt::Display| LoadError::WarmUp {
         path: path.to_owned(),
         tokens: probe.len(),
+        // There is no other.
+        shortest: true,
         reason: reason.to_string(),
     };
     let order = Order {

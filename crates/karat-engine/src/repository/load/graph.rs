@@ -138,6 +138,7 @@ impl<'a> Loader<'a> {
             warm_up(&unit.scheduler, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
                 path: path.clone(),
                 tokens,
+                shortest: probes.first().is_some_and(|probe| probe.len() == tokens),
                 reason,
             })?;
             if let GraphForm::Prefixes(prefixes) = &unit.form {

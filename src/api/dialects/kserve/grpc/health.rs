@@ -20,7 +20,7 @@ impl health_server::Health for Health {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
         let serves = match service.as_str() {
-            "" | "inference.GRPCInferenceService" => self.state.engine.repository().is_ready(),
+            "" | "inference.GRPCInferenceService" => self.state.is_ready(),
             model => match find(&self.state, model, None) {
                 Ok(_) => true,
                 Err(problem) if problem.kind() == ProblemType::ModelUnavailable => false,

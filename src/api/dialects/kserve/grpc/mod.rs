@@ -38,14 +38,23 @@ struct Service {
     state: AppState,
 }
 
+/// A problem as clients of gRPC are told of it before any service has the request.
+pub(in crate::api) fn tell(problem: &Problem) -> axum::response::Response {
+    let mut response = status(problem).into_http();
+    problem.set_retry_after(response.headers_mut());
+    response
+}
+
 /// A problem in gRPC's words.
 fn status(problem: &Problem) -> Status {
     let detail = problem.detail();
     match problem.kind() {
         ProblemType::UnknownModel | ProblemType::UnknownRoute => Status::not_found(detail),
         ProblemType::ModelUnavailable => Status::unavailable(detail),
+        ProblemType::NoKey => Status::unauthenticated(detail),
+        ProblemType::KeyForbids | ProblemType::Forbidden => Status::permission_denied(detail),
         ProblemType::OtherVersion | ProblemType::InUse | ProblemType::NotLoaded => Status::failed_precondition(detail),
-        ProblemType::Overloaded => Status::resource_exhausted(detail),
+        ProblemType::Overloaded | ProblemType::OutOfTokens => Status::resource_exhausted(detail),
         ProblemType::DeadlinePassed => Status::deadline_exceeded(detail),
         ProblemType::ModelFailed | ProblemType::Internal => Status::internal(detail),
         _ => Status::invalid_argument(detail),
@@ -61,7 +70,7 @@ impl GrpcInferenceService for Service {
     }
 
     async fn server_ready(&self, _: Request<protocol::ServerReadyRequest>) -> Answer<protocol::ServerReadyResponse> {
-        Ok(Response::new(protocol::ServerReadyResponse { ready: self.state.engine.repository().is_ready() }))
+        Ok(Response::new(protocol::ServerReadyResponse { ready: self.state.is_ready() }))
     }
 
     async fn server_metadata(
@@ -105,14 +114,14 @@ impl GrpcInferenceService for Service {
     }
 
     async fn model_infer(&self, request: Request<protocol::ModelInferRequest>) -> Answer<protocol::ModelInferResponse> {
+        let state = self.state.visited_by(request.extensions());
         let request = request.into_inner();
         let model = addressed(&self.state, &request.model_name, Some(&request.model_version));
         let model = model.map_err(|problem| status(&problem))?;
         self.state.engine.model(&model).map_err(|error| status(&error.into()))?;
         let packed = !request.raw_input_contents.is_empty();
         let (request, url) = convert::request(request).map_err(|problem| status(&problem))?;
-        let call =
-            Call::of_model(self.state.clone(), &DIALECT, model.to_string(), url).map_err(|problem| status(&problem))?;
+        let call = Call::of_model(state, &DIALECT, model.to_string(), url).map_err(|problem| status(&problem))?;
         let inferred = inference::run(call, request).await.map_err(|problem| status(&problem))?;
         let refused = inferred.report.refused;
         let mut response = Response::new(convert::reply(inferred, packed));

@@ -1,0 +1,148 @@
+//! One request from its arrival to its reply: who sent it, and what became of it.
+//!
+//! Every call of the engine that costs something goes through here, so that keys hold on every route and each request can
+//! be told of in one line. Texts are never part of it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Instant,
+};
+
+use http::Extensions;
+use karat_engine::engine::{CritiqueRequest, Critiques, Embeddings, ScoreReport, ScoreRequest, Timings};
+use karat_rules::domain::ModelName;
+
+use super::{AppState, keys::Key, problem::Problem};
+use crate::telemetry::Work;
+
+/// What is known of a request. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Visit(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    key: OnceLock<Arc<Key>>,
+    work: Mutex<Vec<Work>>,
+}
+
+impl Visit {
+    /// The request came with that key.
+    pub(super) fn come_with(&self, key: Arc<Key>) {
+        // A request is let in once.
+        let _ = self.0.key.set(key);
+    }
+
+    /// The name of the key that the request came with.
+    pub(super) fn key_name(&self) -> Option<&str> {
+        self.0.key.get().map(|key| key.name.as_str())
+    }
+
+    /// What the engine did for it so far.
+    pub(super) fn work(&self) -> Vec<Work> {
+        self.lock().clone()
+    }
+
+    /// Counts tokens that were generated for it.
+    pub(super) fn spend(&self, tokens: usize) {
+        if let Some(key) = self.0.key.get() {
+            key.spend(tokens);
+        }
+    }
+
+    /// A visit with the same key, for what is done when this one was answered.
+    pub(super) fn later(&self) -> Self {
+        let later = Self::default();
+        if let Some(key) = self.0.key.get() {
+            later.come_with(Arc::clone(key));
+        }
+        later
+    }
+
+    fn check(&self, model: &ModelName) -> Result<(), Problem> {
+        self.0.key.get().map_or(Ok(()), |key| key.check(model))
+    }
+
+    fn done(&self, work: Work) {
+        self.spend(work.tokens);
+        self.lock().push(work);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Work>> {
+        self.0.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AppState {
+    /// The state of a request's handler, which knows whose it is.
+    pub(super) fn visited_by(&self, extensions: &Extensions) -> Self {
+        let visit = extensions.get::<Visit>().cloned().unwrap_or_default();
+        self.on_behalf_of(visit)
+    }
+
+    /// The same, for a visit.
+    pub(super) fn on_behalf_of(&self, visit: Visit) -> Self {
+        Self { visit, ..self.clone() }
+    }
+
+    /// Scores, as far as the request's key lets it. Handlers call `score`, which heeds the request's run as well.
+    pub(super) async fn score_as_allowed(&self, request: ScoreRequest) -> Result<ScoreReport, Problem> {
+        let request = self.let_in(request)?;
+        let begun = Instant::now();
+        let report = self.engine.score(request).await?;
+        self.metrics.scored(&report);
+        self.visit.done(Work {
+            model: report.model.clone(),
+            version: report.version.clone(),
+            tokens: report.usage.tokens,
+            begun,
+            timings: report.timings,
+            passes: report.passes.clone(),
+        });
+        Ok(report)
+    }
+
+    /// Embeds, as far as the request's key lets it.
+    pub(super) async fn embed(&self, request: ScoreRequest) -> Result<Embeddings, Problem> {
+        let request = self.let_in(request)?;
+        let begun = Instant::now();
+        let embeddings = self.engine.embed(request).await?;
+        self.visit.done(Work {
+            model: embeddings.model.clone(),
+            version: embeddings.version.clone(),
+            tokens: embeddings.usage.tokens,
+            begun,
+            timings: embeddings.timings,
+            passes: embeddings.passes.clone(),
+        });
+        Ok(embeddings)
+    }
+
+    /// Begins to write critiques, as far as the request's key lets it. What is written is counted as it is written.
+    pub(super) async fn critique(&self, request: CritiqueRequest) -> Result<Critiques, Problem> {
+        self.visit.check(&request.model)?;
+        let begun = Instant::now();
+        let critiques = self.engine.critique(request).await?;
+        let model = critiques.model();
+        self.visit.done(Work {
+            model: model.name.clone(),
+            version: model.version.clone(),
+            tokens: critiques.prompt_tokens(),
+            begun,
+            timings: Timings { total: begun.elapsed(), ..Timings::default() },
+            passes: Vec::new(),
+        });
+        Ok(critiques)
+    }
+
+    /// The request as its key lets it be.
+    ///
+    /// # Errors
+    /// When the key may not use the model, or has no tokens left.
+    pub(super) fn let_in(&self, request: ScoreRequest) -> Result<ScoreRequest, Problem> {
+        self.visit.check(request.model())?;
+        Ok(match self.visit.0.key.get() {
+            Some(key) => request.at_most(key.priority),
+            None => request,
+        })
+    }
+}

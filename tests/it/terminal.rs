@@ -1,0 +1,31 @@
+//! What karat gives a shell and `man`.
+
+use std::fs;
+
+use crate::support::karat;
+
+#[test]
+fn shells_and_man_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = karat(&["completions", shell]).output().unwrap();
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && script.contains("calibration-seconds"), "{shell}: {script}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    assert!(karat(&["manual", pages.to_str().unwrap()]).status().unwrap().success());
+    for command in ["serve", "doctor", "inspect"] {
+        let page = fs::read_to_string(pages.join(format!("karat-{command}.1"))).unwrap();
+        assert!(page.starts_with(".ie") && page.contains("SYNOPSIS"), "{command}: {page}");
+    }
+    assert!(fs::read_to_string(pages.join("karat.1")).unwrap().contains("karat\\-serve(1)"));
+}
+
+#[test]
+fn words_are_plain_where_no_terminal_shows_them() {
+    let output = karat(&["doctor"]).output().unwrap();
+    assert!(!output.stdout.contains(&b'\x1b') && !output.stderr.contains(&b'\x1b'));
+    let failed = karat(&["eval", "/nowhere.jsonl", "--model", "m"]).output().unwrap();
+    let told = String::from_utf8(failed.stderr).unwrap();
+    assert!(told.starts_with("karat: /nowhere.jsonl can't be read"), "{told}");
+}
