@@ -36,6 +36,9 @@ pub(crate) struct RunFields {
 }
 
 impl RunFields {
+    /// How the fields are called.
+    pub(crate) const NAMES: &[&str] = &["run", "step", "task"];
+
     /// What the query of a URL says, whatever else stands there.
     pub(crate) fn of_query(uri: &Uri) -> Result<Self, Problem> {
         let Some(query) = uri.query().filter(|query| query.contains("run=")) else { return Ok(Self::default()) };

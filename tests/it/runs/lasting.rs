@@ -55,7 +55,9 @@ async fn what_was_acknowledged_is_there_after_a_kill() {
     let path = format!("/v1/jobs/{}", job.body["id"].as_str().unwrap());
     server.asked_until(&path, |reply| !reply.body["ended"].is_null()).await;
     let done = server.get(&path).await.body;
-    assert_eq!((&done["done"], &done["failed"]), (&json!(5000), &json!(0)));
+    let results = server.get(&format!("{path}/results?limit=10000")).await.text;
+    let error = results.lines().find(|line| line.contains("\"error\""));
+    assert_eq!((&done["done"], &done["failed"], error), (&json!(5000), &json!(0), None));
     let last = server.get(&format!("{path}/results?offset=4999")).await;
     assert!(is_close(last.body["reward"].as_f64().unwrap(), 0.199), "{}", last.text);
 }

@@ -51,7 +51,8 @@ impl<T: Body> FromRequest<AppState> for Call<T> {
         let (call, received) = receive(request, state).await?.split();
         let body: T = received.parse()?;
         let fields = dialect.map(|dialect| dialect.fields).unwrap_or_default();
-        body.unread().map_or(Ok(()), |unread| unread.check(fields))?;
+        let of_run = if RunFields::of_body(received.bytes()).run.is_some() { RunFields::NAMES } else { &[] };
+        body.unread().map_or(Ok(()), |unread| unread.clone().without_read(of_run).check(fields))?;
         Ok(call.with_body(body))
     }
 }

@@ -153,6 +153,8 @@ async fn score_together(state: &AppState, job: &Job, rows: &[JobRow]) -> Scored 
             | ProblemType::DeadlinePassed
             | ProblemType::ModelUnavailable
             | ProblemType::OutOfTokens => Scored::Later,
+            // A server that has just begun may not have come to its models yet.
+            ProblemType::UnknownModel if !state.engine.repository().is_ready() => Scored::Later,
             _ => Scored::Problem(Box::new(problem)),
         },
     }
