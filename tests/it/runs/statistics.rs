@@ -153,6 +153,8 @@ async fn novelty_decay_reads_the_counts_that_a_run_keeps() {
 async fn what_is_refused_keeps_the_others_in_their_places() {
     let server = Server::of(&Repository::with_sum()).await;
     score(&server, "sum", "a", 1, &["150".to_owned(), "250".to_owned()]).await;
+    // Whoever asks is told of all that was scored before.
+    assert_eq!(samples(&server, "a").await, 2);
     let long = "7 ".repeat(3000);
     // One that is no sample, one that is too long, and one that was counted before.
     let texts = ["", "100", &long, "250", "200", "200"];
