@@ -25,7 +25,7 @@ LEARNING_RATE = 1.5
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a run knows of one prompt: rewards and gold of its visible answers, and how likely each is at the beginning."""
+    """What a run knows of one prompt: rewards and gold of its visible answers, and how likely each is at first."""
 
     rewards: np.ndarray
     gold: np.ndarray
@@ -34,7 +34,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Step:
-    """What the policy samples at a step, as (prompt, answer) pairs, and the gold that it earns in the mean of all prompts."""
+    """What the policy samples at a step, as (prompt, answer) pairs, and the mean gold that it earns."""
 
     samples: list[tuple[int, int]]
     gold: float

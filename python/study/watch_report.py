@@ -43,9 +43,11 @@ def table(runs: list[dict[str, Any]]) -> Iterable[str]:
     fell = [run for run in runs if run["fell"] is not None]
     overfitted = [run for run in fell if not run["tuned"]]
     sound = [run for run in runs if run["fell"] is None]
-    yield f"{len(runs)} runs, of which {len(fell)} over-optimise ({len(overfitted)} of them with overfitted heads) and {len(sound)} don't."
+    with_overfitted = f"({len(overfitted)} of them with overfitted heads)"
+    yield f"{len(runs)} runs, of which {len(fell)} over-optimise {with_overfitted} and {len(sound)} don't."
     yield ""
-    yield "| signal | in time, all that over-optimise | in time, overfitted heads | false alarms | steps before the fall (median) |"
+    in_time_columns = "in time, all that over-optimise | in time, overfitted heads"
+    yield f"| signal | {in_time_columns} | false alarms | steps before the fall (median) |"
     yield "|---|---|---|---|---|"
     for signal in runs[0]["fired"]:
         ahead = [run["fell"] - run["fired"][signal] for run in fell if in_time(run, signal)]
