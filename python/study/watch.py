@@ -3,8 +3,8 @@
 make study-watch DATA=best-of-n-alpacaeval.jsonl.gz
 
 Trains the ensembles of the evidence study, lets policies press on them (`study.pressure`), and sends what they sample
-to a karat server as training runs. Each run has a second judge (a tuned ensemble of another seed, which scores half of the
-samples) and outcomes (a draw of 0 or 1 by the gold of a quarter of the samples). Then it reads off
+to a karat server as training runs. Each run has a second judge (a tuned ensemble of another seed, which scores half of
+the samples) and outcomes (a draw of 0 or 1 by the gold of a quarter of the samples). Then it reads off
 `GET /v1/runs/{run}` at which step each signal fired first. No limit of a signal was chosen on these runs.
 """
 
