@@ -103,7 +103,7 @@ def press(url: str, known: Acknowledged, stop: threading.Event, work: Any, first
 def start(server: Path, models: Path, state: Path) -> tuple[subprocess.Popen[bytes], str]:
     """A server that is ready, and where it listens."""
     address = free_address()
-    flags = ["serve", "--models", models, "--state", state, "--listen", address, "--log", "error"]
+    flags = ["serve", "--models", str(models), "--state", str(state), "--listen", address, "--log", "error"]
     process = subprocess.Popen([server, *flags, "--calibration-seconds", "0"])
     url = f"http://{address}"
     for _ in range(600):
