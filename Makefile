@@ -164,6 +164,16 @@ study: setup $(RELEASE) ## Show on real answers what stops over-optimisation (DA
 	$(VENV_PYTHON) -m study.plot
 	$(VENV_PYTHON) -m study.report
 
+.PHONY: study-watch
+study-watch: setup $(RELEASE) ## Measure whether the signals of a run tell in time that its reward is exploited (DATA=best-of-n-alpacaeval.jsonl.gz)
+	@test -n "$(DATA)" || { echo "DATA=FILE is missing: see docs/evidence.md" >&2; exit 2; }
+	$(VENV_PYTHON) -m study.watch --data $(DATA) --server $(RELEASE)
+	$(VENV_PYTHON) -m study.watch_report
+
+.PHONY: kill-check
+kill-check: $(VENV) $(RELEASE) ## Kill a server fifty times under load and look whether anything acknowledged is lost (TIMES=50)
+	$(VENV_PYTHON) -m tests.killing --server $(RELEASE) --times $(or $(TIMES),50)
+
 train-harmless: $(VENV) models/harmless/tokenizer.json ## Train the harmless heads anew (DATA=preferences.jsonl.gz [HHH=hhh.jsonl])
 	@test -n "$(DATA)" || { echo "DATA=FILE is missing: see models/harmless/README.md" >&2; exit 2; }
 	$(VENV_PYTHON) -m tools.train_harmless --data $(DATA)

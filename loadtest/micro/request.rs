@@ -2,7 +2,8 @@
 //!
 //! `route` is the whole way of 32 samples that are known already, from the bytes of the body to the bytes of the reply.
 //! `parse` is its beginning, as far as the model's name is looked up; `engine` is its middle. What `route` takes beyond
-//! both is the reply's serialisation and the middleware.
+//! both is the reply's serialisation and the middleware. `route_in_run` is `route` for a run: the difference is what its
+//! statistics cost the request itself.
 
 #![allow(missing_docs, reason = "divan's attribute makes items that can't be documented")]
 #![allow(clippy::unwrap_used, reason = "a benchmark's input is its own")]
@@ -13,7 +14,7 @@ use axum::{Router, body::Body};
 use divan::{Bencher, counter::ItemsCount};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use karat::api::{self, ApiLimits, AppState, Closing, Fetcher, Visit};
+use karat::api::{self, ApiLimits, AppState, Closing, Fetcher, RunSettings, RunState, Visit};
 use karat::telemetry::Metrics;
 use karat_engine::{
     engine::{Engine, ScoreRequest},
@@ -67,6 +68,7 @@ impl Served {
             visitors: Arc::default(),
             images: Fetcher::new(Vec::new()),
             dialects: Arc::default(),
+            runs: Arc::new(RunState::open(&RunSettings::default()).unwrap()),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { runtime, engine, router: api::router(state) }
@@ -160,6 +162,15 @@ fn body(model: &str) -> String {
 #[divan::bench]
 fn route(bencher: Bencher<'_, '_>) {
     let (served, body) = (Served::new(), body(MODEL));
+    assert_eq!(served.post(&body).0, StatusCode::OK);
+    bencher.counter(ItemsCount::new(SAMPLES)).bench_local(|| served.post(&body));
+}
+
+/// The same for a step of a run, whose statistics the recorder keeps on a thread of its own meanwhile.
+#[divan::bench]
+fn route_in_run(bencher: Bencher<'_, '_>) {
+    let served = Served::new();
+    let body = body(MODEL).replacen('{', r#"{"run":"bench","step":1,"#, 1);
     assert_eq!(served.post(&body).0, StatusCode::OK);
     bencher.counter(ItemsCount::new(SAMPLES)).bench_local(|| served.post(&body));
 }

@@ -102,6 +102,10 @@ impl Received {
         Self { fields: Some(fields), ..self }
     }
 
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(crate) fn into_bytes(self) -> Bytes {
         self.bytes
     }

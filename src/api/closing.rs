@@ -3,24 +3,19 @@
 //! First it says that it isn't ready while it still takes requests, so that balancers send the next ones elsewhere.
 //! Then it takes none, and those in flight are finished. At last what isn't finished is given up.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
-
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// How far the end has come. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Closing {
-    leaving: Arc<AtomicBool>,
+    leaving: CancellationToken,
     given_up: CancellationToken,
 }
 
 impl Closing {
     /// From now on the server isn't ready, and closes each connection of HTTP/1.1 behind its next reply.
     pub fn leave(&self) {
-        self.leaving.store(true, Ordering::Release);
+        self.leaving.cancel();
     }
 
     /// From now on bodies that haven't come whole are waited for no more.
@@ -30,7 +25,12 @@ impl Closing {
     }
 
     pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Acquire)
+        self.leaving.is_cancelled()
+    }
+
+    /// Ready once the server isn't, when what has no end of its own is to end.
+    pub(super) fn left(&self) -> WaitForCancellationFutureOwned {
+        self.leaving.clone().cancelled_owned()
     }
 
     /// Ready once requests are given up.

@@ -39,6 +39,8 @@ use super::{
 };
 use crate::telemetry::{Metrics, WaitGuard};
 
+/// Where jobs are sent.
+const JOBS: &str = "/v1/jobs";
 /// The unit in which memory is shared out, in bytes: small beside any request, and few enough of them for a semaphore.
 const UNIT: u64 = 1 << 10;
 
@@ -66,7 +68,8 @@ fn units(bytes: u64) -> usize {
 
 /// Lets a request's body in under the rules.
 pub(super) async fn receive(State(intake): State<Arc<Intake>>, request: Request, next: Next) -> Response {
-    if request.body().is_end_stream() {
+    // Nothing comes. A job is kept as it comes, a few lines at a time.
+    if request.body().is_end_stream() || request.uri().path() == JOBS {
         return next.run(request).await;
     }
     // Who asks whether to send it waits for the answer first.

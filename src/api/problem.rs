@@ -16,6 +16,7 @@ use karat_engine::{
     engine::{ErrorKind, ScoreError},
     repository::ChangeError,
 };
+use karat_runs::store::StoreError;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -35,6 +36,8 @@ pub(crate) enum ProblemType {
     UnknownModel,
     OtherVersion,
     UnknownRoute,
+    UnknownRun,
+    UnknownJob,
     WrongMethod,
     Forbidden,
     /// A request without a key, or with one that isn't known.
@@ -63,7 +66,7 @@ impl ProblemType {
             }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::UnknownModel | Self::UnknownRoute => StatusCode::NOT_FOUND,
+            Self::UnknownModel | Self::UnknownRoute | Self::UnknownRun | Self::UnknownJob => StatusCode::NOT_FOUND,
             Self::OtherVersion => StatusCode::PRECONDITION_FAILED,
             Self::InUse => StatusCode::CONFLICT,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
@@ -90,6 +93,8 @@ impl ProblemType {
             Self::InUse => "in-use",
             Self::NotLoaded => "not-loaded",
             Self::UnknownRoute => "unknown-route",
+            Self::UnknownRun => "unknown-run",
+            Self::UnknownJob => "unknown-job",
             Self::WrongMethod => "wrong-method",
             Self::Forbidden => "forbidden",
             Self::NoKey => "no-key",
@@ -116,6 +121,8 @@ impl ProblemType {
             Self::InUse => "Other models are made of the model",
             Self::NotLoaded => "The model can't be loaded",
             Self::UnknownRoute => "There is no such route",
+            Self::UnknownRun => "There is no such run",
+            Self::UnknownJob => "There is no such job",
             Self::WrongMethod => "The route doesn't take this method",
             Self::Forbidden => "The request isn't let in",
             Self::NoKey => "The request comes without a known key",
@@ -287,6 +294,15 @@ impl From<ScoreError> for Problem {
             _ => error.to_string(),
         };
         Self { kind, detail: cut(detail), index: error.sample(), retry_after: error.retry_after() }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        // What the file system says names folders of this machine.
+        tracing::error!(%error, "the state can't be written or read");
+        let detail = "karat can't write or read its state (--state); the server's log has the cause";
+        Self::new(ProblemType::Internal, detail)
     }
 }
 

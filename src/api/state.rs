@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use karat_engine::engine::Engine;
 
-use super::{Closing, DialectSettings, Fetcher, Keys, Visit, Visitors};
+use super::{Closing, DialectSettings, Fetcher, Keys, RunState, Visit, Visitors};
 use crate::telemetry::{Metrics, Traces};
 
 /// What every handler can reach; cheap to clone.
@@ -22,6 +22,8 @@ pub struct AppState {
     pub visitors: Arc<Visitors>,
     /// What fetches images by URL.
     pub images: Fetcher,
+    /// The training runs that it scores for, and its jobs.
+    pub runs: Arc<RunState>,
     /// Who may use it beside them.
     pub keys: Arc<Keys>,
     /// Whether the server is about to end.

@@ -49,6 +49,15 @@ impl Visit {
         }
     }
 
+    /// A visit with the same key, for what is done when this one was answered.
+    pub(super) fn later(&self) -> Self {
+        let later = Self::default();
+        if let Some(key) = self.0.key.get() {
+            later.come_with(Arc::clone(key));
+        }
+        later
+    }
+
     fn check(&self, model: &ModelName) -> Result<(), Problem> {
         self.0.key.get().map_or(Ok(()), |key| key.check(model))
     }
@@ -67,11 +76,16 @@ impl AppState {
     /// The state of a request's handler, which knows whose it is.
     pub(super) fn visited_by(&self, extensions: &Extensions) -> Self {
         let visit = extensions.get::<Visit>().cloned().unwrap_or_default();
+        self.on_behalf_of(visit)
+    }
+
+    /// The same, for a visit.
+    pub(super) fn on_behalf_of(&self, visit: Visit) -> Self {
         Self { visit, ..self.clone() }
     }
 
-    /// Scores, as far as the request's key lets it.
-    pub(super) async fn score(&self, request: ScoreRequest) -> Result<ScoreReport, Problem> {
+    /// Scores, as far as the request's key lets it. Handlers call `score`, which heeds the request's run as well.
+    pub(super) async fn score_as_allowed(&self, request: ScoreRequest) -> Result<ScoreReport, Problem> {
         let request = self.let_in(request)?;
         let begun = Instant::now();
         let report = self.engine.score(request).await?;
@@ -120,7 +134,11 @@ impl AppState {
         Ok(critiques)
     }
 
-    fn let_in(&self, request: ScoreRequest) -> Result<ScoreRequest, Problem> {
+    /// The request as its key lets it be.
+    ///
+    /// # Errors
+    /// When the key may not use the model, or has no tokens left.
+    pub(super) fn let_in(&self, request: ScoreRequest) -> Result<ScoreRequest, Problem> {
         self.visit.check(request.model())?;
         Ok(match self.visit.0.key.get() {
             Some(key) => request.at_most(key.priority),

@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{CommandError, banner};
 use crate::{
-    api::{self, AppState, Closing, Keys, Visit},
+    api::{self, AppState, Closing, Keys, RunState, Visit},
     server::{Drained, FAREWELL, Server, Signals, Stop, Tls, Watched, allow_all, exit_now},
     settings::ServeSettings,
     telemetry::{self, Metrics, Traces},
@@ -81,11 +81,14 @@ async fn run(settings: ServeSettings, library: Library) -> Result<Served, Comman
         dialects: Arc::new(settings.dialects()),
         visitors: Arc::new(settings.visitors()),
         images: settings.images(),
+        runs: Arc::new(RunState::open(&settings.runs())?),
         keys: Arc::clone(&keys),
         closing: closing.clone(),
         traces: traces.clone(),
         visit: Visit::default(),
     };
+    state.start_background();
+    let runs = Arc::clone(&state.runs);
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("can't listen on {}: {error}; choose another --listen", settings.listen))?;
@@ -135,6 +138,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<Served, Comman
     let _ = timeout(LAST_TRACES, last).await;
     let ending = tokio::task::spawn_blocking(move || {
         engine.repository().drain();
+        runs.close();
         // The thread that loads models ends when it has seen that the repository does.
         let _ = loader.recv();
     });

@@ -20,7 +20,7 @@ use karat_engine::{
 use karat_rules::domain::ModelName;
 
 use crate::{
-    api::{self, ApiLimits, DialectSettings, Fetcher, ImageHost, Visitors},
+    api::{self, ApiLimits, DialectSettings, Fetcher, ImageHost, RunSettings, Visitors},
     server::{Patience, TlsFiles},
     telemetry::LogFormat,
 };
@@ -167,6 +167,15 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_FETCH_IMAGES", value_delimiter = ',', value_name = "HOST")]
     pub(crate) fetch_images: Vec<ImageHost>,
 
+    /// A folder for what lasts: statistics of training runs, their outcomes, jobs, and what running normalisations learned.
+    /// Without it, they live in memory.
+    #[arg(long, env = "KARAT_STATE", value_name = "FOLDER")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// Memory for statistics of training runs, in MiB. The runs that were heard of longest ago go first.
+    #[arg(long, env = "KARAT_RUNS_MB", default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20), value_name = "MIB")]
+    pub(crate) runs_mb: usize,
+
     /// How to write log lines: "text" or "json".
     #[arg(long, env = "KARAT_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
@@ -256,6 +265,11 @@ impl ServeSettings {
     /// What fetches images by URL.
     pub(crate) fn images(&self) -> Fetcher {
         Fetcher::new(self.fetch_images.clone())
+    }
+
+    /// How much is kept of training runs, and where.
+    pub(crate) fn runs(&self) -> RunSettings {
+        RunSettings { folder: self.state.clone(), bytes: self.runs_mb << 20, ..RunSettings::default() }
     }
 
     /// What holds for all dialects.

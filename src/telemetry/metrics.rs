@@ -2,10 +2,11 @@
 
 use karat_engine::{engine::ScoreReport, repository::ModelStatus, telemetry::EngineMetrics};
 use karat_rules::domain::ModelName;
+use karat_runs::registry::Runs;
 use karat_runtime::metrics;
 use prometheus::{Error, IntGaugeVec, Registry, TextEncoder};
 
-use super::{Build, RequestGuard, WaitGuard, http::HttpMetrics, scores::ScoreMetrics};
+use super::{Build, RequestGuard, WaitGuard, Waiting, http::HttpMetrics, runs::RunMetrics, scores::ScoreMetrics};
 
 /// All metrics of one server. Clones share them.
 #[derive(Debug, Clone)]
@@ -13,6 +14,7 @@ pub struct Metrics {
     registry: Registry,
     http: HttpMetrics,
     engine: EngineMetrics,
+    runs: RunMetrics,
     scores: ScoreMetrics,
 }
 
@@ -34,6 +36,7 @@ impl Metrics {
             registry: registry.clone(),
             http: HttpMetrics::register(registry)?,
             engine: EngineMetrics::register(registry)?,
+            runs: RunMetrics::register(registry)?,
             scores: ScoreMetrics::register(registry)?,
         })
     }
@@ -57,6 +60,11 @@ impl Metrics {
     #[must_use = "the wait ends when the guard is dropped"]
     pub(crate) fn body_waits(&self) -> WaitGuard {
         WaitGuard::new(&self.http)
+    }
+
+    /// Says how training runs, jobs and the backlog stand.
+    pub(crate) fn show_runs(&self, runs: &Runs, waiting: Waiting) {
+        self.runs.show(runs, waiting);
     }
 
     /// Counts what a model said of the samples of a request.

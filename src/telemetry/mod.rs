@@ -4,6 +4,7 @@ mod build;
 mod http;
 mod logging;
 mod metrics;
+mod runs;
 mod scores;
 mod trace_context;
 #[cfg(feature = "traces")]
@@ -16,6 +17,7 @@ pub(crate) use build::Build;
 pub(crate) use http::{RequestGuard, WaitGuard};
 pub(crate) use logging::{LogFormat, start_logging};
 pub use metrics::Metrics;
+pub(crate) use runs::Waiting;
 pub(crate) use scores::state_word;
 pub(crate) use trace_context::TraceContext;
 #[cfg(feature = "traces")]

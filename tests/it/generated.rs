@@ -63,7 +63,7 @@ fn the_document_keeps_the_rules_of_openapi_3_1() {
             .collect();
         assert_eq!(written, described, "{place}");
         let responses = operation["responses"].as_object().unwrap();
-        assert!(responses.contains_key("200"), "{place}");
+        assert!(responses.keys().any(|status| status.starts_with('2')), "{place}");
         for (status, response) in responses {
             assert!(status == "default" || status.parse::<u16>().is_ok_and(|s| (100..600).contains(&s)), "{place}");
             assert!(response["description"].is_string(), "{place} {status}");
@@ -136,7 +136,14 @@ async fn the_document_lists_every_route_and_the_server_has_them() {
     let server = Server::of(&Repository::with_sum()).await;
     for (path, methods) in described {
         // A method that no route has is answered with those that this one has.
-        let url = server.url(&path.replace("{name}", "sum").replace("{model}", "sum").replace("{version}", "1"));
+        let url = server.url(
+            &path
+                .replace("{name}", "sum")
+                .replace("{model}", "sum")
+                .replace("{version}", "1")
+                .replace("{run}", "a")
+                .replace("{job}", "a"),
+        );
         let allowed = server.client.request(reqwest::Method::TRACE, url).send().await.unwrap();
         let allowed = allowed.headers()["allow"].to_str().unwrap().to_lowercase();
         let allowed: BTreeSet<&str> = allowed.split(',').filter(|method| *method != "head").collect();

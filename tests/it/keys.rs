@@ -175,6 +175,53 @@ async fn keys_are_read_anew_and_never_written_into_the_log() {
     assert!(!log.contains("10 11"), "texts are never logged");
 }
 
+#[tokio::test]
+async fn what_is_scored_later_is_scored_with_its_key() {
+    let keys = KeyFile::new();
+    let repository = Repository::with_sum();
+    repository.add("other", &graph_manifest("", "sum"), &["sum"]);
+    let confined = keys.add(&["confined", "--models", "other"]);
+    let any = keys.add(&["any"]);
+    let server = serve(&repository, &keys).await;
+    for path in ["/v1/runs", "/v1/jobs", "/v1/signals"] {
+        assert_eq!(server.get(path).await.status, 401, "{path}");
+    }
+    let frozen = client().put(server.url("/v1/models/sum/normaliser")).bearer_auth(&any).json(&json!({"frozen": true}));
+    Reply::of(frozen).await.assert_problem(403, "key-forbids", "admin");
+
+    let body = |model: &str| json!({"model": model, "run": "a", "inputs": [{"prompt": "", "response": "10 11"}]});
+    for path in ["/v1/score", "/v1/probe", "/v1/jobs"] {
+        post(&server, path, &confined, &body("sum")).await.assert_problem(403, "key-forbids", "confined");
+    }
+    let mut unwaited = body("sum");
+    unwaited["wait"] = json!(false);
+    post(&server, "/v1/score", &confined, &unwaited).await.assert_problem(403, "key-forbids", "confined");
+    let asked = async |path: &str| Reply::of(client().get(server.url(path)).bearer_auth(&any)).await.body;
+    assert_eq!(asked("/v1/runs").await["runs"], json!([]), "what isn't let in is no run's sample");
+
+    // A judge whom the key may not use says nothing, and one whom it may does.
+    let judged = client().put(server.url("/v1/runs/a")).bearer_auth(&any);
+    let judged = Reply::of(judged.json(&json!({"judge": {"model": "sum", "share": 1}}))).await;
+    assert_eq!(judged.status, 200, "{}", judged.text);
+    let accepted = post(&server, "/v1/jobs", &confined, &body("other")).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text);
+    let job = format!("/v1/jobs/{}", accepted.body["id"].as_str().unwrap());
+    until(async || asked(&job).await["state"] == "done").await;
+    assert_eq!(asked(&job).await["failed"], 0);
+    until(async || asked("/v1/runs/a").await["unjudged"] == 1).await;
+}
+
+/// Waits until something is so, which it must be before long.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    for _ in 0..600 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("it never was")
+}
+
 #[test]
 fn a_faulty_file_of_keys_keeps_the_server_from_starting() {
     let keys = KeyFile::new();

@@ -12,10 +12,10 @@ use std::{
 use super::support::{root, rust_files};
 
 /// A crate's folders in layers: each may use those of earlier layers, and what stands in no layer.
-const LAYERS: [(&str, &[&[&str]]); 3] = [
+const LAYERS: [(&str, &[&[&str]]); 4] = [
     (
         "crates/karat-rules/src",
-        &[&["domain", "numeric"], &["aggregate", "transform", "head", "select", "metrics"], &["catalogue"]],
+        &[&["domain", "numeric", "edit"], &["aggregate", "transform", "head", "select", "metrics"], &["catalogue"]],
     ),
     (
         "crates/karat-engine/src",
@@ -27,6 +27,7 @@ const LAYERS: [(&str, &[&[&str]]); 3] = [
             &["engine"],
         ],
     ),
+    ("crates/karat-runs/src", &[&["statistics"], &["signals"], &["run"], &["registry"], &["store"]]),
     ("src", &[&["api", "server"], &["settings"], &["cli"]]),
 ];
 

@@ -31,6 +31,7 @@ mod process;
 mod quantised;
 mod refused;
 mod replacing;
+mod runs;
 mod scheduling;
 mod scoring;
 mod stopping;

@@ -7,7 +7,8 @@ use serde_json::json;
 use crate::support::{Repository, Server};
 
 /// Every metric with its type and labels.
-const CONTRACT: [(&str, &str, &[&str]); 38] = [
+const CONTRACT: [(&str, &str, &[&str]); 51] = [
+    ("karat_backlog_samples", "gauge", &[]),
     ("karat_batch_padding_ratio", "histogram", &["model"]),
     ("karat_batch_samples", "histogram", &["model"]),
     ("karat_build_info", "gauge", &["version"]),
@@ -28,6 +29,7 @@ const CONTRACT: [(&str, &str, &[&str]); 38] = [
     ("karat_http_request_seconds", "histogram", &["route"]),
     ("karat_http_requests_in_flight", "gauge", &[]),
     ("karat_http_requests_total", "counter", &["route", "status"]),
+    ("karat_job_rows", "gauge", &[]),
     ("karat_model_state", "gauge", &["model", "state"]),
     ("karat_padding_tokens_total", "counter", &["model"]),
     ("karat_prefix_cache_bytes", "gauge", &[]),
@@ -39,6 +41,17 @@ const CONTRACT: [(&str, &str, &[&str]); 38] = [
     ("karat_queue_samples", "gauge", &["model"]),
     ("karat_queue_tokens", "gauge", &["model"]),
     ("karat_queue_wait_seconds", "histogram", &["model"]),
+    ("karat_run_disagreement", "gauge", &["model", "run"]),
+    ("karat_run_response_characters", "gauge", &["model", "run"]),
+    ("karat_run_reward", "gauge", &["model", "run"]),
+    ("karat_run_samples_dropped_total", "counter", &[]),
+    ("karat_run_samples_total", "counter", &[]),
+    ("karat_run_signal", "gauge", &["model", "run", "signal"]),
+    ("karat_run_signal_firing", "gauge", &["model", "run", "signal"]),
+    ("karat_run_worst_case_gap", "gauge", &["model", "run"]),
+    ("karat_runs", "gauge", &[]),
+    ("karat_runs_bytes", "gauge", &[]),
+    ("karat_runs_evicted_total", "counter", &[]),
     ("karat_sample_disagreement", "histogram", &["model"]),
     ("karat_sample_reward", "histogram", &["model"]),
     ("karat_samples_cancelled_total", "counter", &["model"]),
@@ -100,7 +113,13 @@ async fn a_scrape_holds_every_metric_with_labels_out_of_closed_sets() {
     {
         server.post(&json!({"model": model, "inputs": [{"text": text}]})).await;
     }
-    // Nothing that a client chooses becomes a label.
+    // A run whose names are labels, with what makes signals be read: a beginning and a window after it.
+    for step in 0..8 {
+        let inputs: Vec<_> =
+            (0..60).map(|input| json!({"text": format!("{} {}", 100 + step * 10, 100 + input)})).collect();
+        server.post(&json!({"model": "sum", "run": "a", "step": step, "inputs": inputs})).await;
+    }
+    // Nothing else that a client chooses becomes a label.
     for path in ["/v1/models/sum", "/v1/models/made-up", "/made/up", "/v1/score", "/health/live", "/metrics"] {
         server.get(path).await;
     }
@@ -127,7 +146,10 @@ async fn a_scrape_holds_every_metric_with_labels_out_of_closed_sets() {
                     set(&["both", "sum"])
                 }
                 // A composite runs no pass of its own.
+                ("model", name) if name.starts_with("karat_run_") => set(&["sum"]),
                 ("model", _) => set(&["not_a_number", "sum"]),
+                ("run", _) => set(&["a"]),
+                ("signal", _) => values.clone(),
                 ("route", _) => routes.clone(),
                 ("status", _) => set(&["2xx", "4xx", "5xx"]),
                 _ => set(&[env!("CARGO_PKG_VERSION")]),
@@ -135,13 +157,13 @@ async fn a_scrape_holds_every_metric_with_labels_out_of_closed_sets() {
             assert_eq!(values, &closed, "{name}");
         }
     }
-    assert_eq!(server.metric("karat_http_requests_total{route=\"/v1/score\",status=\"2xx\"}"), 3);
+    assert_eq!(server.metric("karat_http_requests_total{route=\"/v1/score\",status=\"2xx\"}"), 11);
     assert_eq!(server.metric("karat_http_requests_total{route=\"/v1/score\",status=\"5xx\"}"), 1);
     assert_eq!(server.metric("karat_cache_hits_total{model=\"sum\"}"), 1);
     for (state, is) in [("ready", 1), ("failed", 0)] {
         assert_eq!(server.metric(&format!("karat_model_state{{model=\"sum\",state=\"{state}\"}}")), is);
     }
-    assert_eq!(server.metric("karat_sample_reward_count{model=\"sum\"}"), 2);
+    assert_eq!(server.metric("karat_sample_reward_count{model=\"sum\"}"), 482);
     assert!(server.metric("karat_cache_bytes") > 0, "two scores are kept");
 }
 

@@ -8,6 +8,7 @@
 pub mod aggregate;
 pub mod catalogue;
 pub mod domain;
+pub mod edit;
 pub mod head;
 pub mod metrics;
 pub mod numeric;

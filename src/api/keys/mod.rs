@@ -150,6 +150,23 @@ impl Keys {
     }
 }
 
+impl AppState {
+    /// The state of what is done for a key after its request was answered: nobody's, where none is named.
+    ///
+    /// # Errors
+    /// When there is no such key any more.
+    pub(super) fn on_behalf_of_key(&self, name: Option<&str>) -> Result<Self, Problem> {
+        let visit = Visit::default();
+        if let (Some(name), Some(ring)) = (name, &self.keys.0) {
+            let key = ring.current().iter().find(|key| key.name == name).cloned().ok_or_else(|| {
+                Problem::new(ProblemType::KeyForbids, format!("the key {name}, which this was asked with, is no more"))
+            })?;
+            visit.come_with(key);
+        }
+        Ok(self.on_behalf_of(visit))
+    }
+}
+
 impl Ring {
     fn current(&self) -> Arc<Vec<Arc<Key>>> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))

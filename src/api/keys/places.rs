@@ -48,7 +48,9 @@ impl Place {
             () if ends(&["/health", "/health/live", "/health/ready", "}/ready"]) => Self::Health,
             // The console asks for a key itself.
             () if pattern == "/" || pattern.starts_with("/console/") => Self::Health,
-            () if ends(&["/load", "/unload"]) || (ends(&["/traffic"]) && method != Method::GET) => Self::Admin,
+            () if ends(&["/load", "/unload"]) || (ends(&["/traffic", "/normaliser"]) && method != Method::GET) => {
+                Self::Admin
+            }
             () => Self::Open,
         }
     }
@@ -74,6 +76,8 @@ mod tests {
             ("/v1/models/a/unload", "/v1/models/{name}/unload", Place::Admin),
             ("/metrics", "/metrics", Place::Open),
             ("/v1/models", "/v1/models", Place::Open),
+            ("/v1/jobs", "/v1/jobs", Place::Open),
+            ("/v1/runs/health", "/v1/runs/{run}", Place::Open),
             // Names of models are no routes.
             ("/v1/models/load", "/v1/models/{name}", Place::Open),
             ("/v2/models/health", "/v2/models/{model}", Place::Open),
@@ -82,7 +86,10 @@ mod tests {
             assert_eq!(Place::of(&Method::POST, path, pattern), place, "{path}");
         }
         // What a share of requests tries is shown to everybody.
-        let traffic = |method| Place::of(&method, "/v1/models/a/traffic", "/v1/models/{name}/traffic");
-        assert_eq!((traffic(Method::GET), traffic(Method::PUT)), (Place::Open, Place::Admin));
+        for route in ["traffic", "normaliser"] {
+            let place =
+                |method| Place::of(&method, &format!("/v1/models/a/{route}"), &format!("/v1/models/{{name}}/{route}"));
+            assert_eq!((place(Method::GET), place(Method::PUT)), (Place::Open, Place::Admin), "{route}");
+        }
     }
 }

@@ -141,7 +141,7 @@ fn selection_schema(generator: &mut SchemaGenerator) -> Schema {
 }
 
 async fn best_of_n(
-    Call { state, id, body, options }: Call<BestOfNBody>,
+    Call { state, id, run, body, options }: Call<BestOfNBody>,
 ) -> Result<Reply<Envelope<BestOfNResponse>>, Problem> {
     let rule = select::CATALOGUE.build(&body.select).map_err(invalid)?;
     let count = body.candidates.len();
@@ -167,7 +167,7 @@ async fn best_of_n(
         }
     };
 
-    let scored = state.score(request);
+    let scored = state.score(run.as_ref(), &id, request);
     let embedded = async {
         match embed {
             Some(request) => state.embed(request).await.map(Some).map_err(about_embedding),

@@ -26,6 +26,7 @@ use crate::api::{
     images::{self, ImageSource},
     middleware,
     problem::{Problem, invalid},
+    runs::{RunFields, RunTag},
 };
 
 /// What a route's body holds beside the options.
@@ -45,6 +46,8 @@ pub(super) struct Call<T> {
     pub(super) state: AppState,
     /// The request's id.
     pub(super) id: String,
+    /// The run that it belongs to, if it names one.
+    pub(super) run: Option<RunTag>,
     pub(super) body: T,
     pub(super) options: Options,
 }
@@ -55,7 +58,7 @@ impl<T: OwnBody> FromRequest<AppState> for Call<T> {
     async fn from_request(mut request: Request, state: &AppState) -> Result<Self, Problem> {
         let received = body::receive(&mut request, state.limits.body_bytes).await?.into_bytes();
         // What is wrong is found where each half is parsed by itself: unknown fields first, and then the wrong value.
-        let (mut body, options) = both(&received).map_or_else(|_| each(&received), Ok)?;
+        let (mut body, options) = split(&received)?;
         checks::count(T::inputs(&body), &state.limits)?;
         let fetched = images::fetch(&state.images, T::images(&mut body));
         match options.deadline()? {
@@ -64,12 +67,14 @@ impl<T: OwnBody> FromRequest<AppState> for Call<T> {
                 tokio::time::timeout_at(deadline.into(), fetched).await.map_err(|_| ScoreError::Expired)??;
             }
         }
+        let (query, headers) = (RunFields::of_query(request.uri())?, RunFields::of_headers(request.headers())?);
+        let run = options.run_fields().or(query).or(headers).tag()?;
         let options = match checks::wanted_version(request.headers())? {
             Some(version) => options.of_version(&version)?,
             None => options,
         };
         let state = state.visited_by(request.extensions());
-        Ok(Self { state, id: middleware::request_id(&request), body, options })
+        Ok(Self { state, id: middleware::request_id(&request), run, body, options })
     }
 }
 
@@ -90,6 +95,11 @@ impl<T: JsonSchema> JsonSchema for WithOptions<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({ "allOf": [generator.subschema_for::<T>(), generator.subschema_for::<Options>()] })
     }
+}
+
+/// Parses a body into a route's own fields and the options.
+pub(super) fn split<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Options), Problem> {
+    both(bytes).map_or_else(|_| each(bytes), Ok)
 }
 
 /// Parses a route's own fields and then the options, with a message that tells the path to what is wrong.

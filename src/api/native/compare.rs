@@ -138,7 +138,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 }
 
 async fn compare(
-    Call { state, id, body, options }: Call<CompareBody>,
+    Call { state, id, run, body, options }: Call<CompareBody>,
 ) -> Result<Reply<Envelope<CompareResponse>>, Problem> {
     if body.beta.is_some_and(|beta| !(beta.is_finite() && beta > 0.0)) {
         return Err(invalid("beta must be a finite number above 0"));
@@ -147,7 +147,7 @@ async fn compare(
     let samples = if judged { together(body.pairs)? } else { apart(body.pairs)? };
     let request = options.into_whole_request(samples);
     let request = request.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
-    let scored = state.score(request).await;
+    let scored = state.score(run.as_ref(), &id, request).await;
     let report = scored.map_err(|problem| if judged { problem } else { problem.of_pair() })?;
     Envelope::reply(id, report, |reports| {
         // Nothing is refused apart from its pair.

@@ -1,6 +1,6 @@
 //! What every scoring route says around its own answer: who scored, and what it cost.
 
-use karat_engine::engine::{Refusal, SampleReport, ScoreReport};
+use karat_engine::engine::{Refusal, SampleReport, ScoreReport, Usage};
 use karat_rules::domain::{ModelName, ModelVersion};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
@@ -29,6 +29,11 @@ pub(super) struct Envelope<T> {
 }
 
 impl<T> Envelope<T> {
+    /// The reply to a request of which nothing was scored.
+    pub(super) fn unscored(id: String, model: ModelName, model_version: ModelVersion, own: T) -> Reply<Self> {
+        Reply::unscored(Self { id, model, model_version, own, refused: None, usage: Usage::default().into() })
+    }
+
     /// The reply to a request, with what the route makes of the samples' reports.
     pub(super) fn reply(
         id: String,

@@ -82,6 +82,7 @@ fn describe_metrics(operation: TransformOperation<'_>) -> TransformOperation<'_>
 
 async fn metrics(State(state): State<AppState>) -> Result<MetricsText, Problem> {
     state.metrics.engine().cache_bytes(state.engine.cache_bytes());
+    state.runs.show(&state.metrics).await;
     let models = state.engine.repository().models();
     state.metrics.models(models.iter().map(|(name, listed)| (name, &listed.status)));
     state.metrics.render().map(MetricsText).map_err(|error| {

@@ -108,7 +108,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 }
 
 async fn process(
-    Call { state, id, body, options }: Call<ProcessBody>,
+    Call { state, id, run, body, options }: Call<ProcessBody>,
 ) -> Result<Reply<Envelope<ProcessResponse>>, Problem> {
     let name = options.model().to_owned();
     let join = |steps: &[String]| {
@@ -143,7 +143,7 @@ async fn process(
         answer(&turns(solution.prompt, solution.messages)?, response)
     });
     let request = options.into_request(samples, false)?;
-    let report = state.score(request).await?;
+    let report = state.score(run.as_ref(), &id, request).await?;
     Envelope::reply(id, report, |reports| {
         let results = each(reports, |(index, sample)| {
             let found = sample.detail.steps.as_ref().map(Vec::len);

@@ -20,10 +20,11 @@ use crate::api::{
     body, checks,
     images::ImageSource,
     problem::{Problem, invalid},
+    runs::RunFields,
 };
 
 /// What stands beside the samples on every scoring route.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub(super) struct Options {
     /// The model's name: `GET /v1/models` lists them.
     model: String,
@@ -63,6 +64,16 @@ pub(super) struct Options {
     /// Whether each response reached the right result, for transforms that reward that.
     #[serde(default)]
     successes: Vec<bool>,
+    /// The training run that the request belongs to, of which statistics are kept: see `GET /v1/runs`. The query of the URL
+    /// (`?run=`) and the header `X-Karat-Run` say the same.
+    #[serde(default)]
+    run: Option<String>,
+    /// The run's step; or `?step=`, or `X-Karat-Step`.
+    #[serde(default)]
+    step: Option<u64>,
+    /// What the samples are of, where a run has several tasks; or `?task=`, or `X-Karat-Task`.
+    #[serde(default)]
+    task: Option<String>,
 }
 
 impl Options {
@@ -94,6 +105,21 @@ impl Options {
             .with_deadline(deadline)
             .with_context(context)
             .as_group(grouped))
+    }
+
+    /// Whether samples that can't be scored are to spare the others.
+    pub(super) fn spares_others(&self) -> bool {
+        self.on_refused.spares_others()
+    }
+
+    /// Whether there are lists with an entry for each sample.
+    pub(super) fn has_lists(&self) -> bool {
+        !(self.counts.is_empty() && self.margins.is_empty() && self.successes.is_empty())
+    }
+
+    /// What the body says of the run that it belongs to.
+    pub(super) fn run_fields(&self) -> RunFields {
+        RunFields { run: self.run.clone(), step: self.step, task: self.task.clone() }
     }
 
     /// When to give up, if a request that arrives now says so.

@@ -24,6 +24,8 @@ pub(super) enum Include {
     Steps,
     /// The rewards of the response's tokens.
     Tokens,
+    /// Where the reward lies among those of the request's run, or of its task, on `POST /v1/score`.
+    Percentile,
     /// The quantiles of the reward's distribution.
     Quantiles,
 }
@@ -77,6 +79,10 @@ pub(super) struct SampleResult {
     /// The response's tokens, if `include` asks for them and the model has a token head.
     #[serde(skip_serializing_if = "Option::is_none")]
     token_rewards: Option<Vec<TokenReward>>,
+    /// The share of the rewards that the model gave before in the run, or for its task, and that lie below this one, from 0
+    /// to 1, if `include` asks for it: rewards of unlike tasks are put on one scale by it. Null where there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percentile: Option<Option<f64>>,
     /// Quantiles of the reward's distribution before any transform, by ascending level, if `include` asks for them and the
     /// model has a quantile head.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,11 +155,20 @@ impl SampleResult {
             objectives: objectives.filter(|_| wanted(Include::Objectives)),
             steps: steps.filter(|_| wanted(Include::Steps)),
             token_rewards: detail.tokens.filter(|_| wanted(Include::Tokens)),
+            percentile: wanted(Include::Percentile).then_some(None),
             quantiles: quantiles.filter(|_| wanted(Include::Quantiles)),
             tokens: sample.tokens,
             truncated: sample.cut.is_cut(),
             cut: sample.cut.is_cut().then_some(sample.cut),
         }
+    }
+}
+
+impl SampleResult {
+    /// The same with where its reward lies among others, if it was asked for.
+    pub(super) fn with_percentile(mut self, percentile: Option<f64>) -> Self {
+        self.percentile = self.percentile.map(|_| percentile);
+        self
     }
 }
 

@@ -87,11 +87,11 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 }
 
 async fn tokens(
-    Call { state, id, body, options }: Call<TokensBody>,
+    Call { state, id, run, body, options }: Call<TokensBody>,
 ) -> Result<Reply<Envelope<TokensResponse>>, Problem> {
     let samples = samples("inputs", body.inputs, Input::into_sample);
     let request = options.into_request(samples, false)?;
-    let report = state.score(request).await?;
+    let report = state.score(run.as_ref(), &id, request).await?;
     Envelope::reply(id, report, |reports| Ok(TokensResponse { results: each(reports, result)? }))
 }
 

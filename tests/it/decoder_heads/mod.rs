@@ -6,6 +6,7 @@ mod bad_input;
 mod diversity;
 mod scores;
 mod too_long;
+mod tournament;
 
 use serde::Deserialize;
 use serde_json::{Value, json};

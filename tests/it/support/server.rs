@@ -12,7 +12,9 @@ use axum::Router;
 use http::HeaderMap;
 use karat::telemetry::Metrics;
 use karat::{
-    api::{self, ApiLimits, AppState, Closing, DialectSettings, Fetcher, ImageHost, Keys, Visit},
+    api::{
+        self, ApiLimits, AppState, Closing, DialectSettings, Fetcher, ImageHost, Keys, RunSettings, RunState, Visit,
+    },
     server::{self, Drained, Patience, Tls},
 };
 use karat_engine::{
@@ -40,6 +42,7 @@ pub(crate) struct Unserved {
     pub(crate) limits: ApiLimits,
     pub(crate) dialects: DialectSettings,
     pub(crate) image_hosts: Vec<ImageHost>,
+    pub(crate) runs: Arc<RunState>,
     pub(crate) keys: Arc<Keys>,
     pub(crate) closing: Closing,
     pub(crate) drain: Duration,
@@ -70,6 +73,7 @@ impl Unserved {
             },
             dialects: DialectSettings::default(),
             image_hosts: Vec::new(),
+            runs: Arc::new(RunState::open(&RunSettings::default()).unwrap()),
             keys: Arc::default(),
             closing: Closing::default(),
             drain: Duration::from_secs(5),
@@ -96,18 +100,21 @@ impl Unserved {
 
     /// Every route, without a network.
     pub(crate) fn routes(&self) -> Router {
-        api::router(AppState {
+        let state = AppState {
             engine: Arc::clone(&self.engine),
             metrics: Arc::clone(&self.metrics),
             limits: self.limits,
             dialects: Arc::new(self.dialects.clone()),
             visitors: Arc::default(),
             images: Fetcher::new(self.image_hosts.clone()),
+            runs: Arc::clone(&self.runs),
             keys: Arc::clone(&self.keys),
             closing: self.closing.clone(),
             traces: None,
             visit: Visit::default(),
-        })
+        };
+        state.start_background();
+        api::router(state)
     }
 
     /// Listens.

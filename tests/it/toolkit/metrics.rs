@@ -71,6 +71,11 @@ fn golden() -> Vec<Golden> {
             &[("/pairs/0/half_divergence", 0.026950), ("/pairs/1/half_divergence", 0.913357)],
         ),
         ("balance_score", json!({"queries": [{"selected": 20, "right": 12}]}), &[("/score", 0.6)]),
+        (
+            "tournament",
+            json!({"preferences": [[0.5, 0.7, 0.4], [0.3, 0.5, 0.8], [0.6, 0.2, 0.5]]}),
+            &[("/win_rates/0", 0.55), ("/win_rates/2", 0.4), ("/copeland/1", 1.0), ("/circular_triads", 1.0)],
+        ),
     ]
 }
 

@@ -7,6 +7,7 @@ mod best_of_n;
 mod catalogue;
 mod compare;
 mod metrics;
+mod probe;
 mod process;
 mod rules;
 mod tokens;

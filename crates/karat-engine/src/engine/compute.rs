@@ -89,9 +89,28 @@ impl Outputs {
         }
     }
 
+    /// Whether outputs are kept at all.
+    pub(super) fn keeps(&self) -> bool {
+        self.cache.keeps()
+    }
+
     /// The memory that known outputs take.
     pub(super) fn bytes(&self) -> u64 {
         self.cache.bytes()
+    }
+
+    /// Of each sample whether the outputs of all its inputs are known.
+    pub(super) fn known(&self, leaves: &[Arc<GraphModel>], inputs: &[Arc<Inputs>]) -> Vec<bool> {
+        let mut known = vec![true; inputs.first().map_or(0, |inputs| inputs.samples().count())];
+        for (model, inputs) in leaves.iter().zip(inputs) {
+            for (range, known) in inputs.samples().zip(&mut known) {
+                let of_sample = || inputs.all()[range.clone()].iter();
+                *known &= model.units.iter().all(|unit| {
+                    of_sample().all(|input| self.cache.knows(&Key { graph: unit.id, input: Arc::clone(input) }))
+                });
+            }
+        }
+        known
     }
 
     /// Gets the output of every input of every graph. With `spares_others`, a sample of which a head can make nothing is

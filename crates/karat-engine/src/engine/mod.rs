@@ -29,7 +29,7 @@ pub use report::{Detail, Embeddings, EnsembleReport, SampleReport, ScoreReport, 
 pub use request::ScoreRequest;
 
 use compute::{Computation, Outputs};
-use karat_rules::domain::ModelName;
+use karat_rules::{domain::ModelName, transform};
 use karat_runtime::ort::Library;
 use refusal::Remaining;
 use reward::RequestRules;
@@ -130,6 +130,33 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Of each sample whether its score is known already, and costs no forward pass.
+    ///
+    /// # Errors
+    /// When the model takes no requests, or a sample can't be tokenised or is too long.
+    pub async fn known(&self, request: &ScoreRequest) -> Result<Vec<bool>, ScoreError> {
+        let leaves = self.repository.answering(&request.model, &request.samples)?.leaves();
+        let tokenized = self.tokens.tokenize(&leaves, request.samples.clone(), request.text, false).await?;
+        Ok(self.outputs.known(&leaves, &tokenized.inputs))
+    }
+
+    /// Whether scores are kept at all.
+    #[must_use]
+    pub fn keeps_scores(&self) -> bool {
+        self.outputs.keeps()
+    }
+
+    /// Whether a request's transforms need to know how often each response was seen. No, where the model takes no requests.
+    #[must_use]
+    pub fn needs_counts(&self, request: &ScoreRequest) -> bool {
+        match &request.overrides.transforms {
+            Some(choices) => choices
+                .iter()
+                .any(|choice| transform::CATALOGUE.build(choice).is_ok_and(|transform| transform.needs().counts)),
+            None => self.model(&request.model).is_ok_and(|model| model.transforms.needs_counts()),
+        }
     }
 
     /// Scores every sample of a request.

@@ -46,6 +46,8 @@ pub struct SampleReport {
     pub tokens: usize,
     /// What truncation removed; for a composite, the most that any of its models lost.
     pub cut: Cut,
+    /// Whether a transform holds the reward at a bound, as a clip does.
+    pub at_bound: bool,
 }
 
 /// What a head says about one sample beyond its reward; empty for most models.
@@ -94,6 +96,7 @@ impl SampleReport {
             detail: Detail { objectives: names.unwrap_or_default(), ..Detail::default() },
             tokens: 0,
             cut: Cut::default(),
+            at_bound: false,
         }
     }
 }

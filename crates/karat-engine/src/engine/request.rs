@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use karat_rules::{
     domain::{ModelName, Sample, catalogue::Choice},
-    transform::Context,
+    transform::{Context, ContextError},
 };
 
 use super::{Draft, OnRefused, Refusal, ScoreError};
@@ -70,6 +70,49 @@ impl ScoreRequest {
             text: TextOptions::default(),
             urgency: Urgency::default(),
         })
+    }
+
+    /// What is to be scored.
+    #[must_use]
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// The place of each sample among all that the request was made of.
+    #[must_use]
+    pub fn places(&self) -> Vec<usize> {
+        let all = self.samples.len() + self.refused.len();
+        (0..all).filter(|place| self.refused.iter().all(|refusal| refusal.index != *place)).collect()
+    }
+
+    /// Says how often each of [`Self::samples`] was seen, where the request says nothing of it.
+    ///
+    /// # Errors
+    /// When a count is 0.
+    pub fn with_counts_if_none(mut self, counts: &[u64]) -> Result<Self, ContextError> {
+        if self.overrides.context.counts().is_empty() {
+            // What was refused has a place in the list as well, whose number nobody looks at.
+            let mut all = vec![1; self.samples.len() + self.refused.len()];
+            for (place, count) in self.places().into_iter().zip(counts) {
+                all[place] = *count;
+            }
+            self.overrides.context = self.overrides.context.with_counts(&all)?;
+        }
+        Ok(self)
+    }
+
+    /// The same for one sample, with no rule but the model's own and nothing that holds it up: what makes its score known.
+    #[must_use]
+    pub fn alone(&self, sample: Sample) -> Self {
+        Self {
+            model: self.model.clone(),
+            samples: vec![sample],
+            refused: Vec::new(),
+            on_refused: OnRefused::default(),
+            overrides: Overrides { transforms: Some(Vec::new()), ..Overrides::default() },
+            text: self.text,
+            urgency: Urgency { admission: Admission::Always, ..Urgency::default() },
+        }
     }
 
     /// A request some samples of which may be refused without harm to the others.

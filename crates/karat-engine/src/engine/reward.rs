@@ -108,10 +108,14 @@ fn score_samples(model: &Model, rules: &Rules<'_>, leaves: &Leaves) -> Result<Ve
             _ => Signal::Outcome(raw.get()),
         })
         .collect();
-    rules.transforms.apply_with(&mut signals, rules.context)?;
+    let held = rules.transforms.apply_with(&mut signals, rules.context)?;
 
-    let scored = samples.into_iter().zip(raw).zip(signals).enumerate();
-    scored.map(|(index, ((sample, raw), signal))| report_sample(index, sample, raw, &signal)).collect()
+    let scored = samples.into_iter().zip(raw).zip(signals).zip(held).enumerate();
+    scored
+        .map(|(index, (((sample, raw), signal), held))| {
+            Ok(SampleReport { at_bound: held, ..report_sample(index, sample, raw, &signal)? })
+        })
+        .collect()
 }
 
 fn aggregate(members: &[Members], rules: &Rules<'_>) -> Result<Vec<Reward>, ScoreError> {
@@ -204,5 +208,6 @@ fn report_sample(index: usize, sample: MemberScores, raw: Reward, signal: &Signa
         detail,
         tokens,
         cut,
+        at_bound: false,
     })
 }

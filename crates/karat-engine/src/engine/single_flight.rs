@@ -91,10 +91,20 @@ where
         Self { known, in_flight: Arc::new(Mutex::new(in_flight)) }
     }
 
+    /// Whether values are kept at all.
+    pub(super) fn keeps(&self) -> bool {
+        self.known.policy().max_capacity() != Some(0)
+    }
+
     /// The memory that known values take.
     pub(super) fn bytes(&self) -> u64 {
         self.known.run_pending_tasks();
         self.known.weighted_size()
+    }
+
+    /// Whether a value is known.
+    pub(super) fn knows(&self, key: &K) -> bool {
+        self.known.contains_key(key)
     }
 
     /// Finds the values of `keys`, or has all that are missing started together or not at all: one [`Pending`] a key.

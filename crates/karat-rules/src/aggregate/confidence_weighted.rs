@@ -72,11 +72,16 @@ impl Aggregation for ConfidenceWeighted {
             Uncertainty::Deviation => members.variance().sqrt(),
             Uncertainty::Variance => members.variance(),
         };
-        let scale = self.scale.get();
-        // Scale 0 ignores disagreement, even one that overflowed.
-        let confidence = if scale > 0.0 { (-scale * uncertainty).exp() } else { 1.0 };
+        let confidence = confidence(self.scale, uncertainty);
         Ok(Reward::new(members.mean() * confidence + self.toward * (1.0 - confidence))?)
     }
+}
+
+/// The weight of a reward of some uncertainty, from 0 to 1: `exp(−s · U)`.
+#[must_use]
+pub fn confidence(scale: NotNegative, uncertainty: f64) -> f64 {
+    // Scale 0 ignores an uncertainty, even one that overflowed.
+    if scale.get() > 0.0 { (-scale.get() * uncertainty).exp() } else { 1.0 }
 }
 
 #[cfg(test)]

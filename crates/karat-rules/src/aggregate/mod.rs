@@ -36,6 +36,7 @@ use crate::domain::{
     catalogue::{Catalogue, Entry},
 };
 
+pub use confidence_weighted::confidence;
 pub use members::{Members, MembersShape};
 
 /// Every aggregation, in the order of the documentation.

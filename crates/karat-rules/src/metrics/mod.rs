@@ -14,6 +14,7 @@ mod reward_bench_2;
 mod reward_difference;
 mod reward_distance;
 mod reward_math;
+mod tournament;
 
 #[cfg(test)]
 mod laws;
@@ -26,6 +27,7 @@ use serde_json::Value;
 use crate::domain::catalogue::{Catalogue, Entry};
 
 pub use preference_strength::Strength;
+pub use tournament::{Standing, Tournament};
 
 /// Every metric, in the order of the documentation.
 pub const CATALOGUE: Catalogue<dyn Metric> = Catalogue {
@@ -42,6 +44,7 @@ pub const CATALOGUE: Catalogue<dyn Metric> = Catalogue {
         Entry::of::<reward_difference::RewardDifference>(),
         Entry::of::<agreement_gate::AgreementGate>(),
         Entry::of::<balance_score::BalanceScore>(),
+        Entry::of::<tournament::Tournament>(),
     ],
 };
 

@@ -8,12 +8,13 @@ mod reduction;
 mod sigmoid;
 mod statistics;
 
-pub(crate) use order::{average_ranks, descending, ordinal_ranks};
+pub use order::average_ranks;
+pub(crate) use order::{descending, ordinal_ranks};
 pub use reduction::{Reduction, ReductionError};
 pub use sigmoid::{log_probabilities, logit, sigmoid};
 pub(crate) use sigmoid::{log_sigmoid, log_softmax, softmax};
-pub(crate) use statistics::{DegreesOfFreedom, normal_quantile, pearson, quantile, sorted, variance};
-pub use statistics::{mean, wilson_interval};
+pub(crate) use statistics::{DegreesOfFreedom, normal_quantile, quantile, sorted, variance};
+pub use statistics::{mean, pearson, wilson_interval};
 
 #[cfg(test)]
 pub(crate) mod testing {

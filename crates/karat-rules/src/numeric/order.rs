@@ -15,7 +15,8 @@ pub(crate) fn descending(values: &[f64]) -> Vec<usize> {
 }
 
 /// The rank of each value, 1 for the lowest; tied values share the mean of their ranks.
-pub(crate) fn average_ranks(values: &[f64]) -> Vec<f64> {
+#[must_use]
+pub fn average_ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| compare(values[*a], values[*b]));
     let mut ranks = vec![0.0; values.len()];

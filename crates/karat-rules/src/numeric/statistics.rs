@@ -124,7 +124,8 @@ pub fn wilson_interval(hits: u64, trials: u64, level: f64) -> Option<(f64, f64)>
 }
 
 /// Pearson's correlation of two lists of one length; `None` when one of them is constant or the lengths differ.
-pub(crate) fn pearson(first: &[f64], second: &[f64]) -> Option<f64> {
+#[must_use]
+pub fn pearson(first: &[f64], second: &[f64]) -> Option<f64> {
     if first.len() != second.len() {
         return None;
     }

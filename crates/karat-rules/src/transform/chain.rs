@@ -1,6 +1,6 @@
 //! A sequence of transforms that was checked once and can then be applied to every group.
 
-use super::{Available, CATALOGUE, Context, Signal, Stage, Transform, TransformError};
+use super::{Available, CATALOGUE, Context, Memory, Signal, Stage, Transform, TransformError};
 use crate::domain::{Reward, catalogue::Choice};
 
 /// Transforms in the order in which they apply.
@@ -59,15 +59,17 @@ impl Chain {
     ///
     /// # Errors
     /// When a result is not finite, or a link needs a context.
-    pub fn apply(&self, group: &mut [Signal]) -> Result<(), TransformError> {
+    pub fn apply(&self, group: &mut [Signal]) -> Result<Vec<bool>, TransformError> {
         self.apply_with(group, &Context::default())
     }
 
-    /// Applies every transform in order to the signals of one group: the samples of one prompt.
+    /// Applies every transform in order to the signals of one group: the samples of one prompt. Tells of each whether some
+    /// link holds it at a bound.
     ///
     /// # Errors
     /// When a result is not finite, or the group and the context lack what a link needs.
-    pub fn apply_with(&self, group: &mut [Signal], context: &Context) -> Result<(), TransformError> {
+    pub fn apply_with(&self, group: &mut [Signal], context: &Context) -> Result<Vec<bool>, TransformError> {
+        let mut held = vec![false; group.len()];
         for (name, transform) in &self.links {
             // Steps are looked at by the link itself; they don't change what else is there.
             if let Some(missing) = context.available(true, group.len()).lacks(transform.needs()) {
@@ -81,14 +83,28 @@ impl Chain {
                     return Err(TransformError::NonFinite { name: name.clone(), source });
                 }
             }
+            for (signal, held) in group.iter().zip(&mut held) {
+                *held |= signal.numbers().iter().any(|number| transform.holds_at(*number));
+            }
         }
-        Ok(())
+        Ok(held)
+    }
+
+    /// Whether a link needs to know how often each response was seen.
+    #[must_use]
+    pub fn needs_counts(&self) -> bool {
+        self.links.iter().any(|(_, transform)| transform.needs().counts)
+    }
+
+    /// What each link that learns keeps, by the link's name.
+    pub fn memories(&self) -> impl Iterator<Item = (&str, &dyn Memory)> {
+        self.links.iter().filter_map(|(name, transform)| Some((name.as_str(), transform.memory()?)))
     }
 
     /// The first link that learns from the rewards it sees, by its name.
     #[must_use]
     pub fn learning(&self) -> Option<&str> {
-        self.links.iter().find(|(_, transform)| transform.learns()).map(|(name, _)| name.as_str())
+        self.links.iter().find(|(_, transform)| transform.memory().is_some()).map(|(name, _)| name.as_str())
     }
 
     /// Whether the chain changes nothing.
@@ -110,6 +126,13 @@ mod tests {
         assert_all_close(&[outcome(r#"[{"affine":{"scale":2}},{"clip":{"max":3}}]"#, 2.0)], &[3.0]);
         assert_all_close(&[outcome(r#"[{"clip":{"max":3}},{"affine":{"scale":2}}]"#, 2.0)], &[4.0]);
         assert_all_close(&[outcome("[]", 2.0)], &[2.0]);
+    }
+
+    #[test]
+    fn a_reward_at_a_clips_bound_is_told() {
+        let mut group = [0.5, 3.0, 9.0].map(Signal::Outcome);
+        let chain = chain(r#"[{"clip":{"min":-1,"max":3}},{"affine":{"scale":2}}]"#, false).unwrap();
+        assert_eq!(chain.apply(&mut group).unwrap(), [false, true, true]);
     }
 
     #[test]

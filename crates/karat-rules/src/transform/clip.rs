@@ -42,6 +42,10 @@ impl Pointwise for Clip {
         value.max(self.min.unwrap_or(f64::NEG_INFINITY)).min(self.max.unwrap_or(f64::INFINITY))
     }
 
+    fn holds_at(&self, value: f64) -> bool {
+        [self.min, self.max].into_iter().flatten().any(|bound| value.total_cmp(&bound).is_eq())
+    }
+
     fn gives_probabilities(&self, before: bool) -> bool {
         let within = |bound: Option<f64>| bound.is_some_and(|bound| (0.0..=1.0).contains(&bound));
         match before {

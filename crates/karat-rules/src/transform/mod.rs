@@ -41,6 +41,7 @@ use crate::domain::{
 
 pub use chain::Chain;
 pub use context::{Available, Context, ContextError, Needs, References};
+pub use running_normalise::Learned;
 
 /// Every transform, in the order of the documentation.
 pub const CATALOGUE: Catalogue<dyn Transform> = Catalogue {
@@ -180,10 +181,27 @@ pub trait Transform: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Whether what it does to a reward depends on the rewards that it saw before.
-    fn learns(&self) -> bool {
+    /// Whether it holds numbers at a bound, and this is one it holds them at.
+    fn holds_at(&self, _value: f64) -> bool {
         false
     }
+
+    /// What it keeps of the rewards that it saw before, where what it does to a reward depends on them.
+    fn memory(&self) -> Option<&dyn Memory> {
+        None
+    }
+}
+
+/// What a transform keeps of the rewards that it saw before.
+pub trait Memory {
+    /// What it has learned.
+    fn learned(&self) -> Learned;
+
+    /// Puts something else in its place.
+    ///
+    /// # Errors
+    /// When its numbers are no mean and variance.
+    fn replace(&self, learned: Learned) -> Result<(), String>;
 }
 
 /// A transform met something that it can't act on; the text says what.
@@ -200,9 +218,18 @@ pub trait Pointwise: fmt::Debug + Send + Sync {
     fn gives_probabilities(&self, _before: bool) -> bool {
         false
     }
+
+    /// See [`Transform::holds_at`].
+    fn holds_at(&self, _value: f64) -> bool {
+        false
+    }
 }
 
 impl<T: Pointwise> Transform for T {
+    fn holds_at(&self, value: f64) -> bool {
+        Pointwise::holds_at(self, value)
+    }
+
     fn gives_probabilities(&self, before: bool) -> bool {
         Pointwise::gives_probabilities(self, before)
     }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Refusal, Signal, Transform};
+use super::{Context, Memory, Refusal, Signal, Transform};
 use crate::domain::{
     Positive,
     catalogue::{Law, Rule},
@@ -48,6 +48,22 @@ struct Moments {
     variance: f64,
 }
 
+/// What a running normalisation has learned.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Learned {
+    /// How many rewards were seen.
+    pub count: u64,
+    /// Their mean.
+    pub mean: f64,
+    /// Their population variance.
+    #[schemars(range(min = 0.0))]
+    pub variance: f64,
+    /// Whether it learns no more.
+    #[serde(default)]
+    pub frozen: bool,
+}
+
 impl Moments {
     fn checked(self) -> Result<Self, String> {
         if self.mean.is_finite() && self.variance.is_finite() && self.variance >= 0.0 {
@@ -71,8 +87,13 @@ impl Moments {
 #[derive(Debug)]
 pub(super) struct RunningNormalise {
     epsilon: Positive,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    moments: Moments,
     frozen: bool,
-    state: Mutex<Moments>,
 }
 
 impl Rule for RunningNormalise {
@@ -96,7 +117,8 @@ impl TryFrom<Parameters> for RunningNormalise {
         if frozen && state.is_none() {
             return Err("a frozen normalisation learns nothing; give the state to use, or leave frozen out".to_owned());
         }
-        Ok(Self { epsilon, frozen, state: Mutex::new(state.unwrap_or_default().checked()?) })
+        let moments = state.unwrap_or_default().checked()?;
+        Ok(Self { epsilon, state: Mutex::new(State { moments, frozen }) })
     }
 }
 
@@ -105,12 +127,13 @@ impl Transform for RunningNormalise {
         let moments = {
             // The moments are replaced whole, so that those whose holder panicked are still sound.
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if !self.frozen {
-                let seen = group.iter().flat_map(Signal::numbers).fold(*state, |moments, value| moments.with(*value));
+            if !state.frozen {
+                let seen =
+                    group.iter().flat_map(Signal::numbers).fold(state.moments, |moments, value| moments.with(*value));
                 // Statistics that overflowed would spoil every later request; this one is refused instead.
-                *state = seen.checked().map_err(|_| Refusal("the running variance overflowed".to_owned()))?;
+                state.moments = seen.checked().map_err(|_| Refusal("the running variance overflowed".to_owned()))?;
             }
-            *state
+            state.moments
         };
         let deviation = (moments.variance + self.epsilon.get()).sqrt();
         for number in group.iter_mut().flat_map(Signal::numbers_mut) {
@@ -119,8 +142,22 @@ impl Transform for RunningNormalise {
         Ok(())
     }
 
-    fn learns(&self) -> bool {
-        true
+    fn memory(&self) -> Option<&dyn Memory> {
+        Some(self)
+    }
+}
+
+impl Memory for RunningNormalise {
+    fn learned(&self) -> Learned {
+        let State { moments, frozen } = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Learned { count: moments.count, mean: moments.mean, variance: moments.variance, frozen }
+    }
+
+    fn replace(&self, learned: Learned) -> Result<(), String> {
+        let Learned { count, mean, variance, frozen } = learned;
+        let moments = Moments { count, mean, variance }.checked()?;
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State { moments, frozen };
+        Ok(())
     }
 }
 
@@ -138,6 +175,21 @@ mod tests {
         assert_all_close(&[outcome(frozen, 2.4), outcome(frozen, 2.4)], &[1.0, 1.0]);
         assert!(chain(r#"[{"running_normalise":{"frozen":true}}]"#, false).is_err());
         assert!(chain(r#"[{"running_normalise":{"state":{"count":1,"mean":0,"variance":-1}}}]"#, false).is_err());
+    }
+
+    #[test]
+    fn what_was_learned_can_be_read_replaced_and_frozen() {
+        let chain = chain(r#"["running_normalise"]"#, false).unwrap();
+        chain.apply(&mut [1.0, 3.0].map(Signal::Outcome)).unwrap();
+        let (name, memory) = chain.memories().next().unwrap();
+        let learned = Learned { count: 2, mean: 2.0, variance: 1.0, frozen: false };
+        assert_eq!((name, memory.learned()), ("running_normalise", learned));
+        memory.replace(Learned { variance: 4.0, frozen: true, ..learned }).unwrap();
+        let mut later = [Signal::Outcome(4.0)];
+        chain.apply(&mut later).unwrap();
+        assert_all_close(&[later[0].total()], &[1.0]);
+        assert_eq!(memory.learned().count, 2);
+        assert!(memory.replace(Learned { variance: -1.0, ..learned }).is_err());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! One line a metric, from which its field, its registration and its share of a label's values follow.
 
 use prometheus::{
-    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::Collector,
+    Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, core::Collector,
 };
 
 /// What is said of a metric once.
@@ -89,6 +89,7 @@ macro_rules! kinds {
 kinds! {
     IntCounter, IntCounterVec, options;
     IntGauge, IntGaugeVec, options;
+    Gauge, GaugeVec, options;
     Histogram, HistogramVec, histogram_options;
 }
 

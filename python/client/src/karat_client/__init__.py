@@ -48,6 +48,7 @@ from karat_client.results import (
     Usage,
 )
 from karat_client.retry import Retry
+from karat_client.runs import Outcome, OutcomesTold, Run, RunModel, Signal
 from karat_client.streams import AsyncCritiqueStream, CritiqueStream
 
 __all__ = [
@@ -70,6 +71,8 @@ __all__ = [
     "KaratError",
     "Message",
     "ModelCard",
+    "Outcome",
+    "OutcomesTold",
     "PartOptions",
     "PartialScores",
     "Placement",
@@ -78,10 +81,13 @@ __all__ = [
     "ProcessScores",
     "Ranking",
     "Retry",
+    "Run",
+    "RunModel",
     "ScoreOptions",
     "ScoreResult",
     "Scores",
     "Settings",
+    "Signal",
     "Strength",
     "TokenResult",
     "TokenReward",

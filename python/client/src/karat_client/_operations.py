@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
-from karat_client import _critique, _replies
+from karat_client import _critique, _replies, _runs
 from karat_client._effects import Deadline, Operation, Reply, Send, send, together, wait
 from karat_client._exchange import Exchange
 from karat_client._timing import Timing
@@ -64,6 +64,7 @@ from karat_client.results import (
     TokenScores,
     Usage,
 )
+from karat_client.runs import Outcome, OutcomesTold, Run
 
 R = TypeVar("R")
 
@@ -278,6 +279,31 @@ def model(caller: Caller, name: str, timeout: float | None) -> Operation[ModelCa
     """One model of the server."""
     reply = yield from caller.exchange(timeout).request("GET", f"/v1/models/{quote(name, safe='')}")
     return _replies.model_card(_replies.json_object(reply))
+
+
+def run(caller: Caller, name: str, timeout: float | None) -> Operation[Run]:
+    """What the server knows of a training run."""
+    reply = yield from caller.exchange(timeout).request("GET", f"/v1/runs/{quote(name, safe='')}")
+    return _runs.run(_replies.json_object(reply))
+
+
+def configure_run(caller: Caller, name: str, config: Mapping[str, Any], timeout: float | None) -> Operation[None]:
+    """Asks more of a training run than statistics."""
+    body = json.dumps({part: value for part, value in config.items() if value is not None}, allow_nan=False).encode()
+    yield from caller.exchange(timeout).request("PUT", f"/v1/runs/{quote(name, safe='')}", lambda _: body)
+
+
+def add_outcomes(
+    caller: Caller, name: str, outcomes: Iterable[Outcome], timeout: float | None
+) -> Operation[OutcomesTold]:
+    """Tells what came of samples that were scored."""
+    told = [{"request": outcome.request, "index": outcome.index, "value": outcome.value} for outcome in outcomes]
+    if not told:
+        raise ValueError("there are no outcomes: the list is empty")
+    path = f"/v1/runs/{quote(name, safe='')}/outcomes"
+    body = json.dumps({"outcomes": told}, allow_nan=False).encode()
+    reply = yield from caller.exchange(timeout).request("POST", path, lambda _: body)
+    return _runs.outcomes_told(_replies.json_object(reply))
 
 
 def health(caller: Caller, timeout: float | None) -> Operation[Health]:

@@ -24,6 +24,7 @@ from karat_client.results import (
     Scores,
     TokenScores,
 )
+from karat_client.runs import Outcome, OutcomesTold, Run
 from karat_client.streams import AsyncCritiqueStream, CritiqueStream
 
 if TYPE_CHECKING:
@@ -211,6 +212,31 @@ class Client(_Base):
         """One model of the server. Raises UnknownModel."""
         return self._driver.run(operations.model(self._caller, name, timeout))
 
+    def run(self, name: str, *, timeout: float | None = None) -> Run:
+        """What the server knows of a training run, its signals included."""
+        return self._driver.run(operations.run(self._caller, name, timeout))
+
+    def configure_run(
+        self,
+        name: str,
+        *,
+        judge: Mapping[str, Any] | None = None,
+        probe: Mapping[str, Any] | None = None,
+        reference: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Asks more of a training run than statistics, in place of what was asked before.
+
+        `judge` is `{"model": …, "share": …}`, a second model that the policy doesn't see; `probe` is `{"share": …}`;
+        `reference` is another run that this one is compared with.
+        """
+        config = {"judge": judge, "probe": probe, "reference": reference}
+        self._driver.run(operations.configure_run(self._caller, name, config, timeout))
+
+    def add_outcomes(self, name: str, outcomes: Iterable[Outcome], *, timeout: float | None = None) -> OutcomesTold:
+        """Tells what came of samples that were scored: a test, a person, a benchmark."""
+        return self._driver.run(operations.add_outcomes(self._caller, name, outcomes, timeout))
+
     def health(self, *, timeout: float | None = None) -> Health:
         """How far the server has come; asks once. Raises ConnectionFailed when it doesn't answer."""
         return self._driver.run(operations.health(self._caller, timeout))
@@ -378,6 +404,29 @@ class AsyncClient(_Base):
     async def model(self, name: str, *, timeout: float | None = None) -> ModelCard:
         """As `Client.model`."""
         return await self._driver.run(operations.model(self._caller, name, timeout))
+
+    async def run(self, name: str, *, timeout: float | None = None) -> Run:
+        """As `Client.run`."""
+        return await self._driver.run(operations.run(self._caller, name, timeout))
+
+    async def configure_run(
+        self,
+        name: str,
+        *,
+        judge: Mapping[str, Any] | None = None,
+        probe: Mapping[str, Any] | None = None,
+        reference: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """As `Client.configure_run`."""
+        config = {"judge": judge, "probe": probe, "reference": reference}
+        await self._driver.run(operations.configure_run(self._caller, name, config, timeout))
+
+    async def add_outcomes(
+        self, name: str, outcomes: Iterable[Outcome], *, timeout: float | None = None
+    ) -> OutcomesTold:
+        """As `Client.add_outcomes`."""
+        return await self._driver.run(operations.add_outcomes(self._caller, name, outcomes, timeout))
 
     async def health(self, *, timeout: float | None = None) -> Health:
         """As `Client.health`."""

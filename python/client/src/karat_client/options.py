@@ -34,6 +34,12 @@ class RuleOptions(TypedDict, total=False):
     """Requests of a higher priority go first."""
     timeout: float
     """The seconds that the whole call may take, all attempts included, if not the client's."""
+    run: str | None
+    """The training run that the inputs belong to, of which the server keeps statistics."""
+    step: int | None
+    """The run's step."""
+    task: str | None
+    """What the inputs are of, where a run has several tasks."""
 
 
 class ScoringOptions(RuleOptions, total=False):
@@ -183,5 +189,8 @@ def request_fields(options: ScoreOptions | PartOptions, default_model: str | Non
         "truncation": options.get("truncation"),
         "include": sorted(set(include)) or None,
         "priority": options.get("priority"),
+        "run": options.get("run"),
+        "step": options.get("step"),
+        "task": options.get("task"),
     }
     return {name: value for name, value in fields.items() if value is not None}

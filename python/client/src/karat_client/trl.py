@@ -10,7 +10,7 @@
 
 Prompts and completions may be plain text or messages. A completion that the server refuses, because it is blank or too
 long, gets `None`, which TRL reads as "not applicable", and a warning in the log; an error that no single sample is to
-blame for is raised. Both functions pickle.
+blame for is raised. Both functions pickle. With `run="my-run"` the server keeps statistics by the trainer's steps.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from karat_client._shared import SharedClient, rewards_or_none
 from karat_client.client import AsyncClient
 from karat_client.inputs import Prompt, Response
-from karat_client.options import RewardOptions, split_options
+from karat_client.options import RewardOptions, ScoreOptions, split_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -38,6 +38,13 @@ class _Named:
         self.settings, self.options = split_options(url, model, options)
         # TRL logs rewards under this name.
         self.__name__ = name or f"karat_{model}"
+
+    def _options_at(self, columns: Mapping[str, Any]) -> ScoreOptions:
+        """The options of one call. A run's step is the trainer's, where TRL hands over its state."""
+        step = getattr(columns.get("trainer_state"), "global_step", None)
+        if self.options.get("run") is None or self.options.get("step") is not None or not isinstance(step, int):
+            return self.options
+        return {**self.options, "step": step}
 
     def __getstate__(self) -> dict[str, Any]:
         return self._made_from
@@ -64,7 +71,8 @@ class RewardFunction(_Named):
         if not completions:
             return []
         client = self._client.get()
-        return rewards_or_none(client.try_score(prompts=list(prompts), responses=completions, **self.options))
+        options = self._options_at(columns)
+        return rewards_or_none(client.try_score(prompts=list(prompts), responses=completions, **options))
 
 
 class AsyncRewardFunction(_Named):
@@ -86,7 +94,8 @@ class AsyncRewardFunction(_Named):
             return []
         # A trainer calls once a step, maybe each time in another event loop, so connections are not kept between calls.
         async with AsyncClient(**vars(self.settings)) as client:
-            return rewards_or_none(await client.try_score(prompts=list(prompts), responses=completions, **self.options))
+            options = self._options_at(columns)
+            return rewards_or_none(await client.try_score(prompts=list(prompts), responses=completions, **options))
 
 
 def _mark_as_coroutine_function(function: AsyncRewardFunction) -> None:

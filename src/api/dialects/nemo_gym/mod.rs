@@ -56,7 +56,7 @@ async fn compare(call: Call<CompareBody>) -> Result<Reply<CompareReply>, Problem
     let (call, body) = call.split();
     let samples = body.into_samples()?;
     let request = call.request(ModelField::Absent, samples, TextOptions::default())?;
-    let report = Scores::from(call.state.score(request.as_group(true)).await?);
+    let report = Scores::from(call.run(request.as_group(true)).await?);
     let reply = CompareReply::new(&report);
     Ok(Reply::new(&report, reply))
 }

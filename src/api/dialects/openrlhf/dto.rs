@@ -55,7 +55,7 @@ pub(super) struct RewardReply {
     /// What the trainer logs, one number a query under each name: `raw` (before transforms), `mean`, `worst_case`,
     /// `deviation` (the population standard deviation of the members), `member_0`, `member_1`, …, and the names of the
     /// model's objectives if it has any; `refused` is 1 for a query that can't be scored, where the URL states a number for
-    /// such.
+    /// such; of a request that names a run, `run_signals_firing` is how many of its signals fire.
     extra_logs: IndexMap<String, Vec<f64>>,
 }
 
@@ -64,7 +64,7 @@ impl RewardReply {
         Self { rewards: Vec::new(), scores: Vec::new(), extra_logs: IndexMap::new() }
     }
 
-    pub(super) fn new(report: &Scores, states: bool) -> Self {
+    pub(super) fn new(report: &Scores, states: bool, firing: Option<usize>) -> Self {
         let rewards: Vec<Reward> = report.results.iter().map(|result| result.reward).collect();
         let column = |of: &dyn Fn(&SampleReport) -> f64| {
             report.results.iter().map(|result: &Scored| of(result)).collect::<Vec<f64>>()
@@ -84,6 +84,9 @@ impl RewardReply {
             // Every sample of a request has the objectives of its model, in the same order.
             let of = |result: &SampleReport| result.detail.objectives.get(place).map_or(0.0, |(_, score)| score.get());
             extra_logs.entry(name.clone()).or_insert_with(|| column(&of));
+        }
+        if let Some(firing) = firing {
+            extra_logs.insert("run_signals_firing".to_owned(), vec![firing as f64; rewards.len()]);
         }
         if states {
             let refused = report.results.iter().map(|result| f64::from(u8::from(result.refused.is_some())));

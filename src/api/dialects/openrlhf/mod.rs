@@ -42,6 +42,6 @@ async fn get_reward(call: Call<RewardBody>) -> Result<Reply<RewardReply>, Proble
         return Ok(Reply::unscored(RewardReply::empty()));
     }
     let report = call.score(ModelField::Absent, samples, TextOptions::default()).await?;
-    let body = RewardReply::new(&report, call.url.on_refused.is_some());
+    let body = RewardReply::new(&report, call.url.on_refused.is_some(), call.firing());
     Ok(Reply::new(&report, body))
 }

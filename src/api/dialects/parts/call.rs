@@ -5,7 +5,7 @@ use axum::extract::{FromRequest, Query, Request};
 use bytes::Bytes;
 use http::HeaderMap;
 use karat_engine::{
-    engine::{Draft, OnRefused, ScoreError, ScoreRequest},
+    engine::{Draft, OnRefused, ScoreError, ScoreReport, ScoreRequest},
     repository::NoModel,
     schedule::Admission,
     text::TextOptions,
@@ -21,6 +21,7 @@ use crate::api::{
     dialects::dialect::Dialect,
     middleware, path,
     problem::Problem,
+    runs::{RunFields, RunTag},
 };
 
 /// A request with a body of the type `T`.
@@ -33,6 +34,7 @@ pub(crate) struct Call<T> {
     /// When it is refused because too much waits.
     admission: Admission,
     path_model: Option<String>,
+    run: Option<RunTag>,
     pub(crate) url: UrlChoices,
     pub(crate) body: T,
 }
@@ -49,7 +51,8 @@ impl<T: Body> FromRequest<AppState> for Call<T> {
         let (call, received) = receive(request, state).await?.split();
         let body: T = received.parse()?;
         let fields = dialect.map(|dialect| dialect.fields).unwrap_or_default();
-        body.unread().map_or(Ok(()), |unread| unread.check(fields))?;
+        let of_run = if RunFields::of_body(received.bytes()).run.is_some() { RunFields::NAMES } else { &[] };
+        body.unread().map_or(Ok(()), |unread| unread.clone().without_read(of_run).check(fields))?;
         Ok(call.with_body(body))
     }
 }
@@ -73,24 +76,35 @@ impl FromRequest<AppState> for RawCall {
 impl OperationInput for RawCall {}
 
 async fn receive(mut request: Request, state: &AppState) -> Result<Call<Received>, Problem> {
-    let body = body::receive(&mut request, state.limits.body_bytes).await?;
+    let body: Received = body::receive(&mut request, state.limits.body_bytes).await?;
     let id = middleware::request_id(&request);
     let dialect = request.extensions().get::<&'static Dialect>();
     let admission = dialect.map_or(Admission::Bounded, |dialect| state.dialects.admission(dialect));
+    let of_body = RunFields::of_body(body.bytes());
     let state = &state.visited_by(request.extensions());
     let (mut parts, _) = request.into_parts();
     let path_model = path::model(&mut parts, state).await?;
     let url = Query::try_from_uri(&parts.uri).map(|Query(url)| url);
-    let url = url.map_err(|error| invalid(format!("the query of the URL: {error}")))?;
-    Ok(Call { state: state.clone(), headers: parts.headers, id, admission, path_model, url, body })
+    let url: UrlChoices = url.map_err(|error| invalid(format!("the query of the URL: {error}")))?;
+    let run = of_body.or(url.run()).or(RunFields::of_headers(&parts.headers)?).tag()?;
+    Ok(Call { state: state.clone(), headers: parts.headers, id, admission, path_model, run, url, body })
 }
 
 impl Call<()> {
     /// A call that came without HTTP, for the model of that name.
-    pub(crate) fn of_model(state: AppState, dialect: &Dialect, model: String, url: UrlChoices) -> Self {
+    ///
+    /// # Errors
+    /// When it names a run by what can't be a name.
+    pub(crate) fn of_model(
+        state: AppState,
+        dialect: &Dialect,
+        model: String,
+        url: UrlChoices,
+    ) -> Result<Self, Problem> {
+        let run = url.run().tag()?;
         let id = uuid::Uuid::now_v7().to_string();
         let admission = state.dialects.admission(dialect);
-        Self { state, headers: HeaderMap::new(), id, admission, path_model: Some(model), url, body: () }
+        Ok(Self { state, headers: HeaderMap::new(), id, admission, path_model: Some(model), run, url, body: () })
     }
 }
 
@@ -116,14 +130,14 @@ impl<'a> ModelField<'a> {
 impl<T> Call<T> {
     /// The same call with another body.
     fn with_body<U>(self, body: U) -> Call<U> {
-        let Self { state, headers, id, admission, path_model, url, body: _ } = self;
-        Call { state, headers, id, admission, path_model, url, body }
+        let Self { state, headers, id, admission, path_model, run, url, body: _ } = self;
+        Call { state, headers, id, admission, path_model, run, url, body }
     }
 
     /// Takes the body out.
     pub(crate) fn split(self) -> (Call<()>, T) {
-        let Self { state, headers, id, admission, path_model, url, body } = self;
-        (Call { state, headers, id, admission, path_model, url, body: () }, body)
+        let Self { state, headers, id, admission, path_model, run, url, body } = self;
+        (Call { state, headers, id, admission, path_model, run, url, body: () }, body)
     }
 
     /// The same call for another model than its path says.
@@ -192,7 +206,18 @@ impl<T> Call<T> {
         text: TextOptions,
     ) -> Result<Scores, Problem> {
         let request = self.request(field, samples, text)?;
-        Ok(self.state.score(request).await?.into())
+        Ok(self.run(request).await?.into())
+    }
+
+    /// Scores a request, and keeps statistics of it where the call belongs to a run.
+    pub(crate) async fn run(&self, request: ScoreRequest) -> Result<ScoreReport, Problem> {
+        self.state.score(self.run.as_ref(), &self.id, request).await
+    }
+
+    /// How many signals fire of the run that the call belongs to, if it names one: 0 while nothing is known of it.
+    pub(crate) fn firing(&self) -> Option<usize> {
+        let tag = self.run.as_ref()?;
+        Some(self.state.runs.runs.firing(&tag.run).unwrap_or(0))
     }
 
     /// What to ask of the engine.

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::Activation;
+use crate::api::runs::RunFields;
 
 /// Choices in the query. A parameter that isn't one of these is refused: misspelled, it would change rewards in silence.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -43,6 +44,19 @@ pub(crate) struct UrlChoices {
     pub(crate) on_refused: Option<OnRefused>,
     /// What a prompt that is a string is, on routes that take prompt and response.
     pub(crate) prompt: Option<PromptForm>,
+    /// The training run that the request belongs to; or the header `X-Karat-Run`.
+    run: Option<String>,
+    /// The run's step; or the header `X-Karat-Step`.
+    step: Option<u64>,
+    /// What the samples are of, where a run has several tasks; or the header `X-Karat-Task`.
+    task: Option<String>,
+}
+
+impl UrlChoices {
+    /// The run that the request belongs to, as the URL says it.
+    pub(crate) fn run(&self) -> RunFields {
+        RunFields { run: self.run.clone(), step: self.step, task: self.task.clone() }
+    }
 }
 
 /// What a prompt that is a string is.

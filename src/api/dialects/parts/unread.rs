@@ -44,6 +44,12 @@ impl Unread {
         self
     }
 
+    /// All but those that were read before.
+    pub(crate) fn without_read(mut self, fields: &[&str]) -> Self {
+        self.0.retain(|name, _| !fields.contains(&name.as_str()));
+        self
+    }
+
     /// Refuses every field that asks for something and isn't known to leave scores alone.
     pub(crate) fn check(&self, known: KnownFields) -> Result<(), Problem> {
         self.check_as("", known)

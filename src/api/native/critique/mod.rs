@@ -31,7 +31,7 @@ use super::{
     request::{Options, samples},
     result::{Include, SampleResult},
 };
-use crate::api::{AppState, problem::Problem};
+use crate::api::{AppState, problem::Problem, runs::RunTag};
 use dto::{CritiqueBody, CritiqueResponse, CritiqueResult, CritiqueScore, Summary, TokenEvent};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -47,7 +47,7 @@ fn describe(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     )
 }
 
-async fn critique(Call { state, id, body, options }: Call<CritiqueBody>) -> Result<Reply, Problem> {
+async fn critique(Call { state, id, run, body, options }: Call<CritiqueBody>) -> Result<Reply, Problem> {
     let stream = body.stream;
     let deadline = options.deadline()?;
     let scorer = body.scorer.clone();
@@ -61,7 +61,7 @@ async fn critique(Call { state, id, body, options }: Call<CritiqueBody>) -> Resu
         }
     };
     let critiques = state.critique(request).await?;
-    let session = Session { state, id, critiques, written: Vec::new(), scorer, include, deadline };
+    let session = Session { state, id, run, critiques, written: Vec::new(), scorer, include, deadline };
     if stream {
         return Ok(Reply::Stream(Box::new(session)));
     }
@@ -82,6 +82,7 @@ fn scoring(options: Options, critiques: usize, state: &AppState) -> Result<Score
 struct Session {
     state: AppState,
     id: String,
+    run: Option<RunTag>,
     critiques: Critiques,
     written: Vec<Critique>,
     /// Who scores, and by which rules.
@@ -127,7 +128,8 @@ impl Session {
             return Ok(score);
         }
         let request = request.with_samples(samples)?.with_deadline(self.deadline);
-        let ScoreReport { model, version, results, usage, .. } = self.state.score(request).await?;
+        let ScoreReport { model, version, results, usage, .. } =
+            self.state.score(self.run.as_ref(), &self.id, request).await?;
         let rewards: Vec<f64> = results.iter().map(|sample| sample.reward.get()).collect();
         let scores = indices.into_iter().zip(results);
         Ok(CritiqueScore {

@@ -69,9 +69,9 @@ fn number(parameters: &HashMap<String, InferParameter>, name: &str) -> Option<u6
 }
 
 /// The parameters of a call that stand in for those of a URL.
-const CHOICES: [&str; 4] = ["aggregate", "transforms", "truncation", "on_refused"];
+const CHOICES: [&str; 6] = ["aggregate", "transforms", "truncation", "on_refused", "run", "task"];
 /// Those that are read as numbers or whether something is wanted.
-const READ: [&str; 3] = ["priority", "timeout", "add_special_tokens"];
+const READ: [&str; 4] = ["priority", "timeout", "step", "add_special_tokens"];
 
 /// Refuses parameters that nothing reads, or that are of a kind in which nothing reads them.
 fn check(message: &protocol::ModelInferRequest) -> Result<(), Problem> {
@@ -86,7 +86,7 @@ fn check(message: &protocol::ModelInferRequest) -> Result<(), Problem> {
     let known = |name: &str, choice: &ParameterChoice| match choice {
         ParameterChoice::StringParam(_) => CHOICES.contains(&name),
         ParameterChoice::BoolParam(_) => name == "add_special_tokens",
-        ParameterChoice::Int64Param(_) | ParameterChoice::Uint64Param(_) => READ[..2].contains(&name),
+        ParameterChoice::Int64Param(_) | ParameterChoice::Uint64Param(_) => READ[..3].contains(&name),
         ParameterChoice::DoubleParam(_) => false,
     };
     unread(&message.parameters, &known).check_as("parameters.", OF_REQUEST)?;
@@ -118,7 +118,8 @@ fn choices(parameters: &HashMap<String, InferParameter>) -> Result<UrlChoices, P
         let ParameterChoice::StringParam(text) = choice(parameters, name)? else { return None };
         Some((name.to_owned(), serde_json::Value::from(text.as_str())))
     });
-    serde_json::from_value(serde_json::Value::Object(texts.collect()))
+    let step = number(parameters, "step").map(|step| ("step".to_owned(), serde_json::Value::from(step)));
+    serde_json::from_value(serde_json::Value::Object(texts.chain(step).collect()))
         .map_err(|error| invalid(format!("parameters: {error}")))
 }
 

@@ -121,7 +121,7 @@ impl GrpcInferenceService for Service {
         self.state.engine.model(&model).map_err(|error| status(&error.into()))?;
         let packed = !request.raw_input_contents.is_empty();
         let (request, url) = convert::request(request).map_err(|problem| status(&problem))?;
-        let call = Call::of_model(state, &DIALECT, model.to_string(), url);
+        let call = Call::of_model(state, &DIALECT, model.to_string(), url).map_err(|problem| status(&problem))?;
         let inferred = inference::run(call, request).await.map_err(|problem| status(&problem))?;
         let refused = inferred.report.refused;
         let mut response = Response::new(convert::reply(inferred, packed));

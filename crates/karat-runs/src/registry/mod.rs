@@ -1,0 +1,427 @@
+//! All runs of a server: the latest ones, within bounds, and who listens to them.
+
+mod recorder;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use karat_rules::domain::ModelName;
+use tokio::sync::broadcast;
+
+pub use recorder::{Record, Recorder};
+
+use crate::run::{Batch, Beside, Config, Event, Matched, Run, RunName, RunReport, RunSummary, is_in_share};
+
+/// How many events wait for a listener that is slow; it is told when it missed some.
+const WAITING: usize = 256;
+
+/// Bounds on all runs together. Those that were heard of longest ago go first.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// The most runs.
+    pub runs: usize,
+    /// The most memory, in bytes.
+    pub bytes: usize,
+}
+
+/// All runs of a server.
+#[derive(Debug)]
+pub struct Runs {
+    bounds: Bounds,
+    inner: Mutex<Inner>,
+    /// Whether any run wants more than statistics, so that all others ask nobody.
+    any_chooses: AtomicBool,
+    samples: AtomicU64,
+    evicted: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    runs: HashMap<RunName, Entry>,
+    clock: u64,
+    bytes: usize,
+    /// Runs that were let go and that a file may still hold.
+    gone: Vec<RunName>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    run: Run,
+    touched: u64,
+    bytes: usize,
+    /// Whether it changed since it was last written down.
+    changed: bool,
+    listeners: Option<broadcast::Sender<Arc<Event>>>,
+}
+
+/// What a sample is chosen for beside its score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// What the run asks for.
+    pub config: Config,
+}
+
+impl Chosen {
+    /// Whether a second judge is to score the sample.
+    #[must_use]
+    pub fn is_judged(&self, hash: u64) -> bool {
+        self.config.judge.as_ref().is_some_and(|judge| is_in_share(hash, judge.share))
+    }
+
+    /// Whether edits of the sample are to be tried.
+    #[must_use]
+    pub fn is_probed(&self, hash: u64) -> bool {
+        self.config.probe.as_ref().is_some_and(|probe| is_in_share(hash, probe.share))
+    }
+}
+
+/// Why a run can't be configured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A share is none.
+    #[error("{0}")]
+    Invalid(String),
+    /// The run that is to be compared with isn't there, or gave no rewards.
+    #[error("reference: the run {0} has no rewards to compare with; GET /v1/runs lists those that have")]
+    NoReference(RunName),
+}
+
+impl Runs {
+    /// No runs yet.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            inner: Mutex::default(),
+            any_chooses: AtomicBool::new(false),
+            samples: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+        }
+    }
+
+    /// A panic while a run was changed leaves figures that are off by a sample, which is no reason to stop all of them.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with a run, which is made where there is none.
+    fn change<T>(&self, name: &RunName, now: u64, change: impl FnOnce(&mut Run) -> (T, Vec<Event>)) -> T {
+        let mut inner = self.lock();
+        inner.clock += 1;
+        let clock = inner.clock;
+        let entry = inner.runs.entry(name.clone()).or_insert_with(|| Entry::new(Run::new(name.clone(), now)));
+        entry.touched = clock;
+        entry.changed = true;
+        let (result, events) = change(&mut entry.run);
+        let fresh = entry.bytes == 0;
+        if let Some(listeners) = &entry.listeners {
+            for event in &events {
+                // Without a listener there is nobody to tell.
+                let _ = listeners.send(Arc::new(event.clone()));
+            }
+        }
+        // What a run takes is reckoned anew when a step is over: in between it changes little.
+        if fresh || !events.is_empty() {
+            let bytes = entry.run.bytes();
+            let before = std::mem::replace(&mut entry.bytes, bytes);
+            inner.bytes = inner.bytes + bytes - before;
+            self.evict(&mut inner, name);
+        }
+        result
+    }
+
+    fn evict(&self, inner: &mut Inner, but: &RunName) {
+        while inner.runs.len() > self.bounds.runs.max(1) || inner.bytes > self.bounds.bytes {
+            let oldest = inner.runs.iter().filter(|(name, _)| *name != but).min_by_key(|(_, entry)| entry.touched);
+            let Some(name) = oldest.map(|(name, _)| name.clone()) else { break };
+            inner.forget(&name);
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes samples in.
+    pub fn add(&self, batch: &Batch, now: u64) {
+        self.samples.fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
+        self.change(&batch.run, now, |run| ((), run.add(batch, now)));
+    }
+
+    /// Counts samples that got no reward.
+    pub fn add_unscored(&self, name: &RunName, model: &ModelName, step: Option<u64>, samples: u64, now: u64) {
+        self.change(name, now, |run| (run.add_unscored(model, step, samples, now), Vec::new()));
+    }
+
+    /// Counts samples that a second judge didn't score.
+    pub fn add_unjudged(&self, name: &RunName, samples: u64, now: u64) {
+        self.change(name, now, |run| (run.add_unjudged(samples), Vec::new()));
+    }
+
+    /// Lays a number beside a reward.
+    pub fn add_beside(&self, name: &RunName, what: Beside, matched: &Matched, other: f64, now: u64) {
+        self.change(name, now, |run| (run.add_beside(what, matched, other, now), Vec::new()));
+    }
+
+    /// Lays outcomes beside their rewards, the last of them of that number in the store, and reads the run's signals.
+    pub fn add_outcomes(&self, name: &RunName, outcomes: &[(Matched, f64)], last: u64, now: u64) {
+        self.change(name, now, |run| {
+            for (matched, value) in outcomes {
+                run.add_beside(Beside::Outcome, matched, *value, now);
+            }
+            run.know_outcomes(last);
+            ((), run.read_signals(now))
+        });
+    }
+
+    /// The reward that a request of a run got for a sample, if it is among the latest.
+    #[must_use]
+    pub fn find(&self, name: &RunName, request: &str, index: usize) -> Option<Matched> {
+        self.lock().runs.get(name)?.run.find(request, index)
+    }
+
+    /// Asks other things of a run, which is made where there is none.
+    ///
+    /// # Errors
+    /// When a share is none, or the run to compare with has no rewards.
+    pub fn configure(&self, name: &RunName, config: Config, now: u64) -> Result<(), ConfigError> {
+        config.check().map_err(ConfigError::Invalid)?;
+        let reference = match &config.reference {
+            None => None,
+            Some(other) => {
+                let found = self.lock().runs.get(other).map(|entry| entry.run.clone());
+                Some(
+                    found
+                        .filter(|run| run.summary().samples > 0)
+                        .ok_or_else(|| ConfigError::NoReference(other.clone()))?,
+                )
+            }
+        };
+        self.change(name, now, |run| {
+            if let Some(reference) = reference.filter(|_| run.config().reference != config.reference) {
+                run.take_reference(&reference);
+            }
+            run.configure(config, now);
+            ((), Vec::new())
+        });
+        self.look_for_choices();
+        Ok(())
+    }
+
+    fn look_for_choices(&self) {
+        let chooses = |run: &Run| run.config().judge.is_some() || run.config().probe.is_some();
+        let any = self.lock().runs.values().any(|entry| chooses(&entry.run));
+        self.any_chooses.store(any, Ordering::Relaxed);
+    }
+
+    /// What samples of a run are chosen for beside their score; none where nothing is asked.
+    #[must_use]
+    pub fn chosen(&self, name: &RunName) -> Option<Chosen> {
+        if !self.any_chooses.load(Ordering::Relaxed) {
+            return None;
+        }
+        let inner = self.lock();
+        let config = inner.runs.get(name)?.run.config();
+        (config.judge.is_some() || config.probe.is_some()).then(|| Chosen { config: config.clone() })
+    }
+
+    /// How often a run saw each sample, by its hash; none of a run that isn't there.
+    #[must_use]
+    pub fn times(&self, name: &RunName, hashes: &[u64]) -> Option<Vec<u32>> {
+        let inner = self.lock();
+        let run = &inner.runs.get(name)?.run;
+        Some(hashes.iter().map(|hash| run.times(*hash)).collect())
+    }
+
+    /// The share of a model's rewards in a run, or in one of its tasks, that lie below each value; none where it gave none.
+    #[must_use]
+    pub fn percentiles(
+        &self,
+        name: &RunName,
+        model: &ModelName,
+        task: Option<&RunName>,
+        rewards: &[f64],
+    ) -> Option<Vec<f64>> {
+        let run = self.lock().runs.get(name)?.run.clone();
+        run.percentiles(model, task, rewards)
+    }
+
+    /// Every run in a line, the one heard of last first.
+    #[must_use]
+    pub fn list(&self) -> Vec<RunSummary> {
+        let inner = self.lock();
+        let mut entries: Vec<&Entry> = inner.runs.values().collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.touched));
+        entries.iter().map(|entry| entry.run.summary()).collect()
+    }
+
+    /// How many signals of a run fire; none of a run that isn't there yet.
+    #[must_use]
+    pub fn firing(&self, name: &RunName) -> Option<usize> {
+        Some(self.lock().runs.get(name)?.run.summary().firing.len())
+    }
+
+    /// All that is known of a run.
+    #[must_use]
+    pub fn report(&self, name: &RunName) -> Option<RunReport> {
+        // What takes time is done without the lock, which scoring's records wait for.
+        let run = self.lock().runs.get(name)?.run.clone();
+        Some(run.report())
+    }
+
+    /// Copies of the runs that were heard of last, the latest first.
+    #[must_use]
+    pub fn latest(&self, most: usize) -> Vec<Run> {
+        let inner = self.lock();
+        let mut entries: Vec<&Entry> = inner.runs.values().collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.touched));
+        entries.iter().take(most).map(|entry| entry.run.clone()).collect()
+    }
+
+    /// The events of a run from now on, and the signals after the event of that number; none of a run that isn't there.
+    #[must_use]
+    pub fn listen(&self, name: &RunName, after: u64) -> Option<(Vec<Event>, broadcast::Receiver<Arc<Event>>)> {
+        let mut inner = self.lock();
+        let entry = inner.runs.get_mut(name)?;
+        let listeners = entry.listeners.get_or_insert_with(|| broadcast::channel(WAITING).0);
+        Some((entry.run.events_after(after), listeners.subscribe()))
+    }
+
+    /// Forgets a run; whether there was one.
+    pub fn forget(&self, name: &RunName) -> bool {
+        let forgotten = self.lock().forget(name);
+        self.look_for_choices();
+        forgotten
+    }
+
+    /// Takes in a run that was written down.
+    pub fn restore(&self, run: Run) {
+        let mut inner = self.lock();
+        inner.clock += 1;
+        let touched = inner.clock;
+        let name = run.name().clone();
+        let bytes = run.bytes();
+        inner.bytes += bytes;
+        inner.runs.insert(name.clone(), Entry { touched, bytes, changed: false, ..Entry::new(run) });
+        self.evict(&mut inner, &name);
+        drop(inner);
+        self.look_for_choices();
+    }
+
+    /// Copies of the runs that changed since this was last asked, and the names of those that were let go.
+    #[must_use]
+    pub fn changes(&self) -> (Vec<Run>, Vec<RunName>) {
+        let mut inner = self.lock();
+        let gone = std::mem::take(&mut inner.gone);
+        let changed =
+            inner.runs.values_mut().filter_map(|entry| std::mem::take(&mut entry.changed).then(|| entry.run.clone()));
+        (changed.collect(), gone)
+    }
+
+    /// How many runs there are, and how many bytes they take.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.runs.len(), inner.bytes)
+    }
+
+    /// How many samples were taken in, and how many runs were let go for want of room.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64) {
+        (self.samples.load(Ordering::Relaxed), self.evicted.load(Ordering::Relaxed))
+    }
+}
+
+impl Inner {
+    fn forget(&mut self, name: &RunName) -> bool {
+        let Some(entry) = self.runs.remove(name) else { return false };
+        self.bytes -= entry.bytes;
+        self.gone.push(name.clone());
+        true
+    }
+}
+
+impl Entry {
+    fn new(run: Run) -> Self {
+        Self { run, touched: 0, bytes: 0, changed: true, listeners: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statistics::testing::observation;
+
+    fn batch(run: &str, step: u64) -> Batch {
+        Batch {
+            run: run.parse().unwrap(),
+            step: Some(step),
+            task: None,
+            model: "m".parse().unwrap(),
+            probabilities: false,
+            request: "r".to_owned(),
+            samples: vec![observation(1.0); 4],
+            places: None,
+            members: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_thousand_runs_stay_and_the_oldest_goes() {
+        let runs = Runs::new(Bounds { runs: 1000, bytes: usize::MAX });
+        for number in 0..1200 {
+            runs.add(&batch(&format!("run-{number}"), 0), 1);
+            runs.add(&batch("kept", 0), 1);
+        }
+        assert_eq!(runs.size().0, 1000);
+        let list = runs.list();
+        assert_eq!(list[0].run.as_str(), "kept");
+        assert!(runs.report(&"run-0".parse().unwrap()).is_none());
+        assert_eq!(runs.totals(), (1200 * 8, 201));
+        let (changed, gone) = runs.changes();
+        assert_eq!((changed.len(), gone.len()), (1000, 201));
+        assert_eq!(runs.changes().0.len(), 0);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_reckoned() {
+        let runs = Runs::new(Bounds { runs: 1000, bytes: 2 << 20 });
+        for number in 0..100 {
+            for step in 0..4 {
+                runs.add(&batch(&format!("run-{number}"), step), 1);
+            }
+        }
+        let (count, bytes) = runs.size();
+        assert!(bytes <= 2 << 20 && count > 1 && count < 100, "{count} runs of {bytes} bytes");
+        while let Some(summary) = runs.list().pop() {
+            runs.forget(&summary.run);
+        }
+        assert_eq!(runs.size(), (0, 0));
+    }
+
+    #[test]
+    fn listeners_hear_of_steps() {
+        let runs = Runs::new(Bounds { runs: 10, bytes: usize::MAX });
+        let name: RunName = "a".parse().unwrap();
+        assert!(runs.listen(&name, 0).is_none());
+        runs.add(&batch("a", 0), 1);
+        let (past, mut future) = runs.listen(&name, 0).unwrap();
+        assert!(past.is_empty() && future.try_recv().is_err());
+        runs.add(&batch("a", 1), 2);
+        let event = future.try_recv().unwrap();
+        assert_eq!((event.kind.word(), event.at), ("step", 2));
+    }
+
+    #[test]
+    fn a_reference_must_have_rewards() {
+        let runs = Runs::new(Bounds { runs: 10, bytes: usize::MAX });
+        let name: RunName = "a".parse().unwrap();
+        let config = Config { reference: Some("b".parse().unwrap()), ..Config::default() };
+        assert!(matches!(runs.configure(&name, config.clone(), 1), Err(ConfigError::NoReference(_))));
+        runs.add(&batch("b", 0), 1);
+        runs.configure(&name, config, 1).unwrap();
+        assert!(runs.report(&name).unwrap().models[0].registered);
+    }
+}

@@ -1,0 +1,107 @@
+//! How often a run has seen a sample, in fixed memory.
+//!
+//! A set-associative cache of hashes: each set keeps the samples that it saw last, so that what repeats within some
+//! thousand samples is counted exactly, and what comes back after many others counts as new.
+
+use serde::{Deserialize, Serialize};
+
+const SETS: usize = 2048;
+const WAYS: usize = 4;
+
+/// Counts by sample.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Vec<(u64, u32)>", from = "Vec<(u64, u32)>")]
+pub struct Seen {
+    /// Sets one after another, in each the latest sample first; a count of 0 is no sample.
+    places: Vec<(u64, u32)>,
+}
+
+impl From<Seen> for Vec<(u64, u32)> {
+    fn from(seen: Seen) -> Self {
+        seen.places.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+impl From<Vec<(u64, u32)>> for Seen {
+    fn from(counts: Vec<(u64, u32)>) -> Self {
+        let mut seen = Self::default();
+        // Of each set the latest comes first.
+        for (hash, count) in counts.into_iter().rev().filter(|(_, count)| *count > 0) {
+            seen.place(hash);
+            let set = seen.set(hash);
+            seen.places[set * WAYS].1 = count;
+        }
+        seen
+    }
+}
+
+impl Seen {
+    #[expect(clippy::unused_self, reason = "reads as what it is of")]
+    fn set(&self, hash: u64) -> usize {
+        (hash % SETS as u64) as usize
+    }
+
+    /// Brings a sample to the front of its set; its count so far.
+    fn place(&mut self, hash: u64) -> u32 {
+        if self.places.is_empty() {
+            self.places = vec![(0, 0); SETS * WAYS];
+        }
+        let first = self.set(hash) * WAYS;
+        let set = &mut self.places[first..first + WAYS];
+        let found = set.iter().position(|(seen, count)| *seen == hash && *count > 0);
+        let count = found.map_or(0, |place| set[place].1);
+        set[..=found.unwrap_or(WAYS - 1)].rotate_right(1);
+        set[0] = (hash, count);
+        count
+    }
+
+    /// Counts a sample; how often it was seen, this time included.
+    pub fn count(&mut self, hash: u64) -> u32 {
+        let count = self.place(hash).saturating_add(1);
+        let set = self.set(hash);
+        self.places[set * WAYS].1 = count;
+        count
+    }
+
+    /// How often a sample was seen so far.
+    #[must_use]
+    pub fn times(&self, hash: u64) -> u32 {
+        let first = self.set(hash) * WAYS;
+        let set = self.places.get(first..first + WAYS).unwrap_or_default();
+        set.iter().find(|(seen, _)| *seen == hash).map_or(0, |(_, count)| *count)
+    }
+
+    /// The memory that it takes, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.places.capacity() * size_of::<(u64, u32)>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats_are_counted_and_memory_is_bounded() {
+        let mut seen = Seen::default();
+        assert_eq!((seen.count(7), seen.count(7), seen.count(8)), (1, 2, 1));
+        assert_eq!((seen.times(7), seen.times(9)), (2, 0));
+        for hash in 100..1_000_000 {
+            seen.count(hash);
+        }
+        assert_eq!(seen.times(7), 0, "it made room");
+        assert!(seen.bytes() <= 128 << 10);
+        assert_eq!(seen.count(0), 1, "a hash of 0 is a sample like others");
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut seen = Seen::default();
+        for hash in [1, 1 + SETS as u64, 1, 2] {
+            seen.count(hash);
+        }
+        let read: Seen = serde_json::from_str(&serde_json::to_string(&seen).unwrap()).unwrap();
+        assert_eq!(read, seen);
+    }
+}

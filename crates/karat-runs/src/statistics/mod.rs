@@ -1,0 +1,37 @@
+//! Statistics of rewards that come one by one: bounded in memory, mergeable, and the same whenever they are read.
+
+mod bucket;
+mod moments;
+mod pairs;
+mod reservoir;
+mod series;
+mod sketch;
+
+pub use bucket::{Bucket, Counts, Observation};
+pub use moments::{Mean, Moments};
+pub use pairs::{PairBucket, PairSeries};
+pub use reservoir::Reservoir;
+pub use series::{Merge, Series, Steps};
+pub use sketch::Sketch;
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! What the tests of statistics and signals share.
+
+    use super::Observation;
+
+    /// A sample of one member with that reward.
+    pub(crate) fn observation(reward: f64) -> Observation {
+        Observation {
+            reward,
+            mean: reward,
+            worst_case: reward,
+            deviation: 0.0,
+            length: 10,
+            hash: 0,
+            cut: false,
+            at_bound: false,
+            refusal: false,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Quantiles of numbers that come one by one, in bounded memory.
+//!
+//! A t-digest (Dunning 2021, "The t-digest: Efficient estimates of distributions") of at most [`CENTROIDS`] centroids.
+//! Numbers are kept as they come and folded in many at once, so that one of them costs next to nothing.
+
+use serde::{Deserialize, Serialize};
+use tdigests::{Centroid, TDigest};
+
+/// The most centroids: errors of a percent in the middle, far less at the ends.
+const CENTROIDS: usize = 64;
+/// How many numbers wait before they are folded in.
+const WAITING: usize = 256;
+
+/// A distribution's quantiles.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Vec<(f64, f64)>", from = "Vec<(f64, f64)>")]
+pub struct Sketch {
+    digest: Option<TDigest>,
+    waiting: Vec<f64>,
+}
+
+impl From<Sketch> for Vec<(f64, f64)> {
+    fn from(mut sketch: Sketch) -> Self {
+        sketch.fold();
+        let centroids = sketch.digest.as_ref().map_or(&[][..], TDigest::centroids);
+        centroids.iter().map(|centroid| (centroid.mean, centroid.weight)).collect()
+    }
+}
+
+impl From<Vec<(f64, f64)>> for Sketch {
+    fn from(centroids: Vec<(f64, f64)>) -> Self {
+        let sound = |(mean, weight): &(f64, f64)| mean.is_finite() && weight.is_finite() && *weight > 0.0;
+        let centroids: Vec<Centroid> =
+            centroids.into_iter().filter(sound).map(|(mean, weight)| Centroid::new(mean, weight)).collect();
+        let digest = (!centroids.is_empty()).then(|| TDigest::from_centroids(centroids));
+        Self { digest, waiting: Vec::new() }
+    }
+}
+
+impl Sketch {
+    /// Takes a number in; one that isn't finite is left out.
+    pub fn add(&mut self, value: f64) {
+        if value.is_finite() {
+            self.waiting.push(value);
+            if self.waiting.len() >= WAITING {
+                self.fold();
+            }
+        }
+    }
+
+    /// Takes in all that another one saw.
+    pub fn merge(&mut self, other: &Self) {
+        self.waiting.extend(&other.waiting);
+        self.fold();
+        if let Some(theirs) = &other.digest {
+            let merged = self.digest.take().map_or_else(|| theirs.clone(), |ours| ours.merge(theirs));
+            self.digest = Some(compressed(merged));
+        }
+    }
+
+    /// Folds what waits in and gives its memory back, for a sketch that nothing more is expected of.
+    pub fn close(&mut self) {
+        self.fold();
+        self.waiting = Vec::new();
+    }
+
+    fn fold(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let fresh = TDigest::from_values(self.waiting.clone());
+        self.waiting.clear();
+        let merged = self.digest.take().map_or_else(|| fresh.clone(), |digest| digest.merge(&fresh));
+        self.digest = Some(compressed(merged));
+    }
+
+    fn whole(&self) -> Option<TDigest> {
+        let mut folded = self.clone();
+        folded.fold();
+        folded.digest
+    }
+
+    /// Several quantiles at levels from 0 to 1; none of nothing.
+    #[must_use]
+    pub fn quantiles<const N: usize>(&self, levels: [f64; N]) -> Option<[f64; N]> {
+        let digest = self.whole()?;
+        Some(levels.map(|level| digest.estimate_quantile(level)))
+    }
+
+    /// The share of numbers that lie below each value, from 0 to 1; none of nothing.
+    #[must_use]
+    pub fn ranks(&self, values: &[f64]) -> Option<Vec<f64>> {
+        let digest = self.whole()?;
+        Some(values.iter().map(|value| digest.estimate_rank(*value).clamp(0.0, 1.0)).collect())
+    }
+
+    /// The probability that a number of this distribution is above one of another's, ties counted half, both drawn alone.
+    #[must_use]
+    pub fn beats(&self, other: &Self) -> Option<f64> {
+        let (ours, theirs) = (self.whole()?, other.whole()?);
+        let all: f64 = ours.centroids().iter().map(|centroid| centroid.weight).sum();
+        let wins: f64 =
+            ours.centroids().iter().map(|centroid| centroid.weight * theirs.estimate_rank(centroid.mean)).sum();
+        Some((wins / all).clamp(0.0, 1.0))
+    }
+
+    /// The largest distance between two distribution functions (Kolmogorov and Smirnov), from 0 to 1, at the places that
+    /// the sketches keep.
+    #[must_use]
+    pub fn distance(&self, other: &Self) -> Option<f64> {
+        let (ours, theirs) = (self.whole()?, other.whole()?);
+        let places = ours.centroids().iter().chain(theirs.centroids());
+        let gaps = places.map(|place| (ours.estimate_rank(place.mean) - theirs.estimate_rank(place.mean)).abs());
+        gaps.max_by(f64::total_cmp).map(|gap| gap.min(1.0))
+    }
+
+    /// The memory that it takes, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let centroids = self.digest.as_ref().map_or(0, |digest| digest.centroids().len());
+        size_of::<Self>() + self.waiting.capacity() * size_of::<f64>() + centroids * size_of::<Centroid>()
+    }
+}
+
+fn compressed(mut digest: TDigest) -> TDigest {
+    digest.compress(CENTROIDS);
+    digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: impl IntoIterator<Item = f64>) -> Sketch {
+        let mut sketch = Sketch::default();
+        values.into_iter().for_each(|value| sketch.add(value));
+        sketch
+    }
+
+    #[test]
+    fn quantiles_are_near_those_of_all_numbers() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut values: Vec<f64> = (0..20_000).map(|_| random.f64().powi(3) * 10.0 - 5.0).collect();
+        let sketch = of(values.iter().copied());
+        values.sort_by(f64::total_cmp);
+        for level in [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99] {
+            let [found] = sketch.quantiles([level]).unwrap();
+            let rank = values.partition_point(|value| *value < found) as f64 / values.len() as f64;
+            assert!((rank - level).abs() < 0.02, "{level} is {found}, whose rank is {rank}");
+        }
+        assert!(sketch.bytes() < 8 << 10, "{}", sketch.bytes());
+    }
+
+    #[test]
+    fn merged_sketches_and_written_ones_tell_what_the_whole_tells() {
+        let (low, high) = (of((0..500).map(f64::from)), of((500..1000).map(f64::from)));
+        let mut merged = low.clone();
+        merged.merge(&high);
+        let [middle] = merged.quantiles([0.5]).unwrap();
+        assert!((middle - 500.0).abs() < 15.0, "{middle}");
+        let written = serde_json::to_string(&merged).unwrap();
+        let read: Sketch = serde_json::from_str(&written).unwrap();
+        assert!((read.quantiles([0.9]).unwrap()[0] - 900.0).abs() < 15.0);
+        assert!(high.beats(&low).unwrap() > 0.99 && low.beats(&high).unwrap() < 0.01);
+        assert!((merged.beats(&merged).unwrap() - 0.5).abs() < 0.02);
+        assert!(low.distance(&high).unwrap() > 0.98 && low.distance(&low).unwrap() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_has_no_quantile() {
+        assert_eq!(of([f64::NAN, f64::INFINITY]).quantiles([0.5]), None);
+        assert_eq!(Sketch::default().beats(&of([1.0])), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! What lasts, and what doesn't.
+
+use super::*;
+use crate::{
+    registry::{Bounds, Runs},
+    run::{Batch, Matched, Run, RunName},
+    statistics::testing::observation,
+};
+use karat_rules::transform::Learned;
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn name(text: &str) -> RunName {
+    text.parse().unwrap()
+}
+
+fn outcome(request: &str, value: f64) -> Outcome {
+    let matched = Matched { model: "m".parse().unwrap(), step: 3, reward: 0.5 };
+    Outcome { request: request.to_owned(), place: 0, value, matched, at: 7 }
+}
+
+fn new_job(id: &str) -> NewJob {
+    NewJob { id: id.to_owned(), options: "{}".to_owned(), key: Some("trainer".to_owned()) }
+}
+
+fn runs() -> Runs {
+    Runs::new(Bounds { runs: 10, bytes: 1 << 30 })
+}
+
+fn scored(run: &str) -> Batch {
+    Batch {
+        run: name(run),
+        step: Some(3),
+        task: None,
+        model: "m".parse().unwrap(),
+        probabilities: false,
+        request: "r".to_owned(),
+        samples: vec![observation(0.5); 4],
+        places: None,
+        members: Vec::new(),
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_restart_whether_or_not_the_run_was_written_down() {
+    let folder = tempfile::TempDir::new().unwrap();
+    {
+        let store = Store::open(Some(folder.path())).unwrap();
+        let runs = runs();
+        runs.add(&scored("a"), 1);
+        let (new, last) = wait(store.add_outcomes(name("a"), vec![outcome("r", 1.0), outcome("s", 0.0)])).unwrap();
+        assert_eq!(new, [true, true]);
+        runs.add_outcomes(&name("a"), &[(outcome("r", 1.0).matched, 1.0), (outcome("s", 0.0).matched, 0.0)], last, 7);
+        wait(store.save(&runs)).unwrap();
+        // These are committed, and the run isn't written down again.
+        wait(store.add_outcomes(name("a"), vec![outcome("t", 1.0)])).unwrap();
+        let learned = Learned { count: 5, mean: 1.5, variance: 2.0, frozen: true };
+        wait(store.keep_learned("m".parse().unwrap(), "v1".to_owned(), vec![learned])).unwrap();
+    }
+    let store = reopened(folder.path());
+    let restored = runs();
+    store.restore(&restored).unwrap();
+    let report = restored.report(&name("a")).unwrap();
+    assert_eq!((report.samples, report.models[0].outcomes.as_ref().unwrap().samples), (4, 3));
+    assert_eq!(report.models[0].calibration.unwrap().outcomes, 3);
+    assert!(restored.find(&name("a"), "r", 3).is_some(), "later outcomes still find their rewards");
+    let learned = store.all_learned().unwrap();
+    let [((model, version), states)] = &learned[..] else { panic!("{learned:?}") };
+    assert_eq!((model.as_str(), version.as_str(), states[0].count, states[0].frozen), ("m", "v1", 5, true));
+}
+
+/// The thread that had the file ends when its store is dropped, at its own time.
+fn reopened(folder: &Path) -> Store {
+    loop {
+        match Store::open(Some(folder)) {
+            Ok(store) => return store,
+            Err(StoreError::Open { .. }) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn an_outcome_that_is_sent_again_counts_once() {
+    let store = Store::open(None).unwrap();
+    let send = || wait(store.add_outcomes(name("a"), vec![outcome("r", 1.0)])).unwrap().0;
+    assert_eq!((send(), send()), (vec![true], vec![false]));
+    assert_eq!(wait(store.outcomes(name("a"))).unwrap(), [outcome("r", 1.0)]);
+}
+
+#[test]
+fn two_servers_can_not_share_a_folder() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let _first = Store::open(Some(folder.path())).unwrap();
+    let second = Store::open(Some(folder.path())).unwrap_err().to_string();
+    assert!(second.contains("name another --state folder"), "{second}");
+}
+
+#[test]
+fn a_run_that_was_let_go_is_gone_from_the_file_as_well() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let store = Store::open(Some(folder.path())).unwrap();
+    let runs = runs();
+    runs.add(&scored("a"), 1);
+    wait(store.save(&runs)).unwrap();
+    runs.forget(&name("a"));
+    wait(store.save(&runs)).unwrap();
+    drop(store);
+    let empty = self::runs();
+    reopened(folder.path()).restore(&empty).unwrap();
+    assert!(empty.list().is_empty());
+}
+
+#[test]
+fn a_state_that_nobody_can_read_stops_nobody() {
+    let store = Store::open(None).unwrap();
+    wait(store.call(|connection| connection.execute("INSERT INTO runs VALUES ('bad', 1, 0, '{')", []).map(drop)))
+        .unwrap();
+    let runs = runs();
+    runs.restore(Run::new(name("good"), 1));
+    store.restore(&runs).unwrap();
+    assert_eq!(runs.list().len(), 1);
+}
+
+#[test]
+fn what_fails_takes_nothing_of_others_with_it() {
+    let store = Store::open(None).unwrap();
+    let jobs = JobStore::new(store).unwrap();
+    wait(jobs.begin(new_job("a"), 1)).unwrap();
+    assert!(wait(jobs.begin(new_job("a"), 2)).is_err(), "the id is taken");
+    wait(jobs.add_rows("a".to_owned(), 0, vec!["x".to_owned()])).unwrap();
+    assert!(wait(jobs.add_rows("a".to_owned(), 0, vec!["y".to_owned(), "z".to_owned()])).is_err());
+    wait(jobs.accept("a".to_owned(), 1)).unwrap();
+    let (_, rows) = wait(jobs.next(10)).unwrap().unwrap();
+    assert_eq!(rows, [JobRow { place: 0, body: "x".to_owned() }]);
+}
+
+fn result(place: u64, failed: bool) -> ResultRow {
+    ResultRow { place, body: format!("result {place}"), failed }
+}
+
+#[test]
+fn a_job_goes_on_where_it_was_and_unfinished_arrivals_are_dropped() {
+    let folder = tempfile::TempDir::new().unwrap();
+    {
+        let jobs = JobStore::new(Store::open(Some(folder.path())).unwrap()).unwrap();
+        wait(jobs.begin(new_job("whole"), 1)).unwrap();
+        wait(jobs.add_rows("whole".to_owned(), 0, (0..5).map(|row| row.to_string()).collect())).unwrap();
+        wait(jobs.accept("whole".to_owned(), 5)).unwrap();
+        wait(jobs.finish("whole".to_owned(), vec![result(0, false), result(1, true)], 2)).unwrap();
+        wait(jobs.begin(new_job("part"), 0)).unwrap();
+        wait(jobs.add_rows("part".to_owned(), 0, vec!["x".to_owned()])).unwrap();
+    }
+    let jobs = JobStore::new(reopened(folder.path())).unwrap();
+    assert_eq!(wait(jobs.find("part".to_owned())).unwrap(), None);
+    let (job, rows) = wait(jobs.next(2)).unwrap().unwrap();
+    assert_eq!(job.key.as_deref(), Some("trainer"));
+    assert_eq!((job.rows, job.done, job.failed), (5, 2, 1));
+    assert_eq!(rows.iter().map(|row| row.place).collect::<Vec<_>>(), [2, 3]);
+    wait(jobs.finish("whole".to_owned(), (2..5).map(|place| result(place, false)).collect(), 9)).unwrap();
+    let done = wait(jobs.find("whole".to_owned())).unwrap().unwrap();
+    assert_eq!((done.state, done.ended), (JobState::Done, Some(9)));
+    assert_eq!(wait(jobs.results("whole".to_owned(), 3, 10)).unwrap(), ["result 3", "result 4"]);
+    assert!(wait(jobs.next(2)).unwrap().is_none());
+}
+
+#[test]
+fn a_cancelled_job_keeps_its_results_and_gets_no_more() {
+    let jobs = JobStore::new(Store::open(None).unwrap()).unwrap();
+    wait(jobs.begin(new_job("a"), 1)).unwrap();
+    wait(jobs.add_rows("a".to_owned(), 0, vec!["x".to_owned(); 3])).unwrap();
+    wait(jobs.accept("a".to_owned(), 3)).unwrap();
+    wait(jobs.finish("a".to_owned(), vec![result(0, false)], 2)).unwrap();
+    let job = wait(jobs.cancel("a".to_owned(), 3)).unwrap().unwrap();
+    assert_eq!((job.state, job.done), (JobState::Cancelled, 1));
+    // What was being scored meanwhile comes too late.
+    wait(jobs.finish("a".to_owned(), vec![result(1, false)], 4)).unwrap();
+    assert_eq!(wait(jobs.results("a".to_owned(), 0, 10)).unwrap().len(), 1);
+    assert!(wait(jobs.next(2)).unwrap().is_none());
+    assert_eq!(wait(jobs.retain(3, 100)).unwrap(), 0);
+    assert_eq!(wait(jobs.retain(4, 100)).unwrap(), 1);
+    assert!(wait(jobs.list()).unwrap().is_empty());
+}

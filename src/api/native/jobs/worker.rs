@@ -1,0 +1,190 @@
+//! Works on jobs, the oldest first, a few rows at a time and at the lowest priority.
+
+use std::{collections::BTreeSet, sync::Mutex, sync::PoisonError, time::Duration};
+
+use karat_engine::{
+    engine::ScoreReport,
+    schedule::{Admission, Priority},
+};
+use karat_runs::store::{Job, JobRow, ResultRow, StoreError};
+use serde::Serialize;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    super::{
+        request::{Input, Options},
+        result::{Include, SampleResult},
+    },
+    upload::JobOptions,
+};
+use crate::api::{
+    AppState, body,
+    problem::{Problem, ProblemType, invalid},
+    runs::now,
+};
+
+/// How many rows are scored at once: enough to fill a batch, few enough that others don't wait for them.
+const TOGETHER: u32 = 32;
+/// How long to wait for a model or a queue that takes nothing.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long jobs that ended are kept.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How many results of jobs that ended are kept, in a file and in memory.
+const RESULTS: [u64; 2] = [100_000_000, 1_000_000];
+
+/// How fast the job goes that is being worked on.
+#[derive(Debug, Default)]
+pub(in crate::api) struct Progress {
+    current: Mutex<Option<Current>>,
+    more: Notify,
+}
+
+#[derive(Debug)]
+struct Current {
+    job: String,
+    since: Instant,
+    done_before: u64,
+}
+
+impl Progress {
+    /// Says that there is a new job.
+    pub(super) fn wake(&self) {
+        self.more.notify_one();
+    }
+
+    /// Rows a second of a job, if it is being worked on.
+    pub(super) fn rate(&self, job: &Job) -> Option<f64> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = current.as_ref().filter(|current| current.job == job.id)?;
+        let rows = job.done.checked_sub(current.done_before).filter(|rows| *rows > 0)?;
+        Some(rows as f64 / current.since.elapsed().as_secs_f64().max(1e-9))
+    }
+
+    fn begin(&self, job: &Job) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_none_or(|current| current.job != job.id) {
+            *current = Some(Current { job: job.id.clone(), since: Instant::now(), done_before: job.done });
+        }
+    }
+}
+
+/// Works on jobs for as long as the server runs.
+pub(in crate::api) async fn work(state: AppState) {
+    loop {
+        match step(&state).await {
+            Ok(Worked::Rows) => {}
+            Ok(Worked::Nothing) => {
+                let before = now().saturating_sub(u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX));
+                let most = RESULTS[usize::from(!state.runs.store.lasts())];
+                if let Err(error) = state.runs.jobs.retain(before, most).await {
+                    tracing::error!(%error, "old jobs were not removed");
+                }
+                state.runs.progress.more.notified().await;
+            }
+            Ok(Worked::Later) => tokio::time::sleep(PAUSE).await,
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::error!(%error, "a job's rows can't be read or written");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+enum Worked {
+    Rows,
+    /// There is no job.
+    Nothing,
+    /// The model or its queue takes nothing now, or the key's tokens are used up.
+    Later,
+}
+
+/// A result as it is kept.
+#[derive(Serialize)]
+struct Failed<E> {
+    index: u64,
+    error: E,
+}
+
+async fn step(state: &AppState) -> Result<Worked, StoreError> {
+    let Some((job, rows)) = state.runs.jobs.next(TOGETHER).await? else { return Ok(Worked::Nothing) };
+    state.runs.progress.begin(&job);
+    let results = match score_together(state, &job, &rows).await {
+        Scored::Results(results) => results,
+        Scored::Later => return Ok(Worked::Later),
+        // One of them is at fault: which one shows when each is by itself.
+        Scored::Problem(_) => {
+            let mut results = Vec::with_capacity(rows.len());
+            for row in &rows {
+                match score_together(state, &job, std::slice::from_ref(row)).await {
+                    Scored::Results(found) => results.extend(found),
+                    Scored::Later => return Ok(Worked::Later),
+                    Scored::Problem(problem) => results.push(failed(row.place, *problem)),
+                }
+            }
+            results
+        }
+    };
+    state.runs.jobs.finish(job.id, results, now()).await?;
+    Ok(Worked::Rows)
+}
+
+enum Scored {
+    Results(Vec<ResultRow>),
+    Problem(Box<Problem>),
+    Later,
+}
+
+async fn score_together(state: &AppState, job: &Job, rows: &[JobRow]) -> Scored {
+    let (include, tag, request) = match request(job, rows) {
+        Ok(made) => made,
+        Err(problem) => return Scored::Problem(Box::new(problem)),
+    };
+    let state = match state.on_behalf_of_key(job.key.as_deref()) {
+        Ok(state) => state,
+        Err(problem) => return Scored::Problem(Box::new(problem)),
+    };
+    // Outcomes find a row's reward under the job's id and the place of the first row that was scored with it.
+    let id = format!("{}:{}", job.id, rows.first().map_or(0, |row| row.place));
+    match state.score(tag.as_ref(), &id, request).await {
+        Ok(report) => Scored::Results(results(report, rows, &include)),
+        Err(problem) => match problem.kind() {
+            ProblemType::Overloaded
+            | ProblemType::DeadlinePassed
+            | ProblemType::ModelUnavailable
+            | ProblemType::OutOfTokens => Scored::Later,
+            // A server that has just begun may not have come to its models yet.
+            ProblemType::UnknownModel if !state.engine.repository().is_ready() => Scored::Later,
+            _ => Scored::Problem(Box::new(problem)),
+        },
+    }
+}
+
+type Request = (BTreeSet<Include>, Option<crate::api::runs::RunTag>, karat_engine::engine::ScoreRequest);
+
+fn request(job: &Job, rows: &[JobRow]) -> Result<Request, Problem> {
+    let (own, options): (JobOptions, Options) = JobOptions::parse(job.options.as_bytes())?;
+    let samples = rows.iter().map(|row| {
+        let input: Input = body::parse(row.body.as_bytes())?;
+        input.into_sample().map(Ok).map_err(invalid)
+    });
+    let samples = samples.collect::<Result<Vec<_>, Problem>>()?;
+    let tag = options.run_fields().tag()?;
+    let request = options.into_request(samples, false)?.with_priority(Priority::Low).with_admission(Admission::Always);
+    Ok((own.include, tag, request))
+}
+
+fn results(report: ScoreReport, rows: &[JobRow], include: &BTreeSet<Include>) -> Vec<ResultRow> {
+    let scored = rows.iter().zip(report.results).map(|(row, sample)| {
+        let place = usize::try_from(row.place).unwrap_or(usize::MAX);
+        // Results have text as keys and finite numbers.
+        let body = serde_json::to_string(&SampleResult::new(place, sample, include)).unwrap_or_default();
+        ResultRow { place: row.place, body, failed: false }
+    });
+    scored.collect()
+}
+
+fn failed(place: u64, problem: Problem) -> ResultRow {
+    let body = serde_json::to_string(&Failed { index: place, error: problem.into_body() }).unwrap_or_default();
+    ResultRow { place, body, failed: true }
+}

@@ -1,0 +1,324 @@
+//! What a server knows of the training runs that it scores for, and the one call by which every route scores.
+//!
+//! A request that names no run is scored and nothing else. Of one that does, what its samples were goes to the recorder
+//! after they were scored, so that nobody waits for statistics.
+
+mod facts;
+mod learned;
+mod side;
+mod tag;
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use karat_engine::engine::{Engine, ScoreReport, ScoreRequest};
+use karat_runs::{
+    registry::{Bounds, Record, Recorder, Runs},
+    run::Batch,
+    store::{JobStore, Store, StoreError},
+};
+use tokio::sync::Mutex;
+
+pub(crate) use facts::Facts;
+pub(crate) use learned::memories;
+pub(crate) use side::with_response;
+pub(crate) use tag::{RunFields, RunTag};
+
+use super::{
+    AppState,
+    native::{Backlog, Progress, work_on_backlog, work_on_jobs},
+    problem::{Problem, invalid},
+};
+use crate::telemetry::{Metrics, Waiting};
+use learned::LearnedStates;
+use side::{Beside, SideQueue};
+
+/// How often runs are written down that changed.
+const SAVE: Duration = Duration::from_secs(5);
+
+/// How much is kept of runs, and where.
+#[derive(Debug, Clone)]
+pub struct RunSettings {
+    /// The folder of what lasts; without it, everything lives in memory.
+    pub folder: Option<PathBuf>,
+    /// The most runs.
+    pub runs: usize,
+    /// The most memory for all of them, in bytes.
+    pub bytes: usize,
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        Self { folder: None, runs: 1000, bytes: 256 << 20 }
+    }
+}
+
+/// Why runs can't be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RunStateError {
+    /// What lasts can't be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system gives no thread.
+    #[error("the thread that keeps statistics can't be started: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// What a server knows of the runs that it scores for, and of its jobs.
+#[derive(Debug)]
+pub struct RunState {
+    pub(super) runs: Arc<Runs>,
+    pub(super) recorder: Recorder,
+    pub(super) store: Store,
+    pub(super) jobs: JobStore,
+    /// Outcomes are committed and laid beside their rewards one request after another, so that a run always knows all of
+    /// them up to one.
+    pub(super) outcomes: Mutex<()>,
+    side: OnceLock<SideQueue>,
+    pub(super) learned: LearnedStates,
+    /// How fast the job goes that is being worked on.
+    pub(super) progress: Progress,
+    /// What is scored after its request was answered.
+    pub(super) backlog: Backlog,
+}
+
+impl RunState {
+    /// Opens what lasts, and puts back what was there.
+    ///
+    /// # Errors
+    /// When the folder can't be used, or the system gives no thread.
+    pub fn open(settings: &RunSettings) -> Result<Self, RunStateError> {
+        let store = Store::open(settings.folder.as_deref())?;
+        let runs = Arc::new(Runs::new(Bounds { runs: settings.runs, bytes: settings.bytes }));
+        store.restore(&runs)?;
+        let recorder = Recorder::start(Arc::clone(&runs))?;
+        let jobs = JobStore::new(store.clone())?;
+        let learned = LearnedStates::open(store.clone())?;
+        Ok(Self {
+            runs,
+            recorder,
+            store,
+            jobs,
+            outcomes: Mutex::default(),
+            side: OnceLock::new(),
+            learned,
+            progress: Progress::default(),
+            backlog: Backlog::default(),
+        })
+    }
+
+    /// Writes runs down every few seconds, for as long as the server runs.
+    async fn keep_saving(&self, engine: &Engine) {
+        if !self.store.lasts() {
+            return;
+        }
+        let mut every = tokio::time::interval(SAVE);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            self.save().await;
+            if let Err(error) = self.learned.keep_all(engine).await {
+                tracing::error!(%error, "what normalisations learned was not written down");
+            }
+        }
+    }
+
+    /// Sets the figures of runs, jobs and the backlog as they are now.
+    pub(super) async fn show(self: &Arc<Self>, metrics: &Metrics) {
+        self.settle().await;
+        // Of jobs that can't be counted now the last figure is as good as any; the log has the cause.
+        let job_rows = self.jobs.waiting().await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the jobs can't be counted");
+            0
+        });
+        let waiting = Waiting { job_rows, backlog: self.backlog.len(), dropped: self.recorder.dropped() };
+        metrics.show_runs(&self.runs, waiting);
+    }
+
+    /// Waits until what was scored before is recorded.
+    pub(super) async fn settle(self: &Arc<Self>) {
+        let state = Arc::clone(self);
+        // Flushing fails only where the recorder has ended, with nothing left to record.
+        let _ = tokio::task::spawn_blocking(move || state.recorder.flush()).await;
+    }
+
+    async fn save(&self) {
+        // The log has the cause; what was acknowledged is committed by itself.
+        if let Err(error) = self.store.save(&self.runs).await {
+            tracing::error!(%error, "the runs were not written down");
+        }
+    }
+
+    /// Writes down what was recorded until now; blocks.
+    pub fn close(&self) {
+        self.recorder.flush();
+        if self.store.lasts()
+            && let Err(error) = self.store.save_blocking(&self.runs)
+        {
+            tracing::error!(%error, "the runs were not written down");
+        }
+    }
+}
+
+/// The time in milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl AppState {
+    /// Starts what runs beside requests, for as long as the process lives.
+    pub fn start_background(&self) {
+        tokio::spawn(work_on_jobs(self.clone()));
+        tokio::spawn(work_on_backlog(self.clone()));
+        let state = self.clone();
+        tokio::spawn(async move { state.runs.keep_saving(&state.engine).await });
+    }
+
+    /// Scores a request, and keeps statistics of it where it belongs to a run.
+    pub(crate) async fn score(
+        &self,
+        tag: Option<&RunTag>,
+        id: &str,
+        request: ScoreRequest,
+    ) -> Result<ScoreReport, Problem> {
+        match tag {
+            None => {
+                self.runs.learned.restore(&self.engine, request.model());
+                self.score_as_allowed(request).await
+            }
+            Some(tag) => self.score_in_run(tag, id, request, None).await,
+        }
+    }
+
+    /// Scores those samples of a request whose scores are known, at these places in it.
+    pub(crate) async fn score_known(
+        &self,
+        tag: Option<&RunTag>,
+        id: &str,
+        request: ScoreRequest,
+        places: Vec<usize>,
+    ) -> Result<ScoreReport, Problem> {
+        match tag {
+            None => self.score(None, id, request).await,
+            Some(tag) => self.score_in_run(tag, id, request, Some(places)).await,
+        }
+    }
+
+    async fn score_in_run(
+        &self,
+        tag: &RunTag,
+        id: &str,
+        request: ScoreRequest,
+        places: Option<Vec<usize>>,
+    ) -> Result<ScoreReport, Problem> {
+        // What isn't let in is none of the run's samples.
+        let mut request = self.let_in(request)?;
+        let facts: Vec<Facts> = request.samples().iter().map(Facts::of).collect();
+        let sent = request.places();
+        let state = &self.runs;
+        state.learned.restore(&self.engine, request.model());
+        let counts = self.engine.needs_counts(&request);
+        if counts {
+            // A count is never 0, as the sample itself is counted.
+            request = request.with_counts_if_none(&state.counts(tag, &facts)).map_err(invalid)?;
+        }
+        let (model, count) = (request.model().clone(), facts.len() as u64);
+        let side = state.side(tag, &facts, &request);
+        let report = self.score_as_allowed(request).await;
+        match &report {
+            Err(_) => {
+                let (run, step) = (tag.run.clone(), tag.step);
+                state.recorder.record(Record::Unscored { run, model, step, samples: count });
+            }
+            Ok(report) => {
+                let scored = scored_places(report);
+                // What was scored was sent: each place has its facts.
+                let facts = scored.iter().filter_map(|place| Some(facts[sent.binary_search(place).ok()?]));
+                let refused = report.refused.len() as u64;
+                let own = (refused > 0).then(|| scored.clone());
+                let batch = Batch { places: places.or(own), ..batch(tag, id, facts, report) };
+                if refused > 0 {
+                    let (run, step) = (tag.run.clone(), tag.step);
+                    state.recorder.record(Record::Unscored { run, model, step, samples: refused });
+                }
+                if counts {
+                    // The next request's counts hold these.
+                    state.runs.add(&batch, now());
+                } else {
+                    state.recorder.record(Record::Scored(Box::new(batch)));
+                }
+                if !side.is_empty() {
+                    state.send_aside(self, tag, id, report, side);
+                }
+            }
+        }
+        report
+    }
+}
+
+/// Where in their request those samples stand that were scored.
+fn scored_places(report: &ScoreReport) -> Vec<usize> {
+    let all = report.results.len() + report.refused.len();
+    (0..all).filter(|place| report.refused.iter().all(|refusal| refusal.index != *place)).collect()
+}
+
+/// What is kept of a request that was scored.
+fn batch(tag: &RunTag, id: &str, facts: impl Iterator<Item = Facts>, report: &ScoreReport) -> Batch {
+    let width = report.results.first().map_or(0, |first| first.ensemble.members.len());
+    // Members are told apart only where each sample has the same ones.
+    let alike = report.results.iter().all(|sample| sample.ensemble.members.len() == width);
+    let scores = report.results.iter().flat_map(|sample| &sample.ensemble.members);
+    Batch {
+        run: tag.run.clone(),
+        step: tag.step,
+        task: tag.task.clone(),
+        model: report.model.clone(),
+        probabilities: report.probabilities,
+        request: id.to_owned(),
+        samples: facts.zip(&report.results).map(|(facts, sample)| facts.observe(sample)).collect(),
+        places: None,
+        members: if alike && width > 1 { scores.map(|score| score.get() as f32).collect() } else { Vec::new() },
+    }
+}
+
+impl RunState {
+    /// How often each sample was seen in its run, this time and equal samples before it in the request included.
+    fn counts(&self, tag: &RunTag, facts: &[Facts]) -> Vec<u64> {
+        let hashes: Vec<u64> = facts.iter().map(|facts| facts.hash).collect();
+        let before = self.runs.times(&tag.run, &hashes).unwrap_or_else(|| vec![0; hashes.len()]);
+        let mut within = std::collections::HashMap::new();
+        let counts = hashes.iter().zip(before).map(|(hash, before)| {
+            let times = within.entry(*hash).or_insert(u64::from(before));
+            *times += 1;
+            *times
+        });
+        counts.collect()
+    }
+
+    /// The samples for which more is asked than their score.
+    fn side(&self, tag: &RunTag, facts: &[Facts], request: &ScoreRequest) -> Vec<Beside> {
+        let Some(chosen) = self.runs.chosen(&tag.run) else { return Vec::new() };
+        let samples = facts.iter().zip(request.samples());
+        let wanted = request.places().into_iter().zip(samples).filter_map(|(index, (facts, sample))| {
+            let judge = chosen.config.judge.as_ref().filter(|_| chosen.is_judged(facts.hash));
+            let judge = judge.map(|judge| judge.model.clone());
+            let probe = chosen.is_probed(facts.hash);
+            (judge.is_some() || probe).then(|| Beside { index, sample: sample.clone(), judge, probe })
+        });
+        wanted.collect()
+    }
+
+    /// Leaves samples to be scored again when there is nothing else to do.
+    fn send_aside(&self, of: &AppState, tag: &RunTag, id: &str, report: &ScoreReport, samples: Vec<Beside>) {
+        let queue = self.side.get_or_init(|| SideQueue::start(of.clone()));
+        let left_out = queue.send(&of.visit, tag, id, report, samples);
+        if left_out > 0 {
+            self.recorder.record(Record::Unjudged { run: tag.run.clone(), samples: left_out });
+        }
+    }
+}
