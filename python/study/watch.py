@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from karat_client import Client, Outcome, aggregates
-from karat_client.rules import Rule
+from karat_client.rules import Parameter, Rule
 from study import pressure, repository, scoring
 from study.data import Answers, load
 from study.ensembles import HEADS, SEEDS, SETTINGS, WEAK_RIDGE, Ensemble, Setting, pool, train
@@ -32,8 +32,9 @@ JUDGE = Setting(True, 0.0, 2000)
 JUDGED_SHARE = 0.5
 OUTCOME_SHARE = 0.25
 # What the policy is trained on: one head, which the others watch, or the mean of all.
+FIRST_ALONE: list[Parameter] = [1.0] + [0.0] * (HEADS - 1)
 REWARDS: dict[str, Rule] = {
-    "single": {"weighted": {"weights": [1.0] + [0.0] * (HEADS - 1)}},
+    "single": {"weighted": {"weights": FIRST_ALONE}},
     "mean": aggregates.mean(),
 }
 
