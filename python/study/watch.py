@@ -32,7 +32,7 @@ JUDGE = Setting(True, 0.0, 2000)
 JUDGED_SHARE = 0.5
 OUTCOME_SHARE = 0.25
 # What the policy is trained on: one head, which the others watch, or the mean of all.
-FIRST_ALONE: list[Parameter] = [1.0] + [0.0] * (HEADS - 1)
+FIRST_ALONE: list[Parameter] = [1.0, *(0.0 for _ in range(HEADS - 1))]
 REWARDS: dict[str, Rule] = {
     "single": {"weighted": {"weights": FIRST_ALONE}},
     "mean": aggregates.mean(),
