@@ -33,6 +33,8 @@ fn example(operation: &str) -> Option<Value> {
             "inputs": [{"prompt": "What is 2 + 3 + 4?", "steps": ["2 + 3 = 5.", "5 + 4 = 9."]}]
         }),
         "tokens" => json!({"model": "grammar", "inputs": [{"prompt": "", "response": "I has two dog ."}]}),
+        "probe" => json!({"model": "harmless", "inputs": [{"prompt": prompt, "response": ring}]}),
+        "tournament" => json!({"model": "your-judge-of-pairs", "prompt": prompt, "candidates": [ring, window]}),
         "computeMetric" => json!({"first": [0.1, 0.7, 0.4], "second": [1.0, 2.5, 1.5]}),
         _ => return None,
     })

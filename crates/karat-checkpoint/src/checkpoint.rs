@@ -129,14 +129,14 @@ impl Checkpoint {
     }
 
     fn of(origin: &Origin, problems: &mut Problems) -> Option<Self> {
-        let config = problems.take(Config::read(origin.model()));
+        let mut config = problems.take(Config::read(origin.model()));
         let weights = Weights::read(origin.model(), problems);
         let adapters = Adapters::read(origin, problems)?;
-        let mut config = config?;
-        if seeing::is_seeing(&config) {
+        if let Some(config) = config.take_if(|config| seeing::is_seeing(config)) {
             return Self::that_sees(origin, config, weights?, origin.adapters().next().is_some(), problems);
         }
         let tokens = Tokens::read(tokenizer(origin), problems);
+        let mut config = config?;
         let is_wrapped = config.open_text();
         let task = adapters.class_ending(problems);
         let family = classes::family(&config, problems)?;
