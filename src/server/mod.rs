@@ -26,6 +26,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 pub(crate) use descriptors::allow_all;
@@ -70,6 +71,7 @@ impl Server {
         let Self { mut listener, routes, tls, patience } = self;
         let server = builder(patience.receive);
         let connections = GracefulShutdown::new();
+        let stopping = CancellationToken::new();
         let mut stop = pin!(stop);
         loop {
             let (stream, peer) = tokio::select! {
@@ -85,6 +87,7 @@ impl Server {
                 routes: routes.clone(),
                 peer,
                 watcher: connections.watcher(),
+                stopping: stopping.clone(),
                 receive: patience.receive,
             };
             let tls = tls.as_ref().map(|tls| tls.acceptor());
@@ -99,6 +102,7 @@ impl Server {
             });
         }
         drop(listener);
+        stopping.cancel();
         let mut ended = pin!(connections.shutdown());
         if timeout(patience.drain, &mut ended).await.is_ok() {
             return Ok(Drained::Whole);
@@ -129,18 +133,24 @@ struct Connection {
     routes: Router,
     peer: SocketAddr,
     watcher: Watcher,
+    /// Cancelled when the server takes no more connections.
+    stopping: CancellationToken,
     receive: Duration,
 }
 
 impl Connection {
     /// Serves it once both sides have agreed on keys, which may take no longer than the head of a request.
     async fn serve_encrypted(self, stream: TcpStream, acceptor: tokio_rustls::TlsAcceptor) -> Result<(), Broken> {
-        let stream = timeout(self.receive, acceptor.accept(stream)).await??;
+        let stream = tokio::select! {
+            accepted = timeout(self.receive, acceptor.accept(stream)) => accepted??,
+            // It has asked for nothing yet.
+            () = self.stopping.cancelled() => return Ok(()),
+        };
         self.serve(stream).await
     }
 
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) -> Result<(), Broken> {
-        let Self { server, routes, peer, watcher, receive } = self;
+        let Self { server, routes, peer, watcher, receive, stopping: _ } = self;
         let routes = routes.map_request(move |mut request: Request<_>| {
             request.extensions_mut().insert(ConnectInfo(peer));
             request

@@ -1,8 +1,8 @@
 //! HTTPS: over both versions of HTTP and gRPC, with certificates that change, for clients that must have one.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, net::TcpStream, path::PathBuf, sync::Arc};
 
-use karat::server::{Tls, TlsError, TlsFiles};
+use karat::server::{Drained, Tls, TlsError, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::{Certificate, ClientBuilder, Identity, Version};
 use serde_json::{Value, json};
@@ -141,6 +141,16 @@ async fn certificates_are_read_anew_and_those_from_before_hold_where_that_fails(
     fs::write(&files.certificate, "").unwrap();
     assert!(matches!(tls.reload(), Err(TlsError::Empty { .. })));
     assert!(trusted(&new).await);
+}
+
+#[tokio::test]
+async fn who_has_not_agreed_on_keys_yet_keeps_no_server_from_its_end() {
+    let authority = Authority::new();
+    let (server, _) = serve(authority.renew()).await;
+    let _silent = TcpStream::connect(server.address).unwrap();
+    // Connections are taken in their order.
+    authority.client().build().unwrap().get(url(&server, "/health/live")).send().await.unwrap();
+    assert_eq!(server.stop().await, Drained::Whole);
 }
 
 #[cfg(feature = "offline")]

@@ -219,7 +219,9 @@ pub(super) async fn admit(State(state): State<AppState>, request: Request, next:
         }
         Err(problem) => {
             let unknown = problem.kind() == ProblemType::NoKey;
-            let mut response = dialects::tell_any(pattern, request.headers(), &problem);
+            // Where no route matched, the path tells whose it might have been.
+            let route = if pattern.is_empty() { request.uri().path() } else { pattern };
+            let mut response = dialects::tell_any(route, request.headers(), &problem);
             if unknown {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
