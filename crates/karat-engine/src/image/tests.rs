@@ -1,3 +1,5 @@
+//! Pixels held to those of Transformers with Pillow.
+
 use std::{collections::HashMap, fs, path::PathBuf};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};

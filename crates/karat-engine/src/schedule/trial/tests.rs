@@ -1,3 +1,5 @@
+//! Graphs that mind their company, and those that do not.
+
 use karat_rules::domain::Cut;
 
 use super::*;
