@@ -54,6 +54,7 @@ async fn a_reward_that_rises_while_tests_go_on_failing_is_told_and_streamed() {
     let server = Server::of(&Repository::with_sum()).await;
     score(&server, "sum", "a", 0, &texts(100, 1)).await;
     let mut stream = server.client.get(server.url("/v1/runs/a/events")).send().await.unwrap();
+    assert_eq!(stream.status(), 200, "a run is there once its first reply is");
     for step in 0..30 {
         let id = score(&server, "sum", "a", step, &texts(100 + u32::try_from(step).unwrap() * 3, 40)).await;
         let outcomes: Vec<Value> =
