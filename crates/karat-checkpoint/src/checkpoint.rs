@@ -133,7 +133,7 @@ impl Checkpoint {
         let weights = Weights::read(origin.model(), problems);
         let adapters = Adapters::read(origin, problems)?;
         if let Some(config) = config.take_if(|config| seeing::is_seeing(config)) {
-            return Self::that_sees(origin, config, weights?, origin.adapters().next().is_some(), problems);
+            return Self::that_sees(origin, config, weights?, &adapters, problems);
         }
         let tokens = Tokens::read(tokenizer(origin), problems);
         let mut config = config?;
@@ -244,17 +244,20 @@ impl Checkpoint {
     fn that_sees(
         origin: &Origin,
         config: Config,
-        weights: Weights,
-        is_adapter: bool,
+        mut weights: Weights,
+        adapters: &Adapters,
         problems: &mut Problems,
     ) -> Option<Self> {
-        if is_adapter {
-            return problems.add("adapters of models that see are not known; merge it in PEFT and serve that");
+        if origin.is_ensemble() {
+            return problems
+                .add("adapters of models that see have no graph in common; serve each as a model by itself");
         }
+        weights.know_later_names(seeing::later_names(&config));
+        adapters.apply(&mut weights, problems);
         let tokens = |problems: &mut Problems| Tokens::read(tokenizer(origin), problems);
-        let Seeing { towers, graph, images, context, manifest, reasons } =
-            seeing::read(&config, &weights, tokens, problems)?;
-        let (configuration, recipe) = (config.into_text(), Recipe::Seeing(towers));
+        let Seeing { model, graph, images, context, manifest, reasons } =
+            seeing::read(&config, &mut weights, tokens, problems)?;
+        let (configuration, recipe) = (config.into_text() + &adapters.written(), Recipe::Seeing(model));
         let origin = origin.clone();
         Some(Self { origin, weights, configuration, graph, images, context, recipe, reasons, manifest })
     }

@@ -1,5 +1,7 @@
 //! The forms of the graph: what one device wants, written from a trunk and a head.
 
+mod convnext;
+mod convolutions;
 mod element;
 mod experts;
 mod fused;
