@@ -5,6 +5,7 @@
 //! than afterwards. What several sessions share has to stay with the lender, beside what is packed of it.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -24,7 +25,7 @@ use karat_onnx::{ModelProto, ValueInfoProto, tensor_proto::DataType};
 use karat_rules::domain::ElementType;
 use prost::Message;
 
-use super::{Library, graph::Sessions};
+use super::{Library, graph::Sessions, weights::permuted};
 use crate::{ProviderKind, RuntimeError, error::Cause};
 
 /// Below this many bytes ONNX Runtime takes weights only by copy.
@@ -118,6 +119,8 @@ impl fmt::Debug for Weight {
 pub(super) struct Lent {
     graph: Vec<u8>,
     tensors: Vec<(String, Arc<DynValue>)>,
+    /// What ONNX Runtime may permute in its place, of which each session makes a copy.
+    permuted: BTreeSet<String>,
     packed: PrepackedWeights,
 }
 
@@ -157,7 +160,8 @@ impl BuiltWeights {
             tensors.push((name, Arc::new(lent.map_err(|error| unusable(error.into()))?)));
         }
         if given.is_empty() {
-            let lent = Lent { graph: model.encode_to_vec(), tensors, packed: PrepackedWeights::new() };
+            let permuted = model.graph.iter().flat_map(permuted).map(str::to_owned).collect();
+            let lent = Lent { graph: model.encode_to_vec(), tensors, permuted, packed: PrepackedWeights::new() };
             return Ok(Self::Lent(Arc::new(lent)));
         }
         if !tensors.is_empty() {
@@ -196,7 +200,7 @@ impl Lent {
         }
         for (name, tensor) in &self.tensors {
             builder = builder.with_external_initializer(name, Arc::clone(tensor))?;
-            if shares {
+            if shares && !self.permuted.contains(name) {
                 // What is packed of a weight is shared only of those that are lent in this way too.
                 builder = builder.with_initializer(name, Arc::clone(tensor))?;
             }

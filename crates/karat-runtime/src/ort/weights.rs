@@ -117,8 +117,8 @@ impl fmt::Debug for SharedWeights {
     }
 }
 
-/// The values of a graph that ONNX Runtime may permute.
-fn permuted(graph: &GraphProto) -> BTreeSet<&str> {
+/// The values of a graph that ONNX Runtime may permute in their place.
+pub(super) fn permuted(graph: &GraphProto) -> BTreeSet<&str> {
     let takes = |node: &&NodeProto| PERMUTE.contains(&node.op_type());
     let mut permuted: BTreeSet<&str> =
         graph.node.iter().filter(takes).flat_map(|node| &node.input).map(String::as_str).collect();
