@@ -76,10 +76,8 @@ pub(crate) fn read(
     manifest.insert("image".to_owned(), Table::from_iter([("patch".to_owned(), Value::Integer(patch))]).into());
     let (context, head, reasons) = match (&model.text, &model.head) {
         (None, Some(head)) => {
-            let reason = format!(
-                "{class} embeds images, and the head beside it rates one by its normed embedding: {}.",
-                head.describe()
-            );
+            let reason =
+                format!("{class} embeds images, and its head rates one by its normed embedding: {}.", head.describe());
             (1, scalar(head.rows(), config), vec![reason])
         }
         (None, None) => (1, scalar(labels, config), vec![format!("{class} rates an image by itself.")]),
