@@ -298,7 +298,8 @@ def lines(recorded: list[Case]) -> Iterator[str]:
     """What was recorded, for people."""
     for case in recorded:
         score = case.get("reward", case.get("steps"))
-        said = case["messages"][-1]["content"] if "messages" in case else case.get("response", case.get("prompt", ""))
+        last = case["messages"][-1]["content"] if "messages" in case else None
+        said = last or case.get("response") or case.get("prompt") or "an image"
         yield f"{score}  {said[:60]!r}"
 
 

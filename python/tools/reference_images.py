@@ -60,7 +60,7 @@ def draw() -> list[str]:
     white, red, blue = (250, 250, 250), (200, 30, 30), (20, 60, 110)
     drawn = [
         png(320, 240, lambda x, y: red if (x - 160) ** 2 + (y - 120) ** 2 < 6400 else white),
-        png(90, 400, lambda x, y: (x * y // 50 % 256, x * 3 % 256, (255 - y // 2) % 256)),
+        png(90, 400, lambda x, y: (x * 2, y // 2, (x + y) % 256)),
         png(40, 30, lambda x, y: white if (x % 7, y % 5) == (0, 0) else blue),
     ]
     return [data_uri(content) for content in drawn]

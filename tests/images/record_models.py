@@ -158,7 +158,7 @@ def convnext() -> None:
     save("convnext", model, processor, None, logits(model, processor))
 
 
-class Mlp(torch.nn.Module):
+class Mlp(torch.nn.Module):  # type: ignore[misc]
     """Matrices under the places that their authors gave them, with what stands between."""
 
     def __init__(self, name: str, width: int, places: list[int], rectified: bool) -> None:
@@ -220,7 +220,7 @@ def heads() -> None:
         (folder / "scores.json").write_text(json.dumps(cases, indent=1) + "\n")
 
 
-class AestheticsPredictorV2Linear(transformers.CLIPVisionModelWithProjection):
+class AestheticsPredictorV2Linear(transformers.CLIPVisionModelWithProjection):  # type: ignore[misc]
     """LAION's MLP in one folder with the tower that it reads, under the class that such folders name."""
 
     def __init__(self, config: Any) -> None:
