@@ -54,19 +54,21 @@ class Node:
 
 
 class Nodes:
-    """The nodes of all passes of a shape, as ONNX Runtime's profile tells of them."""
+    """The nodes of so many passes, run in the same order again and again, as ONNX Runtime's profile tells of them."""
 
-    def __init__(self) -> None:
-        self._nodes: dict[tuple[str, str], Node] = {}
+    def __init__(self, passes: int) -> None:
+        self._passes = passes
+        self._seen: dict[str, int] = defaultdict(int)
+        self._nodes: dict[tuple[str, int], Node] = {}
 
     def add(self, event: dict[str, Any]) -> None:
         """Adds a line of the profile, if it is of an operator's run."""
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             return
         told = event["args"]
-        # Passes of other lengths have nodes of the same names.
-        place = (event["name"], json.dumps(told["input_type_shape"]))
-        node = self._nodes.setdefault(place, Node(told["op_name"]))
+        name = event["name"]
+        node = self._nodes.setdefault((name, self._seen[name] % self._passes), Node(told["op_name"]))
+        self._seen[name] += 1
         node.milliseconds = min(node.milliseconds, event["dur"] / 1e3)
         if node.kind in ("Gemm", "FusedGemm"):
             inner = _shape(told["input_type_shape"][0])[-1]
@@ -137,12 +139,13 @@ class Decoder:
             bias[..., start : start + span, past + start : past + start + span] = own
             start += span
         positions = np.concatenate([np.arange(past, past + span) for span in spans])
-        reads = [] if keeps else (np.cumsum(spans) - 1).tolist()
+        # Something is always read: ONNX Runtime divides by how much that is.
+        reads = np.cumsum(spans) - 1
         feed = {
             "input_ids": self._random.integers(1, 1000, (1, new)),
             "position_ids": positions[None],
             "attn_bias": bias,
-            "score_positions": np.array(reads, np.int64),
+            "score_positions": reads.astype(np.int64),
             "key_position_ids": np.concatenate([np.arange(past), positions])[None],
         }
         for name in self._inputs:
@@ -210,10 +213,11 @@ def profile(graph: Path, shape: list[int], arguments: argparse.Namespace) -> Non
     """Prints where the time of a shape goes."""
     with tempfile.TemporaryDirectory() as scratch:
         session = open_session(graph, arguments.threads, Path(scratch) / "profile")
-        run = runner(session, passes_of(session, shape, arguments.row))
+        passes = passes_of(session, shape, arguments.row)
+        run = runner(session, passes)
         for _ in range(arguments.rounds):
             run()
-        nodes = Nodes()
+        nodes = Nodes(len(passes))
         for event in json.loads(Path(session.end_profiling()).read_text()):
             nodes.add(event)
     print(f"\n{graph.name}, {'x'.join(map(str, shape))}:\n")
