@@ -6,9 +6,10 @@ Needs libfaketime (Debian's package `faketime`).
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
-from loadtest.faults.ground import MODEL, Broken, Fault, Ground, Skipped, serving
+from loadtest.faults.ground import MODEL, Broken, Fault, Ground, Karat, Skipped, serving
 
 PLACES = ("/usr/lib", "/usr/local/lib")
 # Hours by which the clock jumps, one after another.
@@ -22,6 +23,11 @@ def library() -> Path:
         for found in Path(place).rglob("libfaketime.so.1"):
             return found
     raise Skipped("there is no libfaketime; on Debian: apt-get install faketime")
+
+
+def is_done(karat: Karat, job: str) -> bool:
+    """Whether a job is done."""
+    return bool(karat.request("GET", job)[1]["state"] == "done")
 
 
 def jumps(ground: Ground) -> str:
@@ -48,8 +54,7 @@ def jumps(ground: Ground) -> str:
             if status != 202:
                 raise Broken(f"a job answers {status}: {job}")
             created.append(job["created"])
-            path = f"/v1/jobs/{job['id']}"
-            karat.wait(lambda path=path: karat.request("GET", path)[1]["state"] == "done", f"{jump} h: the job")
+            karat.wait(partial(is_done, karat, f"/v1/jobs/{job['id']}"), f"{jump} h: the job")
             timed = {"model": MODEL, "timeout_ms": 20_000, "inputs": [{"text": str(time.monotonic_ns())}]}
             status, reply = karat.request("POST", "/v1/score", timed)
             if status != 200:

@@ -40,7 +40,8 @@ def vanish(ground: Ground) -> str:
     if shutil.which("haproxy") is None:
         raise Skipped("haproxy is not installed")
     ground.lay()
-    counts, lost, over = {"answered": 0, "wrong": 0}, [], threading.Event()
+    counts, over = {"answered": 0, "wrong": 0}, threading.Event()
+    lost: list[str] = []
     with ExitStack() as stack:
         replicas = [
             Replica(ground.executable, ground.models, ground.folder / f"{number}.log") for number in range(REPLICAS)

@@ -82,13 +82,13 @@ CASES = [
         kinds=("Deployment", "Service"),
     ),
 ]
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"state": {"existingClaim": "karat-state"}}, "replicaCount"),
     ({"keys": {"existingSecret": "a", "lines": "b"}}, "both"),
     ({"models": {"existingClaim": ""}}, "models.existingClaim"),
 ]
 # Values of which no template is asked.
-UNKNOWN = [
+UNKNOWN: list[dict[str, Any]] = [
     {"replicas": 3},
     {"tls": {"secret": "a"}},
     {"settings": {"PATH": "/"}},
