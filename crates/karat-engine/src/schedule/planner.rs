@@ -79,6 +79,12 @@ struct Entry<T> {
 /// pad what is computed anyway.
 const LARGE: usize = 4;
 
+/// A pass while several clients are served has at most so many times the positions that a pass costs beyond its own. Longer
+/// ones would save less than one part in so many, and whoever comes meanwhile waits for all of it.
+const BRIEF: usize = 32;
+/// For how many full batches after another client's turn one is expected again.
+const EXPECTED: usize = 16;
+
 impl<T> Planner<T> {
     /// An empty planner.
     #[must_use]
@@ -237,9 +243,12 @@ impl<T> Planner<T> {
 
     /// Takes out the jobs of a batch, which `first` was chosen for.
     fn take(&mut self, chosen: &[JobId], first: JobId) -> Vec<Planned<T>> {
-        for &id in chosen {
-            if let Some(Entry { job, .. }) = self.jobs.get(&id) {
-                self.turns.serve(job.client, job.tokens, id == first);
+        if let Some(Entry { job, .. }) = self.jobs.get(&first) {
+            self.turns.begin(job.client);
+        }
+        for id in chosen {
+            if let Some(Entry { job, .. }) = self.jobs.get(id) {
+                self.turns.serve(job.client, job.tokens);
             }
         }
         chosen.iter().filter_map(|&id| self.remove(id).map(|job| Planned { id, job })).collect()
@@ -248,7 +257,9 @@ impl<T> Planner<T> {
     /// Widens the range around `anchor` in a window sorted by length, each time on the side that pads less, while
     /// that is cheaper than another pass.
     fn grow(&self, window: &[(usize, JobId)], anchor: usize, share: usize) -> Range<usize> {
-        let limit = self.policy.budget.min(share);
+        let several = self.turns.changed_within(self.policy.budget.saturating_mul(EXPECTED));
+        let brief = if several { self.policy.overhead.saturating_mul(BRIEF) } else { usize::MAX };
+        let limit = self.policy.budget.min(share).min(brief);
         let overhead = if self.policy.grouping == Grouping::EqualLength { 0 } else { self.policy.overhead };
         let length = |index: usize| window[index].0;
         let most_padding =

@@ -32,6 +32,10 @@ pub(super) struct Turns {
     clients: HashMap<ClientId, Turn>,
     /// What the client that was chosen last had been served: nobody who comes later is thought to have had less.
     virtual_time: u64,
+    /// The tokens of all batches so far.
+    served: u64,
+    /// Whose turn the last one was, and what all had been served when it was first another's than the one before.
+    last: Option<(ClientId, Option<u64>)>,
 }
 
 #[derive(Debug)]
@@ -64,16 +68,32 @@ impl Turns {
         }
     }
 
-    /// Jobs of `client` are about to run, which have so many tokens; it was its turn if it was the `first` of a batch.
-    pub(super) fn serve(&mut self, client: ClientId, tokens: usize, first: bool) {
-        let Some(turn) = self.clients.get_mut(&client) else { return };
-        let before = turn.served;
-        turn.served = turn.served.saturating_add(tokens as u64);
-        if first && before > self.virtual_time {
+    /// It is the turn of `client`, whose first job is about to run.
+    pub(super) fn begin(&mut self, client: ClientId) {
+        let changed = match self.last {
+            None => None,
+            Some((last, changed)) if last == client => changed,
+            Some(_) => Some(self.served),
+        };
+        self.last = Some((client, changed));
+        let before = self.clients.get(&client).map_or(0, |turn| turn.served);
+        if before > self.virtual_time {
             self.virtual_time = before;
-            let now = before;
-            self.clients.retain(|_, turn| !turn.order.is_empty() || turn.served > now);
+            self.clients.retain(|_, turn| !turn.order.is_empty() || turn.served > before);
         }
+    }
+
+    /// Jobs of `client` are about to run, which have so many tokens.
+    pub(super) fn serve(&mut self, client: ClientId, tokens: usize) {
+        self.served = self.served.saturating_add(tokens as u64);
+        if let Some(turn) = self.clients.get_mut(&client) {
+            turn.served = turn.served.saturating_add(tokens as u64);
+        }
+    }
+
+    /// Whether turns went from one client to another within the last so many tokens.
+    pub(super) fn changed_within(&self, tokens: usize) -> bool {
+        self.last.and_then(|(_, changed)| changed).is_some_and(|changed| self.served - changed < tokens as u64)
     }
 
     /// The jobs of the client whose turn it is, then those of the next, and so on. `level` gives what a client's first job

@@ -269,6 +269,22 @@ fn who_was_served_and_comes_back_does_not_go_before_those_that_wait() {
 }
 
 #[test]
+fn passes_are_brief_while_several_clients_are_served() {
+    let now = Instant::now();
+    let mut planner = Planner::new(Policy { budget: 512, overhead: 6, ..Policy::default() });
+    let of = |name: &str| WaitingJob { client: ClientId::of(&name), ..waiting(60) };
+    for _ in 0..300 {
+        planner.push(of("large"), now);
+    }
+    assert_eq!(lengths(&planner.plan(now, 1).unwrap()), [60; 8]);
+    planner.push(of("small"), now);
+    assert_eq!(lengths(&planner.plan(now, 1).unwrap()), [60; 3], "beyond 192 positions a pass saves a thirty-second");
+    assert_eq!(lengths(&planner.plan(now, 1).unwrap()), [60; 3]);
+    let batches: Vec<usize> = std::iter::from_fn(|| planner.plan(now, 1)).map(|batch| batch.len()).collect();
+    assert!(batches.contains(&8), "nobody else came any more: {batches:?}");
+}
+
+#[test]
 fn what_may_not_wait_long_is_overtaken_for_half_of_that_only() {
     let start = Instant::now();
     let mut planner = Planner::new(Policy { max_batch: 1, ..Policy::default() });
