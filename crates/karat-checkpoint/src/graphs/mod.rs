@@ -2,6 +2,7 @@
 
 mod convnext;
 mod convolutions;
+mod decoder;
 mod element;
 mod experts;
 mod fused;
