@@ -11,6 +11,7 @@ use crate::api::{
     dialects::parts::{Body, Call, Document, ModelField, Unread, invalid, now, sample},
     problem::Problem,
     reply::Reply,
+    reply_id::ReplyKind,
 };
 
 /// Pairs to score: one with one, one with many, or as many with as many.
@@ -93,7 +94,7 @@ pub(super) async fn score(call: Call<ScoreBody>) -> Result<Reply<ScoreReply>, Pr
     let activation = activation.of(&report);
     let scores = report.results.iter().enumerate();
     let reply = ScoreReply {
-        id: format!("score-{}", call.id),
+        id: ReplyKind::Score.id(&call.id),
         object: "list",
         created: now(),
         model: report.model.clone(),
