@@ -103,10 +103,7 @@ pub fn confidence(scale: NotNegative, uncertainty: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::testing::{aggregate, assert_close, members, rule},
-        *,
-    };
+    use super::super::testing::{aggregate, assert_close, members, rule};
 
     #[test]
     fn golden_g12() {
