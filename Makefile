@@ -87,7 +87,7 @@ test-clients: setup $(REAL_CLIENTS_VENV) $(RELEASE) ## Fetch the real clients of
 	$(REAL_CLIENTS_PYTHON) $(PYTEST) tests/clients/real
 
 SCHEMATHESIS := .karat/openapi/venv/bin/schemathesis
-.PHONY: openapi-check fuzz hostile
+.PHONY: openapi-check fuzz hostile overload
 openapi-check: setup $(RELEASE) $(SCHEMATHESIS) ## Hold replies to the OpenAPI document, with schemathesis from PyPI
 	$(VENV_PYTHON) -m tests.openapi_check --server $(RELEASE) --schemathesis $(SCHEMATHESIS)
 
@@ -100,6 +100,10 @@ fuzz: setup $(RELEASE) ## Send 100,000 right, mutated and hostile requests besid
 
 hostile: setup $(RELEASE) ## Measure what one hostile client takes from others (KINDS=announced,streams)
 	$(VENV_PYTHON) -m loadtest.hostile --server $(RELEASE) $(if $(KINDS),--kinds $(KINDS))
+
+overload: setup ## Measure what is answered in time at four times the capacity (MODEL=relevance)
+	cargo build --release --bin karat --example loadtest
+	$(VENV_PYTHON) -m loadtest.overload $(if $(MODEL),--model $(MODEL))
 
 bench: setup ## Measure karat beside raw ONNX Runtime and other servers (QUICK=1, MODELS=, PEERS=infinity)
 	cargo build --release --bin karat --example loadtest

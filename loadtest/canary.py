@@ -15,6 +15,8 @@ from typing import Any
 from loadtest import wire
 
 TOLERANCE = 1e-4
+# Without keys clients are told apart by their addresses, and this one is nobody's but the canary's.
+ADDRESS = "127.0.0.2"
 PAIRS = [
     ("how long to boil an egg", "Put it into boiling water for eight minutes."),
     ("how long to boil an egg", "The sea is deep."),
@@ -69,7 +71,7 @@ class Canary:
         # A response of its own each time, so that no cache answers.
         body["inputs"] = [{"prompt": prompt, "response": response}, {"prompt": prompt, "response": f"{due:.9f}"}]
         try:
-            status, content = wire.request(self.url, "POST", "/v1/score", body)
+            status, content = wire.request(self.url, "POST", "/v1/score", body, sender=ADDRESS)
             if status != 200:
                 self.failed.append(f"HTTP {status}")
                 return

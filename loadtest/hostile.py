@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest import wire
-from loadtest.canary import PAIRS, Canary, quantile, reference
+from loadtest.canary import ADDRESS, PAIRS, Canary, quantile, reference
 from loadtest.machine import resident_bytes
 from tools.server_process import answers, free_address, running
 
@@ -192,7 +192,7 @@ def main() -> int:
             usual = beside(address, arguments.model, process.pid, None, arguments.seconds, known)
             met = beside(address, arguments.model, process.pid, KINDS[kind], arguments.seconds, known)
             body = {"model": arguments.model, "inputs": [{"prompt": PAIRS[0][0], "response": "after"}]}
-            alive = wire.request(f"http://{address}", "POST", "/v1/score", body)[0] == 200
+            alive = wire.request(f"http://{address}", "POST", "/v1/score", body, sender=ADDRESS)[0] == 200
         told[kind] = {
             "usual": usual,
             "beside": met,

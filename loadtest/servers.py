@@ -84,11 +84,13 @@ class Server:
 
 
 @contextmanager
-def karat(executable: Path, models: Path, model: str, logs: Path, *flags: str) -> Iterator[Server]:
-    """karat with the repository `models`; requests name `model`."""
+def karat(
+    executable: Path, models: Path, model: str, logs: Path, *flags: str, bounded: bool = False
+) -> Iterator[Server]:
+    """karat with the repository `models`; requests name `model`. Unless `bounded`, all may wait however long."""
     address = free_address()
-    command = [str(executable), "serve", "--models", str(models), "--log", "warn", "--queue-seconds", "0"]
-    command += ["--dialect-queue-seconds", "0"]
+    command = [str(executable), "serve", "--models", str(models), "--log", "warn"]
+    command += [] if bounded else ["--queue-seconds", "0", "--dialect-queue-seconds", "0"]
     command += ["--listen", address, *flags]
     with _running(f"karat {' '.join(flags)}".strip(), command, address, "/health/ready", logs) as pid:
         yield Server("karat", address, pid, "karat", model)

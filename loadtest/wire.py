@@ -12,9 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 
-def request(url: str, method: str, path: str, body: Any = None, timeout: float = 300.0) -> tuple[int, bytes]:
-    """Status and content of one request on a connection of its own."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout)
+def request(
+    url: str, method: str, path: str, body: Any = None, timeout: float = 300.0, sender: str | None = None
+) -> tuple[int, bytes]:
+    """Status and content of one request on a connection of its own, from the address `sender` of this machine."""
+    source = None if sender is None else (sender, 0)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout, source_address=source)
     try:
         content = None if body is None else json.dumps(body)
         connection.request(method, path, content, {"content-type": "application/json"})

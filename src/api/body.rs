@@ -6,12 +6,10 @@
 use std::{fmt, marker::PhantomData};
 
 use aide::{OperationInput, generate::GenContext, openapi::Operation};
-use axum::{
-    body::to_bytes,
-    extract::{FromRequest, Request},
-};
-use bytes::Bytes;
+use axum::extract::{FromRequest, Request};
+use bytes::{Buf, Bytes};
 use http::header;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer,
@@ -32,11 +30,13 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
-impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(mut request: Request, state: &AppState) -> Result<Self, Problem> {
-        receive(&mut request, state.limits.body_bytes).await?.parse().map(Self)
+        let received = receive(&mut request, state).await?;
+        let length = received.len();
+        state.large_bodies.read(length, move || received.parse()).await?.map(Self)
     }
 }
 
@@ -49,7 +49,8 @@ pub(crate) struct Received {
 }
 
 /// Takes a request's body: the one that was left for its handler, or else the one that arrives.
-pub(crate) async fn receive(request: &mut Request, limit: usize) -> Result<Received, Problem> {
+pub(crate) async fn receive(request: &mut Request, state: &AppState) -> Result<Received, Problem> {
+    let limit = state.limits.body_bytes;
     if let Some(received) = request.extensions_mut().remove::<Result<Received, Problem>>() {
         return received;
     }
@@ -71,18 +72,19 @@ pub(crate) async fn receive(request: &mut Request, limit: usize) -> Result<Recei
         return Err(invalid(format!("the body is encoded as {found:?}; send it as gzip, deflate, zstd, or plain")));
     }
     let body = std::mem::take(request.body_mut());
-    let bytes = to_bytes(body, limit).await.map_err(|error| {
+    let parts = Limited::new(body, limit).collect().await.map_err(|error| {
         // A body that breaks off has no one left to answer; one that is too long still listens.
-        if std::error::Error::source(&error)
-            .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
-        {
+        if error.is::<LengthLimitError>() {
             too_large()
-        } else if let Some(reason) = NotWhole::among(&error) {
+        } else if let Some(reason) = NotWhole::among(&*error) {
             reason.into()
         } else {
             Problem::new(ProblemType::BodyIncomplete, "the body broke off before its end; send it whole")
         }
     })?;
+    let mut parts = parts.aggregate();
+    let length = parts.remaining();
+    let bytes = state.large_bodies.read(length, move || parts.copy_to_bytes(length)).await?;
     Ok(Received { bytes, fields: None })
 }
 
@@ -100,6 +102,11 @@ impl Received {
     /// The same body, to be read from its fields.
     pub(crate) fn in_fields(self, fields: Fields) -> Self {
         Self { fields: Some(fields), ..self }
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -3,6 +3,7 @@
 //! `native` has karat's own routes, `dialects` those of other servers, a folder each and one table, and `console` the page
 //! that a browser shows. What they share stands here: the [state](AppState), `checks` that every request goes through, bodies, replies, problems and the middleware.
 
+mod apart;
 mod body;
 mod checks;
 mod closing;
@@ -27,6 +28,7 @@ mod visitors;
 use aide::axum::ApiRouter;
 use axum::{Router, response::Response};
 
+pub use apart::LargeBodies;
 pub use closing::Closing;
 pub use dialects::DialectSettings;
 pub(crate) use dialects::names as dialect_names;

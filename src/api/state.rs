@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use karat_engine::engine::Engine;
 
-use super::{Closing, DialectSettings, Fetcher, Keys, RunState, Visit, Visitors};
+use super::{Closing, DialectSettings, Fetcher, Keys, LargeBodies, RunState, Visit, Visitors};
 use crate::telemetry::{Metrics, Traces};
 
 /// What every handler can reach; cheap to clone.
@@ -16,6 +16,8 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// Bounds on what a request may send.
     pub limits: ApiLimits,
+    /// Where large bodies are read.
+    pub large_bodies: LargeBodies,
     /// What an operator decides for all dialects.
     pub dialects: Arc<DialectSettings>,
     /// Which web pages may use the server.

@@ -4,12 +4,14 @@
 //! be told of in one line. Texts are never part of it.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Instant,
 };
 
 use http::Extensions;
 use karat_engine::engine::{CritiqueRequest, Critiques, Embeddings, ScoreReport, ScoreRequest, Timings};
+use karat_engine::schedule::ClientId;
 use karat_rules::domain::ModelName;
 
 use super::{AppState, keys::Key, problem::Problem};
@@ -22,6 +24,7 @@ pub struct Visit(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     key: OnceLock<Arc<Key>>,
+    address: OnceLock<IpAddr>,
     work: Mutex<Vec<Work>>,
 }
 
@@ -30,6 +33,21 @@ impl Visit {
     pub(super) fn come_with(&self, key: Arc<Key>) {
         // A request is let in once.
         let _ = self.0.key.set(key);
+    }
+
+    /// The request came from that address.
+    pub(super) fn come_from(&self, address: IpAddr) {
+        let _ = self.0.address.set(address.to_canonical());
+    }
+
+    /// Whose turn it is when the request's is: its key's, or else that of the address that it came from. What is said to
+    /// have been handed on is no other client, since anybody can say that.
+    fn client(&self) -> ClientId {
+        match (self.0.key.get(), self.0.address.get()) {
+            (Some(key), _) => ClientId::of(&key.name),
+            (None, Some(address)) => ClientId::of(address),
+            (None, None) => ClientId::default(),
+        }
     }
 
     /// The name of the key that the request came with.
@@ -49,9 +67,12 @@ impl Visit {
         }
     }
 
-    /// A visit with the same key, for what is done when this one was answered.
+    /// A visit of the same client, for what is done when this one was answered.
     pub(super) fn later(&self) -> Self {
         let later = Self::default();
+        if let Some(address) = self.0.address.get() {
+            later.come_from(*address);
+        }
         if let Some(key) = self.0.key.get() {
             later.come_with(Arc::clone(key));
         }
@@ -140,6 +161,7 @@ impl AppState {
     /// When the key may not use the model, or has no tokens left.
     pub(super) fn let_in(&self, request: ScoreRequest) -> Result<ScoreRequest, Problem> {
         self.visit.check(request.model())?;
+        let request = request.of_client(self.visit.client());
         Ok(match self.visit.0.key.get() {
             Some(key) => request.at_most(key.priority),
             None => request,

@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{CommandError, banner};
 use crate::{
-    api::{self, AppState, Closing, Keys, RunState, Visit},
+    api::{self, AppState, Closing, Keys, LargeBodies, RunState, Visit},
     server::{Drained, FAREWELL, Server, Signals, Stop, Tls, Watched, allow_all, exit_now},
     settings::ServeSettings,
     telemetry::{self, Metrics, Traces},
@@ -78,6 +78,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<Served, Comman
         engine: Arc::clone(&engine),
         metrics: Arc::clone(&metrics),
         limits: settings.limits(),
+        large_bodies: LargeBodies::default(),
         dialects: Arc::new(settings.dialects()),
         visitors: Arc::new(settings.visitors()),
         images: settings.images(),

@@ -82,9 +82,9 @@ pub(crate) struct ServeSettings {
     #[arg(long, env = "KARAT_QUEUE_TOKENS", default_value_t = 1 << 20, value_name = "TOKENS")]
     pub(crate) queue_tokens: usize,
 
-    /// The longest that what waits for a model may be expected to take before requests are refused with 429, in seconds; 0
+    /// The longest that a request may be expected to wait for its model before it is refused with 429, in seconds; 0
     /// sets no bound beside that on tokens.
-    #[arg(long, env = "KARAT_QUEUE_SECONDS", default_value_t = 10.0, value_name = "SECONDS")]
+    #[arg(long, env = "KARAT_QUEUE_SECONDS", default_value_t = 1.5, value_name = "SECONDS")]
     pub(crate) queue_seconds: f64,
 
     /// The longest that requests in the dialects that wait may be expected to wait before they are refused with 503, in

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
-use crate::support::{FakeModel, RawConnection, Unserved, client, until};
+use crate::support::{FakeModel, RawConnection, Reply, Unserved, client, until};
 
 /// A body of one byte every so often, without an end.
 fn trickle(pause: Duration) -> Body {
@@ -96,6 +96,35 @@ async fn small() -> FakeModel {
     let mut unserved = Unserved::new();
     unserved.limits.buffered_bytes = 4 << 10;
     FakeModel::serve_with(QueueLimits::default(), unserved).await
+}
+
+/// Beyond this a body is read away from the threads that answer everybody.
+const LARGE: usize = 300 << 10;
+
+#[tokio::test]
+async fn a_large_body_gets_the_answer_of_a_small_one() {
+    let model = FakeModel::serve(QueueLimits::default()).await;
+    let answer = async |path: &str, body: String| {
+        let request = client().post(model.server.url(path)).header("x-request-id", "one").body(body);
+        let response = request.send().await.unwrap();
+        (response.status(), response.text().await.unwrap())
+    };
+    let bodies = [r#"{"model": "fake", "query": ["11 12", "13"]}"#, r#"{"model": "fake", "inputs": 7}"#, r#"{"model": "#];
+    for path in PATHS {
+        for body in bodies {
+            let large = format!("{body}{}", " ".repeat(LARGE));
+            // Scores are known by then, which replies tell.
+            answer(path, body.to_owned()).await;
+            assert_eq!(answer(path, large).await, answer(path, body.to_owned()).await, "{path}: {body}");
+        }
+    }
+    let scored = |body: &Value| Reply::of(client().post(model.server.url("/v1/score")).body(body.to_string()));
+    let mut many = body("11 12");
+    many["inputs"] = json!(vec![json!({"text": "11 12"}); LARGE / 16]);
+    assert!(many.to_string().len() > LARGE);
+    let (one, many) = (scored(&body("11 12")).await, scored(&many).await);
+    assert_eq!((one.status, many.status), (200, 422));
+    many.assert_problem(422, "too-many-inputs", "--max-inputs");
 }
 
 fn body(text: &str) -> Value {

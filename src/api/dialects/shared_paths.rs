@@ -68,21 +68,21 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for SharedPath<H> {
 
     fn call(self, mut request: Request, state: AppState) -> Self::Future {
         Box::pin(async move {
-            let received = body::receive(&mut request, state.limits.body_bytes).await;
-            let claimed = received.as_ref().ok().and_then(|body| claim(&self.claimants, body));
-            match claimed {
-                Some((claimant, fields)) => {
-                    let received = received.map(|body| match fields {
-                        Some(fields) => body.in_fields(fields),
-                        None => body,
-                    });
-                    Received::leave(received, &mut request);
-                    claimant.method().call(request, state).await
+            let claimed = match body::receive(&mut request, &state).await {
+                Ok(body) => {
+                    let (claimants, length) = (Arc::clone(&self.claimants), body.len());
+                    state.large_bodies.read(length, move || claim(&claimants, body)).await
                 }
-                None => {
-                    Received::leave(received, &mut request);
-                    self.own.call(request, state).await
-                }
+                Err(problem) => Err(problem),
+            };
+            let (claimant, received) = match claimed {
+                Ok((claimant, body)) => (claimant.map(|at| &self.claimants[at]), Ok(body)),
+                Err(problem) => (None, Err(problem)),
+            };
+            Received::leave(received, &mut request);
+            match claimant {
+                Some(claimant) => claimant.method().call(request, state).await,
+                None => self.own.call(request, state).await,
             }
         })
     }
@@ -90,19 +90,19 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for SharedPath<H> {
 
 impl<I: OperationInput, O: OperationOutput, H: OperationHandler<I, O>> OperationHandler<I, O> for SharedPath<H> {}
 
-/// Who claims a body, and its fields where it has some.
-fn claim<'a>(claimants: &'a [Claimant], body: &Received) -> Option<(&'a Claimant, Option<Fields>)> {
-    let text = body.text()?;
+/// Which of the claimants claims a body, and the body, to be read from its fields where it has some.
+fn claim(claimants: &[Claimant], body: Received) -> (Option<usize>, Received) {
+    let Some(text) = body.text() else { return (None, body) };
     if !claimants.iter().any(|claimant| claimant.may_claim(text)) {
-        return None;
+        return (None, body);
     }
     match body.parse::<Fields>() {
-        Ok(fields) => {
-            let claimant = claimants.iter().find(|claimant| claimant.claim.holds(&fields))?;
-            Some((claimant, Some(fields)))
-        }
+        Ok(fields) => match claimants.iter().position(|claimant| claimant.claim.holds(&fields)) {
+            Some(claimant) => (Some(claimant), body.in_fields(fields)),
+            None => (None, body),
+        },
         // Whose broken body it is decides how that is told.
-        Err(_) => claimants.iter().find(|claimant| claimant.seems_to_claim(text)).map(|claimant| (claimant, None)),
+        Err(_) => (claimants.iter().position(|claimant| claimant.seems_to_claim(text)), body),
     }
 }
 

@@ -212,8 +212,13 @@ pub(super) async fn admit(State(state): State<AppState>, request: Request, next:
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
     match state.keys.admit(place, request.headers(), peer) {
         Ok(key) => {
-            if let (Some(key), Some(visit)) = (key, request.extensions().get::<Visit>()) {
-                visit.come_with(key);
+            if let Some(visit) = request.extensions().get::<Visit>() {
+                if let Some(peer) = peer {
+                    visit.come_from(peer.ip());
+                }
+                if let Some(key) = key {
+                    visit.come_with(key);
+                }
             }
             next.run(request).await
         }

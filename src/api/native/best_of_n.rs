@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
 use super::{
-    apart::apart,
     call::{Call, OwnBody},
     envelope::{Envelope, each},
     request::{samples, seen_answer, seen_turns},
@@ -25,6 +24,7 @@ use super::{
 };
 use crate::api::{
     AppState,
+    apart::apart,
     body::optional_objects,
     checks,
     images::ImageSource,

@@ -30,7 +30,7 @@ use crate::api::{
 };
 
 /// What a route's body holds beside the options.
-pub(super) trait OwnBody: DeserializeOwned + Send {
+pub(super) trait OwnBody: DeserializeOwned + Send + 'static {
     /// How many inputs that makes, which is bounded before they are built.
     fn inputs(&self) -> usize;
 
@@ -56,9 +56,10 @@ impl<T: OwnBody> FromRequest<AppState> for Call<T> {
     type Rejection = Problem;
 
     async fn from_request(mut request: Request, state: &AppState) -> Result<Self, Problem> {
-        let received = body::receive(&mut request, state.limits.body_bytes).await?.into_bytes();
+        let received = body::receive(&mut request, state).await?;
         // What is wrong is found where each half is parsed by itself: unknown fields first, and then the wrong value.
-        let (mut body, options) = split(&received)?;
+        let length = received.len();
+        let (mut body, options) = state.large_bodies.read(length, move || split::<T>(received.bytes())).await??;
         checks::count(T::inputs(&body), &state.limits)?;
         let fetched = images::fetch(&state.images, T::images(&mut body));
         match options.deadline()? {

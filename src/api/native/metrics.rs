@@ -10,9 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::apart::apart;
 use crate::api::{
     AppState,
+    apart::apart,
     body::JsonBody,
     path::PathOf,
     problem::{Problem, ProblemType, invalid},

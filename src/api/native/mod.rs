@@ -1,6 +1,5 @@
 //! karat's own routes, one file each.
 
-mod apart;
 mod backlog;
 mod best_of_n;
 mod call;

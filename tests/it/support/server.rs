@@ -13,7 +13,8 @@ use http::HeaderMap;
 use karat::telemetry::Metrics;
 use karat::{
     api::{
-        self, ApiLimits, AppState, Closing, DialectSettings, Fetcher, ImageHost, Keys, RunSettings, RunState, Visit,
+        self, ApiLimits, AppState, Closing, DialectSettings, Fetcher, ImageHost, Keys, LargeBodies, RunSettings,
+        RunState, Visit,
     },
     server::{self, Drained, Patience, Tls},
 };
@@ -104,6 +105,7 @@ impl Unserved {
             engine: Arc::clone(&self.engine),
             metrics: Arc::clone(&self.metrics),
             limits: self.limits,
+            large_bodies: LargeBodies::default(),
             dialects: Arc::new(self.dialects.clone()),
             visitors: Arc::default(),
             images: Fetcher::new(self.image_hosts.clone()),

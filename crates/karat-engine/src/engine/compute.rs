@@ -208,6 +208,7 @@ fn start(
 ) -> Result<Vec<impl Future<Output = Result<Computed, ComputeError>> + Send + use<>>, ScoreError> {
     let jobs = missing.iter().map(|input| Job {
         input: Arc::clone(input),
+        client: urgency.client,
         priority: urgency.priority,
         deadline: urgency.deadline,
         admission: urgency.admission,

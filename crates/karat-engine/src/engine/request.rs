@@ -9,7 +9,7 @@ use karat_rules::{
 
 use super::{Draft, OnRefused, Refusal, ScoreError};
 use crate::{
-    schedule::{Admission, Priority},
+    schedule::{Admission, ClientId, Priority},
     text::{TextOptions, Truncation},
 };
 
@@ -47,9 +47,10 @@ impl Overrides {
     }
 }
 
-/// How urgent a request is, and whether it may be refused while too much waits.
+/// Whose a request is, how urgent it is, and whether it may be refused while too much waits.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Urgency {
+    pub(super) client: ClientId,
     pub(super) priority: Priority,
     pub(super) deadline: Option<Instant>,
     pub(super) admission: Admission,
@@ -148,6 +149,13 @@ impl ScoreRequest {
     #[must_use]
     pub fn at_most(mut self, priority: Priority) -> Self {
         self.urgency.priority = self.urgency.priority.min(priority);
+        self
+    }
+
+    /// The request is that client's. Clients are served in turn, however much each of them sends.
+    #[must_use]
+    pub fn of_client(mut self, client: ClientId) -> Self {
+        self.urgency.client = client;
         self
     }
 

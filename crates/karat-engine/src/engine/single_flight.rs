@@ -208,7 +208,8 @@ enum Found<V, E> {
 }
 
 impl<K: Eq + Hash, V: Clone, E: Clone> InFlight<K, V, E> {
-    /// The computation for `key`, unless it may give up before `ours` does or stands behind jobs that `ours` goes before.
+    /// The computation for `key`, unless it may give up before `ours` does, stands behind jobs that `ours` goes before, or
+    /// waits for another client's turn.
     fn join(&self, key: &K, ours: Urgency) -> Option<Computation<V, E>> {
         let found = self.by_key.get(key)?;
         let patient = match (found.urgency.deadline, ours.deadline) {
@@ -216,7 +217,8 @@ impl<K: Eq + Hash, V: Clone, E: Clone> InFlight<K, V, E> {
             (Some(theirs), Some(ours)) => theirs >= ours,
             (Some(_), None) => false,
         };
-        if patient && found.urgency.priority >= ours.priority { found.computation.upgrade() } else { None }
+        let as_soon = found.urgency.client == ours.client && found.urgency.priority >= ours.priority;
+        if patient && as_soon { found.computation.upgrade() } else { None }
     }
 }
 

@@ -84,6 +84,9 @@ const BYTES_AT_ONCE: usize = 2 * 1024 * 1024;
 /// What a permit to tokenise stands for.
 const PERMIT_BYTES: usize = 1024;
 
+/// Of a text of more bytes the tokens aren't kept: to know it again, an async thread would have to read all of it.
+const LONGEST_KEPT: usize = 256 * 1024;
+
 /// What a text's tokens are kept under.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -184,8 +187,11 @@ impl TokenCache {
         spares_others: bool,
         refused: &mut BTreeMap<usize, ScoreError>,
     ) -> Result<Inputs, ScoreError> {
-        let key = |sample: &Arc<Sample>| Key { model: leaf.id(), options, sample: remembered(sample) };
-        let found: Vec<_> = samples.iter().map(|sample| self.known.get(&key(sample))).collect();
+        let key = |sample: &Arc<Sample>| {
+            let kept = sample.text_bytes() <= LONGEST_KEPT;
+            kept.then(|| Key { model: leaf.id(), options, sample: remembered(sample) })
+        };
+        let found: Vec<_> = samples.iter().map(|sample| self.known.get(&key(sample)?)).collect();
         let missing = || {
             let unknown =
                 found.iter().enumerate().filter(|(index, known)| known.is_none() && !refused.contains_key(index));
@@ -207,7 +213,9 @@ impl TokenCache {
             let known = match (known, fresh.remove(&index)) {
                 (Some(known), _) => known,
                 (None, Some(Ok(known))) => {
-                    self.known.insert(key(sample), known.clone());
+                    if let Some(key) = key(sample) {
+                        self.known.insert(key, known.clone());
+                    }
                     known
                 }
                 (None, Some(Err(error))) => {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Admission, Job, Planner, Priority, QueueLimits, QueueRefusal, rate::Rate};
+use super::{Admission, ClientId, Job, Planner, Priority, QueueLimits, QueueRefusal, rate::Rate};
 
 /// What the decision depends on.
 #[derive(Debug)]
@@ -38,37 +38,35 @@ impl<T> Load<'_, T> {
                 return Err(QueueRefusal::Full { waiting_tokens, retry_after });
             }
         }
-        let patience = jobs.iter().filter_map(|job| match job.admission {
-            Admission::Bounded => limits.wait,
-            Admission::Within(patience) => Some(patience),
-            Admission::Always => None,
-        });
-        if let (Some(wait), Some(bound)) = (self.time_behind(waiting_tokens), patience.min())
-            && wait > bound
-        {
-            return Err(QueueRefusal::TooSlow { wait, retry_after: wait - bound });
+        // A request's jobs are one client's.
+        let client = jobs.first().map(|job| job.client).unwrap_or_default();
+        if let Some(bound) = jobs.iter().filter_map(|job| job.admission.bound(limits)).min() {
+            let arriving = jobs.iter().map(|job| job.input.len()).sum();
+            let wait = self.time_behind(self.planner.tokens_ahead(client, arriving));
+            if let Some(wait) = wait.filter(|wait| *wait > bound) {
+                return Err(QueueRefusal::TooSlow { wait, retry_after: wait - bound });
+            }
         }
-        self.in_time(jobs, now)
+        self.in_time(client, jobs, now)
     }
 
     /// Refuses jobs that would be computed for nobody.
-    fn in_time(&self, jobs: &[Job], now: Instant) -> Result<(), QueueRefusal> {
-        // Of jobs alike in all but length, the longest is due last: counting for it alone decides for all.
+    fn in_time(&self, client: ClientId, jobs: &[Job], now: Instant) -> Result<(), QueueRefusal> {
+        // Of jobs alike in all but length the last is due last, behind all the others: counting for it decides for all.
         let mut alike: BTreeMap<(Instant, Priority), Alike> = BTreeMap::new();
         for job in jobs {
             let Some(deadline) = job.deadline else { continue };
             let alike = alike.entry((deadline, job.priority)).or_default();
-            alike.longest = job.input.len().max(alike.longest);
             alike.tokens += job.input.len();
         }
-        for ((deadline, priority), Alike { longest, tokens }) in alike {
+        for ((deadline, priority), Alike { tokens }) in alike {
             let remaining = deadline.saturating_duration_since(now);
             let late = |wait: &Duration| wait.mul_f64(OVERTAKING) > remaining;
             // Most deadlines are far off; only near ones are worth counting what exactly goes before the job.
             if self.time_behind(self.planner.tokens() + tokens).is_none_or(|wait| !late(&wait)) {
                 continue;
             }
-            let before = self.planner.tokens_before(longest, priority, remaining, now);
+            let before = self.planner.tokens_before(client, tokens, priority, remaining, now);
             // On an idle model the rate may be a wrong guess, and waiting would make nothing better.
             if before + self.running_tokens == 0 {
                 continue;
@@ -89,6 +87,5 @@ impl<T> Load<'_, T> {
 /// Jobs of one request with the same deadline and priority.
 #[derive(Default)]
 struct Alike {
-    longest: usize,
     tokens: usize,
 }

@@ -124,15 +124,20 @@ impl Dispatch {
             self.metrics.refused(jobs.len());
             return Err(refusal);
         }
+        let mut request_tokens: usize = 0;
         let tickets = jobs
             .into_iter()
             .map(|job| {
                 let (reply, result) = oneshot::channel();
+                request_tokens = request_tokens.saturating_add(job.input.len());
+                let tokens = job.input.len();
                 let waiting = WaitingJob {
-                    tokens: job.input.len(),
+                    request_tokens,
+                    client: job.client,
                     priority: job.priority,
                     deadline: job.deadline,
-                    payload: Pending { input: job.input, reply, submitted: now },
+                    bound: job.admission.bound(&self.limits),
+                    ..WaitingJob::new(tokens, Pending { input: job.input, reply, submitted: now })
                 };
                 let id = state.planner.push(waiting, now);
                 Ticket::new(result, id, Arc::downgrade(self))

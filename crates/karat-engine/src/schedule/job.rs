@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::{JobId, dispatch::Dispatch};
+use super::{ClientId, JobId, QueueLimits, dispatch::Dispatch};
 
 /// Which jobs go first while others wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -31,11 +31,24 @@ pub enum Priority {
     High,
 }
 
+impl Priority {
+    /// 0 goes first.
+    pub(super) fn level(self) -> u8 {
+        match self {
+            Self::High => 0,
+            Self::Normal => 1,
+            Self::Low => 2,
+        }
+    }
+}
+
 /// One sample to run.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// The sample.
     pub input: Arc<TokenizedInput>,
+    /// Whose it is. Clients are served in turn.
+    pub client: ClientId,
     /// Which jobs it goes before.
     pub priority: Priority,
     /// When its result is no longer wanted. A pass that has started is finished nonetheless.
@@ -57,11 +70,28 @@ pub enum Admission {
     Always,
 }
 
+impl Admission {
+    /// The longest that a job may be expected to wait, where that is bounded.
+    pub(super) fn bound(self, limits: &QueueLimits) -> Option<Duration> {
+        match self {
+            Self::Bounded => limits.wait,
+            Self::Within(patience) => Some(patience),
+            Self::Always => None,
+        }
+    }
+}
+
 impl Job {
     /// A job of normal priority without a deadline.
     #[must_use]
     pub fn new(input: Arc<TokenizedInput>) -> Self {
-        Self { input, priority: Priority::Normal, deadline: None, admission: Admission::Bounded }
+        Self {
+            input,
+            client: ClientId::default(),
+            priority: Priority::Normal,
+            deadline: None,
+            admission: Admission::Bounded,
+        }
     }
 }
 

@@ -5,8 +5,8 @@
 //!           (QueueLimits) (Policy)   one a session
 //! ```
 //!
-//! A batch is formed when a worker becomes free, never earlier: of what waits then, the job that is due first is
-//! joined by those of similar length, or by those that begin alike. [`Planner`] is that decision alone, without clock,
+//! A batch is formed when a worker becomes free, never earlier: of what waits then, the job that is due first of
+//! the client that was served least is joined by those of similar length, or by those that begin alike. [`Planner`] is that decision alone, without clock,
 //! lock or thread; [`Scheduler`] drives it. [`calibrate`] measures which [`Policy`] suits a model on a machine, and
 //! [`trial`] finds out whether samples may share a pass at all.
 
@@ -21,6 +21,7 @@ mod rate;
 mod remembered;
 mod scheduler;
 pub mod trial;
+mod turns;
 mod worker;
 
 pub use job::{Admission, Completed, Job, JobError, PassId, PassRecord, Priority, QueueRefusal, Ticket};
@@ -28,3 +29,4 @@ pub use planner::{JobId, Planned, Planner, WaitingJob};
 pub use policy::{Grouping, Policy, QueueLimits};
 pub(crate) use remembered::{recall, remember};
 pub use scheduler::{Executors, Scheduler, StartError};
+pub use turns::ClientId;

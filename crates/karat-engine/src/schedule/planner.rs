@@ -6,23 +6,43 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Grouping, Policy, Priority, affinity};
+use super::{ClientId, Grouping, Policy, Priority, affinity, turns::Turns};
 
 /// Names a job within one planner. Ids grow in the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(u64);
+
+impl JobId {
+    /// None comes after it.
+    pub(super) const LAST: Self = Self(u64::MAX);
+}
 
 /// A job as the planner sees it.
 #[derive(Debug, Clone)]
 pub struct WaitingJob<T> {
     /// Its length.
     pub tokens: usize,
+    /// The tokens of its request up to its own end: a request of many samples is as patient as a long one.
+    pub request_tokens: usize,
+    /// Whose it is.
+    pub client: ClientId,
     /// Which jobs it goes before.
     pub priority: Priority,
     /// When it is no longer wanted.
     pub deadline: Option<Instant>,
+    /// How long its client may be expected to wait, where that is bounded.
+    pub bound: Option<Duration>,
     /// Whatever belongs to it.
     pub payload: T,
+}
+
+impl<T> WaitingJob<T> {
+    /// A job of normal priority, alone in a request of the server's own, that may wait for ever.
+    #[must_use]
+    pub fn new(tokens: usize, payload: T) -> Self {
+        let (client, priority) = (ClientId::default(), Priority::default());
+        Self { tokens, request_tokens: tokens, client, priority, deadline: None, bound: None, payload }
+    }
 }
 
 /// A job that was chosen, or dropped.
@@ -39,8 +59,7 @@ pub struct Planned<T> {
 pub struct Planner<T> {
     policy: Policy,
     jobs: HashMap<JobId, Entry<T>>,
-    /// All jobs, the one that is due first in front.
-    order: BTreeSet<(Instant, JobId)>,
+    turns: Turns,
     /// The jobs that have a deadline, the nearest in front.
     deadlines: BTreeSet<(Instant, JobId)>,
     tokens: usize,
@@ -52,12 +71,19 @@ pub struct Planner<T> {
 #[derive(Debug)]
 struct Entry<T> {
     due: Instant,
+    arrived: Instant,
     job: WaitingJob<T>,
 }
 
 /// Much waits when its tokens would pay for so many passes: from then on it is cheaper to make a pass more than to
 /// pad what is computed anyway.
 const LARGE: usize = 4;
+
+/// A pass while several clients are served has at most so many times the positions that a pass costs beyond its own. Longer
+/// ones would save less than one part in so many, and whoever comes meanwhile waits for all of it.
+const BRIEF: usize = 32;
+/// For how many full batches after another client's turn one is expected again.
+const EXPECTED: usize = 16;
 
 impl<T> Planner<T> {
     /// An empty planner.
@@ -66,7 +92,7 @@ impl<T> Planner<T> {
         Self {
             policy,
             jobs: HashMap::new(),
-            order: BTreeSet::new(),
+            turns: Turns::default(),
             deadlines: BTreeSet::new(),
             tokens: 0,
             next: 0,
@@ -110,20 +136,20 @@ impl<T> Planner<T> {
         let id = JobId(self.next);
         self.next += 1;
         let remaining = job.deadline.map(|deadline| deadline.saturating_duration_since(now));
-        let due = now + self.policy.due_after(job.tokens, job.priority, remaining);
-        self.order.insert((due, id));
+        let due = now + self.policy.due_after(job.request_tokens, job.priority, shorter(remaining, job.bound));
+        self.turns.insert(job.client, due, id, job.tokens);
         if let Some(deadline) = job.deadline {
             self.deadlines.insert((deadline, id));
         }
         self.tokens += job.tokens;
-        self.jobs.insert(id, Entry { due, job });
+        self.jobs.insert(id, Entry { due, arrived: now, job });
         id
     }
 
     /// Takes out a job that is no longer wanted; `None` when it was chosen or dropped already.
     pub fn remove(&mut self, id: JobId) -> Option<WaitingJob<T>> {
-        let Entry { due, job } = self.jobs.remove(&id)?;
-        self.order.remove(&(due, id));
+        let Entry { due, job, .. } = self.jobs.remove(&id)?;
+        self.turns.remove(job.client, due, id, job.tokens);
         if let Some(deadline) = job.deadline {
             self.deadlines.remove(&(deadline, id));
         }
@@ -145,7 +171,7 @@ impl<T> Planner<T> {
 
     /// Takes out every job.
     pub(crate) fn drain(&mut self) -> Vec<Planned<T>> {
-        self.order.clear();
+        self.turns.clear();
         self.deadlines.clear();
         self.tokens = 0;
         self.jobs.drain().map(|(id, Entry { job, .. })| Planned { id, job }).collect()
@@ -157,28 +183,46 @@ impl<T> Planner<T> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
 
-    /// How many waiting tokens go before a job of `tokens` tokens that arrives at `now` and is wanted within
-    /// `remaining`.
+    /// How many waiting tokens go before the last job of a request that arrives at `now` with `tokens` tokens in all and is
+    /// wanted within `remaining`.
     #[must_use]
-    pub fn tokens_before(&self, tokens: usize, priority: Priority, remaining: Duration, now: Instant) -> usize {
+    pub fn tokens_before(
+        &self,
+        client: ClientId,
+        tokens: usize,
+        priority: Priority,
+        remaining: Duration,
+        now: Instant,
+    ) -> usize {
         let due = now + self.policy.due_after(tokens, priority, Some(remaining));
-        let before = self.order.range(..=(due, JobId(u64::MAX)));
-        before.filter_map(|(_, id)| self.jobs.get(id)).map(|entry| entry.job.tokens).sum()
+        let length = |id| self.jobs.get(&id).map_or(0, |entry| entry.job.tokens);
+        self.turns.before(client, tokens, due, length)
+    }
+
+    /// How many waiting tokens are computed before the last of `tokens` more of a client, at most.
+    #[must_use]
+    pub fn tokens_ahead(&self, client: ClientId, tokens: usize) -> usize {
+        self.turns.ahead(client, tokens)
     }
 
     /// Takes out the next batch, for one of `free` workers that could start now; `None` when nothing waits.
     ///
-    /// It always holds the job that is due first, so that none starves, and with it jobs of similar length: as many
+    /// It always holds the job that is due first among those of the client whose turn it is, so that none starves, and
+    /// with it jobs of similar length: as many
     /// as are cheaper together than apart, but no more than this worker's share of what waits, lest the
     /// other workers stand idle. Where jobs are not padded, they are those that begin alike, or whatever is due next.
     /// Jobs whose deadline has passed at `now` are never chosen.
     pub fn plan(&mut self, now: Instant, free: usize) -> Option<Vec<Planned<T>>> {
         let alive =
-            |id: &JobId| self.jobs.get(id).filter(|entry| entry.job.deadline.is_none_or(|deadline| deadline > now));
+            |id: JobId| self.jobs.get(&id).filter(|entry| entry.job.deadline.is_none_or(|deadline| deadline > now));
+        let level = |id: JobId| {
+            let entry = alive(id)?;
+            Some(self.policy.level(entry.job.priority, now.saturating_duration_since(entry.arrived)))
+        };
         let mut window: Vec<(usize, JobId)> = self
-            .order
-            .iter()
-            .filter_map(|&(_, id)| alive(&id).map(|entry| (entry.job.tokens, id)))
+            .turns
+            .jobs(level)
+            .filter_map(|id| alive(id).map(|entry| (entry.job.tokens, id)))
             .take(self.policy.window.max(1))
             .collect();
         let &(_, first) = window.first()?;
@@ -186,22 +230,36 @@ impl<T> Planner<T> {
             let texts: Vec<&[u32]> =
                 window.iter().filter_map(|(_, id)| self.jobs.get(id).map(|entry| text(&entry.job.payload))).collect();
             let chosen = affinity::join(&texts, &self.policy);
-            let batch = chosen.into_iter().filter_map(|at| self.remove(window[at].1).map(|job| (window[at].1, job)));
-            return Some(batch.map(|(id, job)| Planned { id, job }).collect());
+            let chosen: Vec<JobId> = chosen.into_iter().map(|at| window[at].1).collect();
+            return Some(self.take(&chosen, first));
         }
         window.sort_unstable();
         let anchor = window.iter().position(|&(_, id)| id == first)?;
         // One worker takes what it likes: its batch may then have more positions than tokens wait.
         let share = if free > 1 { self.tokens.div_ceil(free) } else { usize::MAX };
-        let chosen = self.grow(&window, anchor, share);
-        let batch = window[chosen].iter().filter_map(|&(_, id)| self.remove(id).map(|job| Planned { id, job }));
-        Some(batch.collect())
+        let chosen: Vec<JobId> = window[self.grow(&window, anchor, share)].iter().map(|&(_, id)| id).collect();
+        Some(self.take(&chosen, first))
+    }
+
+    /// Takes out the jobs of a batch, which `first` was chosen for.
+    fn take(&mut self, chosen: &[JobId], first: JobId) -> Vec<Planned<T>> {
+        if let Some(Entry { job, .. }) = self.jobs.get(&first) {
+            self.turns.begin(job.client);
+        }
+        for id in chosen {
+            if let Some(Entry { job, .. }) = self.jobs.get(id) {
+                self.turns.serve(job.client, job.tokens);
+            }
+        }
+        chosen.iter().filter_map(|&id| self.remove(id).map(|job| Planned { id, job })).collect()
     }
 
     /// Widens the range around `anchor` in a window sorted by length, each time on the side that pads less, while
     /// that is cheaper than another pass.
     fn grow(&self, window: &[(usize, JobId)], anchor: usize, share: usize) -> Range<usize> {
-        let limit = self.policy.budget.min(share);
+        let several = self.turns.changed_within(self.policy.budget.saturating_mul(EXPECTED));
+        let brief = if several { self.policy.overhead.saturating_mul(BRIEF) } else { usize::MAX };
+        let limit = self.policy.budget.min(share).min(brief);
         let overhead = if self.policy.grouping == Grouping::EqualLength { 0 } else { self.policy.overhead };
         let length = |index: usize| window[index].0;
         let most_padding =
@@ -237,6 +295,11 @@ impl<T> Planner<T> {
         }
         start..end
     }
+}
+
+/// The shorter of two durations, where there are any.
+fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The few numbers by which batches are formed and requests admitted.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
 
 use super::{Priority, trial::Company};
 
@@ -26,8 +29,8 @@ pub struct Policy {
     pub padding_percent: usize,
     /// What a batch is formed by.
     pub grouping: Grouping,
-    /// How long a job may be overtaken by shorter ones, for each of its tokens.
-    pub patience: Duration,
+    /// How many tokens a request has that is overtaken by shorter ones for as long as any is.
+    pub patient_tokens: NonZeroU32,
     /// How long a job may be overtaken by shorter ones at most, however long it is.
     pub age_bound: Duration,
     /// By how much a job of one priority goes ahead of a job of the next lower.
@@ -63,7 +66,7 @@ impl Default for Policy {
             overhead: 16,
             padding_percent: 100,
             grouping: Grouping::Length,
-            patience: Duration::from_millis(20),
+            patient_tokens: const { NonZeroU32::new(512).unwrap() },
             age_bound: Duration::from_secs(10),
             priority_step: Duration::from_secs(30),
             single_jobs: 1,
@@ -82,24 +85,26 @@ impl Policy {
         }
     }
 
-    /// How long after its arrival a job is due: from then on only jobs that were due earlier go before it.
+    /// How long after its arrival a job is due: from then on only jobs of its client that were due earlier go before it.
     ///
-    /// Short jobs are due sooner, so that one doesn't wait behind a flood of long ones; a job's due time never
-    /// moves, so that no stream of short ones keeps it waiting for ever. A job that is wanted within `remaining` is
-    /// overtaken for half of that time at most.
+    /// Short requests are due sooner, so that one doesn't wait behind a flood of long ones; a job's due time never
+    /// moves, so that no stream of short ones keeps it waiting for ever. `tokens` are those of its request up to its own
+    /// end. A job that may wait for no longer than `bound` is overtaken for half of that time at most.
     #[must_use]
-    pub(crate) fn due_after(&self, tokens: usize, priority: Priority, remaining: Option<Duration>) -> Duration {
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        let steps = match priority {
-            Priority::High => 0,
-            Priority::Normal => 1,
-            Priority::Low => 2,
-        };
-        self.patience
-            .saturating_mul(tokens)
-            .min(self.age_bound)
-            .min(remaining.map_or(Duration::MAX, |remaining| remaining / 2))
-            .saturating_add(self.priority_step.saturating_mul(steps))
+    pub(crate) fn due_after(&self, tokens: usize, priority: Priority, bound: Option<Duration>) -> Duration {
+        let patient = self.patient_tokens.get();
+        let tokens = u32::try_from(tokens).map_or(patient, |tokens| tokens.min(patient));
+        let longest = self.age_bound.min(bound.map_or(Duration::MAX, |bound| bound / 2));
+        let steps = self.priority_step.saturating_mul(u32::from(priority.level()));
+        (longest.saturating_mul(tokens) / patient).saturating_add(steps)
+    }
+
+    /// Before or behind which jobs of other clients a job goes, whatever they were served: one that has waited for
+    /// [`Self::priority_step`] counts as one of the next higher priority.
+    #[must_use]
+    pub(crate) fn level(&self, priority: Priority, waited: Duration) -> u8 {
+        let steps = waited.as_nanos().checked_div(self.priority_step.as_nanos()).unwrap_or(0);
+        priority.level().saturating_sub(u8::try_from(steps).unwrap_or(u8::MAX))
     }
 }
 

@@ -244,7 +244,8 @@ async fn infer<A: Address>(PathOf(address): PathOf<A>, RawCall(call): RawCall) -
         let call = call.for_model(&model);
         let header_length = binary::header_length(&call.headers)?;
         let (call, body) = call.split();
-        let (request, wanted) = binary::decode(&body, header_length)?;
+        let (bodies, length) = (call.state.large_bodies.clone(), body.len());
+        let (request, wanted) = bodies.read(length, move || binary::decode(&body, header_length)).await??;
         let scored = inference::run(call, request).await?;
         Ok::<_, Problem>(binary::encode(&scored, &wanted))
     };

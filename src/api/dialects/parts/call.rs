@@ -48,10 +48,11 @@ impl<T: Body> FromRequest<AppState> for Call<T> {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         let dialect = request.extensions().get::<&'static Dialect>().copied();
-        let (call, received) = receive(request, state).await?.split();
-        let body: T = received.parse()?;
+        let (call, InFull { received, names_run }) = receive(request, state).await?.split();
+        let length = received.len();
+        let body: T = state.large_bodies.read(length, move || received.parse()).await??;
         let fields = dialect.map(|dialect| dialect.fields).unwrap_or_default();
-        let of_run = if RunFields::of_body(received.bytes()).run.is_some() { RunFields::NAMES } else { &[] };
+        let of_run = if names_run { RunFields::NAMES } else { &[] };
         body.unread().map_or(Ok(()), |unread| unread.clone().without_read(of_run).check(fields))?;
         Ok(call.with_body(body))
     }
@@ -68,19 +69,28 @@ impl FromRequest<AppState> for RawCall {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        let (call, received) = receive(request, state).await?.split();
-        Ok(Self(call.with_body(received.into_bytes())))
+        let (call, body) = receive(request, state).await?.split();
+        Ok(Self(call.with_body(body.received.into_bytes())))
     }
 }
 
 impl OperationInput for RawCall {}
 
-async fn receive(mut request: Request, state: &AppState) -> Result<Call<Received>, Problem> {
-    let body: Received = body::receive(&mut request, state.limits.body_bytes).await?;
+/// A body that came whole, and whether it names a run.
+struct InFull {
+    received: Received,
+    names_run: bool,
+}
+
+async fn receive(mut request: Request, state: &AppState) -> Result<Call<InFull>, Problem> {
+    let received = body::receive(&mut request, state).await?;
     let id = middleware::request_id(&request);
     let dialect = request.extensions().get::<&'static Dialect>();
     let admission = dialect.map_or(Admission::Bounded, |dialect| state.dialects.admission(dialect));
-    let of_body = RunFields::of_body(body.bytes());
+    let length = received.len();
+    let read = move || (RunFields::of_body(received.bytes()), received);
+    let (of_body, received) = state.large_bodies.read(length, read).await?;
+    let body = InFull { received, names_run: of_body.run.is_some() };
     let state = &state.visited_by(request.extensions());
     let (mut parts, _) = request.into_parts();
     let path_model = path::model(&mut parts, state).await?;

@@ -19,7 +19,7 @@ pub(crate) struct KnownFields {
 }
 
 /// A body of a dialect's, which keeps what nothing reads.
-pub(crate) trait Body: DeserializeOwned {
+pub(crate) trait Body: DeserializeOwned + Send + 'static {
     /// What is left of it; none where all that it holds is read or sent back.
     fn unread(&self) -> Option<&Unread>;
 }

@@ -56,7 +56,7 @@ fn policy() -> impl Strategy<Value = Policy> {
 }
 
 fn waiting(tokens: usize) -> WaitingJob<()> {
-    WaitingJob { tokens, priority: Priority::Normal, deadline: None, payload: () }
+    WaitingJob::new(tokens, ())
 }
 
 fn lengths<T>(batch: &[Planned<T>]) -> Vec<usize> {
@@ -74,7 +74,7 @@ proptest! {
             match event {
                 Event::Arrive { tokens, priority, deadline } => {
                     let deadline = deadline.map(|after| now + Duration::from_millis(after));
-                    let id = planner.push(WaitingJob { tokens, priority, deadline, payload: () }, now);
+                    let id = planner.push(WaitingJob { priority, deadline, ..WaitingJob::new(tokens, ()) }, now);
                     prop_assert!(seen.insert(id), "an id came twice");
                     waiting.insert(id, (tokens, deadline));
                 }
@@ -133,13 +133,13 @@ proptest! {
     fn no_stream_of_arrivals_starves_a_job(policy in policy(), tokens in 1..2000_usize, stream in vec(1..2000_usize, 1..5)) {
         let mut now = Instant::now();
         let mut planner = Planner::new(policy);
-        let id = planner.push(WaitingJob { tokens, priority: Priority::Low, deadline: None, payload: () }, now);
+        let id = planner.push(WaitingJob { priority: Priority::Low, ..waiting(tokens) }, now);
         let due = now + policy.due_after(tokens, Priority::Low, None);
         let mut arrived_before = 0;
         let mut batches = 0;
         loop {
             for &tokens in &stream {
-                planner.push(WaitingJob { tokens, priority: Priority::High, deadline: None, payload: () }, now);
+                planner.push(WaitingJob { priority: Priority::High, ..waiting(tokens) }, now);
                 arrived_before += usize::from(now <= due);
             }
             let batch = planner.plan(now, 1).expect("jobs wait");
@@ -150,6 +150,37 @@ proptest! {
             prop_assert!(batches <= arrived_before, "starved");
             now += Duration::from_secs(1);
         }
+    }
+
+    /// However much others let wait, each is given no more before a client's job than that client is itself, but for the batch
+    /// by which turns are counted.
+    #[test]
+    fn a_backlog_of_one_client_is_no_backlog_of_another(
+        policy in policy(), backlogs in vec(vec(1..600_usize, 1..60), 1..4), own in vec(1..600_usize, 1..5)
+    ) {
+        let now = Instant::now();
+        let mut planner = Planner::new(policy);
+        let of = |client: usize, tokens: usize| WaitingJob { client: ClientId::of(&client), ..waiting(tokens) };
+        for (client, backlog) in backlogs.iter().enumerate() {
+            for &tokens in backlog {
+                planner.push(of(client, tokens), now);
+            }
+        }
+        let us = ClientId::of(&"us");
+        for &tokens in &own {
+            planner.push(WaitingJob { client: us, ..waiting(tokens) }, now);
+        }
+        let all = own.iter().sum::<usize>();
+        let batch = policy.budget.max(600);
+        let bound = planner.tokens_ahead(us, all);
+        prop_assert!(bound <= all + backlogs.len() * (2 * all));
+        let (mut left, mut given) = (own.len(), 0);
+        while left > 0 {
+            let jobs = planner.plan(now, 1).unwrap();
+            given += jobs.iter().map(|planned| planned.job.tokens).sum::<usize>();
+            left -= jobs.iter().filter(|planned| planned.job.client == us).count();
+        }
+        prop_assert!(given <= bound + (backlogs.len() + 1) * batch, "{given} tokens for {all}, where {bound} were expected");
     }
 
     #[test]
@@ -208,11 +239,68 @@ fn a_short_job_does_not_wait_behind_a_flood_of_long_ones() {
 }
 
 #[test]
+fn a_request_of_many_samples_lets_a_short_one_go_first() {
+    let start = Instant::now();
+    let mut planner = Planner::new(Policy { max_batch: 1, ..Policy::default() });
+    let many: Vec<JobId> =
+        (1..=20).map(|count| planner.push(WaitingJob { request_tokens: 30 * count, ..waiting(30) }, start)).collect();
+    let later = start + Duration::from_secs(2);
+    let short = planner.push(waiting(30), later);
+    let order: Vec<JobId> = std::iter::from_fn(|| planner.plan(later, 1)).map(|batch| batch[0].id).collect();
+    assert_eq!(
+        order.iter().position(|id| *id == short),
+        Some(5),
+        "those that were due after two seconds and before it"
+    );
+    assert_eq!(order.into_iter().filter(|id| *id != short).collect::<Vec<_>>(), many);
+}
+
+#[test]
+fn who_was_served_and_comes_back_does_not_go_before_those_that_wait() {
+    let now = Instant::now();
+    let mut planner = Planner::new(Policy { max_batch: 1, ..Policy::default() });
+    let of = |name: &str| WaitingJob { client: ClientId::of(&name), ..waiting(100) };
+    planner.push(of("served"), now);
+    assert_eq!(planner.plan(now, 1).unwrap().len(), 1);
+    let back = planner.push(of("served"), now);
+    let waiting = planner.push(of("waiting"), now);
+    let order: Vec<JobId> = std::iter::from_fn(|| planner.plan(now, 1)).map(|batch| batch[0].id).collect();
+    assert_eq!(order, [waiting, back]);
+}
+
+#[test]
+fn passes_are_brief_while_several_clients_are_served() {
+    let now = Instant::now();
+    let mut planner = Planner::new(Policy { budget: 512, overhead: 6, ..Policy::default() });
+    let of = |name: &str| WaitingJob { client: ClientId::of(&name), ..waiting(60) };
+    for _ in 0..300 {
+        planner.push(of("large"), now);
+    }
+    assert_eq!(lengths(&planner.plan(now, 1).unwrap()), [60; 8]);
+    planner.push(of("small"), now);
+    assert_eq!(lengths(&planner.plan(now, 1).unwrap()), [60; 3], "beyond 192 positions a pass saves a thirty-second");
+    assert_eq!(lengths(&planner.plan(now, 1).unwrap()), [60; 3]);
+    let batches: Vec<usize> = std::iter::from_fn(|| planner.plan(now, 1)).map(|batch| batch.len()).collect();
+    assert!(batches.contains(&8), "nobody else came any more: {batches:?}");
+}
+
+#[test]
+fn what_may_not_wait_long_is_overtaken_for_half_of_that_only() {
+    let start = Instant::now();
+    let mut planner = Planner::new(Policy { max_batch: 1, ..Policy::default() });
+    let long = planner.push(WaitingJob { bound: Some(Duration::from_secs(2)), ..waiting(512) }, start);
+    let early = planner.push(waiting(1), start + Duration::from_millis(900));
+    let late = planner.push(waiting(1), start + Duration::from_millis(1100));
+    let order: Vec<_> = std::iter::from_fn(|| planner.plan(start, 1)).map(|batch| batch[0].id).collect();
+    assert_eq!(order, [early, long, late]);
+}
+
+#[test]
 fn priorities_go_first_but_not_for_ever() {
     let start = Instant::now();
     let mut planner = Planner::new(Policy { max_batch: 1, ..Policy::default() });
     let mut push = |priority, after| {
-        let job = WaitingJob { tokens: 50, priority, deadline: None, payload: () };
+        let job = WaitingJob { priority, ..waiting(50) };
         planner.push(job, start + Duration::from_secs(after))
     };
     let low = push(Priority::Low, 0);
@@ -230,9 +318,9 @@ fn what_goes_before_a_job_is_counted() {
     for tokens in [10, 100, 400] {
         planner.push(waiting(tokens), now);
     }
-    assert_eq!(planner.tokens_before(50, Priority::Normal, Duration::MAX, now), 10);
-    assert_eq!(planner.tokens_before(500, Priority::Normal, Duration::MAX, now), 510);
-    assert_eq!(planner.tokens_before(500, Priority::High, Duration::MAX, now), 0);
+    assert_eq!(planner.tokens_before(ClientId::default(), 50, Priority::Normal, Duration::MAX, now), 10);
+    assert_eq!(planner.tokens_before(ClientId::default(), 500, Priority::Normal, Duration::MAX, now), 510);
+    assert_eq!(planner.tokens_before(ClientId::default(), 500, Priority::High, Duration::MAX, now), 0);
 }
 
 #[test]
@@ -240,7 +328,7 @@ fn a_long_job_that_is_wanted_soon_is_overtaken_for_half_of_its_time_only() {
     let start = Instant::now();
     let mut planner = Planner::new(Policy { max_batch: 1, ..Policy::default() });
     let deadline = Some(start + Duration::from_secs(4));
-    let long = planner.push(WaitingJob { tokens: 512, priority: Priority::Normal, deadline, payload: () }, start);
+    let long = planner.push(WaitingJob { deadline, ..waiting(512) }, start);
     let early = planner.push(waiting(20), start + Duration::from_secs(1));
     let late = planner.push(waiting(20), start + Duration::from_secs(3));
     let order: Vec<_> = std::iter::from_fn(|| planner.plan(start, 1)).map(|batch| batch[0].id).collect();
@@ -254,7 +342,7 @@ fn jobs_that_begin_alike_run_together_and_nobody_starves() {
     let now = Instant::now();
     let mut push = |prompt: u32, own: u32, after: u64| {
         let text = [vec![prompt; 300], vec![own; 20]].concat();
-        let job = WaitingJob { tokens: text.len(), priority: Priority::Normal, deadline: None, payload: text };
+        let job = WaitingJob::new(text.len(), text);
         planner.push(job, now + Duration::from_millis(after))
     };
     let single = push(1, 100, 0);

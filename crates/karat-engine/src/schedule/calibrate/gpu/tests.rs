@@ -9,7 +9,7 @@ use std::{
 use karat_runtime::fake::FakeControl;
 
 use super::*;
-use crate::schedule::{Planner, Policy, Priority, WaitingJob};
+use crate::schedule::{Planner, Policy, WaitingJob};
 
 fn positive(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).unwrap()
@@ -109,7 +109,7 @@ fn padding(policy: Policy, clients: usize, workers: usize) -> f64 {
     };
     let mut now = Instant::now();
     let mut planner = Planner::new(policy);
-    let job = |tokens| WaitingJob { tokens, priority: Priority::Normal, deadline: None, payload: () };
+    let job = |tokens| WaitingJob::new(tokens, ());
     for _ in 0..clients {
         planner.push(job(length()), now);
     }
@@ -156,7 +156,7 @@ fn a_few_samples_share_a_pass_whatever_their_lengths() {
     let now = Instant::now();
     let mut planner = Planner::new(policy);
     for tokens in [20, 300, 500] {
-        planner.push(WaitingJob { tokens, priority: Priority::Normal, deadline: None, payload: () }, now);
+        planner.push(WaitingJob::new(tokens, ()), now);
     }
     assert_eq!(planner.plan(now, 1).unwrap().len(), 3, "two passes more would cost more than the padding");
 }
