@@ -35,8 +35,8 @@ def resolve_cuda(wheel: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         environment = Path(scratch) / "environment"
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        pip = [environment / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
-        dry = [*pip, "--dry-run", "--report", "-", f"karat[cuda] @ {wheel.resolve().as_uri()}"]
+        dry: list[str | Path] = [environment / "bin/pip", "install", "--quiet", "--dry-run", "--report", "-"]
+        dry += ["--disable-pip-version-check", f"karat[cuda] @ {wheel.resolve().as_uri()}"]
         report = json.loads(subprocess.run(dry, check=True, capture_output=True).stdout)
     packages = sorted(f"{entry['metadata']['name']} {entry['metadata']['version']}" for entry in report["install"])
     print(f"karat[cuda] is {len(packages)} packages: {', '.join(packages)}")

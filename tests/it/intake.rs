@@ -109,7 +109,8 @@ async fn a_large_body_gets_the_answer_of_a_small_one() {
         let response = request.send().await.unwrap();
         (response.status(), response.text().await.unwrap())
     };
-    let bodies = [r#"{"model": "fake", "query": ["11 12", "13"]}"#, r#"{"model": "fake", "inputs": 7}"#, r#"{"model": "#];
+    let bodies =
+        [r#"{"model": "fake", "query": ["11 12", "13"]}"#, r#"{"model": "fake", "inputs": 7}"#, r#"{"model": "#];
     for path in PATHS {
         for body in bodies {
             let large = format!("{body}{}", " ".repeat(LARGE));
