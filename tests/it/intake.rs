@@ -103,14 +103,20 @@ const LARGE: usize = 300 << 10;
 
 #[tokio::test]
 async fn a_large_body_gets_the_answer_of_a_small_one() {
-    let model = FakeModel::serve(QueueLimits::default()).await;
+    let mut unserved = Unserved::new();
+    unserved.limits.body_bytes = 1 << 20;
+    let model = FakeModel::serve_with(QueueLimits::default(), unserved).await;
     let answer = async |path: &str, body: String| {
         let request = client().post(model.server.url(path)).header("x-request-id", "one").body(body);
         let response = request.send().await.unwrap();
         (response.status(), response.text().await.unwrap())
     };
-    let bodies =
-        [r#"{"model": "fake", "query": ["11 12", "13"]}"#, r#"{"model": "fake", "inputs": 7}"#, r#"{"model": "#];
+    let bodies = [
+        r#"{"model": "fake", "inputs": [{"text": "11 12"}]}"#,
+        r#"{"model": "fake", "query": ["11 12", "13"]}"#,
+        r#"{"model": "fake", "inputs": 7}"#,
+        r#"{"model": fake}"#,
+    ];
     for path in PATHS {
         for body in bodies {
             let large = format!("{body}{}", " ".repeat(LARGE));
