@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -300,7 +301,7 @@ impl Checkpoint {
     /// Reads a graph's weights, once, on so many threads: of each in the order of [`Graph::tensors`] into the memory that
     /// is given for it. `progress` is told now and then how many numbers are there.
     ///
-    /// Gives a SHA-256 digest of exactly what was read, and of the configuration.
+    /// Gives a SHA-256 digest of exactly what was read, of the configuration and of the graph.
     ///
     /// # Errors
     /// When a file has changed, memory is of another size or format, or numbers aren't finite or none that the format
@@ -324,6 +325,7 @@ impl Checkpoint {
         let mut digest = Sha256::new();
         digest.update(&self.configuration);
         digest.update(weights);
+        digest.update(graph.model.encode_to_vec());
         Ok(digest.finalize().into())
     }
 

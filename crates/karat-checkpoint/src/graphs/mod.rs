@@ -1,5 +1,6 @@
 //! The forms of the graph: what one device wants, written from a trunk and a head.
 
+mod decoder;
 mod element;
 mod experts;
 mod fused;

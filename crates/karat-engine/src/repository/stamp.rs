@@ -23,6 +23,11 @@ impl Stamp {
         files.sort();
         Self { files }
     }
+
+    /// How many bytes the files have together.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.iter().map(|(_, length, _)| length).sum()
+    }
 }
 
 fn collect(
@@ -69,6 +74,7 @@ mod tests {
         assert_eq!(Stamp::of(folder.path()), first);
         write("model.toml", "ab");
         assert_ne!(Stamp::of(folder.path()), first);
+        assert_eq!((first.bytes(), Stamp::of(folder.path()).bytes()), (1, 2));
         assert_eq!(Stamp::of(&folder.path().join("gone")), Stamp::default());
     }
 }

@@ -1,10 +1,7 @@
 //! `POST /v1/runs/{run}/outcomes`: what came of samples, told later than their rewards.
 
 use aide::transform::TransformOperation;
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::Path};
 use karat_runs::{
     registry::Runs,
     run::{Matched, RunName},
@@ -18,12 +15,12 @@ use super::{
     RunPath,
 };
 use crate::api::{
-    AppState,
     body::{JsonBody, objects},
     checks,
     problem::{Problem, invalid},
     reply_id::request_of,
     runs::now,
+    visit::Visited,
 };
 
 /// What came of samples.
@@ -87,11 +84,11 @@ pub(super) fn describe(operation: TransformOperation<'_>) -> TransformOperation<
 }
 
 pub(super) async fn add(
-    State(state): State<AppState>,
+    Visited(state): Visited,
     Path(path): Path<RunPath>,
     JsonBody(body): JsonBody<OutcomesBody>,
 ) -> Result<Json<OutcomesReply>, Problem> {
-    let run = path.name()?;
+    let run = path.visible_to(&state)?;
     if body.outcomes.is_empty() {
         return Err(invalid("outcomes is empty; send at least one"));
     }
