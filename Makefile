@@ -70,10 +70,11 @@ demo: setup $(RELEASE) ## Build everything, score real candidates and print the 
 serve: setup $(RELEASE) ## Run the server in the foreground (LISTEN=127.0.0.1:8080)
 	exec $(RELEASE) serve --models models --listen $(LISTEN)
 
-test: setup setup-images ## Run the tests of server, client and tools, and the comparison with the reference implementation
+test: setup setup-images ## Run the tests of server, client, tools and console, and the comparison with the reference implementation
 	cargo test --workspace
 	cargo build --release
 	$(VENV_PYTHON) $(PYTEST) python tests --ignore tests/clients/real
+	$(CONSOLE)/check.sh
 
 # Needs torch and transformers, which nothing else does: TORCH is a Python that has them.
 TORCH ?= python
@@ -134,9 +135,15 @@ wheel: $(VENV) ## Build the program as a Python wheel in target/wheels, and try 
 	cd python/karat && ../../$(UV) tool run --quiet --from 'maturin>=1.9,<2' maturin build --release --out ../../target/wheels
 	$(VENV_PYTHON) -m tools.try_wheel
 
+.PHONY: newcomer
+newcomer: wheel ## Time a newcomer: the wheel to the first score, and a clone to the end of make demo (half an hour)
+	$(VENV_PYTHON) -m tools.try_wheel --cuda
+	$(VENV_PYTHON) -m tools.try_clone
+
 .PHONY: examples
 # Needs torch and TRL, which nothing else does: TORCH is a Python that has them, and karat-client.
-examples: setup $(RELEASE) ## Run the GRPO example with TRL, two steps (TORCH=python); `make test` runs the others
+examples: setup $(RELEASE) ## Run the GRPO example with TRL, two steps (TORCH=.karat/grpo/bin/python); `make test` runs the others
+	@$(TORCH) -c 'import datasets, torch, trl' || { echo "TORCH=$(TORCH) lacks TRL: examples/README.md says how to get it" >&2; exit 2; }
 	$(VENV_PYTHON) -m tools.with_server $(TORCH) examples/grpo.py
 
 .PHONY: console console-check

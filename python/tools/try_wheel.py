@@ -1,7 +1,7 @@
 """Tries karat's wheel as a newcomer would: a fresh environment, `pip install`, a checkpoint, a score.
 
 Prints how long each step took. pip takes ONNX Runtime from its index; nothing else of this project is in the
-environment.
+environment. `--cuda` looks instead at what the extra `cuda` would install, which is some gigabytes.
 """
 
 from __future__ import annotations
@@ -30,12 +30,20 @@ def newest(folder: Path) -> Path:
     return wheels[-1]
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description="Install karat's wheel into a fresh environment and score with it.")
-    parser.add_argument("--wheels", type=Path, default=Path("target/wheels"))
-    arguments = parser.parse_args()
-    wheel = newest(arguments.wheels)
+def resolve_cuda(wheel: Path) -> None:
+    """Lets pip say which packages the extra `cuda` needs, without installing any."""
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = Path(scratch) / "environment"
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        dry: list[str | Path] = [environment / "bin/pip", "install", "--quiet", "--dry-run", "--report", "-"]
+        dry += ["--disable-pip-version-check", f"karat[cuda] @ {wheel.resolve().as_uri()}"]
+        report = json.loads(subprocess.run(dry, check=True, capture_output=True).stdout)
+    packages = sorted(f"{entry['metadata']['name']} {entry['metadata']['version']}" for entry in report["install"])
+    print(f"karat[cuda] is {len(packages)} packages: {', '.join(packages)}")
+
+
+def score(wheel: Path) -> None:
+    """Installs the wheel, serves a checkpoint, scores, and says how long each step took."""
     # What the environment says of libraries would hide that karat finds its own.
     for variable in ("KARAT_ONNXRUNTIME", "ORT_DYLIB_PATH", "PYTHONPATH", "VIRTUAL_ENV"):
         os.environ.pop(variable, None)
@@ -59,6 +67,19 @@ def main() -> None:
             with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310 - a server that was started here
                 reward = json.load(reply)["results"][0]["reward"]
             print(f"first score after {time.monotonic() - began:.1f} s: {reward:.4f}")
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description="Install karat's wheel into a fresh environment and score with it.")
+    parser.add_argument("--wheels", type=Path, default=Path("target/wheels"))
+    parser.add_argument("--cuda", action="store_true", help="resolve the extra cuda instead, and install nothing")
+    arguments = parser.parse_args()
+    wheel = newest(arguments.wheels)
+    if arguments.cuda:
+        resolve_cuda(wheel)
+    else:
+        score(wheel)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,12 @@ fn log(method: &Method, route: &str, status: StatusCode, took: Duration, visit: 
 
 /// The id of a request, after the first layer has seen it.
 pub(super) fn request_id<B>(request: &http::Request<B>) -> String {
-    request.extensions().get::<RequestId>().map(id_text).unwrap_or_default()
+    id_among(request.extensions())
+}
+
+/// The same of a request that is taken apart.
+pub(super) fn id_among(extensions: &http::Extensions) -> String {
+    extensions.get::<RequestId>().map(id_text).unwrap_or_default()
 }
 
 /// A request's id as text; empty when the caller's id isn't text.

@@ -19,6 +19,7 @@ mod openapi;
 mod path;
 mod problem;
 mod reply;
+mod reply_id;
 mod runs;
 mod state;
 mod visit;

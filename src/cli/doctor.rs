@@ -10,7 +10,10 @@ use karat_runtime::{
 };
 use serde::Serialize;
 
-use super::{CommandError, style};
+use super::{
+    CommandError,
+    style::{self, say, say_json},
+};
 use crate::telemetry::Build;
 
 /// Flags of `karat doctor`.
@@ -69,17 +72,17 @@ struct Trial {
 
 pub(super) fn doctor(arguments: &DoctorArguments) -> Result<(), CommandError> {
     let diagnosis = diagnose(arguments);
-    let text = if arguments.json { serde_json::to_string_pretty(&diagnosis)? + "\n" } else { diagnosis.to_text() };
-    print(&text);
+    if arguments.json {
+        say_json(&diagnosis)?;
+    } else {
+        say(diagnosis.to_text().trim_end());
+    }
     match arguments.require {
-        Some(kind) if !diagnosis.starts(kind) => Err(format!("the provider {kind} can't start").into()),
+        Some(kind) if !diagnosis.starts(kind) => {
+            Err(format!("the provider {kind} can't start; install what is missing above, and run this again").into())
+        }
         _ => Ok(()),
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the diagnosis is what the command is run for")]
-fn print(text: &str) {
-    print!("{text}");
 }
 
 fn diagnose(arguments: &DoctorArguments) -> Diagnosis {
@@ -133,7 +136,7 @@ impl Diagnosis {
     }
 
     fn write(&self, text: &mut String) -> std::fmt::Result {
-        writeln!(text, "karat {}", self.karat)?;
+        writeln!(text, "{}", style::heading(format_args!("karat {}", self.karat)))?;
         match (&self.onnxruntime.path, &self.onnxruntime.problem) {
             (Some(path), _) => {
                 writeln!(text, "ONNX Runtime: {}", path.display())?;

@@ -98,7 +98,7 @@ async fn run(settings: ServeSettings, library: Library) -> Result<Served, Comman
 
     let options = LoadOptions {
         repository: settings.repository(),
-        models: settings.named_models().to_vec(),
+        models: settings.named_models().cloned().collect(),
         hub: Hub::new(HubSettings::from_env()),
         queue_tokens: settings.queue_tokens,
         queue_time: settings.queue_time(),

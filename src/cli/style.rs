@@ -1,6 +1,10 @@
-//! How words look at a terminal: in colour where there is one, plain where there is none or `NO_COLOR` is set.
+//! How the commands speak: what was asked for on standard output, what its reader should know beside it on standard error,
+//! in colour where a terminal shows it, plain elsewhere and where `NO_COLOR` is set.
 
 use console::{StyledObject, style};
+use serde::Serialize;
+
+use super::CommandError;
 
 /// What is well, on standard output.
 pub(super) fn good<T>(text: T) -> StyledObject<T> {
@@ -20,4 +24,32 @@ pub(super) fn missing<T>(text: T) -> StyledObject<T> {
 /// A heading, on standard output.
 pub(super) fn heading<T>(text: T) -> StyledObject<T> {
     style(text).bold()
+}
+
+/// What stands beside the matter itself, on standard output.
+pub(super) fn aside<T>(text: T) -> StyledObject<T> {
+    style(text).dim()
+}
+
+/// Text without control characters: what a file holds may not give orders to a terminal.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+}
+
+/// Writes what was asked for.
+#[expect(clippy::print_stdout, reason = "it is what the command is run for")]
+pub(super) fn say(text: &str) {
+    println!("{text}");
+}
+
+/// Writes what was asked for, for a program.
+pub(super) fn say_json<T: Serialize>(value: &T) -> Result<(), CommandError> {
+    say(&serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Tells what a reader should know beside what was asked for.
+#[expect(clippy::print_stderr, reason = "a command line program says there what its user should know")]
+pub(super) fn tell(text: &str) {
+    eprintln!("karat: {}", plain(text));
 }

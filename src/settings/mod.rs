@@ -29,7 +29,11 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 #[expect(clippy::doc_markdown, reason = "the comments are the flags' help, where backticks would stand as they are")]
 pub(crate) struct ServeSettings {
-    /// The model repository: a folder with one folder for each model. By default "models", unless there is a --model.
+    /// Models to serve, as --model takes them: karat serve ./my-checkpoint
+    #[arg(value_name = "[NAME=]PLACE")]
+    places: Vec<ModelSource>,
+
+    /// The model repository: a folder with one folder for each model. By default "models", unless models are named one by one.
     #[arg(long, env = "KARAT_MODELS", value_name = "FOLDER")]
     models: Option<PathBuf>,
 
@@ -241,19 +245,19 @@ impl ServeSettings {
 
     /// The folder of models, if one is served.
     pub(crate) fn repository(&self) -> Option<PathBuf> {
-        let usual = || self.model.is_empty().then(|| PathBuf::from("models"));
+        let usual = || self.named_models().next().is_none().then(|| PathBuf::from("models"));
         self.models.clone().or_else(usual)
     }
 
     /// The models that are named one by one.
-    pub(crate) fn named_models(&self) -> &[ModelSource] {
-        &self.model
+    pub(crate) fn named_models(&self) -> impl Iterator<Item = &ModelSource> {
+        self.places.iter().chain(&self.model)
     }
 
     /// Whether a model of that name is served.
     pub(crate) fn has_model(&self, model: &ModelName) -> bool {
         let in_repository = |folder: PathBuf| manifest::is_model(&folder.join(model.as_str()));
-        self.model.iter().any(|source| source.name() == model) || self.repository().is_some_and(in_repository)
+        self.named_models().any(|source| source.name() == model) || self.repository().is_some_and(in_repository)
     }
 
     /// Which web pages may use the server, and under which names. Other machines may call it whatever they like.
@@ -304,5 +308,30 @@ fn seconds(text: &str) -> Result<f64, String> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(time) if !time.is_zero() && seconds <= 86_400.0 => Ok(seconds),
         _ => Err("write a number of seconds above 0 and up to a day".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        serve: ServeSettings,
+    }
+
+    #[test]
+    fn models_are_named_with_a_flag_or_without() {
+        let named = |flags: &[&str]| {
+            let settings = Flags::parse_from([&["serve"], flags].concat()).serve;
+            let names: Vec<String> = settings.named_models().map(|model| model.name().to_string()).collect();
+            (names.join(" "), settings.repository())
+        };
+        assert_eq!(named(&["./a", "--model", "b=./c"]), ("a b".to_owned(), None));
+        assert_eq!(named(&["./a", "--models", "all"]), ("a".to_owned(), Some("all".into())));
+        assert_eq!(named(&[]), (String::new(), Some("models".into())));
     }
 }

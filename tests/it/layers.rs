@@ -15,7 +15,7 @@ use super::support::{root, rust_files};
 const LAYERS: [(&str, &[&[&str]]); 4] = [
     (
         "crates/karat-rules/src",
-        &[&["domain", "numeric", "edit"], &["aggregate", "transform", "head", "select", "metrics"], &["catalogue"]],
+        &[&["domain", "numeric"], &["aggregate", "edit", "transform", "head", "select", "metrics"], &["catalogue"]],
     ),
     (
         "crates/karat-engine/src",

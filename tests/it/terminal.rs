@@ -25,7 +25,12 @@ fn shells_and_man_know_every_command() {
 fn words_are_plain_where_no_terminal_shows_them() {
     let output = karat(&["doctor"]).output().unwrap();
     assert!(!output.stdout.contains(&b'\x1b') && !output.stderr.contains(&b'\x1b'));
+    // As a terminal would have it.
+    let coloured = karat(&["doctor"]).env("CLICOLOR_FORCE", "1").output().unwrap();
+    assert!(coloured.stdout.contains(&b'\x1b'));
+    let told = karat(&["doctor", "--json"]).env("CLICOLOR_FORCE", "1").output().unwrap();
+    assert!(serde_json::from_slice::<serde_json::Value>(&told.stdout).unwrap()["providers"].is_array());
     let failed = karat(&["eval", "/nowhere.jsonl", "--model", "m"]).output().unwrap();
     let told = String::from_utf8(failed.stderr).unwrap();
-    assert!(told.starts_with("karat: /nowhere.jsonl can't be read"), "{told}");
+    assert!(told.starts_with("karat: /nowhere.jsonl can't be read") && told.contains("name a file"), "{told}");
 }

@@ -279,6 +279,18 @@ class TestSharedClients:
 
         assert asyncio.run(main()) is not asyncio.run(main())
 
+    def test_a_client_is_closed_with_its_event_loop(self, in_memory: Server) -> None:
+        shared = SharedAsyncClient(Settings(URL, "m"))
+
+        async def main() -> Any:
+            await shared.get().score(texts=["a"])
+            return shared.get()
+
+        for _ in range(2):
+            client = asyncio.run(main())
+            with pytest.raises(RuntimeError, match="closed"):
+                asyncio.run(client.score(texts=["a"]))
+
     def test_secrets_stay_out_of_what_is_printed(self) -> None:
         assert "hunter2" not in repr(Settings(URL, headers={"authorization": "hunter2"}))
 

@@ -9,7 +9,7 @@ use aide::{
 use karat_engine::engine::SampleReport;
 use karat_rules::{
     aggregate::confidence,
-    domain::{Conversation, NotNegative, Sample},
+    domain::{NotNegative, Sample},
     edit,
 };
 use schemars::JsonSchema;
@@ -26,7 +26,6 @@ use crate::api::{
     body::objects,
     problem::{Problem, invalid},
     reply::Reply,
-    runs::with_response,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -129,10 +128,15 @@ async fn probe(call: Call<ProbeBody>) -> Result<Reply<Envelope<ProbeResponse>>, 
         let edited = edited(index, sample, variants.as_mut().and_then(Iterator::next))?;
         edits.push(edited.into_iter().map(|(name, sample)| (name, push(&mut all, sample))).collect());
     }
+    let own = options.clone().into_whole_request(samples.into_iter().map(Ok).collect())?;
+    if state.engine.needs_sensitivities(&own) {
+        return Err(invalid(
+            "aggregate: this one weighs by sensitivity by itself, on POST /v1/score; here, name what it is the \
+             sensitivity of, such as \"mean\"",
+        ));
+    }
     // Only the samples themselves are the run's: edits are made by karat.
-    let own = state
-        .score(run.as_ref(), &id, options.clone().into_whole_request(samples.into_iter().map(Ok).collect())?)
-        .await?;
+    let own = state.score(run.as_ref(), &id, own).await?;
     let report = state.score(None, &id, options.into_whole_request(all.into_iter().map(Ok).collect())?).await?;
     let rewards: Vec<f64> = report.results.iter().map(|sample| sample.reward.get()).collect();
     Envelope::reply(id, own, |reports| {
@@ -151,29 +155,19 @@ fn push(all: &mut Vec<Sample>, sample: Sample) -> usize {
 
 /// A sample's edits, or its variants, by name.
 fn edited(index: usize, sample: &Sample, variants: Option<Vec<String>>) -> Result<Vec<(String, Sample)>, Problem> {
-    let Sample::Conversation(conversation) = sample else {
+    let (Sample::Conversation(conversation), Some(edits)) = (sample, edit::of(sample)) else {
         let detail =
             format!("inputs[{index}]: only a prompt and a response, or messages, can be edited; send one of these");
         return Err(invalid(detail).at(index));
     };
-    let of = |conversation: &Conversation, response| with_response(conversation, response);
-    match variants {
-        None => {
-            let edits = edit::ALL.iter().filter_map(|edit| {
-                Some((edit.name.to_owned(), of(conversation, edit.apply(conversation.response())?)?))
-            });
-            Ok(edits.collect())
-        }
-        Some(variants) => variants
-            .into_iter()
-            .enumerate()
-            .map(|(place, variant)| {
-                let sample = of(conversation, variant)
-                    .ok_or_else(|| invalid(format!("variants[{index}][{place}] is blank")).at(index))?;
-                Ok((place.to_string(), sample))
-            })
-            .collect(),
-    }
+    let Some(variants) = variants else {
+        return Ok(edits.into_iter().map(|(name, sample)| (name.to_owned(), sample)).collect());
+    };
+    let variants = variants.into_iter().enumerate().map(|(place, variant)| {
+        let blank = |_| invalid(format!("variants[{index}][{place}] is blank")).at(index);
+        Ok::<_, Problem>((place.to_string(), Sample::Conversation(conversation.with_response(variant).map_err(blank)?)))
+    });
+    variants.collect()
 }
 
 /// How sensitivity weighs a reward.

@@ -83,6 +83,10 @@ pub(super) struct SampleResult {
     /// to 1, if `include` asks for it: rewards of unlike tasks are put on one scale by it. Null where there were none.
     #[serde(skip_serializing_if = "Option::is_none")]
     percentile: Option<Option<f64>>,
+    /// How much edits of the response that shouldn't matter change the mean of the members, where the aggregation weighs by
+    /// it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sensitivity: Option<f64>,
     /// Quantiles of the reward's distribution before any transform, by ascending level, if `include` asks for them and the
     /// model has a quantile head.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,6 +160,7 @@ impl SampleResult {
             steps: steps.filter(|_| wanted(Include::Steps)),
             token_rewards: detail.tokens.filter(|_| wanted(Include::Tokens)),
             percentile: wanted(Include::Percentile).then_some(None),
+            sensitivity: detail.sensitivity,
             quantiles: quantiles.filter(|_| wanted(Include::Quantiles)),
             tokens: sample.tokens,
             truncated: sample.cut.is_cut(),

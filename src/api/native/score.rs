@@ -124,6 +124,12 @@ async fn score(call: Call<ScoreBody>) -> Result<Reply<Envelope<ScoreResponse>>, 
         None
     } else {
         let request = options.clone().into_request(samples.clone(), grouped)?;
+        if state.engine.needs_sensitivities(&request) {
+            return Err(invalid(
+                "wait: a reward that is weighed by its sensitivity waits for the scores of its edits; leave it out, or \
+                 choose another aggregation",
+            ));
+        }
         Some(ask(&state, request, grouped).await?)
     };
     let count = samples.len();

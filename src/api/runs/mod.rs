@@ -25,7 +25,6 @@ use tokio::sync::Mutex;
 
 pub(crate) use facts::Facts;
 pub(crate) use learned::memories;
-pub(crate) use side::with_response;
 pub(crate) use tag::{RunFields, RunTag};
 
 use super::{

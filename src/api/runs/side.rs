@@ -10,7 +10,7 @@ use karat_engine::{
     text::Truncation,
 };
 use karat_rules::{
-    domain::{Conversation, Message, ModelName, Sample},
+    domain::{ModelName, Sample},
     edit,
 };
 use karat_runs::{
@@ -134,31 +134,18 @@ async fn judge_one(state: &AppState, one: &Waiting, judge: &ModelName) {
 /// Scores a sample's edits by its own model, and lays the largest change of the reward beside it.
 async fn probe_one(state: &AppState, one: &Waiting) {
     let runs: &Runs = &state.runs.runs;
-    let edited = edits(&one.beside.sample);
+    let edited = edit::of(&one.beside.sample).unwrap_or_default();
     // A response that no edit changes has no sensitivity: it isn't 0.
     if edited.is_empty() {
         return;
     }
-    let samples = std::iter::once(one.beside.sample.clone()).chain(edited).collect();
+    let samples =
+        std::iter::once(one.beside.sample.clone()).chain(edited.into_iter().map(|(_, edited)| edited)).collect();
     let Some(rewards) = quietly(state, one.model.clone(), samples).await else { return };
     if let (Some((own, others)), Some(matched)) = (rewards.split_first(), one.matched(runs)) {
         let largest = others.iter().map(|other| (other - own).abs()).fold(0.0, f64::max);
         runs.add_beside(&one.run, What::Sensitivity, &matched, largest, now());
     }
-}
-
-/// The edits of a sample's response that shouldn't matter and that change it.
-fn edits(sample: &Sample) -> Vec<Sample> {
-    let Sample::Conversation(conversation) = sample else { return Vec::new() };
-    let edited = edit::ALL.iter().filter_map(|edit| edit.apply(conversation.response()));
-    edited.filter_map(|response| with_response(conversation, response)).collect()
-}
-
-/// The same turns with another response; none of a blank one.
-pub(crate) fn with_response(conversation: &Conversation, response: String) -> Option<Sample> {
-    let mut messages: Vec<Message> = conversation.messages().to_vec();
-    messages.last_mut()?.content = response;
-    Conversation::new(messages).map(Sample::Conversation).ok()
 }
 
 /// Rewards by a model's own rules before transforms, as late as may be; none where it can't or won't score them.

@@ -1,6 +1,7 @@
 //! What scores the samples of an offline command: a running server, or models in this process.
 
 mod connection;
+mod jobs;
 mod local;
 mod remote;
 
@@ -18,6 +19,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::CommandError;
 use connection::ConnectionArguments;
+
+pub(super) use jobs::{JobState, Jobs};
 
 /// Flags that say what scores, and how.
 #[derive(Debug, Clone, Args)]
@@ -236,16 +239,29 @@ impl BackendArguments {
     pub(super) fn open(&self) -> Result<Backend, CommandError> {
         let overrides = self.overrides()?;
         let models = match (&self.server, &self.model) {
-            (Some(_), Some(Scorer::Placed(source))) => {
-                return Err(format!("with --server, --model is the name of one of its models, not {source}").into());
-            }
             (Some(url), _) => {
-                return Ok(Backend::Remote(remote::Remote::new(url, self.connection.client()?, overrides)?));
+                let server = self.server(url, overrides)?;
+                return Ok(Backend::Remote(remote::Remote::new(server)));
             }
             (None, Some(Scorer::Placed(source))) => local::Models::One(source.clone()),
             (None, _) => local::Models::Repository(self.models.clone()),
         };
         Ok(Backend::Local(Box::new(local::Local::load(models, self.onnxruntime.as_deref(), overrides)?)))
+    }
+}
+
+impl BackendArguments {
+    /// The jobs of the server that is named.
+    pub(super) fn jobs(&self) -> Result<Jobs, CommandError> {
+        let url = self.server.as_ref().ok_or("a job is a server's: name one with --server")?;
+        Ok(Jobs::new(self.server(url, self.overrides()?)?))
+    }
+
+    fn server(&self, url: &str, overrides: Overrides) -> Result<remote::Server, CommandError> {
+        if let Some(Scorer::Placed(source)) = &self.model {
+            return Err(format!("with --server, --model is the name of one of its models, not {source}").into());
+        }
+        remote::Server::new(url, self.connection.client()?, overrides)
     }
 }
 

@@ -19,11 +19,16 @@ const TOO_MANY: &str = ":too-many-inputs";
 /// By what balancers send equal prompts to equal replicas, where what was computed of them is kept.
 const PREFIX: &str = "x-karat-prefix";
 
-pub(in crate::cli) struct Remote {
-    client: Client,
-    url: String,
-    overrides: Value,
+/// A server, and what holds for every sample that it is sent.
+pub(in crate::cli) struct Server {
+    pub(super) client: Client,
+    /// Its address, without a slash at its end.
+    pub(super) url: String,
+    /// The fields that stand beside the samples.
+    pub(super) options: Value,
 }
+
+pub(in crate::cli) struct Remote(Server);
 
 #[derive(Deserialize)]
 struct Reply {
@@ -31,8 +36,9 @@ struct Reply {
     results: Vec<SampleReply>,
 }
 
+/// One result of a server's.
 #[derive(Deserialize)]
-struct SampleReply {
+pub(super) struct SampleReply {
     reward: f64,
     raw: f64,
     ensemble: EnsembleReply,
@@ -49,36 +55,51 @@ struct EnsembleReply {
     members: Vec<f64>,
 }
 
+impl SampleReply {
+    pub(super) fn of_version(self, model_version: String) -> Scored {
+        let SampleReply { reward, raw, ensemble, tokens, truncated } = self;
+        let EnsembleReply { mean, worst_case, variance, members } = ensemble;
+        Scored { reward, raw, mean, worst_case, variance, members, tokens, truncated, model_version }
+    }
+}
+
 /// What is read of a problem document.
 #[derive(Deserialize)]
-struct Problem {
+pub(super) struct Problem {
     r#type: String,
-    detail: String,
+    pub(super) detail: String,
     #[serde(default)]
     index: Option<usize>,
 }
 
-impl Remote {
+impl Server {
     pub(super) fn new(url: &str, client: Client, overrides: Overrides) -> Result<Self, CommandError> {
-        let overrides = serde_json::to_value(overrides)?;
-        Ok(Self { client, url: format!("{}/v1/score", url.trim_end_matches('/')), overrides })
+        let mut options = serde_json::to_value(overrides)?;
+        options["include"] = json!(["members"]);
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), options })
+    }
+}
+
+impl Remote {
+    pub(super) fn new(server: Server) -> Self {
+        Self(server)
     }
 
     pub(super) async fn request(&self, inputs: &[&Input]) -> Result<Vec<Scored>, Failure> {
-        let mut body = self.overrides.clone();
+        let mut body = self.0.options.clone();
         body["inputs"] = json!(inputs);
-        body["include"] = json!(["members"]);
         let prefix = inputs.first().map(|input| input.prefix()).unwrap_or_default();
         let mut loading = 0;
         loop {
             let response = self
+                .0
                 .client
-                .post(&self.url)
+                .post(format!("{}/v1/score", self.0.url))
                 .header(PREFIX, &prefix)
                 .json(&body)
                 .send()
                 .await
-                .map_err(|error| self.away(&error))?;
+                .map_err(|error| Failure::Fatal(away(&error)))?;
             match response.status() {
                 StatusCode::OK => return self.read(response).await,
                 StatusCode::TOO_MANY_REQUESTS => tokio::time::sleep(pause(&response)).await,
@@ -95,20 +116,9 @@ impl Remote {
     }
 
     async fn read(&self, response: Response) -> Result<Vec<Scored>, Failure> {
-        let reply: Reply = response.json().await.map_err(|error| self.away(&error))?;
+        let reply: Reply = response.json().await.map_err(|error| Failure::Fatal(away(&error)))?;
         let version = reply.model_version;
-        let scored = reply.results.into_iter().map(|sample| Scored {
-            reward: sample.reward,
-            raw: sample.raw,
-            mean: sample.ensemble.mean,
-            worst_case: sample.ensemble.worst_case,
-            variance: sample.ensemble.variance,
-            members: sample.ensemble.members,
-            tokens: sample.tokens,
-            truncated: sample.truncated,
-            model_version: version.clone(),
-        });
-        Ok(scored.collect())
+        Ok(reply.results.into_iter().map(|sample| sample.of_version(version.clone())).collect())
     }
 
     async fn refused(&self, response: Response) -> Failure {
@@ -122,19 +132,20 @@ impl Remote {
             }
             (_, Ok(problem)) if problem.r#type.ends_with(TOO_MANY) => Failure::TooLarge(problem.detail),
             (_, Ok(problem)) => Failure::Fatal(problem.detail.into()),
-            (_, Err(_)) => Failure::Fatal(format!("{} answered {status}: {text}", self.url).into()),
+            (_, Err(_)) => Failure::Fatal(format!("{} answered {status}: {text}", self.0.url).into()),
         }
     }
+}
 
-    fn away(&self, error: &reqwest::Error) -> Failure {
-        let mut causes = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            causes = format!("{causes}: {cause}");
-            source = cause.source();
-        }
-        Failure::Fatal(format!("{causes}; check --server, and run the command again to go on").into())
+/// That a server can't be reached, or broke off.
+pub(super) fn away(error: &reqwest::Error) -> CommandError {
+    let mut causes = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        causes = format!("{causes}: {cause}");
+        source = cause.source();
     }
+    format!("{causes}; check --server, and run the command again to go on").into()
 }
 
 /// How long the server asks to wait.

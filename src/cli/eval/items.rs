@@ -9,10 +9,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::plain;
 use crate::cli::{
     backend::Input,
     rows::{answers, text},
+    style::plain,
 };
 
 /// The largest score, either way, whose squares still have room to be summed.

@@ -19,6 +19,7 @@ use super::{
     CommandError,
     backend::{BackendArguments, Input, Scored},
     rows::Rows,
+    style::{heading, say, say_json, tell},
 };
 use crate::telemetry::{self, LogFormat};
 use items::{Item, Names, Read, Scores, Unscored};
@@ -94,10 +95,9 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<(), CommandError> {
         tell(&format!("{} bad rows were left out", read.bad));
     }
     if arguments.json {
-        say(&serde_json::to_string_pretty(&report)?);
-    } else {
-        say(&format!("{}\n\n{}", table::headline(&report), table::table(&report)));
+        return say_json(&report);
     }
+    say(&format!("{}\n\n{}", heading(table::headline(&report)), table::table(&report)));
     Ok(())
 }
 
@@ -212,27 +212,12 @@ fn together(side: Vec<Result<Scored, String>>) -> Result<Vec<Scores>, String> {
 }
 
 fn write_scores(items: &[Item], path: &Path) -> Result<(), CommandError> {
-    let unusable = |error: std::io::Error| format!("{} can't be written: {error}", path.display());
+    let unusable =
+        |error: std::io::Error| format!("{} can't be written: {error}; choose another --scores", path.display());
     let mut file = BufWriter::new(File::create(path).map_err(unusable)?);
     for item in items {
         serde_json::to_writer(&mut file, item)?;
         file.write_all(b"\n").map_err(unusable)?;
     }
     Ok(file.flush().map_err(unusable)?)
-}
-
-#[expect(clippy::print_stdout, reason = "the report is what the command is for")]
-fn say(text: &str) {
-    println!("{text}");
-}
-
-/// Text without control characters.
-fn plain(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
-}
-
-#[expect(clippy::print_stderr, reason = "a command line program says there what its user should know")]
-fn tell(text: &str) {
-    // What a file holds may not give orders to a terminal.
-    eprintln!("karat: {}", plain(text));
 }

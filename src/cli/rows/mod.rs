@@ -126,8 +126,9 @@ impl Rows {
     }
 
     fn parquet(&self) -> Result<SerializedFileReader<File>, CommandError> {
-        SerializedFileReader::new(self.file()?)
-            .map_err(|error| format!("{} can't be read as Parquet: {error}", self.path.display()).into())
+        SerializedFileReader::new(self.file()?).map_err(|error| {
+            format!("{} can't be read as Parquet: {error}; JSON Lines need another name", self.path.display()).into()
+        })
     }
 
     fn file(&self) -> Result<File, CommandError> {
@@ -135,7 +136,7 @@ impl Rows {
     }
 
     fn unreadable(&self, error: &io::Error) -> CommandError {
-        format!("{} can't be read: {error}", self.path.display()).into()
+        format!("{} can't be read: {error}; name a file of JSON Lines or Parquet", self.path.display()).into()
     }
 }
 

@@ -57,6 +57,8 @@ const STANDARD_OUTPUT: &str = "-";
 pub(super) struct Output {
     path: PathBuf,
     sink: Sink,
+    /// How many bytes an earlier run wrote.
+    earlier: u64,
 }
 
 #[derive(Debug)]
@@ -76,11 +78,10 @@ pub(super) struct Earlier {
 }
 
 impl Output {
-    /// Opens or creates the file and cuts off a last line that a killed run left unfinished; returns what an earlier run
-    /// wrote, where there can be one.
-    pub(super) fn open(path: &Path) -> Result<(Self, Option<Earlier>), CommandError> {
+    /// Opens or creates the file and cuts off a last line that a killed run left unfinished.
+    pub(super) fn open(path: &Path) -> Result<Self, CommandError> {
         if path == Path::new(STANDARD_OUTPUT) {
-            return Ok((Self { path: path.to_owned(), sink: Sink::Standard }, None));
+            return Ok(Self { path: path.to_owned(), sink: Sink::Standard, earlier: 0 });
         }
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         if ["parquet", "csv", "tsv", "gz", "zst"].contains(&extension.to_lowercase().as_str()) {
@@ -92,16 +93,34 @@ impl Output {
             )
             .into());
         }
-        let unusable = |error: std::io::Error| format!("{} can't be used: {error}", path.display());
+        let unusable =
+            |error: std::io::Error| format!("{} can't be used: {error}; choose another --output", path.display());
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).open(path).map_err(unusable)?;
         file.try_lock().map_err(|error| format!("{}: {error}; is another run writing to it?", path.display()))?;
         let whole = end_of_last_line(&mut file).map_err(unusable)?;
         file.set_len(whole).map_err(unusable)?;
-        let earlier = File::open(path).map_err(unusable)?.take(whole);
-        let lines = BufReader::new(earlier).lines();
-        let path = path.to_owned();
-        Ok((Self { path: path.clone(), sink: Sink::File(file) }, Some(Earlier { path, lines, number: 0 })))
+        Ok(Self { path: path.to_owned(), sink: Sink::File(file), earlier: whole })
+    }
+
+    /// The file's name.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether lines go to whoever reads this process's output.
+    pub(super) fn is_standard(&self) -> bool {
+        matches!(self.sink, Sink::Standard)
+    }
+
+    /// What an earlier run wrote, from its beginning; none where there can't be one.
+    pub(super) fn earlier(&self) -> Result<Option<Earlier>, CommandError> {
+        if self.is_standard() {
+            return Ok(None);
+        }
+        let file = File::open(&self.path).map_err(|error| format!("{} can't be read: {error}", self.path.display()))?;
+        let lines = BufReader::new(file.take(self.earlier)).lines();
+        Ok(Some(Earlier { path: self.path.clone(), lines, number: 0 }))
     }
 
     /// Appends lines, all in one write.

@@ -1,11 +1,12 @@
 //! KServe's V2 protocol over gRPC. The messages are written down here a second time, by number, so that a number that
 //! changes in the protocol file shows.
 
-use std::io::Read;
+use std::{collections::HashMap, io::Read};
 
 use flate2::read::GzDecoder;
 use image::ImageFormat;
 use prost::Message;
+use serde_json::json;
 
 use super::server;
 use crate::{images, support::Server};
@@ -16,12 +17,21 @@ struct InferRequest {
     model_name: String,
     #[prost(string, tag = "3")]
     id: String,
+    #[prost(map = "string, message", tag = "4")]
+    parameters: HashMap<String, Parameter>,
     #[prost(message, repeated, tag = "5")]
     inputs: Vec<Tensor>,
     #[prost(message, repeated, tag = "6")]
     outputs: Vec<Wanted>,
     #[prost(bytes = "vec", repeated, tag = "7")]
     packed: Vec<Vec<u8>>,
+}
+
+/// A parameter that is text.
+#[derive(Clone, PartialEq, Message)]
+struct Parameter {
+    #[prost(string, tag = "3")]
+    text: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -118,7 +128,7 @@ async fn packed_and_plain_tensors_get_the_same_scores() {
         id: "mine".to_owned(),
         inputs: vec![tensor("text", "BYTES", &[2, 1], Some(texts))],
         outputs: wanted.clone(),
-        packed: Vec::new(),
+        ..InferRequest::default()
     };
     let reply: InferResponse = call(&server, INFER, &plain).await.unwrap();
     assert_eq!((reply.model_name.as_str(), reply.id.as_str(), reply.model_version.len()), ("chat", "mine", 16));
@@ -151,7 +161,7 @@ async fn images_come_as_bytes_in_both_forms_of_a_tensor() {
         id: String::new(),
         inputs: vec![tensor("prompt", "BYTES", &[2], bytes(&prompts)), tensor("image", "BYTES", &[2], bytes(&files))],
         outputs: vec![Wanted { name: "rewards".to_owned() }],
-        packed: Vec::new(),
+        ..InferRequest::default()
     };
     // Each element stands behind its length.
     let pack = |texts: &[Vec<u8>]| -> Vec<u8> {
@@ -175,6 +185,36 @@ async fn images_come_as_bytes_in_both_forms_of_a_tensor() {
     let mut broken = plain;
     broken.inputs[1] = tensor("image", "BYTES", &[2], bytes(&[files[0].clone(), files[1][..40].to_vec()]));
     assert_eq!(call::<InferResponse>(&server, INFER, &broken).await, Err(3), "invalid argument");
+}
+
+#[tokio::test]
+async fn outcomes_name_a_request_by_the_id_of_its_reply() {
+    let server = server().await;
+    let texts = Contents { texts: vec![b"10 20".to_vec(), b"30".to_vec()], ..Contents::default() };
+    for own in ["", "mine"] {
+        let request = InferRequest {
+            model_name: "chat".to_owned(),
+            id: own.to_owned(),
+            parameters: [("run".to_owned(), Parameter { text: "a".to_owned() })].into(),
+            inputs: vec![tensor("text", "BYTES", &[2, 1], Some(texts.clone()))],
+            ..InferRequest::default()
+        };
+        let reply: InferResponse = call(&server, INFER, &request).await.unwrap();
+        assert!(own.is_empty() || reply.id == own, "{}", reply.id);
+        let outcomes = json!({"outcomes": [{"request": reply.id, "index": 1, "value": true}]});
+        let told = server.post_to("/v1/runs/a/outcomes", &outcomes).await;
+        assert_eq!(told.body["accepted"], 1, "{own:?}: {}", told.text);
+    }
+    let request = InferRequest {
+        model_name: "chat".to_owned(),
+        parameters: [("run".to_owned(), Parameter { text: "a".to_owned() })].into(),
+        inputs: vec![tensor("text", "BYTES", &[2, 1], Some(texts))],
+        ..InferRequest::default()
+    };
+    let response = send(&server, INFER, &request, "identity").await;
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let reply = InferResponse::decode(&response.bytes().await.unwrap()[5..]).unwrap();
+    assert_eq!(reply.id, id, "the message and its metadata tell one id");
 }
 
 #[tokio::test]

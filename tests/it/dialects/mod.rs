@@ -10,6 +10,7 @@ mod fields;
 mod grpc;
 mod inference_servers;
 mod kserve;
+mod outcomes;
 mod rerank;
 mod trainers;
 

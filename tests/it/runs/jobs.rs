@@ -77,6 +77,21 @@ async fn a_body_like_that_of_score_is_a_job_too_and_belongs_to_a_run() {
 }
 
 #[tokio::test]
+async fn outcomes_name_a_job_and_a_row() {
+    let server = Server::of(&Repository::with_sum()).await;
+    let rows: String = (0..70).map(|row| format!("{{\"text\": \"{}\"}}\n", 100 + row)).collect();
+    let accepted = submit(&server, format!("{{\"model\": \"sum\", \"run\": \"a\"}}\n{rows}")).await;
+    let id = accepted.body["id"].as_str().unwrap();
+    ended(&server, id).await;
+    let outcomes: Vec<Value> = (7..71).map(|row| json!({"request": id, "index": row, "value": row})).collect();
+    let told = server.post_to("/v1/runs/a/outcomes", &json!({ "outcomes": outcomes })).await;
+    assert_eq!(told.body, json!({"accepted": 63, "repeated": 0, "unknown": [63]}), "{}", told.text);
+    // Each beside its own row's reward: both rise from row to row.
+    let correlation = &server.get("/v1/runs/a").await.body["models"][0]["outcomes"]["correlation"];
+    assert!(is_close(correlation.as_f64().unwrap(), 1.0), "{correlation}");
+}
+
+#[tokio::test]
 async fn a_row_that_can_not_be_scored_fails_alone() {
     let server = Server::of(&Repository::with_sum()).await;
     let long = vec!["100"; 65].join(" ");

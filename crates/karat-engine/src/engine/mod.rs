@@ -16,6 +16,7 @@ mod refusal;
 mod report;
 mod request;
 mod reward;
+mod sensitivity;
 mod shadow;
 mod single_flight;
 mod tokenize;
@@ -175,8 +176,17 @@ impl Engine {
     }
 
     async fn answer(&self, request: ScoreRequest) -> Result<ScoreReport, ScoreError> {
-        let ScoreRequest { model, samples, refused, on_refused, overrides, text, urgency } = request;
-        let model = self.repository.answering(&model, &samples)?;
+        let started = Instant::now();
+        let model = self.repository.answering(&request.model, &request.samples)?;
+        let (request, spent) = self.with_sensitivities(&model, request).await?;
+        let mut report = self.answer_by(model, request).await?;
+        report.usage = report.usage.and(spent);
+        report.timings.total = started.elapsed();
+        Ok(report)
+    }
+
+    async fn answer_by(&self, model: Arc<Model>, request: ScoreRequest) -> Result<ScoreReport, ScoreError> {
+        let ScoreRequest { samples, refused, on_refused, overrides, text, urgency, .. } = request;
         let count = samples.len() + refused.len();
         let mut rules = RequestRules::resolve(&model, overrides.clone(), count)?;
 
@@ -212,7 +222,6 @@ impl Engine {
         let mut report = report.map_err(|error| error.among(remaining.places()))?;
         report.refused = remaining.into_refused();
         report.timings.tokenize = tokenized;
-        report.timings.total = started.elapsed();
         Ok(report)
     }
 }

@@ -65,6 +65,8 @@ pub struct Detail {
     pub orders: Option<[f64; 2]>,
     /// A vector that tells the response from others.
     pub embedding: Option<Vec<f64>>,
+    /// How much edits that shouldn't matter change the members' mean, where the aggregation weighs by it.
+    pub sensitivity: Option<f64>,
     /// Quantiles of the distribution of its reward, before any transform: levels and values.
     pub quantiles: Option<Vec<(f64, Reward)>>,
 }
@@ -126,7 +128,7 @@ impl Detail {
             _ => None,
         };
         let steps = output.steps().map(<[f64]>::to_vec);
-        Self { objectives, steps, step_rewards: None, tokens, orders, embedding, quantiles }
+        Self { objectives, steps, step_rewards: None, tokens, orders, embedding, sensitivity: None, quantiles }
     }
 }
 
@@ -169,6 +171,13 @@ pub struct Usage {
     pub tokens: usize,
     /// Those of them that needed no forward pass of their own.
     pub cached_tokens: usize,
+}
+
+impl Usage {
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { tokens: self.tokens + other.tokens, cached_tokens: self.cached_tokens + other.cached_tokens }
+    }
 }
 
 /// How long the stages of a request took.

@@ -34,13 +34,16 @@ pub(super) struct Overrides {
     pub(super) aggregate: Option<Choice>,
     pub(super) transforms: Option<Vec<Choice>>,
     pub(super) context: Context,
+    /// How much edits change each sample's reward, where the aggregation weighs by it; else empty.
+    pub(super) sensitivities: Vec<f64>,
     pub(super) grouped: bool,
 }
 
 impl Overrides {
     /// The same for some of the samples alone.
     pub(super) fn of(self, places: &[usize]) -> Self {
-        Self { context: self.context.of(places), ..self }
+        let sensitivities = places.iter().filter_map(|place| self.sensitivities.get(*place).copied()).collect();
+        Self { context: self.context.of(places), sensitivities, ..self }
     }
 }
 

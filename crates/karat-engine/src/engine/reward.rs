@@ -22,6 +22,7 @@ pub(super) struct RequestRules {
     aggregate: Option<Box<dyn Aggregation>>,
     transforms: Option<Chain>,
     context: Context,
+    sensitivities: Vec<f64>,
     grouped: bool,
 }
 
@@ -39,7 +40,8 @@ impl RequestRules {
             return Err(ScoreError::NeedsMemory { name: name.to_owned() });
         }
         transforms.as_ref().unwrap_or(&model.transforms).check(&available)?;
-        Ok(Self { aggregate, transforms, context: overrides.context, grouped: overrides.grouped })
+        let Overrides { context, sensitivities, grouped, .. } = overrides;
+        Ok(Self { aggregate, transforms, context, sensitivities, grouped })
     }
 
     /// These before the model's own.
@@ -48,6 +50,7 @@ impl RequestRules {
             aggregate: self.aggregate.as_deref().unwrap_or(&*model.aggregate),
             transforms: self.transforms.as_ref().unwrap_or(&model.transforms),
             context: &self.context,
+            sensitivities: &self.sensitivities,
             grouped: self.grouped,
         }
     }
@@ -83,12 +86,14 @@ struct Rules<'a> {
     aggregate: &'a dyn Aggregation,
     transforms: &'a Chain,
     context: &'a Context,
+    /// One for each sample, or none at all.
+    sensitivities: &'a [f64],
     grouped: bool,
 }
 
 /// Scores every sample by `model`.
 fn score_samples(model: &Model, rules: &Rules<'_>, leaves: &Leaves) -> Result<Vec<SampleReport>, ScoreError> {
-    let samples = match &model.body {
+    let mut samples = match &model.body {
         ModelBody::Graph(graph) => {
             // Every leaf of the model was computed before anything is scored.
             let leaf = leaves.of(graph).ok_or(ScoreError::Panicked)?;
@@ -97,6 +102,11 @@ fn score_samples(model: &Model, rules: &Rules<'_>, leaves: &Leaves) -> Result<Ve
         }
         ModelBody::Composite(members) => composite_members(members, leaves)?,
     };
+    for (sample, sensitivity) in samples.iter_mut().zip(rules.sensitivities) {
+        // What comes from scores is finite and at least 0.
+        sample.members = sample.members.clone().with_sensitivity(*sensitivity).ok_or(ScoreError::Panicked)?;
+        sample.detail.sensitivity = Some(*sensitivity);
+    }
     let members: Vec<Members> = samples.iter().map(|sample| sample.members.clone()).collect();
     let raw = aggregate(&members, rules)?;
 
@@ -169,6 +179,7 @@ fn composite_members(members: &[CompositeMember], leaves: &Leaves) -> Result<Vec
             aggregate: member.aggregate.as_deref().unwrap_or(&*member.model.aggregate),
             transforms: member.transforms.as_ref().unwrap_or(&member.model.transforms),
             context: &Context::default(),
+            sensitivities: &[],
             grouped: false,
         };
         columns.push((&member.model.name, score_samples(&member.model, &rules, leaves)?));

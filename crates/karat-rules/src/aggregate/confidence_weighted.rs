@@ -2,7 +2,10 @@
 //!
 //! `R = t + (R̄ − t) · exp(−s · U)`. The weight `exp(−U)`, with `U = |out₁ − out₂|` of two passes, is that of "Ctrl-U:
 //! Robust Conditional Image Generation via Uncertainty-aware Reward Modeling" (Zhang et al. 2024), where it scales a
-//! loss; its use on a reward is this project's. With `t = 0` a negative reward would rise with disagreement, so `t` can
+//! loss; its use on a reward is this project's. `U` may also be the sensitivity of the reward, as large as the change
+//! `|R̄(y) − R̄(y′)|` that an edit `y′` of the response makes where none should matter: a confidence by which a reward is
+//! multiplied, as "Lipschitzness Is All You Need To Tame Off-policy Generative Adversarial Imitation Learning" (Blondé et
+//! al. 2020) preconditions it. With `t = 0` a negative reward would rise with disagreement, so `t` can
 //! be set to the lowest reward that a response should fall to.
 
 use schemars::JsonSchema;
@@ -30,8 +33,9 @@ pub(super) struct ConfidenceWeighted {
 
 impl Rule for ConfidenceWeighted {
     const NAME: &'static str = "confidence_weighted";
-    const SUMMARY: &'static str = "The mean times exp(-s U), where U is the members' disagreement: an uncertain reward \
-        says little. It is drawn towards a neutral reward, 0 unless given; set that below every reward where rewards \
+    const SUMMARY: &'static str = "The mean times exp(-s U), where U is the members' disagreement, or how much the mean \
+        changes with edits of the response that shouldn't matter, which are scored as well (\"sensitivity\"): an uncertain \
+        reward says little. It is drawn towards a neutral reward, 0 unless given; set that below every reward where rewards \
         may be negative.";
     const FORMULA: &'static str = "R = toward + (mean_i R_i - toward) * exp(-scale * U)";
     const SOURCE: &'static str = "the weight: Zhang et al. 2024, Ctrl-U: Robust Conditional Image Generation via \
@@ -57,11 +61,18 @@ enum Uncertainty {
     Deviation,
     /// The population variance.
     Variance,
+    /// The largest change of the mean by edits that shouldn't matter: the case of first letters, white space, the order
+    /// of lists. Each sample costs the passes of its edits, too.
+    Sensitivity,
 }
 
 impl Aggregation for ConfidenceWeighted {
     fn gives_probabilities(&self, before: bool) -> bool {
         before && (0.0..=1.0).contains(&self.toward)
+    }
+
+    fn needs_sensitivity(&self) -> bool {
+        matches!(self.uncertainty, Uncertainty::Sensitivity)
     }
 
     fn aggregate(&self, members: &Members) -> Result<Reward, AggregationError> {
@@ -71,6 +82,12 @@ impl Aggregation for ConfidenceWeighted {
             }
             Uncertainty::Deviation => members.variance().sqrt(),
             Uncertainty::Variance => members.variance(),
+            Uncertainty::Sensitivity => members.sensitivity().ok_or_else(|| {
+                AggregationError::unsuitable(
+                    "how sensitive the reward is isn't known for a part of a model",
+                    "weigh the whole by it: its manifest's aggregate, or the request's",
+                )
+            })?,
         };
         let confidence = confidence(self.scale, uncertainty);
         Ok(Reward::new(members.mean() * confidence + self.toward * (1.0 - confidence))?)
@@ -86,7 +103,7 @@ pub fn confidence(scale: NotNegative, uncertainty: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{aggregate, assert_close};
+    use super::super::testing::{aggregate, assert_close, members, rule};
 
     #[test]
     fn golden_g12() {
@@ -94,6 +111,18 @@ mod tests {
         assert_close(aggregate(range, &[0.8, 0.8]), 0.8);
         assert_close(aggregate(range, &[0.55, 1.05]), 0.485225);
         assert_close(aggregate(range, &[-0.2, 1.8]), 0.108268);
+    }
+
+    /// By hand: `-3 + (1 + 3) · exp(−2 · 0.5)`, of a mean of 1.
+    #[test]
+    fn a_sensitive_reward_is_drawn_towards_the_neutral_one() {
+        let rule = rule(r#"{"confidence_weighted":{"uncertainty":"sensitivity","scale":2,"toward":-3}}"#).unwrap();
+        let steady = members(&[0.0, 2.0]);
+        assert!(rule.needs_sensitivity() && rule.aggregate(&steady).is_err());
+        let of = |sensitivity| rule.aggregate(&steady.clone().with_sensitivity(sensitivity).unwrap()).unwrap().get();
+        assert_close(of(0.5), -3.0 + 4.0 * (-1.0_f64).exp());
+        assert_close(of(0.0), 1.0);
+        assert!(steady.with_sensitivity(f64::NAN).is_none());
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub struct Members {
     values: Vec<f64>,
     deviations: Option<Vec<f64>>,
     objectives: Option<Arc<[String]>>,
+    sensitivity: Option<f64>,
 }
 
 impl Members {
@@ -27,7 +28,7 @@ impl Members {
     }
 
     pub(super) fn from_values(values: Vec<f64>) -> Option<Self> {
-        (!values.is_empty()).then_some(Self { values, deviations: None, objectives: None })
+        (!values.is_empty()).then_some(Self { values, deviations: None, objectives: None, sensitivity: None })
     }
 
     /// Adds each member's own standard deviation, as a head with Gaussian outputs gives it; `None` unless there is one
@@ -37,6 +38,13 @@ impl Members {
         let sound = deviations.len() == self.values.len() && deviations.iter().all(|d| d.is_finite() && *d >= 0.0);
         self.deviations = Some(deviations);
         sound.then_some(self)
+    }
+
+    /// Adds how much edits of the response that shouldn't matter change the mean; `None` unless it is finite and at least 0.
+    #[must_use]
+    pub fn with_sensitivity(mut self, sensitivity: f64) -> Option<Self> {
+        self.sensitivity = Some(sensitivity);
+        (sensitivity.is_finite() && sensitivity >= 0.0).then_some(self)
     }
 
     /// Names the objectives; `None` unless each has the same number of members, at least one.
@@ -71,6 +79,12 @@ impl Members {
         self.deviations.as_deref()
     }
 
+    /// How much edits of the response that shouldn't matter change the mean, where that was tried.
+    #[must_use]
+    pub fn sensitivity(&self) -> Option<f64> {
+        self.sensitivity
+    }
+
     /// The names of the objectives, where there are several.
     #[must_use]
     pub fn objectives(&self) -> Option<&[String]> {
@@ -85,7 +99,7 @@ impl Members {
         let range = index * each..(index + 1) * each;
         let values = self.values.get(range.clone())?.to_vec();
         let deviations = self.deviations.as_ref().map(|deviations| deviations[range].to_vec());
-        Some(Self { values, deviations, objectives: None })
+        Some(Self { values, deviations, objectives: None, sensitivity: None })
     }
 
     /// What these members promise, when they are one of `candidates` for a prompt.

@@ -93,6 +93,11 @@ pub trait Aggregation: fmt::Debug + Send + Sync {
         before
     }
 
+    /// Whether the rule looks at [`Members::sensitivity`].
+    fn needs_sensitivity(&self) -> bool {
+        false
+    }
+
     /// The score of each named objective, in order, before they become one; empty where there are none.
     ///
     /// # Errors

@@ -50,7 +50,11 @@ impl TryFrom<Parameters> for Nested {
             return Err("a nested rule has two levels, members and objectives; it can't hold another".to_owned());
         }
         let build = |choice: &Choice| super::CATALOGUE.build(choice).map_err(|error| error.to_string());
-        Ok(Self { members: build(&members)?, objectives: build(&objectives)? })
+        let rules = Self { members: build(&members)?, objectives: build(&objectives)? };
+        if rules.members.needs_sensitivity() || rules.objectives.needs_sensitivity() {
+            return Err("the sensitivity is one of the whole reward: write the rule that weighs by it alone".to_owned());
+        }
+        Ok(rules)
     }
 }
 
@@ -126,6 +130,9 @@ mod tests {
         let twice = r#"{"nested":{"members":{"nested":{"members":"mean","objectives":"mean"}},"objectives":"mean"}}"#;
         assert!(rule(twice).is_err());
         assert!(rule(r#"{"nested":{"members":"average","objectives":"mean"}}"#).is_err());
+        let sensitive =
+            r#"{"nested":{"members":{"confidence_weighted":{"uncertainty":"sensitivity"}},"objectives":"mean"}}"#;
+        assert!(rule(sensitive).unwrap_err().contains("whole reward"));
         let objectives = Some(Arc::from(["a".to_owned(), "b".to_owned()]));
         let shape = MembersShape { objectives, ..MembersShape::of(1) };
         let sample = r#"{"nested":{"members":{"uncertainty_weighted":{"lambda":1,"ddof":1}},"objectives":"mean"}}"#;

@@ -111,6 +111,15 @@ impl Conversation {
     pub fn response(&self) -> &str {
         &self.messages[self.messages.len() - 1].content
     }
+
+    /// The same turns with another response.
+    ///
+    /// # Errors
+    /// When the response is blank.
+    pub fn with_response(&self, response: String) -> Result<Self, ConversationError> {
+        let messages = self.context().iter().cloned();
+        Self::new(messages.chain([Message { role: Role::Assistant, content: response }]).collect())
+    }
 }
 
 /// Text that the caller rendered, the response at its end.

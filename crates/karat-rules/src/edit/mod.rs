@@ -3,6 +3,8 @@
 //! Each is plain and the same every time. What they mean for a reward is for the caller to judge: case matters to a model
 //! that scores code.
 
+use crate::domain::Sample;
+
 /// An edit.
 #[derive(Debug, Clone, Copy)]
 pub struct Edit {
@@ -31,6 +33,18 @@ impl Edit {
         let edited = (self.edit)(response);
         (edited != response).then_some(edited)
     }
+}
+
+/// A sample's edits that change its response, by their names; none of a sample whose response stands in no conversation.
+#[must_use]
+pub fn of(sample: &Sample) -> Option<Vec<(&'static str, Sample)>> {
+    let Sample::Conversation(conversation) = sample else { return None };
+    let edited = ALL.iter().filter_map(|edit| {
+        let response = edit.apply(conversation.response())?;
+        // No edit leaves a response blank.
+        Some((edit.name, Sample::Conversation(conversation.with_response(response).ok()?)))
+    });
+    Some(edited.collect())
 }
 
 fn case(response: &str) -> String {

@@ -1,5 +1,6 @@
 //! All runs of a server: the latest ones, within bounds, and who listens to them.
 
+mod chosen;
 mod recorder;
 
 use std::{
@@ -13,9 +14,10 @@ use std::{
 use karat_rules::domain::ModelName;
 use tokio::sync::broadcast;
 
+pub use chosen::{Chosen, ConfigError};
 pub use recorder::{Record, Recorder};
 
-use crate::run::{Batch, Beside, Config, Event, Matched, Run, RunName, RunReport, RunSummary, is_in_share};
+use crate::run::{Batch, Beside, Config, Event, Matched, Run, RunName, RunReport, RunSummary};
 
 /// How many events wait for a listener that is slow; it is told when it missed some.
 const WAITING: usize = 256;
@@ -59,27 +61,6 @@ struct Entry {
     listeners: Option<broadcast::Sender<Arc<Event>>>,
 }
 
-/// What a sample is chosen for beside its score.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Chosen {
-    /// What the run asks for.
-    pub config: Config,
-}
-
-impl Chosen {
-    /// Whether a second judge is to score the sample.
-    #[must_use]
-    pub fn is_judged(&self, hash: u64) -> bool {
-        self.config.judge.as_ref().is_some_and(|judge| is_in_share(hash, judge.share))
-    }
-
-    /// Whether edits of the sample are to be tried.
-    #[must_use]
-    pub fn is_probed(&self, hash: u64) -> bool {
-        self.config.probe.as_ref().is_some_and(|probe| is_in_share(hash, probe.share))
-    }
-}
-
 /// Whose a run is, told to who wants to use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
@@ -87,17 +68,6 @@ pub struct Claim {
     pub owner: Option<String>,
     /// Whether it was made now.
     pub is_new: bool,
-}
-
-/// Why a run can't be configured.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// A share is none.
-    #[error("{0}")]
-    Invalid(String),
-    /// The run that is to be compared with isn't there, or gave no rewards.
-    #[error("reference: the run {0} has no rewards to compare with; GET /v1/runs lists those that have")]
-    NoReference(RunName),
 }
 
 impl Runs {

@@ -1,5 +1,6 @@
 //! A run: what its samples were, what was asked of it, and which signals fire.
 
+mod batch;
 mod calibration;
 mod config;
 mod event;
@@ -12,6 +13,7 @@ mod track;
 use karat_rules::domain::ModelName;
 use serde::{Deserialize, Serialize};
 
+pub use batch::{Batch, Matched};
 pub use calibration::CalibrationReport;
 pub use config::{Config, Judge, Probe, is_in_share};
 pub use event::{Event, EventKind};
@@ -25,10 +27,7 @@ use report::TaskReport;
 use seen::Seen;
 use track::Track;
 
-use crate::{
-    signals::Reading,
-    statistics::{Observation, Sketch},
-};
+use crate::{signals::Reading, statistics::Sketch};
 
 /// The most models whose rewards one run keeps: more are counted as left out.
 const MODELS: usize = 2;
@@ -36,41 +35,6 @@ const MODELS: usize = 2;
 const TASKS: usize = 32;
 /// After how many samples signals are read although no new step began.
 const READ: u64 = 512;
-
-/// Samples that one request had scored.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Batch {
-    /// The run that they belong to.
-    pub run: RunName,
-    /// The step, if the request named one.
-    pub step: Option<u64>,
-    /// What the samples are of, if the request says so: rewards of different tasks are told apart.
-    pub task: Option<RunName>,
-    /// The model that scored.
-    pub model: ModelName,
-    /// Whether its rewards are probabilities.
-    pub probabilities: bool,
-    /// The request's id, by which outcomes find the rewards.
-    pub request: String,
-    /// The samples, in the order of the request.
-    pub samples: Vec<Observation>,
-    /// The place of each in the request, ascending, where it had others that got no reward yet.
-    pub places: Option<Vec<usize>>,
-    /// The members' scores, as many for each sample.
-    pub members: Vec<f32>,
-}
-
-impl Batch {
-    /// The rewards by place in the request.
-    fn rewards(&self) -> impl Iterator<Item = Option<f64>> {
-        let places = self.places.as_deref();
-        let count = places.map_or(self.samples.len(), |places| places.last().map_or(0, |last| last + 1));
-        (0..count).map(move |place| {
-            let index = places.map_or(Some(place), |places| places.binary_search(&place).ok())?;
-            self.samples.get(index).map(|sample| sample.reward)
-        })
-    }
-}
 
 /// A run's whole state; what is written to a file and read from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,17 +57,6 @@ pub struct Run {
     tasks: Vec<(RunName, ModelName, Sketch)>,
     /// The number of the last outcome that is laid beside a reward.
     outcomes: u64,
-}
-
-/// What an outcome was laid beside.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Matched {
-    /// The model that gave the reward.
-    pub model: ModelName,
-    /// The step.
-    pub step: u64,
-    /// The reward.
-    pub reward: f64,
 }
 
 impl Run {

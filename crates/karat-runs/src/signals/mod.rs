@@ -1,21 +1,18 @@
 //! Signals that a policy has begun to exploit its reward, and not merely to earn it.
 //!
-//! Each file here is one signal: a formula over the run's [reference](View) and its latest samples, with an interval. A
-//! signal fires only where its whole interval lies beyond its limit and both sides have [`LEAST`] samples, so that nothing
-//! is alarmed by ten of them. Intervals are [`DEVIATIONS`] standard errors wide on each side, since a run is looked at
-//! again and again. [`CATALOGUE`] is the list of them.
+//! Each file here is one formula over the run's [reference](View) and its latest samples, with an interval, and the
+//! signals that are read with it. A signal fires only where its whole interval lies beyond its limit and both sides have
+//! [`LEAST`] samples, so that nothing is alarmed by ten of them. Intervals are [`DEVIATIONS`] standard errors wide on each
+//! side, since a run is looked at again and again. [`CATALOGUE`] is the list of them.
 
-mod bounds_reached;
 mod disagreement_rises;
-mod duplicates_rise;
 mod interval;
-mod judge_parts;
 mod length_explains;
-mod outcomes_part;
 mod ranks_part;
-mod refusals_rise;
 mod reward_drifts;
+mod reward_parts;
 mod sensitivity_rises;
+mod share_rises;
 mod worst_case_parts;
 
 use std::fmt;
@@ -39,12 +36,12 @@ pub const CATALOGUE: [Entry; 11] = [
     ranks_part::ENTRY,
     length_explains::ENTRY,
     reward_drifts::ENTRY,
-    judge_parts::ENTRY,
-    outcomes_part::ENTRY,
+    reward_parts::JUDGE_PARTS,
+    reward_parts::OUTCOMES_PART,
     sensitivity_rises::ENTRY,
-    bounds_reached::ENTRY,
-    duplicates_rise::ENTRY,
-    refusals_rise::ENTRY,
+    share_rises::BOUNDS_REACHED,
+    share_rises::DUPLICATES_RISE,
+    share_rises::REFUSALS_RISE,
 ];
 
 /// A signal and what it says of itself.

@@ -18,9 +18,11 @@ Ready callables are in modules of their own, none of which needs its framework t
 `karat_client.trl`, `karat_client.verl`, `karat_client.ms_swift`, `karat_client.rewardbench`, `karat_client.ray_data`.
 """
 
-from karat_client.client import AsyncClient, Client
+from karat_client.async_client import AsyncClient
+from karat_client.client import Client
 from karat_client.errors import KaratError, Problem
 from karat_client.inputs import Message
+from karat_client.jobs import Job, JobResult, JobResults
 from karat_client.options import ClientOptions, CritiqueOptions, PartOptions, ScoreOptions, Settings
 from karat_client.results import (
     Comparison,
@@ -32,9 +34,9 @@ from karat_client.results import (
     Cut,
     EmbeddedBy,
     Ensemble,
-    Health,
-    ModelCard,
+    KnownScores,
     PartialScores,
+    Pending,
     Placement,
     ProcessResult,
     ProcessScores,
@@ -49,6 +51,7 @@ from karat_client.results import (
 )
 from karat_client.retry import Retry
 from karat_client.runs import Outcome, OutcomesTold, Run, RunModel, Signal
+from karat_client.server import Health, ModelCard
 from karat_client.streams import AsyncCritiqueStream, CritiqueStream
 
 __all__ = [
@@ -68,13 +71,18 @@ __all__ = [
     "EmbeddedBy",
     "Ensemble",
     "Health",
+    "Job",
+    "JobResult",
+    "JobResults",
     "KaratError",
+    "KnownScores",
     "Message",
     "ModelCard",
     "Outcome",
     "OutcomesTold",
     "PartOptions",
     "PartialScores",
+    "Pending",
     "Placement",
     "Problem",
     "ProcessResult",

@@ -16,8 +16,7 @@ from karat_client.results import (
     Cut,
     EmbeddedBy,
     Ensemble,
-    Health,
-    ModelCard,
+    Pending,
     Placement,
     ProcessResult,
     Ranking,
@@ -27,6 +26,7 @@ from karat_client.results import (
     TokenReward,
     Usage,
 )
+from karat_client.server import Health, ModelCard
 
 R = TypeVar("R")
 
@@ -218,6 +218,11 @@ def score_result(result: Mapping[str, Any], index: int) -> ScoreResult:
         if objectives is None
         else {name: _number(table(objectives, "objectives"), name) for name in table(objectives, "objectives")},
     )
+
+
+def known_result(result: Mapping[str, Any], index: int) -> ScoreResult | Pending:
+    """The reward of one input, or that it isn't known yet."""
+    return Pending(index) if result.get("pending") is True else score_result(result, index)
 
 
 def _placement(entry: Mapping[str, Any]) -> Placement:

@@ -7,11 +7,13 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, MutableMapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary, finalize
 
-from karat_client.client import AsyncClient, Client
+from karat_client.async_client import AsyncClient
+from karat_client.client import Client
 from karat_client.errors import ConnectionFailed, ServerFailed
 from karat_client.options import Settings
 from karat_client.results import PartialScores
@@ -81,25 +83,47 @@ def _close(client: Client, process: int) -> None:
 
 
 class SharedAsyncClient:
-    """One client an event loop, made on first use. Pickles as its settings.
-
-    For event loops that live as long as their process: a client can't be closed after its loop.
-    """
+    """One client an event loop, made on first use and closed with its loop. Pickles as its settings."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._clients: MutableMapping[asyncio.AbstractEventLoop, AsyncClient] = WeakKeyDictionary()
+        self._clients: _ClientsByLoop = WeakKeyDictionary()
 
     def get(self) -> AsyncClient:
         """The running event loop's client: connections can't be shared between loops."""
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = AsyncClient(**vars(self.settings))
-        return client
+        if loop not in self._clients:
+            client = AsyncClient(**vars(self.settings))
+            self._clients[loop] = client, _closed_with_its_loop(client, loop, self._clients)
+        return self._clients[loop][0]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.settings,)
+
+
+_ClientsByLoop: TypeAlias = "MutableMapping[asyncio.AbstractEventLoop, tuple[AsyncClient, AsyncGenerator[None, None]]]"
+
+
+def _closed_with_its_loop(
+    client: AsyncClient, loop: asyncio.AbstractEventLoop, clients: _ClientsByLoop
+) -> AsyncGenerator[None, None]:
+    """What has to be kept as long as the client: a loop that ends, as by `asyncio.run`, closes it and so the client.
+
+    A loop closes the generators that began in it while it still runs, and connections can be closed no later than that.
+    """
+
+    async def lifetime() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            clients.pop(loop, None)
+            await client.aclose()
+
+    generator = lifetime()
+    # Begins it, up to its first yield: nothing is awaited on the way, so that no loop is needed.
+    with suppress(StopIteration):
+        generator.__anext__().send(None)
+    return generator
 
 
 def rewards_or_none(scores: PartialScores) -> list[float | None]:

@@ -1,23 +1,26 @@
-"""The two clients: the same operations, with blocking calls and with awaits."""
+"""The client with blocking calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from karat_client import _jobs, _runs, _server
 from karat_client import _operations as operations
-from karat_client._drivers import AsyncContent, AsyncDriver, SyncContent, SyncDriver
+from karat_client._base import Base, http_options
+from karat_client._drivers import SyncContent, SyncDriver
+from karat_client._requests import gather_inputs
 from karat_client._timing import Timing
 from karat_client.inputs import Messages, Prompt, Response, preferences, solutions
+from karat_client.jobs import Job, JobResults
 from karat_client.options import ClientOptions, CritiqueOptions, PartOptions, ScoreOptions, Settings
 from karat_client.results import (
     Comparisons,
     Critiques,
-    Health,
-    ModelCard,
+    KnownScores,
     PartialScores,
     ProcessScores,
     Ranking,
@@ -25,26 +28,16 @@ from karat_client.results import (
     TokenScores,
 )
 from karat_client.runs import Outcome, OutcomesTold, Run
-from karat_client.streams import AsyncCritiqueStream, CritiqueStream
+from karat_client.server import Health, ModelCard
+from karat_client.streams import CritiqueStream
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from karat_client.rules import Rule
-
-    AnyRule: TypeAlias = str | Rule
+    from karat_client.options import AnyRule
 
 
-class _Base:
-    """What both clients are made from."""
-
-    def __init__(self, settings: Settings, timing: Timing | None) -> None:
-        self.settings = settings
-        self._timing = timing or Timing()
-        self._caller = operations.Caller(settings, self._timing)
-
-
-class Client(_Base):
+class Client(Base):
     """A client with blocking calls. Threads may share it; processes may not.
 
     `Client("http://127.0.0.1:8080", model="assistant")`; what else can be set is in `ClientOptions`. `transport` and
@@ -61,7 +54,7 @@ class Client(_Base):
         **options: Unpack[ClientOptions],
     ) -> None:
         super().__init__(Settings(url, model, **options), timing)
-        http = httpx.Client(transport=transport, **_http_options(self.settings))
+        http = httpx.Client(transport=transport, **http_options(self.settings))
         self._driver = SyncDriver(http, self._timing, self.settings.max_concurrency)
 
     def score(
@@ -79,7 +72,7 @@ class Client(_Base):
         `index` says which input), `InvalidInput`, `TimeoutPassed`, `ConnectionFailed`, `InvalidReply`,
         `VersionsDiffer`. ValueError for inputs that don't fit together.
         """
-        inputs = operations.gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
+        inputs = gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
         return self._driver.run(operations.score(self._caller, inputs, options))
 
     def try_score(
@@ -96,8 +89,24 @@ class Client(_Base):
         A blank response, or one that is too long, gets the reason in the place of its result. Errors that no
         single input is to blame for are raised as by `score`.
         """
-        inputs = operations.gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
+        inputs = gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
         return self._driver.run(operations.try_score(self._caller, inputs, options))
+
+    def known_scores(
+        self,
+        *,
+        prompts: Prompt | Iterable[Prompt] | None = None,
+        responses: Iterable[Response] | None = None,
+        messages: Iterable[Messages] | None = None,
+        texts: Iterable[str] | None = None,
+        **options: Unpack[ScoreOptions],
+    ) -> KnownScores:
+        """The scores that the server knows already, at once; the others are queued, the newest first.
+
+        What isn't known yet is `Pending`: ask again some time later. Raises as `score` does.
+        """
+        inputs = gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
+        return self._driver.run(operations.known_scores(self._caller, inputs, options))
 
     def best_of_n(
         self,
@@ -180,7 +189,7 @@ class Client(_Base):
         **options: Unpack[PartOptions],
     ) -> TokenScores:
         """Scores each token of responses, with a model that has a token head. Raises as `score` does."""
-        inputs = operations.gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
+        inputs = gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
         return self._driver.run(operations.tokens(self._caller, inputs, options))
 
     def critique(self, prompt: Prompt, response: Response, **options: Unpack[CritiqueOptions]) -> Critiques:
@@ -206,15 +215,15 @@ class Client(_Base):
 
     def models(self, *, timeout: float | None = None) -> list[ModelCard]:
         """Every model of the server, also those that load or failed."""
-        return self._driver.run(operations.models(self._caller, timeout))
+        return self._driver.run(_server.models(self._caller, timeout))
 
     def model(self, name: str, *, timeout: float | None = None) -> ModelCard:
         """One model of the server. Raises UnknownModel."""
-        return self._driver.run(operations.model(self._caller, name, timeout))
+        return self._driver.run(_server.model(self._caller, name, timeout))
 
     def run(self, name: str, *, timeout: float | None = None) -> Run:
         """What the server knows of a training run, its signals included."""
-        return self._driver.run(operations.run(self._caller, name, timeout))
+        return self._driver.run(_runs.run(self._caller, name, timeout))
 
     def configure_run(
         self,
@@ -231,15 +240,46 @@ class Client(_Base):
         `reference` is another run that this one is compared with.
         """
         config = {"judge": judge, "probe": probe, "reference": reference}
-        self._driver.run(operations.configure_run(self._caller, name, config, timeout))
+        self._driver.run(_runs.configure_run(self._caller, name, config, timeout))
 
     def add_outcomes(self, name: str, outcomes: Iterable[Outcome], *, timeout: float | None = None) -> OutcomesTold:
         """Tells what came of samples that were scored: a test, a person, a benchmark."""
-        return self._driver.run(operations.add_outcomes(self._caller, name, outcomes, timeout))
+        return self._driver.run(_runs.add_outcomes(self._caller, name, outcomes, timeout))
+
+    def submit_job(
+        self,
+        *,
+        prompts: Prompt | Iterable[Prompt] | None = None,
+        responses: Iterable[Response] | None = None,
+        messages: Iterable[Messages] | None = None,
+        texts: Iterable[str] | None = None,
+        **options: Unpack[ScoreOptions],
+    ) -> Job:
+        """Has many inputs scored when the server has nothing else to do; returns once it has all of them.
+
+        They are handed over in one request. Raises as `score` does for what could never be scored.
+        """
+        inputs = gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
+        return self._driver.run(_jobs.submit(self._caller, inputs, options))
+
+    def job(self, job: str, *, timeout: float | None = None) -> Job:
+        """How far a job is."""
+        return self._driver.run(_jobs.find(self._caller, job, timeout))
+
+    def job_results(self, job: str, *, offset: int = 0, limit: int = 1000, timeout: float | None = None) -> JobResults:
+        """A job's results from a place on, up to 10,000; waits until there is one.
+
+        No results mean that the job has ended and has no more. Raises TimeoutPassed.
+        """
+        return self._driver.run(_jobs.results(self._caller, job, offset, limit, timeout))
+
+    def cancel_job(self, job: str, *, timeout: float | None = None) -> Job:
+        """Cancels a job, whose results so far stay, or removes one that has ended with its results."""
+        return self._driver.run(_jobs.cancel(self._caller, job, timeout))
 
     def health(self, *, timeout: float | None = None) -> Health:
         """How far the server has come; asks once. Raises ConnectionFailed when it doesn't answer."""
-        return self._driver.run(operations.health(self._caller, timeout))
+        return self._driver.run(_server.health(self._caller, timeout))
 
     def ready(self, *, timeout: float | None = None) -> bool:
         """Whether every model has warmed up. Raises ConnectionFailed when the server doesn't answer."""
@@ -250,7 +290,7 @@ class Client(_Base):
 
         Raises ModelsFailed when none could be loaded, and TimeoutPassed.
         """
-        return self._driver.run(operations.wait_ready(self._caller, timeout))
+        return self._driver.run(_server.wait_ready(self._caller, timeout))
 
     def close(self) -> None:
         """Closes the connections; a `with` block does it by itself."""
@@ -266,202 +306,3 @@ class Client(_Base):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class AsyncClient(_Base):
-    """A client with awaits, for use within one event loop. Its methods are those of `Client`."""
-
-    def __init__(
-        self,
-        url: str,
-        model: str | None = None,
-        *,
-        transport: httpx.AsyncBaseTransport | None = None,
-        timing: Timing | None = None,
-        **options: Unpack[ClientOptions],
-    ) -> None:
-        super().__init__(Settings(url, model, **options), timing)
-        http = httpx.AsyncClient(transport=transport, **_http_options(self.settings))
-        self._driver = AsyncDriver(http, self._timing, self.settings.max_concurrency)
-
-    async def score(
-        self,
-        *,
-        prompts: Prompt | Iterable[Prompt] | None = None,
-        responses: Iterable[Response] | None = None,
-        messages: Iterable[Messages] | None = None,
-        texts: Iterable[str] | None = None,
-        **options: Unpack[ScoreOptions],
-    ) -> Scores:
-        """As `Client.score`."""
-        inputs = operations.gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
-        return await self._driver.run(operations.score(self._caller, inputs, options))
-
-    async def try_score(
-        self,
-        *,
-        prompts: Prompt | Iterable[Prompt] | None = None,
-        responses: Iterable[Response] | None = None,
-        messages: Iterable[Messages] | None = None,
-        texts: Iterable[str] | None = None,
-        **options: Unpack[ScoreOptions],
-    ) -> PartialScores:
-        """As `Client.try_score`."""
-        inputs = operations.gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
-        return await self._driver.run(operations.try_score(self._caller, inputs, options))
-
-    async def best_of_n(
-        self,
-        prompt: Prompt,
-        responses: Iterable[Response],
-        *,
-        select: AnyRule | None = None,
-        answers: Sequence[str] | None = None,
-        embeddings: Sequence[Sequence[float]] | None = None,
-        embedding_model: str | None = None,
-        curve: bool = False,
-        **options: Unpack[ScoreOptions],
-    ) -> Ranking:
-        """As `Client.best_of_n`."""
-        choice = {
-            "select": select,
-            "answers": answers,
-            "embeddings": embeddings,
-            "embedding_model": embedding_model,
-            "curve": curve or None,
-        }
-        return await self._driver.run(operations.best_of_n(self._caller, prompt, responses, choice, options))
-
-    async def best_of_n_each(
-        self,
-        prompts: Iterable[Prompt],
-        responses: Iterable[Iterable[Response]],
-        *,
-        select: AnyRule | None = None,
-        progress: Callable[[int, int], None] | None = None,
-        **options: Unpack[ScoreOptions],
-    ) -> list[Ranking]:
-        """As `Client.best_of_n_each`."""
-        choice = {"select": select}
-        return await self._driver.run(
-            operations.best_of_n_each(self._caller, list(prompts), list(responses), choice, options, progress)
-        )
-
-    async def compare(
-        self,
-        prompts: Prompt | Iterable[Prompt],
-        chosen: Iterable[Response],
-        rejected: Iterable[Response],
-        *,
-        beta: float | None = None,
-        cuts: Mapping[str, Mapping[str, float]] | None = None,
-        **options: Unpack[ScoreOptions],
-    ) -> Comparisons:
-        """As `Client.compare`."""
-        pairs = preferences(prompts, chosen, rejected)
-        return await self._driver.run(operations.compare(self._caller, pairs, {"beta": beta, "cuts": cuts}, options))
-
-    async def process(
-        self, prompts: Prompt | Iterable[Prompt], steps: Iterable[Sequence[str]], **options: Unpack[PartOptions]
-    ) -> ProcessScores:
-        """As `Client.process`."""
-        return await self._driver.run(operations.process(self._caller, solutions(prompts, steps), options))
-
-    async def tokens(
-        self,
-        *,
-        prompts: Prompt | Iterable[Prompt] | None = None,
-        responses: Iterable[Response] | None = None,
-        messages: Iterable[Messages] | None = None,
-        texts: Iterable[str] | None = None,
-        **options: Unpack[PartOptions],
-    ) -> TokenScores:
-        """As `Client.tokens`."""
-        inputs = operations.gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
-        return await self._driver.run(operations.tokens(self._caller, inputs, options))
-
-    async def critique(self, prompt: Prompt, response: Response, **options: Unpack[CritiqueOptions]) -> Critiques:
-        """As `Client.critique`."""
-        return await self._driver.run(operations.critique(self._caller, prompt, response, options))
-
-    def critique_stream(
-        self, prompt: Prompt, response: Response, **options: Unpack[CritiqueOptions]
-    ) -> AsyncCritiqueStream:
-        """As `Client.critique_stream`, for `async with` and `async for`."""
-        exchange = self._caller.exchange(options.get("timeout"))
-
-        async def connect() -> AsyncContent:
-            opening = operations.open_critique(exchange, self._caller, prompt, response, options)
-            content: AsyncContent = (await self._driver.run(opening)).unread
-            return content
-
-        return AsyncCritiqueStream(exchange.deadline, self._timing.today(), operations.wanted(options), connect)
-
-    async def models(self, *, timeout: float | None = None) -> list[ModelCard]:
-        """As `Client.models`."""
-        return await self._driver.run(operations.models(self._caller, timeout))
-
-    async def model(self, name: str, *, timeout: float | None = None) -> ModelCard:
-        """As `Client.model`."""
-        return await self._driver.run(operations.model(self._caller, name, timeout))
-
-    async def run(self, name: str, *, timeout: float | None = None) -> Run:
-        """As `Client.run`."""
-        return await self._driver.run(operations.run(self._caller, name, timeout))
-
-    async def configure_run(
-        self,
-        name: str,
-        *,
-        judge: Mapping[str, Any] | None = None,
-        probe: Mapping[str, Any] | None = None,
-        reference: str | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        """As `Client.configure_run`."""
-        config = {"judge": judge, "probe": probe, "reference": reference}
-        await self._driver.run(operations.configure_run(self._caller, name, config, timeout))
-
-    async def add_outcomes(
-        self, name: str, outcomes: Iterable[Outcome], *, timeout: float | None = None
-    ) -> OutcomesTold:
-        """As `Client.add_outcomes`."""
-        return await self._driver.run(operations.add_outcomes(self._caller, name, outcomes, timeout))
-
-    async def health(self, *, timeout: float | None = None) -> Health:
-        """As `Client.health`."""
-        return await self._driver.run(operations.health(self._caller, timeout))
-
-    async def ready(self, *, timeout: float | None = None) -> bool:
-        """As `Client.ready`."""
-        return (await self.health(timeout=timeout)).status == "ready"
-
-    async def wait_ready(self, *, timeout: float | None = None) -> Health:
-        """As `Client.wait_ready`."""
-        return await self._driver.run(operations.wait_ready(self._caller, timeout))
-
-    async def aclose(self) -> None:
-        """Closes the connections; an `async with` block does it by itself."""
-        await self._driver.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-
-def _http_options(settings: Settings) -> dict[str, Any]:
-    """How httpx is set up: one pool, whose size is bounded by the slots of the driver, not by waiting in the pool."""
-    key = {} if settings.api_key is None else {"authorization": f"Bearer {settings.api_key}"}
-    return {
-        "base_url": settings.url,
-        "headers": {"user-agent": "karat-client", **key, **settings.headers},
-        "verify": settings.verify,
-        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=settings.max_concurrency),
-    }

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from karat_client._shared import SharedClient, rewards_or_none
-from karat_client.client import AsyncClient
+from karat_client.async_client import AsyncClient
 from karat_client.inputs import Messages, Response
 from karat_client.options import RewardOptions, split_options
 

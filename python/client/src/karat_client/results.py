@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from karat_client.errors import InvalidInput, RequestRefused
 
@@ -116,6 +116,37 @@ class PartialScores:
     def refusals(self) -> list[Refusal]:
         """Why inputs were refused, in their order; each has the `index` of its input."""
         return [result for result in self.results if not isinstance(result, ScoreResult)]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An input whose reward isn't known yet: it is queued, and known when it is asked for some time later."""
+
+    index: int
+    """The input's place in the caller's list, counted from 0."""
+
+
+@dataclass(frozen=True)
+class KnownScores:
+    """The rewards that the server knew when it was asked, in the order of the call's inputs."""
+
+    model: str
+    model_version: str
+    """Exactly which model scored."""
+    results: tuple[ScoreResult | Pending, ...]
+    usage: Usage
+    request_ids: tuple[str, ...]
+    """The ids of the requests that the call was split into, for the server's log."""
+
+    @property
+    def rewards(self) -> list[float | None]:
+        """The rewards alone, None for what isn't known yet: it is never 0."""
+        return [result.reward if isinstance(result, ScoreResult) else None for result in self.results]
+
+    @property
+    def pending(self) -> list[int]:
+        """The places of the inputs whose rewards aren't known yet."""
+        return [result.index for result in self.results if isinstance(result, Pending)]
 
 
 @dataclass(frozen=True)
@@ -362,32 +393,3 @@ class Critiques:
     prompt_tokens: int
     generated_tokens: int
     request_id: str
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """One model of the server."""
-
-    id: str
-    status: str
-    """`ready`, `loading` or `failed`."""
-    reason: str | None
-    """Why the model failed to load."""
-    version: str | None
-    """Exactly which model it is; None until it is ready."""
-    description: str | None
-    license: str | None
-    max_tokens: int | None
-    """The most tokens that a sample may have, special tokens included."""
-    details: Mapping[str, Any]
-    """The whole card as the server sent it: graphs, aggregation, transforms and what newer servers add."""
-
-
-@dataclass(frozen=True)
-class Health:
-    """How far the server has come."""
-
-    status: str
-    """`ready`, `loading` or `failed`."""
-    models: Mapping[str, str]
-    """How far each model has come."""

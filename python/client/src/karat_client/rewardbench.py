@@ -19,7 +19,8 @@ from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
 from karat_client._shared import rewards_or_none
-from karat_client.client import AsyncClient, Client
+from karat_client.async_client import AsyncClient
+from karat_client.client import Client
 from karat_client.results import PartialScores, ScoreResult
 
 if TYPE_CHECKING:

@@ -62,9 +62,11 @@ pub(super) async fn run(mut call: Call<()>, request: InferRequest) -> Result<Inf
     let timeout = parameters.timeout.filter(|micros| *micros > 0);
     call.url.timeout_ms = call.url.timeout_ms.or(timeout.map(|micros| micros.div_ceil(1000)));
     let text = TextOptions { special_tokens: parameters.add_special_tokens, ..TextOptions::default() };
+    // Whoever names the request finds its rewards again under that name.
+    call.id = id.filter(|id| !id.is_empty()).unwrap_or(call.id);
     let report = call.score(ModelField::Absent, samples, text).await?;
     let outputs = wanted.into_iter().map(|name| output(name, &report)).collect();
-    Ok(Inferred { id: id.filter(|id| !id.is_empty()).unwrap_or(call.id), report, outputs })
+    Ok(Inferred { id: call.id, report, outputs })
 }
 
 fn wanted(names: &[String]) -> Result<Vec<&'static str>, Problem> {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{
     dialects::parts::{Body, Scores, Unread, invalid, texts},
     problem::Problem,
+    reply_id::ReplyKind,
 };
 
 /// Rendered chats to score.
@@ -57,7 +58,7 @@ pub(super) struct EvaluationReply {
 impl EvaluationReply {
     pub(super) fn new(id: &str, report: &Scores) -> Self {
         Self {
-            id: format!("scoreval-{id}"),
+            id: ReplyKind::Evaluation.id(id),
             object: "score.evaluation",
             model: report.model.clone(),
             scores: report.results.iter().map(|result| result.reward).collect(),

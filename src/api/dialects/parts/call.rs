@@ -101,18 +101,18 @@ async fn receive(mut request: Request, state: &AppState) -> Result<Call<InFull>,
 }
 
 impl Call<()> {
-    /// A call that came without HTTP, for the model of that name.
+    /// A call that came as a message of gRPC's, for the model of that name.
     ///
     /// # Errors
     /// When it names a run by what can't be a name.
     pub(crate) fn of_model(
         state: AppState,
         dialect: &Dialect,
+        id: String,
         model: String,
         url: UrlChoices,
     ) -> Result<Self, Problem> {
         let run = url.run().tag()?;
-        let id = uuid::Uuid::now_v7().to_string();
         let admission = state.dialects.admission(dialect);
         Ok(Self { state, headers: HeaderMap::new(), id, admission, path_model: Some(model), run, url, body: () })
     }

@@ -11,6 +11,7 @@ use crate::api::{
     dialects::parts::{Body, Call, ModelField, Unread, now},
     problem::Problem,
     reply::Reply,
+    reply_id::ReplyKind,
 };
 
 /// The name of a model's only label, as Transformers writes it by default.
@@ -75,7 +76,7 @@ pub(super) async fn classify(call: Call<ClassifyBody>) -> Result<Reply<ClassifyR
     let activation = activation.of(&report);
     let classes = report.results.iter().enumerate();
     let reply = ClassifyReply {
-        id: format!("classify-{}", call.id),
+        id: ReplyKind::Classify.id(&call.id),
         object: "list",
         created: now(),
         model: report.model.clone(),

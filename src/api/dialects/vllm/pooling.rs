@@ -13,6 +13,7 @@ use crate::api::{
     dialects::parts::{Body, Call, Encoding, ModelField, Unread, Vector, invalid, now},
     problem::Problem,
     reply::Reply,
+    reply_id::ReplyKind,
 };
 
 /// Texts to pool.
@@ -95,7 +96,7 @@ pub(super) async fn pooling(call: Call<PoolingBody>) -> Result<Reply<PoolingRepl
     });
     let data = pooled.collect::<Result<Vec<_>, _>>()?;
     let reply = PoolingReply {
-        id: format!("pool-{}", call.id),
+        id: ReplyKind::Pool.id(&call.id),
         object: "list",
         created: now(),
         model: report.model.clone(),

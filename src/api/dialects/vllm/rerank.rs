@@ -11,6 +11,7 @@ use crate::api::{
     dialects::parts::{Body, Call, Document, Reranking, Unread},
     problem::Problem,
     reply::Reply,
+    reply_id::ReplyKind,
 };
 
 /// A query and the documents to rank.
@@ -86,7 +87,7 @@ pub(super) async fn rerank(call: Call<RerankBody>) -> Result<Reply<RerankReply>,
         relevance_score: ranked.score,
     });
     let reply = RerankReply {
-        id: format!("rerank-{}", call.id),
+        id: ReplyKind::Rerank.id(&call.id),
         model: report.model.clone(),
         usage: UsageBody::new(report.usage),
         results: results.collect(),

@@ -12,6 +12,7 @@ use crate::api::{
     images,
     problem::Problem,
     reply::Reply,
+    reply_id::ReplyKind,
 };
 
 /// Pairs to score: one with one, one with many, or as many with as many.
@@ -115,7 +116,7 @@ pub(super) async fn score(call: Call<ScoreBody>) -> Result<Reply<ScoreReply>, Pr
     let activation = activation.of(&report);
     let scores = report.results.iter().enumerate();
     let reply = ScoreReply {
-        id: format!("score-{}", call.id),
+        id: ReplyKind::Score.id(&call.id),
         object: "list",
         created: now(),
         model: report.model.clone(),

@@ -30,6 +30,7 @@ use crate::api::{
 use upload::Upload;
 
 pub(in crate::api) use worker::{Progress, work};
+pub(super) use worker::{rows_id, scored_together};
 
 /// The place of the first row that the reply lacks.
 const NEXT_OFFSET: HeaderName = HeaderName::from_static("x-karat-next-offset");
@@ -190,7 +191,7 @@ fn describe_results(operation: TransformOperation<'_>) -> TransformOperation<'_>
         .summary("Get a job's results as they come")
         .description(
             "JSON Lines in the order of the rows, as many as there are from `offset` on: each a result of `POST /v1/score` \
-             with the row's place as its `index`, or `{\"index\", \"error\"}` with a problem. The header \
+             with the row's place as its `index` and the `model_version` that scored it, or `{\"index\", \"error\"}` with a problem. The header \
              `X-Karat-Next-Offset` says where to go on. An empty reply of a job that is done means that this was all.",
         )
         .response_with::<200, String, _>(|response| response.description("JSON Lines, one result each"))

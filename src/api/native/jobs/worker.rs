@@ -137,7 +137,15 @@ enum Worked {
     Nothing,
 }
 
-/// A result as it is kept.
+/// A result as it is kept: a job may see more than one version of its model.
+#[derive(Serialize)]
+struct Done<'a> {
+    model_version: &'a str,
+    #[serde(flatten)]
+    result: SampleResult,
+}
+
+/// A row that can't be scored.
 #[derive(Serialize)]
 struct Failed<E> {
     index: u64,
@@ -196,8 +204,7 @@ async fn score_together(state: &AppState, job: &Job, rows: &[JobRow]) -> Scored 
         Ok(state) => state,
         Err(problem) => return Scored::Problem(Box::new(problem)),
     };
-    // Outcomes find a row's reward under the job's id and the place of the first row that was scored with it.
-    let id = format!("{}:{}", job.id, rows.first().map_or(0, |row| row.place));
+    let id = rows_id(&job.id, rows.first().map_or(0, |row| row.place));
     match state.score(tag.as_ref(), &id, request).await {
         Ok(report) => Scored::Results(results(report, rows, &include)),
         Err(problem) => match problem.kind() {
@@ -210,6 +217,16 @@ async fn score_together(state: &AppState, job: &Job, rows: &[JobRow]) -> Scored 
             _ => Scored::Problem(Box::new(problem)),
         },
     }
+}
+
+/// Under which id outcomes find the rewards of rows that were scored together, of which that is the first.
+pub(in crate::api::native) fn rows_id(job: &str, first: u64) -> String {
+    format!("{job}:{first}")
+}
+
+/// Where the rows may begin that a row was scored together with.
+pub(in crate::api::native) fn scored_together(row: usize) -> impl Iterator<Item = usize> {
+    (0..TOGETHER as usize).map_while(move |before| row.checked_sub(before))
 }
 
 type Request = (BTreeSet<Include>, Option<crate::api::runs::RunTag>, karat_engine::engine::ScoreRequest);
@@ -229,8 +246,9 @@ fn request(job: &Job, rows: &[JobRow]) -> Result<Request, Problem> {
 fn results(report: ScoreReport, rows: &[JobRow], include: &BTreeSet<Include>) -> Vec<ResultRow> {
     let scored = rows.iter().zip(report.results).map(|(row, sample)| {
         let place = usize::try_from(row.place).unwrap_or(usize::MAX);
+        let done = Done { model_version: report.version.as_str(), result: SampleResult::new(place, sample, include) };
         // Results have text as keys and finite numbers.
-        let body = serde_json::to_string(&SampleResult::new(place, sample, include)).unwrap_or_default();
+        let body = serde_json::to_string(&done).unwrap_or_default();
         ResultRow { place: row.place, body, failed: false }
     });
     scored.collect()

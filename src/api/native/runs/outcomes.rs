@@ -2,15 +2,23 @@
 
 use aide::transform::TransformOperation;
 use axum::{Json, extract::Path};
-use karat_runs::store::Outcome;
+use karat_runs::{
+    registry::Runs,
+    run::{Matched, RunName},
+    store::Outcome,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::RunPath;
+use super::{
+    super::jobs::{rows_id, scored_together},
+    RunPath,
+};
 use crate::api::{
     body::{JsonBody, objects},
     checks,
     problem::{Problem, invalid},
+    reply_id::request_of,
     runs::now,
     visit::Visited,
 };
@@ -29,9 +37,10 @@ pub(super) struct OutcomesBody {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OutcomeBody {
-    /// The id of the request that scored the sample: its `X-Request-Id`.
+    /// The id of the request that scored the sample: its `X-Request-Id`, or the id that the reply's body tells, in whichever
+    /// dialect; or a job's id.
     request: String,
-    /// The sample's place in that request, counted from 0.
+    /// The sample's place in that request, or the row's in that job, counted from 0.
     #[serde(default)]
     index: u32,
     /// The outcome: a person's mark, whether a test passed, a benchmark's score. 0 and 1 count as failure and success.
@@ -88,7 +97,7 @@ pub(super) async fn add(
     let at = now();
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for (place, OutcomeBody { request, index, value }) in body.outcomes.into_iter().enumerate() {
-        match state.runs.runs.find(&run, &request, index as usize) {
+        match find(&state.runs.runs, &run, &request, index as usize) {
             None => unknown.push(place),
             Some(matched) => known.push(Outcome { request, place: index, value: value.number(), matched, at }),
         }
@@ -108,4 +117,12 @@ pub(super) async fn add(
         state.runs.add_outcomes(&run, &added, last, at);
     }
     Ok(Json(OutcomesReply { accepted, repeated, unknown }))
+}
+
+/// The reward of a sample, by any of the ids that its request or its job goes by.
+fn find(runs: &Runs, run: &RunName, id: &str, index: usize) -> Option<Matched> {
+    let known = |id: &str| runs.find(run, id, index);
+    known(id)
+        .or_else(|| known(request_of(id)?))
+        .or_else(|| scored_together(index).find_map(|first| runs.find(run, &rows_id(id, first as u64), index - first)))
 }

@@ -5,7 +5,7 @@ import { writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { accessible, browser as launch, HOSTILE, open, serve } from "./harness.mjs";
+import { accessible, browser as launch, HOSTILE, open, serve, shown } from "./harness.mjs";
 
 let server, browser;
 /** A request that is refused is an error of the console's, which the page tells in words. */
@@ -114,7 +114,7 @@ test("tokens, steps and critiques are shown on the text", async () => {
   await page.getByRole("tab", { name: "Token rewards" }).click();
   await page.getByLabel("Model", { exact: true }).selectOption("grammar");
   await page.getByRole("button", { name: "Score tokens" }).click();
-  await result(page).locator("mark.heat-4", { hasText: "has" }).waitFor();
+  await shown(page, result(page).locator("mark.heat-4", { hasText: "has" }));
   await accessible(page);
   // Arrow keys go from tab to tab.
   await page.keyboard.press("Shift+Tab");
@@ -125,14 +125,14 @@ test("tokens, steps and critiques are shown on the text", async () => {
   await page.getByLabel("Prompt").fill("20");
   await page.getByLabel("Response").fill("12 250\n\n60\n\n11 140\n\n200");
   await page.getByRole("button", { name: "Score steps" }).click();
-  await result(page).locator("mark").nth(3).waitFor();
+  await shown(page, result(page).locator("mark").nth(3));
   await result(page).locator("mark", { hasText: "0.401" }).waitFor();
   await page.getByRole("tab", { name: "Critique" }).click();
   await page.getByLabel("Model", { exact: true }).selectOption("writer");
   await page.getByLabel("Prompt").fill("20 21 22");
   await page.getByLabel("Response").fill("23");
   await page.getByRole("button", { name: "Write a critique" }).click();
-  await result(page).getByText("12 tokens, ended by length. Reward with the critique in view").waitFor();
+  await shown(page, result(page).getByText("4 tokens, ended by length. Reward with the critique in view"));
   assert.match(await result(page).getByLabel("Critique").innerText(), /\d/);
   await close(REFUSED);
 });

@@ -42,7 +42,7 @@ function repository(demo) {
   const text = `[text]\nspecial_tokens = false\npad_token = "[PAD]"\nmax_tokens = 200\n`;
   const hostile = JSON.stringify(HOSTILE.replace("\u0000", ""));
   addGraph(folder, "steps", "steps", `description = ${hostile}\nhead = { process = { read = { two_class = { positive = 1 } }, reduction = "min" } }\n[graph]\nfile = "steps.onnx"\n${text}render = "pair"\nstep_mark = "299"\nstep_end = " 299 "\n`);
-  addGraph(folder, "writer", "tiny_decoder_lm", `head = "log_probability"\n[graph]\nfile = "tiny_decoder_lm.onnx"\n${text}${jinja}\n[critique]\nrequest = "{prompt} {response}"\nmax_tokens = 12\n`);
+  addGraph(folder, "writer", "tiny_decoder_lm", `head = "log_probability"\n[graph]\nfile = "tiny_decoder_lm.onnx"\n${text}${jinja}\n[critique]\nrequest = "{prompt} {response}"\nmax_tokens = 4\n`);
   mkdirSync(join(folder, "broken"));
   writeFileSync(join(folder, "broken/model.toml"), `description = ${hostile}\nhead = "scalar"\n`);
   return folder;
@@ -95,6 +95,8 @@ export function browser() {
 export async function open(browser, url, settings = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...settings });
   const page = await context.newPage();
+  // A machine that does other things as well may be slow; what never comes is told all the same.
+  page.setDefaultTimeout(120_000);
   const errors = [];
   page.on("pageerror", (error) => errors.push(error.message));
   page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
@@ -106,6 +108,14 @@ export async function open(browser, url, settings = {}) {
     await context.close();
   };
   return { page, close };
+}
+
+/** Waits for what is to be shown, or fails in the words of what went wrong instead. */
+export async function shown(page, locator) {
+  // The place for it is always there, and empty.
+  const alert = page.getByRole("alert").filter({ hasText: /./ });
+  await locator.or(alert).first().waitFor();
+  assert.deepEqual(await alert.allInnerTexts(), []);
 }
 
 /** No finding of axe that is serious or worse. */

@@ -11,6 +11,7 @@ use super::{DIALECT, addressed, dto, find, inference, repository};
 use crate::api::{
     AppState, checks,
     dialects::parts::Call,
+    middleware,
     problem::{Problem, ProblemType},
 };
 use protocol::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
@@ -115,13 +116,14 @@ impl GrpcInferenceService for Service {
 
     async fn model_infer(&self, request: Request<protocol::ModelInferRequest>) -> Answer<protocol::ModelInferResponse> {
         let state = self.state.visited_by(request.extensions());
+        let id = middleware::id_among(request.extensions());
         let request = request.into_inner();
         let model = addressed(&self.state, &request.model_name, Some(&request.model_version));
         let model = model.map_err(|problem| status(&problem))?;
         self.state.engine.model(&model).map_err(|error| status(&error.into()))?;
         let packed = !request.raw_input_contents.is_empty();
         let (request, url) = convert::request(request).map_err(|problem| status(&problem))?;
-        let call = Call::of_model(state, &DIALECT, model.to_string(), url).map_err(|problem| status(&problem))?;
+        let call = Call::of_model(state, &DIALECT, id, model.to_string(), url).map_err(|problem| status(&problem))?;
         let inferred = inference::run(call, request).await.map_err(|problem| status(&problem))?;
         let refused = inferred.report.refused;
         let mut response = Response::new(convert::reply(inferred, packed));

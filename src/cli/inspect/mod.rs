@@ -1,5 +1,7 @@
 //! `karat inspect`: what a checkpoint would be served as, or everything that stands in the way.
 
+mod told;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -7,7 +9,7 @@ use std::{
 };
 
 use clap::Args;
-use karat_checkpoint::{Checkpoint, Form};
+use karat_checkpoint::Checkpoint;
 use karat_engine::{
     engine::Engine,
     manifest,
@@ -15,11 +17,15 @@ use karat_engine::{
     telemetry::EngineMetrics,
 };
 use karat_hub::{Hub, HubSettings, ModelId};
-use karat_runtime::{free_memory, ort::Library};
+use karat_runtime::ort::Library;
 use prometheus::Registry;
 
-use super::CommandError;
+use super::{
+    CommandError,
+    style::{say, say_json},
+};
 use crate::telemetry::{self, LogFormat};
+use told::{Found, Told};
 
 /// Nothing waits in a queue here.
 const QUEUE_TOKENS: usize = 1 << 20;
@@ -41,20 +47,45 @@ pub(super) struct InspectArguments {
     /// default the one that "karat serve" would take.
     #[arg(long, env = "KARAT_ONNXRUNTIME", value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
+
+    /// Print JSON, also of what can't be served.
+    #[arg(long, conflicts_with = "write")]
+    json: bool,
 }
 
 /// Shows the manifest that a checkpoint gets, and what serving it takes.
-#[expect(clippy::print_stdout, reason = "what was asked for goes to standard output")]
 pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> {
     telemetry::start_logging("warn,karat_hub=info", LogFormat::Text)?;
-    let InspectArguments { model, write, onnxruntime } = arguments;
     let hub = Hub::new(HubSettings::from_env());
-    let folder = model.locate(&hub)?;
-    let id = hub.snapshot_in(&folder).map(|snapshot| snapshot.id);
-    if *write && id.is_none() && folder.join(manifest::FILE_NAME).is_file() {
+    if arguments.json {
+        let told = look(arguments, &hub).unwrap_or_else(|error| Told::unreadable(&error));
+        say_json(&told)?;
+        return finish(&told);
+    }
+    let folder = arguments.model.locate(&hub)?;
+    if arguments.write && hub.snapshot_in(&folder).is_none() && folder.join(manifest::FILE_NAME).is_file() {
         return pin(&folder);
     }
-    let (origin, written) = manifest::checkpoint_of(&folder, &hub)?;
+    let told = look(arguments, &hub)?;
+    if let Some(found) = &told.found {
+        say(found.to_text().trim_end());
+    }
+    finish(&told)
+}
+
+fn finish(told: &Told) -> Result<(), CommandError> {
+    match told.problems.as_slice() {
+        [] => Ok(()),
+        problems => Err(format!("it can't be served yet: {}", problems.join("; ")).into()),
+    }
+}
+
+/// Looks at everything, and writes the manifest where that was asked for.
+fn look(arguments: &InspectArguments, hub: &Hub) -> Result<Told, CommandError> {
+    let InspectArguments { model, write, onnxruntime, .. } = arguments;
+    let folder = model.locate(hub)?;
+    let id = hub.snapshot_in(&folder).map(|snapshot| snapshot.id);
+    let (origin, written) = manifest::checkpoint_of(&folder, hub)?;
     let checkpoint = Checkpoint::read(&origin)?;
     let manifest = match (&id, written) {
         (_, Some(written)) => written,
@@ -62,52 +93,25 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
         (None, None) if *write => format!("{}\n{}", checkpoint.manifest()?, digests(&folder)?),
         (None, None) => checkpoint.manifest()?.to_owned(),
     };
-    for id in origin.folders().filter_map(|folder| hub.snapshot_in(folder)).map(|snapshot| snapshot.id) {
-        println!("# Of the Hugging Face Hub: {id}");
-    }
-    let references = match folder.join(EXPECTED_FILE).exists() {
+    let ids: Vec<ModelId> =
+        origin.folders().filter_map(|folder| hub.snapshot_in(folder)).map(|snapshot| snapshot.id).collect();
+    let compared = match folder.join(EXPECTED_FILE).exists() {
         // Where it lies by now: nobody has to be asked again.
-        true => Some(compare(&format!("{}={}", model.name(), folder.display()).parse()?, onnxruntime.as_deref())?),
-        false => None,
+        true => compare(&format!("{}={}", model.name(), folder.display()).parse()?, onnxruntime.as_deref()).map(Some),
+        false => Ok(None),
     };
-    let parameters = checkpoint.parameters();
-    let stored: Vec<String> = checkpoint.types().into_iter().collect();
-    println!("# {parameters} parameters, stored as {}, computed in 32 bits on the processor.", stored.join(" and "));
-    let needed = checkpoint.graph().memory(true, checkpoint.is_decoder()) >> 20;
-    match free_memory().map(|free| free >> 20) {
-        Some(free) => println!("# Serving it takes {needed} MB of memory for weights; {free} MB are free here."),
-        None => println!("# Serving it takes {needed} MB of memory for weights."),
-    }
-    let packed = Form::Packed(checkpoint.half());
-    if checkpoint.has(packed) {
-        let bytes = checkpoint.graph_for(packed)?.memory(false, true);
-        println!("# On an NVIDIA GPU it takes {} MB, in 16 bits, beside its blocks of keys and values.", bytes >> 20);
-    }
-    match ["LICENSE", "LICENSE.txt", "LICENSE.md"].iter().find(|name| folder.join(name).is_file()) {
-        Some(license) => println!("# Its licence: {license}"),
-        None => println!("# No licence lies beside it: see the model's card."),
-    }
-    match references {
-        Some(References { count, largest_difference, tolerance }) => {
-            println!(
-                "# {count} of {count} references within {tolerance}: the largest difference is {largest_difference:.1e}."
-            );
-        }
-        None => println!("# No {EXPECTED_FILE} lies beside it: nobody has compared its scores with its authors'."),
-    }
-    checkpoint.reasons().iter().for_each(|reason| println!("# {reason}"));
-    println!();
-    print!("{manifest}");
-    let unready = manifest::check_text(&folder, &hub).err();
-    if *write {
+    let (references, differs) = match compared {
+        Ok(references) => (references, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let unready = manifest::check_text(&folder, hub).err().map(|error| error.to_string());
+    if *write && differs.is_none() {
         // The Hub's cache is no place to change anything in, and the manifest names a commit.
-        let folder = if id.is_some() { PathBuf::from(model.name().as_str()) } else { folder };
+        let folder = if id.is_some() { PathBuf::from(model.name().as_str()) } else { folder.clone() };
         write_manifest(&folder, &manifest)?;
     }
-    match unready {
-        Some(reason) => Err(format!("it can't be served yet: {reason}").into()),
-        None => Ok(()),
-    }
+    let found = Found::new(&checkpoint, &folder, &ids, references, manifest)?;
+    Ok(Told::of(found, differs.into_iter().chain(unready).collect()))
 }
 
 /// The manifest of a model that stays where the Hub's cache has it.

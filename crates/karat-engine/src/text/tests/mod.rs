@@ -1,5 +1,9 @@
 //! The pipeline on small tokenizers that are written out here, so that every expected id can be checked by eye.
 
+mod asked;
+mod control_tokens;
+mod steps;
+
 use std::{fs, num::NonZeroUsize};
 
 use karat_rules::domain::{Conversation, Cut, Message, Probe, Reading, Role};
@@ -263,35 +267,6 @@ fn text_in_the_policys_template_is_rendered_in_the_models() {
 }
 
 #[test]
-fn steps_are_joined_and_their_marks_found_in_the_response_alone() {
-    let folder = folder(&[]);
-    let toml = "render = \"pair\"\nmax_tokens = 16\nstep_mark = \"x\"\nstep_end = \" x \"";
-    let pipeline = pipeline(&folder, toml).unwrap();
-    let response = pipeline.join_steps(&["a b".to_owned(), "c".to_owned()]).unwrap().unwrap();
-    assert_eq!(response, "a b x c x ");
-    let input = pipeline.tokenize(&pair("x a", &response), None).unwrap();
-    assert_eq!(input.ids(), [1, 33, 10, 2, 10, 11, 33, 12, 33, 2]);
-    assert_eq!(input.steps(), [6, 8]);
-    assert!(self::pipeline(&folder, "render = \"pair\"\nmax_tokens = 16\nstep_mark = \"<none>\"").is_err());
-}
-
-#[test]
-fn a_mark_where_no_step_ends_is_refused() {
-    let folder = folder(&[]);
-    let toml = "render = \"pair\"\nmax_tokens = 16\nstep_mark = \"x\"\nstep_end = \" x \"";
-    let pipeline = pipeline(&folder, toml).unwrap();
-    // What a policy may write in one step, and karat's end behind it.
-    for (step, place) in [("x b", 0), ("a x", 4)] {
-        let response = pipeline.join_steps(&[step.to_owned()]).unwrap().unwrap();
-        let error = pipeline.tokenize(&pair("a", &response), None).unwrap_err();
-        assert!(matches!(error, TextError::StrayMark { at } if at == place), "{step}: {error}");
-    }
-    // The last end may lack the space behind it, and a text that the caller wrote whole keeps its marks.
-    assert_eq!(pipeline.tokenize(&pair("a", "a x b x"), None).unwrap().steps(), [4, 6]);
-    assert_eq!(pipeline.tokenize(&Sample::Text(text("x b x")), None).unwrap().steps().len(), 2);
-}
-
-#[test]
 fn offsets_count_the_characters_of_the_response() {
     let folder = folder(&[]);
     for toml in [PAIR, "render = { jinja = \"é {{ messages[-1].content }} z\" }\nmax_tokens = 8"] {
@@ -354,91 +329,6 @@ fn broken_files_name_themselves_and_the_key() {
     }
 }
 
-const TURNS: &str = "render = { jinja = \"{{ bos_token }}{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {{ \
-                     eos_token }}{% endfor %}{% if add_generation_prompt %}assistant{% endif %}\" }\nbos_token = \
-                     \"<s>\"\neos_token = \"</s>\"\nmax_tokens = 14";
-
-fn user(content: &str) -> Message {
-    Message { role: Role::User, content: content.to_owned() }
-}
-
-#[test]
-fn the_likelihood_is_of_the_responses_own_tokens() {
-    let folder = folder(&[]);
-    let pipeline = pipeline(&folder, TURNS).unwrap().with_token_offsets(true);
-    // <s> user a b </s> assistant c d, and nothing of what the template writes after it.
-    let probe = Probe::Response(pair("a b", "c d"));
-    let input = pipeline.tokenize_probe(&probe, TextOptions::default()).unwrap().input;
-    assert_eq!(input.ids(), [4, 6, 10, 11, 5, 7, 12, 13]);
-    assert_eq!((input.reading(), input.response()), (&Reading::LogProbabilities(6..8), 6..8));
-    assert_eq!(input.offsets().unwrap(), [0..1, 2..3]);
-    // Of text without a prompt, the first token has nothing before it.
-    let text = Probe::Response(Sample::from_text("a b".to_owned()).unwrap());
-    let input = pipeline.tokenize_probe(&text, TextOptions::default()).unwrap().input;
-    assert_eq!(input.reading(), &Reading::LogProbabilities(1..2));
-    let alone = Probe::Response(Sample::from_text("a".to_owned()).unwrap());
-    assert!(matches!(pipeline.tokenize_probe(&alone, TextOptions::default()), Err(TextError::NothingBefore)));
-}
-
-#[test]
-fn a_last_turn_is_the_users_own_words() {
-    let folder = folder(&[]);
-    let pipeline = pipeline(&folder, TURNS).unwrap();
-    let assistant = Message { role: Role::Assistant, content: "b".to_owned() };
-    let probe = Probe::LastTurn { turns: vec![user("a"), assistant.clone(), user("c d")], kept: 1 };
-    let input = pipeline.tokenize_probe(&probe, TextOptions::default()).unwrap().input;
-    assert_eq!(input.ids(), [4, 6, 10, 5, 7, 11, 5, 6, 12, 13]);
-    assert_eq!(input.reading(), &Reading::LogProbabilities(8..10));
-    // Cutting the end would cut what is asked about.
-    let cut = |policy| TextOptions { truncation: Some(policy), ..TextOptions::default() };
-    let turns = vec![user("a a a a a a a a"), assistant, user("c d")];
-    let long = |kept| Probe::LastTurn { turns: turns.clone(), kept };
-    let input = pipeline.tokenize_probe(&long(1), cut(Truncation::PromptStart)).unwrap().input;
-    assert_eq!((input.len(), &input.ids()[input.len() - 6..]), (pipeline.max_tokens(), &[7, 11, 5, 6, 12, 13][..]));
-    // So would cutting what must stay whole.
-    for (probe, policy) in [(long(1), Truncation::ResponseEnd), (long(0), Truncation::PromptStart)] {
-        let refused = pipeline.tokenize_probe(&probe, cut(policy));
-        assert!(matches!(refused, Err(TextError::TooLong(_))), "{refused:?}");
-    }
-}
-
-#[test]
-fn a_next_word_comes_where_the_assistant_speaks() {
-    let folder = folder(&[]);
-    let pipeline = pipeline(&folder, TURNS).unwrap();
-    let ask = |words: &[&str]| Probe::NextWord {
-        turns: vec![user("a")],
-        kept: 0,
-        words: words.iter().map(|word| (*word).to_owned()).collect(),
-    };
-    let input = pipeline.tokenize_probe(&ask(&["c", "d"]), TextOptions::default()).unwrap().input;
-    assert_eq!(input.ids(), [4, 6, 10, 5, 7]);
-    assert_eq!(input.reading(), &Reading::NextToken([12, 13].into()));
-    let error = pipeline.tokenize_probe(&ask(&["c d"]), TextOptions::default()).unwrap_err();
-    assert!(error.to_string().contains("\"c d\" is 2 tokens"), "{error}");
-}
-
-#[test]
-fn what_can_not_be_asked_is_refused() {
-    let folder = folder(&[]);
-    let plain = pipeline(&folder, PAIR).unwrap();
-    for probe in [
-        Probe::LastTurn { turns: vec![user("a")], kept: 0 },
-        Probe::NextWord { turns: vec![user("a")], kept: 0, words: ["c".to_owned()].into() },
-    ] {
-        let error = plain.tokenize_probe(&probe, TextOptions::default()).unwrap_err();
-        assert!(matches!(error, TextError::Config { key: "text.render", .. }), "{error}");
-    }
-    let shouting = "render = { jinja = \"{{ messages[-1]['content'] | upper }}\" }\nmax_tokens = 8";
-    let shouting = pipeline(&folder, shouting).unwrap();
-    for probe in [Probe::Response(pair("a", "b")), Probe::LastTurn { turns: vec![user("b")], kept: 0 }] {
-        let error = shouting.tokenize_probe(&probe, TextOptions::default()).unwrap_err();
-        assert!(matches!(error, TextError::Changed(_)), "{error}");
-    }
-    let silent = pipeline(&folder, "render = { jinja = \"\" }\nmax_tokens = 8").unwrap();
-    assert!(matches!(silent.tokenize_opening(&[user("a")], 0, TextOptions::default()), Err(TextError::NoTokens)));
-}
-
 #[test]
 fn a_text_that_cannot_fit_is_refused_before_it_is_tokenised() {
     let folder = folder(&[]);
@@ -495,153 +385,8 @@ fn a_gate_stands_at_the_last_mark_whatever_is_cut() {
 }
 
 #[test]
-fn steps_apart_end_at_the_last_token_of_what_ends_them() {
-    let folder = folder(&[]);
-    let pipeline = pipeline(&folder, &format!("{SPOKEN}steps = \"apart\"\nstep_end = \" x y\"")).unwrap();
-    let input = pipeline.tokenize(&pair("a x y", "b c x y x y d"), None).unwrap();
-    // Two steps with text, and an empty one between them; the last gets its end as well.
-    assert_eq!(input.ids(), [6, 10, 33, 34, 7, 11, 12, 33, 34, 33, 34, 13, 33, 34]);
-    assert_eq!((input.steps(), input.response()), ([8, 10, 13].as_slice(), 5..14));
-    let ended = pipeline.tokenize(&pair("a", "b x y"), None).unwrap();
-    assert_eq!((ended.ids(), ended.steps()), ([6, 10, 7, 11, 33, 34].as_slice(), [5].as_slice()));
-    let split = |text: &str| Sample::Text(RenderedText::new(text.to_owned()).unwrap().with_prompt("user a"));
-    assert_eq!(pipeline.tokenize(&split("user a b x y c"), None).unwrap().steps(), [4, 7]);
-    for unknown in [Sample::Tokens(vec![10]), Sample::Text(text("a b"))] {
-        assert!(matches!(pipeline.tokenize(&unknown, None), Err(TextError::WantsTurns)));
-    }
-    let error = pipeline.join_steps(&["a".to_owned(), "b x y c".to_owned()]).unwrap_err();
-    assert!(matches!(error, TextError::SplitStep { step: 1, .. }), "{error}");
-}
-
-#[test]
-fn steps_as_turns_are_read_where_their_answers_are_predicted() {
-    let folder = folder(&[]);
-    let pipeline = pipeline(&folder, &format!("{SPOKEN}steps = {{ turns = \"z\" }}\nstep_end = \" x\"")).unwrap();
-    let dialogue = turns(&[(Role::System, "s"), (Role::User, "a"), (Role::Assistant, "b x c x")]);
-    let input = pipeline.tokenize(&dialogue, None).unwrap();
-    // "system" is no word of this tokenizer.
-    assert_eq!(input.ids(), [3, 28, 6, 10, 11, 7, 35, 6, 12, 7, 35]);
-    assert_eq!(input.steps(), [5, 9]);
-    let long = turns(&[
-        (Role::User, "a b c d e f g h"),
-        (Role::Assistant, "i"),
-        (Role::User, "a"),
-        (Role::Assistant, "b x c x"),
-    ]);
-    let cut = pipeline.tokenize(&long, Some(Truncation::PromptStart)).unwrap();
-    assert_eq!((cut.len(), cut.steps(), cut.ids()[15]), (16, [10, 14].as_slice(), 35));
-    for refused in [Truncation::Refuse, Truncation::ResponseEnd] {
-        assert!(matches!(pipeline.tokenize(&long, Some(refused)), Err(TextError::TooLong(_))));
-    }
-    assert!(matches!(pipeline.tokenize(&Sample::Text(text("a b")), None), Err(TextError::WantsTurns)));
-}
-
-#[test]
-fn settings_of_steps_that_contradict_each_other_are_refused() {
-    let folder = folder(&[]);
-    for (rest, key) in [
-        ("steps = \"apart\"", "text.step_end"),
-        ("steps = \"apart\"\nstep_end = \" x\"\nstep_mark = \"x\"", "text.step_mark"),
-        ("steps = \"apart\"\nstep_end = \" x\"\nspecial_tokens = true", "text.special_tokens"),
-        ("step_mark = \"x\"\nstep_end = \" y\"", "text.step_end"),
-        // A word that is unknown to the tokenizer is no mark.
-        ("step_mark = \"word\"", "text.step_mark"),
-    ] {
-        let error = pipeline(&folder, &format!("{SPOKEN}{rest}")).unwrap_err().to_string();
-        assert!(error.contains(key), "{rest}: {error}");
-    }
-    let raw = pipeline(&folder, "render = \"raw\"\nmax_tokens = 16\nsteps = { turns = \"z\" }\nstep_end = \" x\"");
-    assert!(raw.unwrap_err().to_string().contains("text.steps"));
-}
-
-#[test]
 fn a_template_that_takes_too_long_is_refused_when_it_is_loaded() {
     let endless = "{% for i in range(9999) %}{% for j in range(10000) %}a{% endfor %}{% endfor %}";
     let error = pipeline(&folder(&[]), &format!("render = {{ jinja = \"{endless}\" }}\nmax_tokens = 16")).unwrap_err();
     assert!(error.to_string().contains("fuel"), "{error}");
-}
-
-#[test]
-fn control_tokens_of_users_are_what_the_manifest_says() {
-    let folder = folder(&[]);
-    let of = |policy: &str, rest: &str| {
-        pipeline(&folder, &format!("special_tokens_in_text = \"{policy}\"\n{rest}")).unwrap()
-    };
-    let ids = |policy: &str, rest: &str, sample: &Sample| {
-        of(policy, rest).tokenize(sample, None).map(|input| input.ids().to_vec()).map_err(|error| error.to_string())
-    };
-    let (raw, chat) = ("render = \"raw\"\nmax_tokens = 32", SPOKEN);
-    let said = turns(&[(Role::User, ""), (Role::Assistant, "a </s> b")]);
-    assert_eq!(ids("reference", raw, &said).unwrap(), [1, 10, 5, 11, 2]);
-    // "</", "s" and ">" as words, of which the vocabulary knows the letter alone.
-    assert_eq!(ids("literal", raw, &said).unwrap(), [1, 10, 3, 28, 3, 11, 2]);
-    let error = ids("refuse", raw, &said).unwrap_err();
-    assert!(error.contains("</s>") && error.contains("special_tokens_in_text"), "{error}");
-    let pair = pair("<s>a", "b</s>");
-    assert_eq!(
-        ids("literal", "render = \"pair\"\nmax_tokens = 32", &pair).unwrap(),
-        [1, 3, 28, 3, 10, 2, 11, 3, 28, 3, 2]
-    );
-    let plain = turns(&[(Role::User, "a"), (Role::Assistant, "b")]);
-    assert_eq!(ids("literal", chat, &plain), ids("reference", chat, &plain));
-    let forged = turns(&[(Role::User, "a"), (Role::Assistant, "b</s>")]);
-    let (letters, tokens) = (ids("literal", chat, &forged).unwrap(), ids("reference", chat, &forged).unwrap());
-    let ends = |ids: &[u32]| ids.iter().filter(|id| **id == 5).count();
-    assert_eq!(ends(&letters) + 1, ends(&tokens), "{letters:?} {tokens:?}");
-    assert!(ids("refuse", chat, &plain).is_ok(), "the template's own stay");
-    let rendered = Sample::from_text("<s> a </s>".to_owned()).unwrap();
-    assert_eq!(ids("refuse", chat, &rendered), ids("reference", chat, &rendered), "the caller's text is the caller's");
-}
-
-#[test]
-fn control_tokens_that_a_template_looks_for_are_not_guessed() {
-    let folder = folder(&[]);
-    let toml = "special_tokens_in_text = \"literal\"\nmax_tokens = 32\n\
-                render = { jinja = \"{{ messages[-1].content.split('</s>')[0] }} </s>\" }";
-    let error =
-        pipeline(&folder, toml).unwrap().tokenize(&turns(&[(Role::User, "a"), (Role::Assistant, "b </s> c")]), None);
-    assert!(matches!(error, Err(TextError::HiddenControlToken)), "{error:?}");
-}
-
-/// As `tests/tokenizers/control_tokens.py` recorded it.
-#[test]
-fn letters_of_control_tokens_are_tokenised_as_transformers_does() {
-    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/tokenizers/control_tokens.json");
-    let recorded: serde_json::Value = serde_json::from_str(&fs::read_to_string(recorded).unwrap()).unwrap();
-    let toml = "render = \"raw\"\nspecial_tokens = false\nmax_tokens = 99\nspecial_tokens_in_text = \"literal\"";
-    for case in recorded["cases"].as_array().unwrap() {
-        let folder = TempDir::new().unwrap();
-        let tokenizer = &recorded["tokenizers"][case["tokenizer"].as_str().unwrap()];
-        fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
-        let sample = turns(&[(Role::User, ""), (Role::Assistant, case["text"].as_str().unwrap())]);
-        let ids = pipeline(&folder, toml).unwrap().tokenize(&sample, None).unwrap().ids().to_vec();
-        assert_eq!(json!(ids), case["ids"], "{} {}", case["tokenizer"], case["text"]);
-    }
-}
-
-/// Words whose pieces are spelled with the space before them alone, as in the vocabulary of Math-Shepherd's model.
-#[test]
-fn a_step_mark_is_given_as_text_and_found_among_the_tokens() {
-    let pieces = ["<unk>", "▁1", "1", "0", "▁ки", "\n", "▁", "к", "и"];
-    let vocabulary: Vec<_> =
-        pieces.iter().map(|piece| json!([piece, if piece.len() > 2 { -1.0 } else { -3.0 }])).collect();
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": false},
-        "post_processor": null, "decoder": null,
-        "model": {"type": "Unigram", "unk_id": 0, "vocab": vocabulary, "byte_fallback": false},
-    });
-    let folder = folder(&[("tokenizer.json", tokenizer.to_string())]);
-    for mark in ["ки", "▁ки"] {
-        let toml = format!(
-            "render = \"raw\"\nspecial_tokens = false\nmax_tokens = 32\nstep_mark = \"{mark}\"\nstep_end = \" ки\\n\""
-        );
-        let pipeline = pipeline(&folder, &toml).unwrap();
-        let response = pipeline.join_steps(&["1".to_owned(), "10".to_owned()]).unwrap().unwrap();
-        let input = pipeline.tokenize(&turns(&[(Role::User, ""), (Role::Assistant, &response)]), None).unwrap();
-        assert_eq!(input.steps().len(), 2, "{mark} {:?}", input.ids());
-        let as_published = turns(&[(Role::User, ""), (Role::Assistant, "1 ки\n10 ки")]);
-        assert_eq!(pipeline.tokenize(&as_published, None).unwrap().steps(), input.steps());
-        assert!(pipeline.join_steps(&["1 ки\n1".to_owned()]).is_err());
-    }
 }

@@ -1,6 +1,10 @@
 //! Hugging Face checkpoints as they lie on the disk: each gives the scores that Transformers recorded for it, alone and
 //! in company (`tests/checkpoints/record*.py`), and depends on no file once it is ready.
 
+mod inspect;
+mod objectives;
+mod references;
+
 use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
@@ -87,60 +91,6 @@ async fn every_checkpoint_gives_the_scores_of_transformers_alone_and_in_company(
         let backwards: Vec<&Value> = cases.iter().rev().collect();
         for (found, case) in score(&server, &model, &backwards).await.iter().zip(backwards) {
             assert_close(&model, found, &wanted(case));
-        }
-    }
-}
-
-/// Objectives that a model's own code reports beside its reward.
-#[tokio::test]
-async fn heads_that_weigh_objectives_report_them() {
-    let folders: Vec<PathBuf> =
-        recorded().into_iter().filter(|folder| ["armorm", "qrm", "urm"].contains(&&*name(folder))).collect();
-    assert_eq!(folders.len(), 3);
-    let server = Server::of(&repository(&folders)).await;
-    for folder in &folders {
-        let (model, cases) = (name(folder), cases(folder));
-        let inputs: Vec<Value> = cases.iter().map(input).collect();
-        let reply = server.post(&json!({ "model": model, "inputs": inputs, "include": ["objectives"] })).await;
-        for (result, case) in reply.body["results"].as_array().unwrap().iter().zip(&cases) {
-            let wanted: Vec<f64> =
-                case["objectives"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap()).collect();
-            let found: Vec<f64> = (1..=wanted.len())
-                .map(|number| result["objectives"][format!("objective-{number}")].as_f64().unwrap())
-                .collect();
-            assert_close(&model, &found, &wanted);
-        }
-    }
-}
-
-/// The distribution that a quantile model's own code reports, with a level of it as the reward.
-#[tokio::test]
-async fn quantiles_of_the_reward_are_weighed_like_the_reward() {
-    let folder = root().join("tests/checkpoints/qrm");
-    let repository = repository(std::slice::from_ref(&folder));
-    let manifest = |reward: &str| {
-        format!(
-            "head = {{ quantile = {{ levels = [0.1, 0.3, 0.5, 0.7, 0.9], reward = {reward}, objectives = 3 }} }}\n[graph]\n\
-             checkpoint = \"../qrm\"\noutput = [\"quantiles\", \"gates\"]\n[text]\nrender = \"chat_template\"\nmax_tokens = 256\n\
-             gate_mark = \"<|eot_id|><|start_header_id|>assistant<|end_header_id|>\\n\\n\"\n"
-        )
-    };
-    repository.write("mean", "model.toml", manifest("\"mean\""));
-    repository.write("cautious", "model.toml", manifest("{ level = 0.1 }"));
-    let server = Server::of(&repository).await;
-    let cases = cases(&folder);
-    let recorded: Vec<Vec<f64>> = serde_json::from_slice(&fs::read(folder.join("quantiles.json")).unwrap()).unwrap();
-    let inputs: Vec<Value> = cases.iter().map(input).collect();
-    for model in ["mean", "cautious"] {
-        let reply = server.post(&json!({ "model": model, "inputs": inputs, "include": ["quantiles"] })).await;
-        assert_eq!(reply.status, 200, "{}", reply.text);
-        for ((result, case), recorded) in reply.body["results"].as_array().unwrap().iter().zip(&cases).zip(&recorded) {
-            let quantiles = result["quantiles"].as_array().unwrap();
-            let values: Vec<f64> = quantiles.iter().map(|quantile| quantile["reward"].as_f64().unwrap()).collect();
-            assert_close(model, &values, recorded);
-            assert_eq!((&quantiles[0]["level"], quantiles.len()), (&json!(0.1), 5));
-            let reward = if model == "mean" { wanted(case) } else { vec![recorded[0]] };
-            assert_close(model, &[result["reward"].as_f64().unwrap()], &reward);
         }
     }
 }
@@ -350,68 +300,6 @@ async fn an_encoder_of_one_session_scores_like_one_of_several() {
 }
 
 #[tokio::test]
-async fn scores_that_lie_beside_a_model_are_compared_when_it_is_loaded() {
-    let folders: Vec<PathBuf> = recorded()
-        .into_iter()
-        .filter(|folder| ["bert", "mistral", "qwen2-math-prm"].contains(&&*name(folder)))
-        .collect();
-    let repository = repository(&folders);
-    let mistral = &folders[1];
-    let expected: Value = serde_json::from_slice(&fs::read(mistral.join("expected.json")).unwrap()).unwrap();
-    let copy = |model: &str, expected: Option<&Value>| {
-        for file in fs::read_dir(mistral).unwrap().map(|entry| entry.unwrap().path()) {
-            if name(&file) != "expected.json" {
-                repository.write(model, &name(&file), fs::read(&file).unwrap());
-            }
-        }
-        if let Some(expected) = expected {
-            repository.write(model, "expected.json", expected.to_string());
-        }
-    };
-    copy("unknown", None);
-    let reward = expected["cases"][1]["reward"].as_f64().unwrap();
-    let mut wrong = expected.clone();
-    wrong["cases"][1]["reward"] = json!(reward + 0.01);
-    copy("wrong", Some(&wrong));
-    wrong["cases"][1]["tokens"][3] = json!(7);
-    copy("wrong-text", Some(&wrong));
-    wrong["tolerance"] = json!(0.02);
-    copy("tolerated", Some(&wrong));
-    copy("empty", Some(&json!({"tolerance": 1e-4, "cases": []})));
-    copy("stepless", Some(&json!({"tolerance": 1e-4, "cases": [{"response": "Yes.", "steps": [0.5]}]})));
-    copy("shapeless", Some(&json!({"tolerance": 1e-4, "cases": [{"prompt": "Why?", "reward": 0.5}]})));
-    copy("misspelt", Some(&json!({"tolerance": 1e-4, "cases": [{"response": "Yes.", "score": 0.5}]})));
-    repository.write("composite", "model.toml", "[[ensemble]]\nmodel = \"mistral\"\n");
-    repository.write("composite", "expected.json", expected.to_string());
-
-    let server = Server::of(&repository).await;
-    for (model, count) in [("bert", 4), ("mistral", 4), ("qwen2-math-prm", 4), ("composite", 4), ("tolerated", 4)] {
-        let card = server.get(&format!("/v1/models/{model}")).await.body;
-        assert_eq!(card["references"]["count"], count, "{card}");
-        let difference = card["references"]["largest_difference"].as_f64().unwrap();
-        assert!(
-            if model == "tolerated" { (difference - 0.01).abs() < TOLERANCE } else { difference < TOLERANCE },
-            "{card}"
-        );
-    }
-    assert_eq!(server.get("/v1/models/unknown").await.body["references"], Value::Null);
-    for (model, parts) in [
-        ("wrong", &["1 of 4 scores", "case 2 by 1.000e-2", "the tokens are the same"][..]),
-        ("wrong-text", &["first the one after 3", "where the reference has 7"]),
-        ("empty", &["keep 1 to 64"]),
-        ("stepless", &["case 1", "write \"reward\""]),
-        ("shapeless", &["case 1", "\"response\""]),
-        ("misspelt", &["expected.json", "score"]),
-    ] {
-        let card = server.get(&format!("/v1/models/{model}")).await.body;
-        assert_eq!(card["status"], "failed", "{card}");
-        for part in parts {
-            assert!(card["reason"].as_str().unwrap().contains(part), "{part:?} is not in {card}");
-        }
-    }
-}
-
-#[tokio::test]
 async fn a_version_tells_which_weights_were_read() {
     let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "qwen3").collect();
     let repository = repository(&folders);
@@ -452,64 +340,6 @@ async fn a_checkpoint_that_can_not_be_served_says_all_that_is_wrong_and_harms_no
         assert!(reason.contains(part), "{part} is not in {reason}");
     }
     assert_eq!(server.get("/health/ready").await.status, 200);
-}
-
-#[test]
-fn inspect_shows_the_manifest_that_a_checkpoint_gets_and_writes_it_once() {
-    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "openrlhf").collect();
-    let repository = repository(&folders);
-    let folder = repository.path().join("openrlhf");
-    let inspect = |flags: &[&str]| {
-        let output = karat(&[&["inspect", folder.to_str().unwrap()], flags].concat()).output().unwrap();
-        let text = if output.status.success() { output.stdout } else { output.stderr };
-        (output.status.success(), String::from_utf8(text).unwrap())
-    };
-    let (shown, manifest) = inspect(&["--write"]);
-    assert!(shown && manifest.contains("[transforms.affine]") && manifest.contains("stored as BF16"), "{manifest}");
-    assert!(manifest.contains("MB of memory for weights") && manifest.contains("On an NVIDIA GPU"), "{manifest}");
-    assert!(
-        manifest.contains("its head is value_head") && manifest.contains("divided by their deviation"),
-        "{manifest}"
-    );
-    assert!(manifest.contains("4 of 4 references within 0.0001"), "{manifest}");
-    let written = fs::read_to_string(folder.join("model.toml")).unwrap();
-    assert!(manifest.ends_with(&written) && written.contains("checkpoint = \".\""), "{written}");
-    let (again, error) = inspect(&["--write"]);
-    assert!(!again && error.contains("pins digests already"), "{error}");
-    assert!(written.contains("[digests]\n\"config.json\" = \"sha256:"), "{written}");
-    repository.write(
-        "openrlhf",
-        "expected.json",
-        "{\"tolerance\": 0, \"cases\": [{\"response\": \"a\", \"reward\": 9}]}",
-    );
-    let (held, error) = inspect(&[]);
-    assert!(!held && error.contains("1 of 1 scores"), "{error}");
-    fs::remove_file(folder.join("expected.json")).unwrap();
-    let (shown, manifest) = inspect(&[]);
-    assert!(shown && manifest.contains("nobody has compared"), "{manifest}");
-    fs::remove_file(folder.join("tokenizer.json")).unwrap();
-    let (served, error) = inspect(&[]);
-    assert!(!served && error.contains("tokenizer.json"), "{error}");
-}
-
-#[test]
-fn inspect_says_that_a_template_keeps_a_model_from_being_served() {
-    let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "mistral").collect();
-    let repository = repository(&folders);
-    let folder = repository.path().join("mistral");
-    fs::remove_file(folder.join("expected.json")).unwrap();
-    let template = "{{ strftime_now('%Y') }}{% for m in messages %}{{ m.content }}{% endfor %}";
-    repository.write("mistral", "chat_template.jinja", template);
-    let inspect = |folder: &str| {
-        let mut command = karat(&["inspect", folder]);
-        let told = command.current_dir(repository.path()).output().unwrap();
-        let (shown, said) = (String::from_utf8(told.stdout).unwrap(), String::from_utf8(told.stderr).unwrap());
-        (told.status.success(), shown, said)
-    };
-    let (served, shown, said) = inspect("./mistral");
-    assert!(!served && shown.contains("chat_template") && said.contains("date"), "{shown} {said}");
-    fs::remove_file(folder.join("chat_template.jinja")).unwrap();
-    assert!(inspect("./mistral").0);
 }
 
 /// What a manifest names from its own folder is found wherever the server was started.
