@@ -1,4 +1,4 @@
-//! Weights that all sessions of a graph share.
+//! The weights of a graph in a file, which all of its sessions share.
 //!
 //! ONNX Runtime gives every session a copy of the weights of its own, twice over where it repacks matrices for its
 //! kernels. It shares both only for weights that the caller lends: the tensors through the session's options, what
@@ -6,6 +6,7 @@
 //! more costs what it computes with, not another model. Only for the processor: a GPU holds one session.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     fs::File,
     io::{Read, Seek, SeekFrom},
@@ -13,76 +14,72 @@ use std::{
     sync::Arc,
 };
 
-use ::ort::{
-    session::builder::{PrepackedWeights, SessionBuilder},
-    value::{DynValue, PrimitiveTensorElementType, Tensor},
-};
+use ::ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
 use bytes::Bytes;
 use half::{bf16, f16};
-use karat_onnx::{GraphProto, ModelProto, TensorProto, tensor_proto::DataType};
+use karat_onnx::{
+    GraphProto, ModelProto, StringStringEntryProto, TensorProto,
+    tensor_proto::{DataLocation, DataType},
+};
 
+use super::{lent::LentWeights, pool::Pool};
 use crate::{RuntimeError, error::Cause};
 
 /// Below this many bytes a tensor isn't worth lending: biases, scales, shapes.
 const MIN_SHARED_BYTES: usize = 4096;
 
-/// The large weights of one graph, and what ONNX Runtime packed of them.
-pub(super) struct SharedWeights {
-    tensors: Vec<(String, Arc<DynValue>)>,
-    packed: PrepackedWeights,
+/// Takes the large weights out of the model that was read from `path`, and out of the files beside it.
+pub(super) fn read(model: &ModelProto, path: &Path, pool: Arc<Pool>) -> Result<LentWeights, RuntimeError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let tensors = model.graph.as_ref().map_or(Ok(Vec::new()), |graph| tensors(graph, folder));
+    let tensors = tensors.map_err(|cause| RuntimeError::Graph { path: path.to_owned(), cause })?;
+    Ok(LentWeights::new(model.graph.as_ref(), tensors, pool))
 }
 
-impl SharedWeights {
-    /// Takes the weights out of the model that was read from `path`, and out of the files beside it.
-    pub(super) fn read(model: &ModelProto, path: &Path) -> Result<Self, RuntimeError> {
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let tensors = model.graph.iter().map(|graph| Self::tensors(graph, folder)).collect::<Result<Vec<_>, _>>();
-        let tensors = tensors.map_err(|cause| RuntimeError::Graph { path: path.to_owned(), cause })?;
-        Ok(Self { tensors: tensors.into_iter().flatten().collect(), packed: PrepackedWeights::new() })
+/// The graph without the weights that are lent, lest each session reads them again; `None` where some lie in files beside
+/// it, which are found from where the graph lies.
+pub(super) fn without(model: &ModelProto, lent: &LentWeights) -> Option<ModelProto> {
+    if !model.external_files().is_empty() {
+        return None;
     }
-
-    fn tensors(graph: &GraphProto, folder: &Path) -> Result<Vec<(String, Arc<DynValue>)>, Cause> {
-        let mut tensors = Vec::new();
-        for tensor in &graph.initializer {
-            // What is also an input can be overridden by a caller, so its value isn't fixed.
-            if graph.input.iter().any(|input| input.name() == tensor.name()) {
-                continue;
-            }
-            let bytes = match &tensor.raw_data {
-                _ if !tensor.external_data.is_empty() => read_external(tensor, folder)?,
-                Some(bytes) => bytes.clone(),
-                None => continue,
-            };
-            if bytes.len() < MIN_SHARED_BYTES {
-                continue;
-            }
-            let value = match DataType::try_from(tensor.data_type()) {
-                Ok(DataType::Float) => decode(tensor, &bytes, f32::from_le_bytes)?,
-                Ok(DataType::Float16) => decode(tensor, &bytes, f16::from_le_bytes)?,
-                Ok(DataType::Bfloat16) => decode(tensor, &bytes, bf16::from_le_bytes)?,
-                Ok(DataType::Int8) => decode(tensor, &bytes, i8::from_le_bytes)?,
-                Ok(DataType::Uint8) => decode(tensor, &bytes, u8::from_le_bytes)?,
-                _ => continue,
-            };
-            tensors.push((tensor.name().to_owned(), Arc::new(value)));
+    let mut model = model.clone();
+    let lent: BTreeSet<&str> = lent.tensors().map(|(name, _)| name).collect();
+    for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        if lent.contains(tensor.name()) {
+            tensor.raw_data = None;
+            tensor.data_location = Some(DataLocation::External.into());
+            tensor.external_data = vec![StringStringEntryProto::new("location", "memory")];
         }
-        Ok(tensors)
     }
-
-    /// Lends the weights to a session in the making.
-    pub(super) fn lend(&self, builder: SessionBuilder) -> Result<SessionBuilder, ::ort::Error> {
-        let mut builder = builder.with_prepacked_weights(&self.packed)?;
-        for (name, tensor) in &self.tensors {
-            builder = builder.with_initializer(name, Arc::clone(tensor))?;
-        }
-        Ok(builder)
-    }
+    Some(model)
 }
 
-impl fmt::Debug for SharedWeights {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedWeights").field("tensors", &self.tensors.len()).finish_non_exhaustive()
+fn tensors(graph: &GraphProto, folder: &Path) -> Result<Vec<(String, DynValue)>, Cause> {
+    let mut tensors = Vec::new();
+    for tensor in &graph.initializer {
+        // What is also an input can be overridden by a caller, so its value isn't fixed.
+        if graph.input.iter().any(|input| input.name() == tensor.name()) {
+            continue;
+        }
+        let bytes = match &tensor.raw_data {
+            _ if !tensor.external_data.is_empty() => read_external(tensor, folder)?,
+            Some(bytes) => bytes.clone(),
+            None => continue,
+        };
+        if bytes.len() < MIN_SHARED_BYTES {
+            continue;
+        }
+        let value = match DataType::try_from(tensor.data_type()) {
+            Ok(DataType::Float) => decode(tensor, &bytes, f32::from_le_bytes)?,
+            Ok(DataType::Float16) => decode(tensor, &bytes, f16::from_le_bytes)?,
+            Ok(DataType::Bfloat16) => decode(tensor, &bytes, bf16::from_le_bytes)?,
+            Ok(DataType::Int8) => decode(tensor, &bytes, i8::from_le_bytes)?,
+            Ok(DataType::Uint8) => decode(tensor, &bytes, u8::from_le_bytes)?,
+            _ => continue,
+        };
+        tensors.push((tensor.name().to_owned(), value));
     }
+    Ok(tensors)
 }
 
 /// Copies the bytes into a tensor that is aligned as its numbers need.
@@ -181,12 +178,24 @@ mod tests {
         let input = TokenizedInput::new(vec![1, 2], vec![0, 0], 0..2, Cut::default()).unwrap();
         let batch = TokenBatch::single(Arc::new(input));
         // Sessions come and go while the weights stay.
-        (1..=3)
-            .map(|threads| {
-                let mut executor = graph.executor(&binding, NonZeroUsize::new(threads).unwrap()).unwrap();
-                executor.run(&batch, &Cancellation::new()).unwrap()[0][0].values().to_vec()
-            })
-            .collect()
+        let mut run = |threads| {
+            let mut executor = graph.executor(&binding, NonZeroUsize::new(threads).unwrap()).unwrap();
+            executor.run(&batch, &Cancellation::new()).unwrap()[0][0].values().to_vec()
+        };
+        let mut scores: Vec<Vec<f32>> = (1..=3).map(&mut run).collect();
+        let mut last = graph.executor(&binding, NonZeroUsize::new(2).unwrap()).unwrap();
+        let mut again = || last.run(&batch, &Cancellation::new()).unwrap()[0][0].values().to_vec();
+        // What nobody would give back is still there, and what was packed isn't needed any more.
+        graph.give_back_weights(|| false);
+        scores.push(again());
+        graph.give_back_weights(|| {
+            scores.push(again());
+            true
+        });
+        scores.push(again());
+        let error = graph.executor(&binding, NonZeroUsize::MIN).err().unwrap().to_string();
+        assert!(error.contains("given back"), "{error}");
+        scores
     }
 
     #[test]
@@ -196,11 +205,11 @@ mod tests {
         let bytes: Vec<u8> = matrix().into_iter().flat_map(f32::to_le_bytes).collect();
 
         let (_folder, path) = graph().raw("matrix", &[64, 64], &bytes).write();
-        assert_eq!(scores(&path), vec![expected.clone(); 3]);
+        assert_eq!(scores(&path), vec![expected.clone(); 6]);
 
         let (folder, path) = graph().external("matrix", &[64, 64], "weights.bin", 8).write();
         fs::write(folder.path().join("weights.bin"), [&[0; 8], bytes.as_slice()].concat()).unwrap();
-        assert_eq!(scores(&path), vec![expected; 3]);
+        assert_eq!(scores(&path), vec![expected; 6]);
     }
 
     #[test]
