@@ -23,6 +23,11 @@ impl Stamp {
         files.sort();
         Self { files }
     }
+
+    /// How many bytes they have.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.iter().map(|(_, length, _)| length).sum()
+    }
 }
 
 fn collect(
