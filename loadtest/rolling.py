@@ -19,11 +19,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
@@ -47,11 +48,12 @@ class Replica:
     log: Path
     address: str = field(default_factory=free_address)
     process: subprocess.Popen[bytes] | None = None
+    more: tuple[str, ...] = ()
 
     def start(self) -> None:
         """Starts it and waits until it is ready."""
         flags = ["--listen", self.address, "--ready-down-seconds", str(READY_DOWN_SECONDS), "--strict"]
-        command = [str(self.executable), "serve", "--models", str(self.models), *flags, "--log", "warn"]
+        command = [str(self.executable), "serve", "--models", str(self.models), *flags, *self.more, "--log", "warn"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log)
         with Client(f"http://{self.address}") as client:
@@ -71,16 +73,22 @@ class Replica:
 
 
 @contextmanager
-def balancer(kind: str, replicas: list[Replica], folder: Path) -> Iterator[str]:
-    """HAProxy or nginx in front of the replicas, with the configuration in `deploy/`; its URL."""
+def balancer(
+    kind: str, replicas: list[Replica], folder: Path, changes: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[str]:
+    """HAProxy or nginx in front of the replicas, with the configuration in `deploy/`; its URL.
+
+    In it, each of `changes` is written otherwise.
+    """
     source = {"haproxy": "haproxy/haproxy.cfg", "nginx": "nginx/nginx.conf"}[kind]
     text = (ROOT / "deploy" / source).read_text()
     front = free_address()
     written = ["127.0.0.1:8000", *(f"127.0.0.1:{8081 + number}" for number in range(len(replicas)))]
-    for before, address in zip(written, [front, *(replica.address for replica in replicas)], strict=True):
+    addresses = dict(zip(written, [front, *(replica.address for replica in replicas)], strict=True))
+    for before, after in {**addresses, **changes}.items():
         if before not in text:
             raise SystemExit(f"{source} has no {before}")
-        text = text.replace(before, address)
+        text = text.replace(before, after)
     configuration = folder / Path(source).name
     configuration.write_text(text)
     command = {

@@ -23,6 +23,7 @@ use crate::{Failure, report::Stages};
 pub(crate) struct Client {
     address: Arc<str>,
     path: Uri,
+    authorization: Option<HeaderValue>,
     free: Arc<Mutex<Vec<Connection>>>,
 }
 
@@ -59,10 +60,11 @@ impl Drop for Connection {
 }
 
 impl Client {
-    pub(crate) fn new(url: &Uri, path: &'static str) -> Result<Self, Failure> {
+    pub(crate) fn new(url: &Uri, path: &'static str, key: Option<&str>) -> Result<Self, Failure> {
         let address = url.authority().ok_or("--url needs a host and a port, such as http://127.0.0.1:8080")?;
         let address = address.as_str().into();
-        Ok(Self { address, path: Uri::from_static(path), free: Arc::default() })
+        let authorization = key.map(|key| HeaderValue::try_from(format!("Bearer {key}"))).transpose()?;
+        Ok(Self { address, path: Uri::from_static(path), authorization, free: Arc::default() })
     }
 
     /// Where the server listens.
@@ -109,6 +111,9 @@ impl Client {
         // An authority is made of characters that a header may hold.
         if let Ok(host) = HeaderValue::from_str(&self.address) {
             request.headers_mut().insert(header::HOST, host);
+        }
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let sent = Instant::now();

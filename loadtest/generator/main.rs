@@ -101,6 +101,9 @@ struct Target {
     /// The model, where requests name one
     #[arg(long, default_value = "relevance")]
     model: String,
+    /// The key that requests come with, where the server wants one; clients that leave send none
+    #[arg(long)]
+    key: Option<String>,
     /// Stop after this long, whatever is left
     #[arg(long, value_name = "SECONDS", default_value_t = 300.0)]
     at_most: f64,
@@ -110,7 +113,7 @@ struct Target {
 
 impl Target {
     fn client(&self) -> Result<Client, Failure> {
-        Client::new(&self.url, self.dialect.path())
+        Client::new(&self.url, self.dialect.path(), self.key.as_deref())
     }
 
     fn plan(&self) -> Result<Vec<plan::Request>, Failure> {

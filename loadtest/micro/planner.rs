@@ -10,7 +10,7 @@ use std::{
 };
 
 use divan::{Bencher, counter::ItemsCount};
-use karat_engine::schedule::{Planner, Policy, Priority, WaitingJob};
+use karat_engine::schedule::{ClientId, Planner, Policy, Priority, WaitingJob};
 
 const QUEUED: [usize; 3] = [64, 1_000, 10_000];
 const WORKERS: usize = 2;
@@ -21,12 +21,7 @@ fn main() {
 
 /// Lengths without a pattern, from 20 to 511 tokens.
 fn jobs(count: usize) -> impl Iterator<Item = WaitingJob<usize>> {
-    (0..count).map(|number| WaitingJob {
-        tokens: 20 + (number * 2_654_435_761) % 492,
-        priority: Priority::Normal,
-        deadline: None,
-        payload: number,
-    })
+    (0..count).map(|number| WaitingJob::new(20 + (number * 2_654_435_761) % 492, number))
 }
 
 fn filled(count: usize, start: Instant) -> Planner<usize> {
@@ -79,5 +74,6 @@ fn drain(bencher: Bencher<'_, '_>, queued: usize) {
 fn tokens_before(bencher: Bencher<'_, '_>, queued: usize) {
     let start = Instant::now();
     let planner = filled(queued, start);
-    bencher.bench_local(|| planner.tokens_before(black_box(200), Priority::Normal, Duration::from_secs(60), start));
+    let (client, remaining) = (ClientId::default(), Duration::from_secs(60));
+    bencher.bench_local(|| planner.tokens_before(client, black_box(200), Priority::Normal, remaining, start));
 }

@@ -14,7 +14,7 @@ use axum::{Router, body::Body};
 use divan::{Bencher, counter::ItemsCount};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use karat::api::{self, ApiLimits, AppState, Closing, Fetcher, RunSettings, RunState, Visit};
+use karat::api::{self, ApiLimits, AppState, Closing, Fetcher, LargeBodies, RunSettings, RunState, Visit};
 use karat::telemetry::Metrics;
 use karat_engine::{
     engine::{Engine, ScoreRequest},
@@ -67,6 +67,7 @@ impl Served {
             },
             visitors: Arc::default(),
             images: Fetcher::new(Vec::new()),
+            large_bodies: LargeBodies::default(),
             dialects: Arc::default(),
             runs: Arc::new(RunState::open(&RunSettings::default()).unwrap()),
         };

@@ -4,12 +4,15 @@
 //! be told of in one line. Texts are never part of it.
 
 use std::{
+    convert::Infallible,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Instant,
 };
 
-use http::Extensions;
+use aide::OperationInput;
+use axum::extract::FromRequestParts;
+use http::{Extensions, request::Parts};
 use karat_engine::engine::{CritiqueRequest, Critiques, Embeddings, ScoreReport, ScoreRequest, Timings};
 use karat_engine::schedule::ClientId;
 use karat_rules::domain::ModelName;
@@ -55,6 +58,15 @@ impl Visit {
         self.0.key.get().map(|key| key.name.as_str())
     }
 
+    /// Whether it may see and change what was made with the key of that name: a server without keys, and what was made
+    /// without one, are everybody's.
+    pub(super) fn may_use(&self, owner: Option<&str>) -> bool {
+        match (self.0.key.get(), owner) {
+            (Some(key), Some(owner)) => key.owns(owner),
+            _ => true,
+        }
+    }
+
     /// What the engine did for it so far.
     pub(super) fn work(&self) -> Vec<Work> {
         self.lock().clone()
@@ -92,6 +104,19 @@ impl Visit {
         self.0.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The state of a handler that reads no body and has to know whose request it answers.
+pub(super) struct Visited(pub(super) AppState);
+
+impl FromRequestParts<AppState> for Visited {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        Ok(Self(state.visited_by(&parts.extensions)))
+    }
+}
+
+impl OperationInput for Visited {}
 
 impl AppState {
     /// The state of a request's handler, which knows whose it is.

@@ -1,10 +1,12 @@
 //! All metrics of one server, and the page that shows them.
 
+use std::collections::BTreeSet;
+
 use karat_engine::{engine::ScoreReport, repository::ModelStatus, telemetry::EngineMetrics};
 use karat_rules::domain::ModelName;
-use karat_runs::registry::Runs;
+use karat_runs::{registry::Runs, run::RunName};
 use karat_runtime::metrics;
-use prometheus::{Error, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{Error, IntGaugeVec, Registry, TextEncoder, proto::LabelPair};
 
 use super::{Build, RequestGuard, WaitGuard, Waiting, http::HttpMetrics, runs::RunMetrics, scores::ScoreMetrics};
 
@@ -82,7 +84,21 @@ impl Metrics {
     /// # Errors
     /// When a metric can't be written, which only a metric without a name can cause.
     pub fn render(&self) -> Result<String, Error> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        self.render_without(&BTreeSet::new())
+    }
+
+    /// The same without those of some training runs.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub(crate) fn render_without(&self, hidden: &BTreeSet<RunName>) -> Result<String, Error> {
+        let mut families = self.registry.gather();
+        let is_hidden =
+            |label: &LabelPair| label.name() == "run" && hidden.iter().any(|run| run.as_str() == label.value());
+        for family in &mut families {
+            family.mut_metric().retain(|metric| !metric.get_label().iter().any(is_hidden));
+        }
+        TextEncoder::new().encode_to_string(&families)
     }
 }
 

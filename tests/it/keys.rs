@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf, process::Command, sync::Arc};
 
 use karat::api::Keys;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -182,6 +183,7 @@ async fn what_is_scored_later_is_scored_with_its_key() {
     repository.add("other", &graph_manifest("", "sum"), &["sum"]);
     let confined = keys.add(&["confined", "--models", "other"]);
     let any = keys.add(&["any"]);
+    let admin = keys.add(&["boss", "--admin"]);
     let server = serve(&repository, &keys).await;
     for path in ["/v1/runs", "/v1/jobs", "/v1/signals"] {
         assert_eq!(server.get(path).await.status, 401, "{path}");
@@ -196,11 +198,11 @@ async fn what_is_scored_later_is_scored_with_its_key() {
     let mut unwaited = body("sum");
     unwaited["wait"] = json!(false);
     post(&server, "/v1/score", &confined, &unwaited).await.assert_problem(403, "key-forbids", "confined");
-    let asked = async |path: &str| Reply::of(client().get(server.url(path)).bearer_auth(&any)).await.body;
+    let asked = async |path: &str| Reply::of(client().get(server.url(path)).bearer_auth(&admin)).await.body;
     assert_eq!(asked("/v1/runs").await["runs"], json!([]), "what isn't let in is no run's sample");
 
     // A judge whom the key may not use says nothing, and one whom it may does.
-    let judged = client().put(server.url("/v1/runs/a")).bearer_auth(&any);
+    let judged = client().put(server.url("/v1/runs/a")).bearer_auth(&confined);
     let judged = Reply::of(judged.json(&json!({"judge": {"model": "sum", "share": 1}}))).await;
     assert_eq!(judged.status, 200, "{}", judged.text);
     let accepted = post(&server, "/v1/jobs", &confined, &body("other")).await;
@@ -209,6 +211,79 @@ async fn what_is_scored_later_is_scored_with_its_key() {
     until(async || asked(&job).await["state"] == "done").await;
     assert_eq!(asked(&job).await["failed"], 0);
     until(async || asked("/v1/runs/a").await["unjudged"] == 1).await;
+}
+
+#[tokio::test]
+async fn runs_and_jobs_are_the_keys_that_made_them() {
+    let keys = KeyFile::new();
+    let [own, other] = ["own", "other"].map(|name| keys.add(&[name]));
+    let admin = keys.add(&["boss", "--admin"]);
+    let server = serve(&Repository::with_sum(), &keys).await;
+    let as_key = async |method: Method, path: &str, key: &str| {
+        Reply::of(client().request(method, server.url(path)).bearer_auth(key)).await
+    };
+    let body = json!({"model": "sum", "run": "mine", "step": 1, "inputs": [{"text": "10 11"}]});
+    let scored = post(&server, "/v1/score", &own, &body).await;
+    assert_eq!(scored.status, 200, "{}", scored.text);
+    let accepted = post(&server, "/v1/jobs", &own, &body).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text);
+    let job = format!("/v1/jobs/{}", accepted.body["id"].as_str().unwrap());
+    until(async || as_key(Method::GET, &job, &own).await.body["state"] == "done").await;
+
+    let results = format!("{job}/results");
+    for (method, path, slug) in [
+        (Method::GET, "/v1/runs/mine", "unknown-run"),
+        (Method::GET, "/v1/runs/mine/events", "unknown-run"),
+        (Method::DELETE, "/v1/runs/mine", "unknown-run"),
+        (Method::GET, &*job, "unknown-job"),
+        (Method::GET, &*results, "unknown-job"),
+        (Method::DELETE, &*job, "unknown-job"),
+    ] {
+        as_key(method, path, &other).await.assert_problem(404, slug, "GET /v1/");
+    }
+    let outcomes = json!({"outcomes": [{"request": scored.body["id"], "value": 1}]});
+    post(&server, "/v1/runs/mine/outcomes", &other, &outcomes).await.assert_problem(404, "unknown-run", "mine");
+    for path in ["/v1/score", "/v1/jobs"] {
+        post(&server, path, &other, &body).await.assert_problem(403, "key-forbids", "the run mine is another key's");
+    }
+    let configured = |run: &str, config: Value| {
+        Reply::of(client().put(server.url(&format!("/v1/runs/{run}"))).bearer_auth(&other).json(&config))
+    };
+    configured("mine", json!({})).await.assert_problem(403, "key-forbids", "the run mine is another key's");
+    configured("theirs", json!({"reference": "mine"})).await.assert_problem(422, "invalid-request", "mine");
+
+    for (key, sees) in [(&own, true), (&other, false), (&admin, true)] {
+        let (runs, jobs) = (as_key(Method::GET, "/v1/runs", key).await, as_key(Method::GET, "/v1/jobs", key).await);
+        assert_eq!(runs.body["runs"].as_array().unwrap().len(), usize::from(sees), "{}", runs.text);
+        assert_eq!(jobs.body["jobs"].as_array().unwrap().len(), usize::from(sees), "{}", jobs.text);
+        let metrics = as_key(Method::GET, "/metrics", key).await.text;
+        assert_eq!(metrics.contains("run=\"mine\""), sees, "{metrics}");
+    }
+    assert_eq!(as_key(Method::GET, "/v1/runs/mine", &admin).await.body["samples"], 2);
+    assert_eq!(post(&server, "/v1/runs/mine/outcomes", &own, &outcomes).await.body["accepted"], 1);
+    assert_eq!(as_key(Method::DELETE, &job, &admin).await.status, 200);
+    assert_eq!(as_key(Method::DELETE, "/v1/runs/mine", &own).await.status, 200);
+    // The name is free again.
+    assert_eq!(post(&server, "/v1/score", &other, &body).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_its_keys_tokens_holds_no_other_up() {
+    let keys = KeyFile::new();
+    let poor = keys.add(&["poor", "--tokens-per-minute", "1"]);
+    let rich = keys.add(&["rich"]);
+    let server = serve(&Repository::with_sum(), &keys).await;
+    let rows: String = (0..100).map(|row| format!("{{\"text\": \"{}\"}}\n", 100 + row)).collect();
+    let submit = async |key: &str| {
+        let request = client().post(server.url("/v1/jobs")).bearer_auth(key);
+        let accepted = Reply::of(request.body(format!("{{\"model\": \"sum\"}}\n{rows}"))).await;
+        format!("/v1/jobs/{}", accepted.body["id"].as_str().unwrap())
+    };
+    let (waiting, other) = (submit(&poor).await, submit(&rich).await);
+    let job = async |path: &str, key: &str| Reply::of(client().get(server.url(path)).bearer_auth(key)).await.body;
+    until(async || job(&other, &rich).await["state"] == "done").await;
+    let waiting = job(&waiting, &poor).await;
+    assert_eq!((&waiting["state"], &waiting["failed"]), (&json!("running"), &json!(0)), "{waiting}");
 }
 
 /// Waits until something is so, which it must be before long.

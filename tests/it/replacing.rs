@@ -1,8 +1,10 @@
 //! Models come, change and go while the server runs, and no request ends on anything but the version that it began with.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
-use crate::support::{Child, Reply, Repository, client, graph_manifest};
+use crate::support::{Child, Reply, Repository, client, graph_manifest, root};
 
 /// A manifest under which the scores of `sum` are cut at `high`.
 fn cut_at(high: f64) -> String {
@@ -78,6 +80,28 @@ async fn what_lies_in_the_folder_takes_over_and_is_told_from_what_was_there() {
 }
 
 #[tokio::test]
+async fn rules_alone_try_no_graph_again_and_other_weights_do() {
+    let repository = Repository::empty();
+    repository.add("sum", &cut_at(0.1), &["sum"]);
+    let server = Child::serve(&repository, &["--calibration-seconds", "0.1"]).await;
+    server.ready().await;
+    // No trial of this graph comes to such a difference: who tells of it has read it here.
+    const READ: f64 = 1.5e-5;
+    let file = repository.path().join("sum/sum.trial.calibration.json");
+    let mut kept: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    kept["found"]["largest_difference"] = json!(READ);
+    fs::write(&file, kept.to_string()).unwrap();
+    let difference = async || card(&server, "sum").await["graphs"][0]["trial"]["largest_difference"].clone();
+
+    repository.write("sum", "model.toml", cut_at(0.2));
+    assert_eq!(order(&server, "sum", "load").await.status, 200);
+    assert_eq!((reward(&server, "sum").await, difference().await), (json!(0.2), json!(READ)));
+    fs::copy(root().join("tests/graphs/last_place.onnx"), repository.path().join("sum/sum.onnx")).unwrap();
+    assert_eq!(order(&server, "sum", "load").await.status, 200);
+    assert_ne!(difference().await, READ);
+}
+
+#[tokio::test]
 async fn a_load_that_fails_changes_nothing() {
     let repository = Repository::empty();
     repository.add("sum", &cut_at(0.1), &["sum"]);
@@ -99,7 +123,7 @@ async fn a_load_that_fails_changes_nothing() {
     repository.write("sum", "expected.json", expected.to_string());
     order(&server, "sum", "load").await.assert_problem(422, "not-loaded", "expected.json");
     assert_eq!(reward(&server, "sum").await, 0.1);
-    std::fs::remove_file(repository.path().join("sum/expected.json")).unwrap();
+    fs::remove_file(repository.path().join("sum/expected.json")).unwrap();
     assert_eq!(order(&server, "sum", "load").await.status, 200);
     assert_eq!(card(&server, "sum").await["change"], Value::Null);
 }
@@ -115,6 +139,12 @@ async fn models_come_and_go() {
         assert_eq!(order(&server, model, "load").await.body["replaced"], Value::Null);
     }
     assert_eq!(reward(&server, "both").await, 0.2);
+
+    // What is loaded is served on, and nobody is told that it was loaded again.
+    fs::rename(repository.path().join("late/model.toml"), repository.path().join("late/away")).unwrap();
+    order(&server, "late", "load").await.assert_problem(404, "unknown-model", "late");
+    assert_eq!(reward(&server, "late").await, 0.2);
+    fs::rename(repository.path().join("late/away"), repository.path().join("late/model.toml")).unwrap();
 
     order(&server, "late", "unload").await.assert_problem(409, "in-use", "both");
     for model in ["both", "late"] {
@@ -171,7 +201,7 @@ async fn folders_are_followed_where_that_is_wanted_and_told_of_where_not() {
     follows.asked_until("/v1/models/sum", |reply| reply.body["version"] != first).await;
     follows.asked_until("/v1/models/new", |reply| reply.body["status"] == "ready").await;
     assert_eq!((reward(&follows, "sum").await, reward(&follows, "new").await), (json!(0.2), json!(0.25)));
-    std::fs::remove_dir_all(repository.path().join("new")).unwrap();
+    fs::remove_dir_all(repository.path().join("new")).unwrap();
     follows.asked_until("/v1/models/new", |reply| reply.status == 404).await;
 
     tells.asked_until("/v1/models/sum", |reply| reply.body["change"]["status"] == "noticed").await;

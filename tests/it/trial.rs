@@ -210,8 +210,10 @@ async fn a_verdict_is_remembered_for_the_same_files() {
     let planted = kept.replace("\"any\"", "\"alone\"").replace("\"broken\"", "\"reason\": \"planted\", \"broken\"");
     fs::write(&file, &planted).unwrap();
     assert_eq!(company().await, "alone");
-    // Of other files nothing is known.
+    // What a manifest says beside its passes makes no other graph of it, and other files do.
     repository.append("sum", "model.toml", b"# changed\n");
+    assert_eq!(company().await, "alone");
+    repository.append("sum", "tokenizer.json", b"\n");
     assert_eq!(company().await, "any");
     for damaged in ["{", &planted.replace("\"alone\"", "\"sometimes\"")] {
         fs::write(&file, damaged).unwrap();

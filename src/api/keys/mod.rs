@@ -71,6 +71,11 @@ impl Key {
         Err(Problem::new(ProblemType::OutOfTokens, detail).after(wait))
     }
 
+    /// Whether it may see and change what was made with the key of that name.
+    pub(super) fn owns(&self, owner: &str) -> bool {
+        self.admin || self.name == owner
+    }
+
     /// Counts what a request cost.
     pub(super) fn spend(&self, tokens: usize) {
         if let Some(bucket) = &self.bucket {

@@ -16,6 +16,7 @@ use crate::{
     api::{
         AppState,
         problem::{Problem, ProblemType},
+        visit::Visited,
     },
     telemetry::state_word,
 };
@@ -77,15 +78,18 @@ async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
 }
 
 fn describe_metrics(operation: TransformOperation<'_>) -> TransformOperation<'_> {
-    operation.id("metrics").tag("Operation").summary("Counters in the Prometheus text format")
+    operation.id("metrics").tag("Operation").summary("Counters in the Prometheus text format").description(
+        "On a server with keys, those of training runs that are another key's are left out, unless the key is an admin one.",
+    )
 }
 
-async fn metrics(State(state): State<AppState>) -> Result<MetricsText, Problem> {
+async fn metrics(Visited(state): Visited) -> Result<MetricsText, Problem> {
     state.metrics.engine().cache_bytes(state.engine.cache_bytes());
     state.runs.show(&state.metrics).await;
     let models = state.engine.repository().models();
     state.metrics.models(models.iter().map(|(name, listed)| (name, &listed.status)));
-    state.metrics.render().map(MetricsText).map_err(|error| {
+    let hidden = state.runs.runs.list(|owner| !state.visit.may_use(owner)).into_iter().map(|run| run.run).collect();
+    state.metrics.render_without(&hidden).map(MetricsText).map_err(|error| {
         tracing::error!(%error, "metrics can't be written");
         Problem::new(ProblemType::Internal, "the metrics can't be written; the server's log has the cause")
     })

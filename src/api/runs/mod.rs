@@ -18,7 +18,7 @@ use std::{
 use karat_engine::engine::{Engine, ScoreReport, ScoreRequest};
 use karat_runs::{
     registry::{Bounds, Record, Recorder, Runs},
-    run::Batch,
+    run::{Batch, RunName},
     store::{JobStore, Store, StoreError},
 };
 use tokio::sync::Mutex;
@@ -31,7 +31,7 @@ pub(crate) use tag::{RunFields, RunTag};
 use super::{
     AppState,
     native::{Backlog, Progress, work_on_backlog, work_on_jobs},
-    problem::{Problem, invalid},
+    problem::{Problem, ProblemType, invalid},
 };
 use crate::telemetry::{Metrics, Waiting};
 use learned::LearnedStates;
@@ -164,6 +164,11 @@ impl RunState {
     }
 }
 
+/// What is told to who names a run that another key made.
+pub(super) fn another_keys(name: &RunName) -> Problem {
+    Problem::new(ProblemType::KeyForbids, format!("the run {name} is another key's; give yours another name"))
+}
+
 /// The time in milliseconds since 1970.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -177,6 +182,27 @@ impl AppState {
         tokio::spawn(work_on_backlog(self.clone()));
         let state = self.clone();
         tokio::spawn(async move { state.runs.keep_saving(&state.engine).await });
+    }
+
+    /// Whether the request may see a run; one that isn't there hides nothing.
+    pub(super) fn may_use_run(&self, name: &RunName) -> bool {
+        self.runs.runs.owner(name).is_none_or(|owner| self.visit.may_use(owner.as_deref()))
+    }
+
+    /// Makes a run the request's key's, unless it is there already.
+    ///
+    /// # Errors
+    /// When it is another key's.
+    pub(super) async fn claim_run(&self, name: &RunName) -> Result<(), Problem> {
+        let claim = self.runs.runs.claim(name, self.visit.key_name(), now());
+        if !self.visit.may_use(claim.owner.as_deref()) {
+            return Err(another_keys(name));
+        }
+        // Whose a run is lasts before anything of it is acknowledged.
+        if claim.is_new && claim.owner.is_some() && self.runs.store.lasts() {
+            self.runs.store.save(&self.runs.runs).await?;
+        }
+        Ok(())
     }
 
     /// Scores a request, and keeps statistics of it where it belongs to a run.
@@ -218,6 +244,7 @@ impl AppState {
     ) -> Result<ScoreReport, Problem> {
         // What isn't let in is none of the run's samples.
         let mut request = self.let_in(request)?;
+        self.claim_run(&tag.run).await?;
         let facts: Vec<Facts> = request.samples().iter().map(Facts::of).collect();
         let sent = request.places();
         let state = &self.runs;

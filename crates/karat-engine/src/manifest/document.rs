@@ -69,6 +69,20 @@ pub(crate) struct Manifest {
     pub digests: Digests,
 }
 
+impl Manifest {
+    /// The same without what is said of scores that passes have given: passes depend on the rest at most.
+    pub(crate) fn of_passes(&self) -> Self {
+        Self {
+            description: None,
+            license: None,
+            aggregate: default_aggregate(),
+            transforms: Vec::new(),
+            digests: Digests::default(),
+            ..self.clone()
+        }
+    }
+}
+
 /// The graph of a model.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -24,7 +24,7 @@ impl Stamp {
         Self { files }
     }
 
-    /// How many bytes they have.
+    /// How many bytes the files have together.
     pub(super) fn bytes(&self) -> u64 {
         self.files.iter().map(|(_, length, _)| length).sum()
     }
@@ -74,6 +74,7 @@ mod tests {
         assert_eq!(Stamp::of(folder.path()), first);
         write("model.toml", "ab");
         assert_ne!(Stamp::of(folder.path()), first);
+        assert_eq!((first.bytes(), Stamp::of(folder.path()).bytes()), (1, 2));
         assert_eq!(Stamp::of(&folder.path().join("gone")), Stamp::default());
     }
 }

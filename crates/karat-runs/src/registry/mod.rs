@@ -80,6 +80,15 @@ impl Chosen {
     }
 }
 
+/// Whose a run is, told to who wants to use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The name of the key that it was made with; none of one that everybody may use.
+    pub owner: Option<String>,
+    /// Whether it was made now.
+    pub is_new: bool,
+}
+
 /// Why a run can't be configured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -111,10 +120,19 @@ impl Runs {
 
     /// Does something with a run, which is made where there is none.
     fn change<T>(&self, name: &RunName, now: u64, change: impl FnOnce(&mut Run) -> (T, Vec<Event>)) -> T {
-        let mut inner = self.lock();
+        self.change_in(&mut self.lock(), name, || Run::new(name.clone(), now), change)
+    }
+
+    fn change_in<T>(
+        &self,
+        inner: &mut Inner,
+        name: &RunName,
+        make: impl FnOnce() -> Run,
+        change: impl FnOnce(&mut Run) -> (T, Vec<Event>),
+    ) -> T {
         inner.clock += 1;
         let clock = inner.clock;
-        let entry = inner.runs.entry(name.clone()).or_insert_with(|| Entry::new(Run::new(name.clone(), now)));
+        let entry = inner.runs.entry(name.clone()).or_insert_with(|| Entry::new(make()));
         entry.touched = clock;
         entry.changed = true;
         let (result, events) = change(&mut entry.run);
@@ -130,7 +148,7 @@ impl Runs {
             let bytes = entry.run.bytes();
             let before = std::mem::replace(&mut entry.bytes, bytes);
             inner.bytes = inner.bytes + bytes - before;
-            self.evict(&mut inner, name);
+            self.evict(inner, name);
         }
         result
     }
@@ -142,6 +160,24 @@ impl Runs {
             inner.forget(&name);
             self.evicted.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Makes a run for a key, or for everybody, where there is none of that name; whose it is.
+    pub fn claim(&self, name: &RunName, owner: Option<&str>, now: u64) -> Claim {
+        let mut inner = self.lock();
+        if let Some(entry) = inner.runs.get(name) {
+            return Claim { owner: entry.run.owner().map(str::to_owned), is_new: false };
+        }
+        let owner = owner.map(str::to_owned);
+        let make = || Run::new(name.clone(), now).of(owner.clone());
+        self.change_in(&mut inner, name, make, |_| ((), Vec::new()));
+        Claim { owner, is_new: true }
+    }
+
+    /// The name of the key that a run was made with, if it is one's; none of a run that isn't there.
+    #[must_use]
+    pub fn owner(&self, name: &RunName) -> Option<Option<String>> {
+        self.lock().runs.get(name).map(|entry| entry.run.owner().map(str::to_owned))
     }
 
     /// Takes samples in.
@@ -182,11 +218,11 @@ impl Runs {
         self.lock().runs.get(name)?.run.find(request, index)
     }
 
-    /// Asks other things of a run, which is made where there is none.
+    /// Asks other things of a run, which is made for a key, or for everybody, where there is none.
     ///
     /// # Errors
     /// When a share is none, or the run to compare with has no rewards.
-    pub fn configure(&self, name: &RunName, config: Config, now: u64) -> Result<(), ConfigError> {
+    pub fn configure(&self, name: &RunName, config: Config, owner: Option<&str>, now: u64) -> Result<(), ConfigError> {
         config.check().map_err(ConfigError::Invalid)?;
         let reference = match &config.reference {
             None => None,
@@ -199,7 +235,8 @@ impl Runs {
                 )
             }
         };
-        self.change(name, now, |run| {
+        let make = || Run::new(name.clone(), now).of(owner.map(str::to_owned));
+        self.change_in(&mut self.lock(), name, make, |run| {
             if let Some(reference) = reference.filter(|_| run.config().reference != config.reference) {
                 run.take_reference(&reference);
             }
@@ -248,11 +285,11 @@ impl Runs {
         run.percentiles(model, task, rewards)
     }
 
-    /// Every run in a line, the one heard of last first.
+    /// Every run in a line, of those whose owner `shows` takes, the one heard of last first.
     #[must_use]
-    pub fn list(&self) -> Vec<RunSummary> {
+    pub fn list(&self, shows: impl Fn(Option<&str>) -> bool) -> Vec<RunSummary> {
         let inner = self.lock();
-        let mut entries: Vec<&Entry> = inner.runs.values().collect();
+        let mut entries: Vec<&Entry> = inner.runs.values().filter(|entry| shows(entry.run.owner())).collect();
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.touched));
         entries.iter().map(|entry| entry.run.summary()).collect()
     }
@@ -350,78 +387,4 @@ impl Entry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::statistics::testing::observation;
-
-    fn batch(run: &str, step: u64) -> Batch {
-        Batch {
-            run: run.parse().unwrap(),
-            step: Some(step),
-            task: None,
-            model: "m".parse().unwrap(),
-            probabilities: false,
-            request: "r".to_owned(),
-            samples: vec![observation(1.0); 4],
-            places: None,
-            members: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_thousand_runs_stay_and_the_oldest_goes() {
-        let runs = Runs::new(Bounds { runs: 1000, bytes: usize::MAX });
-        for number in 0..1200 {
-            runs.add(&batch(&format!("run-{number}"), 0), 1);
-            runs.add(&batch("kept", 0), 1);
-        }
-        assert_eq!(runs.size().0, 1000);
-        let list = runs.list();
-        assert_eq!(list[0].run.as_str(), "kept");
-        assert!(runs.report(&"run-0".parse().unwrap()).is_none());
-        assert_eq!(runs.totals(), (1200 * 8, 201));
-        let (changed, gone) = runs.changes();
-        assert_eq!((changed.len(), gone.len()), (1000, 201));
-        assert_eq!(runs.changes().0.len(), 0);
-    }
-
-    #[test]
-    fn memory_is_bounded_and_reckoned() {
-        let runs = Runs::new(Bounds { runs: 1000, bytes: 2 << 20 });
-        for number in 0..100 {
-            for step in 0..4 {
-                runs.add(&batch(&format!("run-{number}"), step), 1);
-            }
-        }
-        let (count, bytes) = runs.size();
-        assert!(bytes <= 2 << 20 && count > 1 && count < 100, "{count} runs of {bytes} bytes");
-        while let Some(summary) = runs.list().pop() {
-            runs.forget(&summary.run);
-        }
-        assert_eq!(runs.size(), (0, 0));
-    }
-
-    #[test]
-    fn listeners_hear_of_steps() {
-        let runs = Runs::new(Bounds { runs: 10, bytes: usize::MAX });
-        let name: RunName = "a".parse().unwrap();
-        assert!(runs.listen(&name, 0).is_none());
-        runs.add(&batch("a", 0), 1);
-        let (past, mut future) = runs.listen(&name, 0).unwrap();
-        assert!(past.is_empty() && future.try_recv().is_err());
-        runs.add(&batch("a", 1), 2);
-        let event = future.try_recv().unwrap();
-        assert_eq!((event.kind.word(), event.at), ("step", 2));
-    }
-
-    #[test]
-    fn a_reference_must_have_rewards() {
-        let runs = Runs::new(Bounds { runs: 10, bytes: usize::MAX });
-        let name: RunName = "a".parse().unwrap();
-        let config = Config { reference: Some("b".parse().unwrap()), ..Config::default() };
-        assert!(matches!(runs.configure(&name, config.clone(), 1), Err(ConfigError::NoReference(_))));
-        runs.add(&batch("b", 0), 1);
-        runs.configure(&name, config, 1).unwrap();
-        assert!(runs.report(&name).unwrap().models[0].registered);
-    }
-}
+mod tests;

@@ -76,6 +76,9 @@ impl Batch {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     name: RunName,
+    /// The name of the key that it was made with; none of one that everybody may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
     created: u64,
     updated: u64,
     samples: u64,
@@ -109,6 +112,7 @@ impl Run {
     pub fn new(name: RunName, now: u64) -> Self {
         Self {
             name,
+            owner: None,
             created: now,
             updated: now,
             samples: 0,
@@ -129,6 +133,18 @@ impl Run {
     #[must_use]
     pub fn name(&self) -> &RunName {
         &self.name
+    }
+
+    /// The same, of a key.
+    #[must_use]
+    pub fn of(self, owner: Option<String>) -> Self {
+        Self { owner, ..self }
+    }
+
+    /// The name of the key that it was made with; none of one that everybody may use.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
     }
 
     /// What is asked of it beside statistics.

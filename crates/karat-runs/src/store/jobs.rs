@@ -194,17 +194,26 @@ impl JobStore {
             .await
     }
 
-    /// The oldest job with rows that wait, and the first of these, up to `most`.
+    /// The job with rows that wait whose turn it is, and the first of these, up to `most`: the one behind `last`, which had
+    /// its turn before, by their ids, or the first. Those of `resting` are passed over.
     ///
     /// # Errors
     /// When the file can't be read.
-    pub async fn next(&self, most: u32) -> Result<Option<(Job, Vec<JobRow>)>, StoreError> {
+    pub async fn next(
+        &self,
+        most: u32,
+        last: Option<String>,
+        resting: Vec<String>,
+    ) -> Result<Option<(Job, Vec<JobRow>)>, StoreError> {
         self.0
             .call(move |connection| {
-                let oldest = format!("SELECT {COLUMNS} FROM jobs WHERE state = 'running' ORDER BY created, id LIMIT 1");
-                let Some(found) = connection.prepare_cached(&oldest)?.query_row([], job).optional()? else {
-                    return Ok(None);
-                };
+                // Those behind the last one come first.
+                let turns = "SELECT id FROM jobs WHERE state = 'running' ORDER BY id <= ?1, id";
+                let mut turns = connection.prepare_cached(turns)?;
+                let turns = turns.query_map([last.unwrap_or_default()], |row| row.get::<_, String>(0))?;
+                let turns = turns.collect::<rusqlite::Result<Vec<_>>>()?;
+                let Some(id) = turns.iter().find(|id| !resting.contains(id)) else { return Ok(None) };
+                let Some(found) = find(connection, id)? else { return Ok(None) };
                 let mut rows = connection.prepare_cached(
                     "SELECT place, body FROM job_rows WHERE job = ?1 AND place >= ?2 ORDER BY place LIMIT ?3",
                 )?;

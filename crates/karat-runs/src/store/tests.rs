@@ -49,6 +49,7 @@ fn what_was_acknowledged_is_there_after_a_restart_whether_or_not_the_run_was_wri
     {
         let store = Store::open(Some(folder.path())).unwrap();
         let runs = runs();
+        runs.claim(&name("a"), Some("trainer"), 1);
         runs.add(&scored("a"), 1);
         let (new, last) = wait(store.add_outcomes(name("a"), vec![outcome("r", 1.0), outcome("s", 0.0)])).unwrap();
         assert_eq!(new, [true, true]);
@@ -62,6 +63,7 @@ fn what_was_acknowledged_is_there_after_a_restart_whether_or_not_the_run_was_wri
     let store = reopened(folder.path());
     let restored = runs();
     store.restore(&restored).unwrap();
+    assert_eq!(restored.owner(&name("a")), Some(Some("trainer".to_owned())));
     let report = restored.report(&name("a")).unwrap();
     assert_eq!((report.samples, report.models[0].outcomes.as_ref().unwrap().samples), (4, 3));
     assert_eq!(report.models[0].calibration.unwrap().outcomes, 3);
@@ -110,7 +112,7 @@ fn a_run_that_was_let_go_is_gone_from_the_file_as_well() {
     drop(store);
     let empty = self::runs();
     reopened(folder.path()).restore(&empty).unwrap();
-    assert!(empty.list().is_empty());
+    assert!(empty.list(|_| true).is_empty());
 }
 
 #[test]
@@ -121,7 +123,7 @@ fn a_state_that_nobody_can_read_stops_nobody() {
     let runs = runs();
     runs.restore(Run::new(name("good"), 1));
     store.restore(&runs).unwrap();
-    assert_eq!(runs.list().len(), 1);
+    assert_eq!(runs.list(|_| true).len(), 1);
 }
 
 #[test]
@@ -133,7 +135,7 @@ fn what_fails_takes_nothing_of_others_with_it() {
     wait(jobs.add_rows("a".to_owned(), 0, vec!["x".to_owned()])).unwrap();
     assert!(wait(jobs.add_rows("a".to_owned(), 0, vec!["y".to_owned(), "z".to_owned()])).is_err());
     wait(jobs.accept("a".to_owned(), 1)).unwrap();
-    let (_, rows) = wait(jobs.next(10)).unwrap().unwrap();
+    let (_, rows) = wait(jobs.next(10, None, Vec::new())).unwrap().unwrap();
     assert_eq!(rows, [JobRow { place: 0, body: "x".to_owned() }]);
 }
 
@@ -155,7 +157,7 @@ fn a_job_goes_on_where_it_was_and_unfinished_arrivals_are_dropped() {
     }
     let jobs = JobStore::new(reopened(folder.path())).unwrap();
     assert_eq!(wait(jobs.find("part".to_owned())).unwrap(), None);
-    let (job, rows) = wait(jobs.next(2)).unwrap().unwrap();
+    let (job, rows) = wait(jobs.next(2, None, Vec::new())).unwrap().unwrap();
     assert_eq!(job.key.as_deref(), Some("trainer"));
     assert_eq!((job.rows, job.done, job.failed), (5, 2, 1));
     assert_eq!(rows.iter().map(|row| row.place).collect::<Vec<_>>(), [2, 3]);
@@ -163,7 +165,7 @@ fn a_job_goes_on_where_it_was_and_unfinished_arrivals_are_dropped() {
     let done = wait(jobs.find("whole".to_owned())).unwrap().unwrap();
     assert_eq!((done.state, done.ended), (JobState::Done, Some(9)));
     assert_eq!(wait(jobs.results("whole".to_owned(), 3, 10)).unwrap(), ["result 3", "result 4"]);
-    assert!(wait(jobs.next(2)).unwrap().is_none());
+    assert!(wait(jobs.next(2, None, Vec::new())).unwrap().is_none());
 }
 
 #[test]
@@ -178,8 +180,29 @@ fn a_cancelled_job_keeps_its_results_and_gets_no_more() {
     // What was being scored meanwhile comes too late.
     wait(jobs.finish("a".to_owned(), vec![result(1, false)], 4)).unwrap();
     assert_eq!(wait(jobs.results("a".to_owned(), 0, 10)).unwrap().len(), 1);
-    assert!(wait(jobs.next(2)).unwrap().is_none());
+    assert!(wait(jobs.next(2, None, Vec::new())).unwrap().is_none());
     assert_eq!(wait(jobs.retain(3, 100)).unwrap(), 0);
     assert_eq!(wait(jobs.retain(4, 100)).unwrap(), 1);
     assert!(wait(jobs.list()).unwrap().is_empty());
+}
+
+#[test]
+fn jobs_take_turns_and_those_that_rest_are_passed_over() {
+    let jobs = JobStore::new(Store::open(None).unwrap()).unwrap();
+    for id in ["a", "b", "c"] {
+        wait(jobs.begin(new_job(id), 1)).unwrap();
+        wait(jobs.add_rows(id.to_owned(), 0, vec!["x".to_owned(); 3])).unwrap();
+        wait(jobs.accept(id.to_owned(), 3)).unwrap();
+    }
+    let next = |last: Option<&str>, resting: &[&str]| {
+        let resting = resting.iter().map(|id| (*id).to_owned()).collect();
+        wait(jobs.next(2, last.map(str::to_owned), resting)).unwrap().map(|(job, _)| job.id)
+    };
+    let turns = [next(None, &[]), next(Some("a"), &[]), next(Some("b"), &[]), next(Some("c"), &[])];
+    assert_eq!(turns.map(Option::unwrap), ["a", "b", "c", "a"]);
+    assert_eq!(next(Some("a"), &["b"]).unwrap(), "c");
+    assert_eq!(next(Some("c"), &["a", "b", "c"]), None);
+    // One that is done or gone meanwhile has its neighbour's turn come.
+    wait(jobs.cancel("b".to_owned(), 2)).unwrap();
+    assert_eq!(next(Some("b"), &[]).unwrap(), "c");
 }

@@ -13,7 +13,7 @@ use aide::{
 };
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, Query},
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, StatusCode, header};
@@ -25,6 +25,7 @@ use crate::api::{
     AppState,
     problem::{Problem, ProblemType},
     runs::now,
+    visit::Visited,
 };
 use upload::Upload;
 
@@ -49,6 +50,12 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 struct JobPath {
     /// The job's id.
     job: String,
+}
+
+/// The job of that id, if the request may see it: to another key it isn't there at all.
+async fn visible(state: &AppState, id: &str) -> Result<Job, Problem> {
+    let job = state.runs.jobs.find(id.to_owned()).await?;
+    job.filter(|job| state.visit.may_use(job.key.as_deref())).ok_or_else(|| unknown(id))
 }
 
 fn unknown(id: &str) -> Problem {
@@ -107,15 +114,15 @@ fn describe_submit(operation: TransformOperation<'_>) -> TransformOperation<'_> 
         .description(
             "The body is that of `POST /v1/score`, or JSON Lines of any length: first a line with all fields of that body but \
              `inputs`, then a line for each input. The lines are kept as they come, and answered with 202 when the last is \
-             there. Rows are scored at the lowest priority, \
-             with the key that the job came with. With `--state` a job that was accepted survives restarts.",
+             there. Rows are scored at the lowest priority, a few of each job in turn, \
+             with the key that the job came with; no other key sees the job, but admin ones. With `--state` a job that was accepted survives restarts.",
         )
         .response_with::<202, Json<JobBody>, _>(|response| response.description("The job, whose rows wait to be scored"))
 }
 
-async fn submit(State(state): State<AppState>, NoApi(upload): NoApi<Upload>) -> Result<Response, Problem> {
+async fn submit(Visited(state): Visited, NoApi(upload): NoApi<Upload>) -> Result<Response, Problem> {
     let id = upload.receive().await?;
-    let job = state.runs.jobs.find(id.clone()).await?.ok_or_else(|| unknown(&id))?;
+    let job = visible(&state, &id).await?;
     state.runs.progress.wake();
     Ok((StatusCode::ACCEPTED, Json(JobBody::new(job, &state))).into_response())
 }
@@ -123,7 +130,7 @@ async fn submit(State(state): State<AppState>, NoApi(upload): NoApi<Upload>) -> 
 /// Every job.
 #[derive(Debug, Serialize, JsonSchema)]
 struct JobList {
-    /// The jobs, the latest first.
+    /// The jobs, the latest first; with keys, those of the request's own and of nobody's.
     jobs: Vec<JobBody>,
 }
 
@@ -131,8 +138,9 @@ fn describe_list(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     operation.id("listJobs").tag("Jobs").summary("List the jobs")
 }
 
-async fn list(State(state): State<AppState>) -> Result<Json<JobList>, Problem> {
-    let jobs = state.runs.jobs.list().await?;
+async fn list(Visited(state): Visited) -> Result<Json<JobList>, Problem> {
+    let mut jobs = state.runs.jobs.list().await?;
+    jobs.retain(|job| state.visit.may_use(job.key.as_deref()));
     Ok(Json(JobList { jobs: jobs.into_iter().map(|job| JobBody::new(job, &state)).collect() }))
 }
 
@@ -140,11 +148,8 @@ fn describe_show(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     operation.id("showJob").tag("Jobs").summary("Show how far a job is")
 }
 
-async fn show(
-    State(state): State<AppState>,
-    Path(JobPath { job: id }): Path<JobPath>,
-) -> Result<Json<JobBody>, Problem> {
-    let job = state.runs.jobs.find(id.clone()).await?.ok_or_else(|| unknown(&id))?;
+async fn show(Visited(state): Visited, Path(JobPath { job: id }): Path<JobPath>) -> Result<Json<JobBody>, Problem> {
+    let job = visible(&state, &id).await?;
     Ok(Json(JobBody::new(job, &state)))
 }
 
@@ -155,11 +160,8 @@ fn describe_cancel(operation: TransformOperation<'_>) -> TransformOperation<'_> 
     )
 }
 
-async fn cancel(
-    State(state): State<AppState>,
-    Path(JobPath { job: id }): Path<JobPath>,
-) -> Result<Json<JobBody>, Problem> {
-    let before = state.runs.jobs.find(id.clone()).await?.ok_or_else(|| unknown(&id))?;
+async fn cancel(Visited(state): Visited, Path(JobPath { job: id }): Path<JobPath>) -> Result<Json<JobBody>, Problem> {
+    let before = visible(&state, &id).await?;
     if before.ended.is_some() {
         state.runs.jobs.remove(id).await?;
         return Ok(Json(JobBody::new(before, &state)));
@@ -195,11 +197,11 @@ fn describe_results(operation: TransformOperation<'_>) -> TransformOperation<'_>
 }
 
 async fn results(
-    State(state): State<AppState>,
+    Visited(state): Visited,
     Path(JobPath { job: id }): Path<JobPath>,
     Query(ResultsQuery { offset, limit }): Query<ResultsQuery>,
 ) -> Result<Response, Problem> {
-    state.runs.jobs.find(id.clone()).await?.ok_or_else(|| unknown(&id))?;
+    visible(&state, &id).await?;
     let most = limit.unwrap_or(RESULTS).clamp(1, MOST_RESULTS);
     let results = state.runs.jobs.results(id, offset, most).await?;
     let next = offset + results.len() as u64;

@@ -21,7 +21,7 @@ use super::super::{
 use crate::api::{
     AppState, body,
     problem::{Problem, ProblemType, invalid},
-    runs::now,
+    runs::{another_keys, now},
 };
 
 /// How many rows are written at once.
@@ -160,6 +160,11 @@ impl Arriving<'_> {
                 "a job's rows are scored by themselves, and one that can't be scored fails alone: leave counts, margins, \
                  successes and on_refused out",
             ));
+        }
+        if let Some(tag) = options.run_fields().tag()?
+            && !self.state.may_use_run(&tag.run)
+        {
+            return Err(another_keys(&tag.run));
         }
         let request: ScoreRequest = self.state.let_in(options.into_request(vec![Ok(sample)], false)?)?;
         Ok(self.state.engine.check_scores(&request)?)

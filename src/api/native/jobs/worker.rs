@@ -1,6 +1,11 @@
-//! Works on jobs, the oldest first, a few rows at a time and at the lowest priority.
+//! Works on jobs in turns, a few rows of each at a time and at the lowest priority: neither a long job nor one that waits
+//! for its model or its key's tokens holds the others up.
 
-use std::{collections::BTreeSet, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use karat_engine::{
     engine::ScoreReport,
@@ -25,23 +30,23 @@ use crate::api::{
 
 /// How many rows are scored at once: enough to fill a batch, few enough that others don't wait for them.
 const TOGETHER: u32 = 32;
-/// How long to wait for a model or a queue that takes nothing.
+/// How long a job rests whose model or queue takes nothing, or whose key has no tokens left.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long jobs that ended are kept.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How many results of jobs that ended are kept, in a file and in memory.
 const RESULTS: [u64; 2] = [100_000_000, 1_000_000];
 
-/// How fast the job goes that is being worked on.
+/// How fast the jobs go that are being worked on.
 #[derive(Debug, Default)]
 pub(in crate::api) struct Progress {
-    current: Mutex<Option<Current>>,
+    begun: Mutex<HashMap<String, Begun>>,
     more: Notify,
 }
 
+/// When this process began to work on a job, and how many rows were done then.
 #[derive(Debug)]
-struct Current {
-    job: String,
+struct Begun {
     since: Instant,
     done_before: u64,
 }
@@ -54,26 +59,59 @@ impl Progress {
 
     /// Rows a second of a job, if it is being worked on.
     pub(super) fn rate(&self, job: &Job) -> Option<f64> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = current.as_ref().filter(|current| current.job == job.id)?;
-        let rows = job.done.checked_sub(current.done_before).filter(|rows| *rows > 0)?;
-        Some(rows as f64 / current.since.elapsed().as_secs_f64().max(1e-9))
+        let begun = self.lock();
+        let begun = begun.get(&job.id)?;
+        let rows = job.done.checked_sub(begun.done_before).filter(|rows| *rows > 0)?;
+        Some(rows as f64 / begun.since.elapsed().as_secs_f64().max(1e-9))
     }
 
     fn begin(&self, job: &Job) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_none_or(|current| current.job != job.id) {
-            *current = Some(Current { job: job.id.clone(), since: Instant::now(), done_before: job.done });
-        }
+        let new = || Begun { since: Instant::now(), done_before: job.done };
+        self.lock().entry(job.id.clone()).or_insert_with(new);
+    }
+
+    fn forget(&self, job: &str) {
+        self.lock().remove(job);
+    }
+
+    fn forget_all(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Begun>> {
+        // Entries are put whole.
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whose turn it was, and which jobs rest until when.
+#[derive(Debug, Default)]
+struct Turns {
+    last: Option<String>,
+    resting: HashMap<String, Instant>,
+}
+
+impl Turns {
+    /// The jobs that rest now.
+    fn resting(&mut self) -> Vec<String> {
+        let now = Instant::now();
+        self.resting.retain(|_, until| *until > now);
+        self.resting.keys().cloned().collect()
     }
 }
 
 /// Works on jobs for as long as the server runs.
 pub(in crate::api) async fn work(state: AppState) {
+    let mut turns = Turns::default();
     loop {
-        match step(&state).await {
-            Ok(Worked::Rows) => {}
+        match step(&state, &mut turns).await {
+            Ok(Worked::Turn) => {}
+            Ok(Worked::Resting(until)) => {
+                let _ = tokio::time::timeout_at(until, state.runs.progress.more.notified()).await;
+            }
             Ok(Worked::Nothing) => {
+                // Those that were cancelled meanwhile are among them.
+                state.runs.progress.forget_all();
                 let before = now().saturating_sub(u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX));
                 let most = RESULTS[usize::from(!state.runs.store.lasts())];
                 if let Err(error) = state.runs.jobs.retain(before, most).await {
@@ -81,7 +119,6 @@ pub(in crate::api) async fn work(state: AppState) {
                 }
                 state.runs.progress.more.notified().await;
             }
-            Ok(Worked::Later) => tokio::time::sleep(PAUSE).await,
             Err(StoreError::Closed) => return,
             Err(error) => {
                 tracing::error!(%error, "a job's rows can't be read or written");
@@ -92,11 +129,12 @@ pub(in crate::api) async fn work(state: AppState) {
 }
 
 enum Worked {
-    Rows,
+    /// A job had its turn.
+    Turn,
+    /// All jobs rest, the first of them until then.
+    Resting(Instant),
     /// There is no job.
     Nothing,
-    /// The model or its queue takes nothing now, or the key's tokens are used up.
-    Later,
 }
 
 /// A result as it is kept.
@@ -106,27 +144,41 @@ struct Failed<E> {
     error: E,
 }
 
-async fn step(state: &AppState) -> Result<Worked, StoreError> {
-    let Some((job, rows)) = state.runs.jobs.next(TOGETHER).await? else { return Ok(Worked::Nothing) };
-    state.runs.progress.begin(&job);
-    let results = match score_together(state, &job, &rows).await {
-        Scored::Results(results) => results,
-        Scored::Later => return Ok(Worked::Later),
-        // One of them is at fault: which one shows when each is by itself.
-        Scored::Problem(_) => {
-            let mut results = Vec::with_capacity(rows.len());
-            for row in &rows {
-                match score_together(state, &job, std::slice::from_ref(row)).await {
-                    Scored::Results(found) => results.extend(found),
-                    Scored::Later => return Ok(Worked::Later),
-                    Scored::Problem(problem) => results.push(failed(row.place, *problem)),
-                }
-            }
-            results
-        }
+async fn step(state: &AppState, turns: &mut Turns) -> Result<Worked, StoreError> {
+    let resting = turns.resting();
+    let Some((job, rows)) = state.runs.jobs.next(TOGETHER, turns.last.take(), resting).await? else {
+        return Ok(turns.resting.values().min().map_or(Worked::Nothing, |until| Worked::Resting(*until)));
     };
+    turns.last = Some(job.id.clone());
+    state.runs.progress.begin(&job);
+    let Some(results) = score_rows(state, &job, &rows).await else {
+        turns.resting.insert(job.id, Instant::now() + PAUSE);
+        return Ok(Worked::Turn);
+    };
+    if job.done + results.len() as u64 >= job.rows {
+        state.runs.progress.forget(&job.id);
+    }
     state.runs.jobs.finish(job.id, results, now()).await?;
-    Ok(Worked::Rows)
+    Ok(Worked::Turn)
+}
+
+/// The results of rows; none where the model or its queue takes nothing now, or the key's tokens are used up.
+async fn score_rows(state: &AppState, job: &Job, rows: &[JobRow]) -> Option<Vec<ResultRow>> {
+    match score_together(state, job, rows).await {
+        Scored::Results(results) => return Some(results),
+        Scored::Later => return None,
+        // One of them is at fault: which one shows when each is by itself.
+        Scored::Problem(_) => {}
+    }
+    let mut results = Vec::with_capacity(rows.len());
+    for row in rows {
+        match score_together(state, job, std::slice::from_ref(row)).await {
+            Scored::Results(found) => results.extend(found),
+            Scored::Later => return None,
+            Scored::Problem(problem) => results.push(failed(row.place, *problem)),
+        }
+    }
+    Some(results)
 }
 
 enum Scored {

@@ -9,7 +9,7 @@ use aide::{
     transform::TransformOperation,
 };
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, Query},
     response::{
         IntoResponse, Response,
         sse::{self, KeepAlive, Sse},
@@ -24,7 +24,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{RunPath, unknown};
-use crate::api::{AppState, problem::Problem};
+use crate::api::{problem::Problem, visit::Visited};
 
 /// From where to tell.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -51,12 +51,12 @@ pub(super) fn describe(operation: TransformOperation<'_>) -> TransformOperation<
 }
 
 pub(super) async fn events(
-    State(state): State<AppState>,
+    Visited(state): Visited,
     Path(path): Path<RunPath>,
     Query(query): Query<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Events, Problem> {
-    let name = path.name()?;
+    let name = path.visible_to(&state)?;
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     // A run that a reply told of is there for whoever asks next.
     state.runs.settle().await;

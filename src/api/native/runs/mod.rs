@@ -15,7 +15,7 @@ use aide::{
 };
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, Query},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, header};
@@ -31,7 +31,8 @@ use crate::api::{
     AppState,
     body::JsonBody,
     problem::{Problem, ProblemType, invalid},
-    runs::now,
+    runs::{another_keys, now},
+    visit::Visited,
 };
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -57,6 +58,13 @@ impl RunPath {
     fn name(&self) -> Result<RunName, Problem> {
         self.run.parse().map_err(|error: RunNameError| Problem::new(ProblemType::UnknownRun, error.to_string()))
     }
+
+    /// The name of a run that the request may see, whether or not there is one.
+    fn visible_to(&self, state: &AppState) -> Result<RunName, Problem> {
+        let name = self.name()?;
+        // To another key it isn't there at all.
+        if state.may_use_run(&name) { Ok(name) } else { Err(unknown(&name)) }
+    }
 }
 
 fn unknown(name: &RunName) -> Problem {
@@ -69,7 +77,7 @@ fn unknown(name: &RunName) -> Problem {
 /// Every run.
 #[derive(Debug, Serialize, JsonSchema)]
 struct RunList {
-    /// The runs, the one heard of last first.
+    /// The runs, the one heard of last first; with keys, those of the request's own and of nobody's.
     runs: Vec<RunSummary>,
     /// Samples that were scored and are in no run's statistics, since they came faster than they could be counted.
     dropped: u64,
@@ -82,9 +90,10 @@ fn describe_list(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     )
 }
 
-async fn list(State(state): State<AppState>) -> Json<RunList> {
+async fn list(Visited(state): Visited) -> Json<RunList> {
     state.runs.settle().await;
-    Json(RunList { runs: state.runs.runs.list(), dropped: state.runs.recorder.dropped() })
+    let runs = state.runs.runs.list(|owner| state.visit.may_use(owner));
+    Json(RunList { runs, dropped: state.runs.recorder.dropped() })
 }
 
 /// Every signal.
@@ -178,12 +187,12 @@ fn describe_show(operation: TransformOperation<'_>) -> TransformOperation<'_> {
 }
 
 async fn show(
-    State(state): State<AppState>,
+    Visited(state): Visited,
     Path(path): Path<RunPath>,
     Query(query): Query<ShowQuery>,
     headers: HeaderMap,
 ) -> Result<Shown, Problem> {
-    let name = path.name()?;
+    let name = path.visible_to(&state)?;
     state.runs.settle().await;
     let report = state.runs.runs.report(&name).ok_or_else(|| unknown(&name))?;
     let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
@@ -201,7 +210,7 @@ fn describe_configure(operation: TransformOperation<'_>) -> TransformOperation<'
 }
 
 async fn configure(
-    State(state): State<AppState>,
+    Visited(state): Visited,
     Path(path): Path<RunPath>,
     JsonBody(config): JsonBody<Config>,
 ) -> Result<Json<Config>, Problem> {
@@ -210,7 +219,13 @@ async fn configure(
         state.engine.model(&judge.model).map_err(|error| Problem::from(error).about("judge.model"))?;
     }
     state.runs.settle().await;
-    state.runs.runs.configure(&name, config.clone(), now()).map_err(|error| match error {
+    if let Some(reference) = config.reference.clone().filter(|reference| !state.may_use_run(reference)) {
+        return Err(invalid(ConfigError::NoReference(reference)));
+    }
+    if !state.may_use_run(&name) {
+        return Err(another_keys(&name));
+    }
+    state.runs.runs.configure(&name, config.clone(), state.visit.key_name(), now()).map_err(|error| match error {
         ConfigError::Invalid(_) | ConfigError::NoReference(_) => invalid(error),
     })?;
     if state.runs.store.lasts() {
@@ -230,8 +245,8 @@ fn describe_forget(operation: TransformOperation<'_>) -> TransformOperation<'_> 
     operation.id("forgetRun").tag("Runs").summary("Forget a run with its outcomes")
 }
 
-async fn forget(State(state): State<AppState>, Path(path): Path<RunPath>) -> Result<Json<Forgotten>, Problem> {
-    let name = path.name()?;
+async fn forget(Visited(state): Visited, Path(path): Path<RunPath>) -> Result<Json<Forgotten>, Problem> {
+    let name = path.visible_to(&state)?;
     state.runs.settle().await;
     if !state.runs.runs.forget(&name) {
         return Err(unknown(&name));

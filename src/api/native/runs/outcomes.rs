@@ -1,21 +1,18 @@
 //! `POST /v1/runs/{run}/outcomes`: what came of samples, told later than their rewards.
 
 use aide::transform::TransformOperation;
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::Path};
 use karat_runs::store::Outcome;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::RunPath;
 use crate::api::{
-    AppState,
     body::{JsonBody, objects},
     checks,
     problem::{Problem, invalid},
     runs::now,
+    visit::Visited,
 };
 
 /// What came of samples.
@@ -78,11 +75,11 @@ pub(super) fn describe(operation: TransformOperation<'_>) -> TransformOperation<
 }
 
 pub(super) async fn add(
-    State(state): State<AppState>,
+    Visited(state): Visited,
     Path(path): Path<RunPath>,
     JsonBody(body): JsonBody<OutcomesBody>,
 ) -> Result<Json<OutcomesReply>, Problem> {
-    let run = path.name()?;
+    let run = path.visible_to(&state)?;
     if body.outcomes.is_empty() {
         return Err(invalid("outcomes is empty; send at least one"));
     }

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
-use karat_rules::{domain::ModelVersion, head::Head};
+use karat_rules::head::Head;
 use karat_runtime::{
     DecoderExecutor, Padding, ProviderKind, Purpose, Readout, RuntimeError, ScoresAt,
     ort::{Graph, Library, Sessions},
@@ -28,7 +28,8 @@ use crate::{
 /// What a decoder is started with beside its graph.
 pub(super) struct Decoder<'a> {
     pub(super) library: &'a Library,
-    pub(super) version: &'a ModelVersion,
+    /// What tells the model's passes from those of others.
+    pub(super) passes: &'a str,
     pub(super) written: &'a SchedulingSection,
     pub(super) head: &'a dyn Head,
     /// The outputs that the head reads, in its order.
@@ -146,8 +147,8 @@ impl Decoder<'_> {
         provider: ProviderKind,
         threads: NonZeroUsize,
     ) -> Result<RowCost, RuntimeError> {
-        let Self { version, library, .. } = self;
-        let fingerprint = format!("{version} {provider} {threads} {:?} {}", self.outputs, library.build_info());
+        let Self { passes, library, .. } = self;
+        let fingerprint = format!("{passes} {provider} {threads} {:?} {}", self.outputs, library.build_info());
         let sound = |cost: &RowCost| match cost.is_sound() {
             true => Ok(()),
             false => Err("no rows cost that".to_owned()),

@@ -1,17 +1,33 @@
-//! Versions: a digest over every byte that can change a score.
+//! Versions: a digest over every byte that can change a score. And a second one over those that can change what a pass
+//! gives: what was measured and tried of a graph holds for every model with the same passes, whatever becomes of scores
+//! afterwards.
 
 use std::{fs::File, io::Read, path::Path};
 
 use karat_rules::domain::ModelVersion;
 use sha2::{Digest as _, Sha256};
+use xxhash_rust::xxh3::Xxh3;
 
-use crate::repository::LoadError;
+use crate::{manifest::Manifest, repository::LoadError};
 
-/// A digest that grows by files and texts, each fenced by its length.
+/// Both digests, which grow by files and texts, each fenced by its length.
 #[derive(Clone, Default)]
-pub(super) struct Digest(Sha256);
+pub(super) struct Digest {
+    version: Sha256,
+    /// Nobody trusts it as they trust a version: it tells files of one folder apart, and costs a tenth of the other.
+    passes: Xxh3,
+}
 
 impl Digest {
+    /// Adds a manifest: its own words to the version, and what of them passes depend on to the other.
+    pub(super) fn manifest(&mut self, words: &str, manifest: &Manifest) {
+        fence(words.len(), |bytes| self.version.update(bytes));
+        self.version.update(words);
+        let passes = format!("{:?}", manifest.of_passes());
+        fence(passes.len(), |bytes| self.passes.update(bytes));
+        self.passes.update(passes.as_bytes());
+    }
+
     /// Adds a file below `folder` under its relative name, or one elsewhere under its last name, so that it doesn't matter
     /// where it lies; a missing one counts as missing.
     pub(super) fn file(&mut self, folder: &Path, name: &Path) -> Result<(), LoadError> {
@@ -24,28 +40,77 @@ impl Digest {
         }
         let unreadable = |source| LoadError::File { path: path.clone(), source };
         let mut file = File::open(&path).map_err(unreadable)?;
-        self.0.update(file.metadata().map_err(unreadable)?.len().to_le_bytes());
+        self.bytes(&file.metadata().map_err(unreadable)?.len().to_le_bytes());
         let mut buffer = vec![0; 1 << 20];
         loop {
             match file.read(&mut buffer).map_err(unreadable)? {
                 0 => return Ok(()),
-                count => self.0.update(&buffer[..count]),
+                count => self.bytes(&buffer[..count]),
             }
         }
     }
 
     /// Adds a text.
     pub(super) fn text(&mut self, text: &str) {
-        self.0.update((text.len() as u64).to_le_bytes());
-        self.0.update(text);
+        fence(text.len(), |bytes| self.bytes(bytes));
+        self.bytes(text.as_bytes());
     }
 
     /// Adds another digest.
     pub(super) fn digest(&mut self, digest: &[u8; 32]) {
-        self.0.update(digest);
+        self.bytes(digest);
     }
 
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.version.update(bytes);
+        self.passes.update(bytes);
+    }
+
+    /// The model's version.
     pub(super) fn version(self) -> ModelVersion {
-        ModelVersion::from_digest(&self.0.finalize().into())
+        ModelVersion::from_digest(&self.version.finalize().into())
+    }
+
+    /// What tells passes apart: equal for models of equal graphs, weights, tokenizers and settings, whose rules may differ.
+    pub(super) fn passes(&self) -> String {
+        format!("{:032x}", self.passes.digest128())
+    }
+}
+
+/// Gives a length, so that what follows can't be taken for the end of what was before.
+fn fence(length: usize, update: impl FnOnce(&[u8])) {
+    update(&(length as u64).to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(manifest: &str, weights: &str) -> Digest {
+        let mut digest = Digest::default();
+        digest.manifest(manifest, &toml::from_str(manifest).unwrap());
+        digest.text(weights);
+        digest
+    }
+
+    #[test]
+    fn rules_change_the_version_and_no_passes() {
+        let manifest = |top: &str, most: u32| {
+            format!("{top}\n[graph]\nfile = \"model.onnx\"\n[text]\nrender = \"raw\"\nmax_tokens = {most}\n")
+        };
+        let first = digest(&manifest("", 64), "weights");
+        let rules =
+            "description = \"shifted\"\naggregate = \"min\"\ntransforms = [{ affine = { scale = 2, offset = 1 } }]";
+        let ruled = digest(&manifest(rules, 64), "weights");
+        assert_eq!(ruled.passes(), first.passes());
+        assert_ne!(ruled.version(), first.clone().version());
+        for (top, most, weights) in [
+            ("", 32, "weights"),
+            ("", 64, "others"),
+            ("head = \"sigmoid\"", 64, "weights"),
+            ("scheduling = { sessions = 1 }", 64, "weights"),
+        ] {
+            assert_ne!(digest(&manifest(top, most), weights).passes(), first.passes(), "{top} {most} {weights}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use karat_checkpoint::Checkpoint;
-use karat_rules::domain::{ModelName, ModelVersion, TokenizedInput};
+use karat_rules::domain::{ModelName, TokenizedInput};
 use karat_runtime::{
     FileIdentity, RuntimeError,
     ort::{Graph, GraphFile, Library, Sessions, external_files},
@@ -81,7 +81,8 @@ pub(super) struct Loader<'a> {
 struct Parts<'a> {
     definition: &'a GraphDefinition,
     pipeline: &'a InputPipeline,
-    version: &'a ModelVersion,
+    /// What tells its passes from those of other models.
+    passes: &'a str,
     probes: &'a [Arc<TokenizedInput>],
     texts: &'a Texts,
     metrics: &'a ModelMetrics,
@@ -108,7 +109,7 @@ impl<'a> Loader<'a> {
         let shape = definition.head.shape();
         definition.locate_tokenizer(self.folder);
         let mut digest = Digest::default();
-        digest.text(&text);
+        digest.manifest(&text, &manifest);
         let before = self.with_text_files(digest.clone(), &definition)?;
         let text = definition.text.as_ref().map(|text| {
             let pipeline = TextPipeline::load(self.folder, text)?.with_token_offsets(shape.tokens);
@@ -135,6 +136,7 @@ impl<'a> Loader<'a> {
         for file in &definition.images {
             images.push(self.open_file(&definition, file, &mut digest)?);
         }
+        let passes = digest.passes();
         let version = digest.version();
         let metrics = self.given.metrics.model(self.name);
         let longest = longest_probe(&definition, &graphs).min(pipeline.max_tokens());
@@ -148,7 +150,7 @@ impl<'a> Loader<'a> {
         let parts = Parts {
             definition: &definition,
             pipeline: &pipeline,
-            version: &version,
+            passes: &passes,
             probes: &probes,
             texts: &texts,
             metrics: &metrics,
@@ -283,7 +285,7 @@ impl<'a> Loader<'a> {
         check_vocabulary(graph, &binding.input_ids, parts.texts).map_err(runtime)?;
         let plan = Plan {
             library: self.given.library,
-            version: parts.version,
+            passes: parts.passes,
             written: &parts.definition.scheduling,
             probe: parts.probes.iter().find(|probe| probe.pixels().is_none()).map(|probe| &**probe),
             max_tokens: text.max_tokens(),
@@ -315,7 +317,7 @@ impl<'a> Loader<'a> {
         GraphTrial {
             texts: parts.texts,
             graph,
-            fingerprint: format!("{} {} {}", parts.version, graph.provider(), self.given.library.build_info()),
+            fingerprint: format!("{} {} {}", parts.passes, graph.provider(), self.given.library.build_info()),
             file,
             keeps: !self.given.options.calibration.is_zero(),
         }
@@ -357,7 +359,7 @@ impl<'a> Loader<'a> {
         let file = source.beside(TRIAL_ENDING);
         let decoder = Decoder {
             library: self.given.library,
-            version: parts.version,
+            passes: parts.passes,
             written: &definition.scheduling,
             head: &*definition.head,
             outputs,

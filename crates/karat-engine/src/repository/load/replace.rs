@@ -79,12 +79,16 @@ impl ModelLoader<'_> {
     /// Loads the model of that name; of several versions, each that isn't loaded as it lies there.
     fn load(&mut self, name: &ModelName) -> Result<Loaded, ChangeError> {
         let sources = sources::all(self.options)?;
-        let versions = || sources.iter().filter(|source| source.name().base() == name.as_str());
         if let Some(source) = sources.iter().find(|source| source.name() == name) {
             return self.load_source(source);
         }
+        let versions: Vec<_> = sources.iter().filter(|source| source.name().base() == name.as_str()).collect();
+        if versions.is_empty() {
+            // What it was loaded from is gone, whatever is still served.
+            return Err(ChangeError::Unknown { name: name.clone() });
+        }
         let before = self.repository.model(name).ok().map(|model| model.version.clone());
-        for source in versions() {
+        for source in versions {
             if self.is_stale(source) {
                 self.load_source(source)?;
             }
@@ -102,6 +106,7 @@ impl ModelLoader<'_> {
     }
 
     fn load_source(&mut self, source: &ModelSource) -> Result<Loaded, ChangeError> {
+        let begun = Instant::now();
         let name = source.name();
         let old = match self.repository.status(name) {
             Some(ModelStatus::Ready(model)) => Some(model),
@@ -120,7 +125,9 @@ impl ModelLoader<'_> {
                     tracing::info!(model = %name, %version, "model is loaded as it lies there already");
                     self.repository.set_change(name, None);
                 } else {
-                    tracing::info!(model = %name, %version, replaces = before.as_ref().map(tracing::field::display), "model ready");
+                    let (seconds, replaces) =
+                        (begun.elapsed().as_secs_f64(), before.as_ref().map(tracing::field::display));
+                    tracing::info!(model = %name, %version, replaces, seconds, "model ready");
                     self.put(name, model);
                 }
                 Ok(Loaded { version, before })
@@ -142,11 +149,13 @@ impl ModelLoader<'_> {
         let name = source.name();
         let folder = source.locate(&self.options.hub).map_err(Box::new)?;
         // Before anything is read, so that what changes meanwhile is noticed.
-        self.seen.insert(name.clone(), Seen::of(&folder));
+        let seen = Seen::of(&folder);
+        let bytes = seen.bytes();
+        self.seen.insert(name.clone(), seen);
         match self.read(name, &folder)? {
             Read::Graph(ReadGraph { definition, written, builds, .. }) => {
                 if old.is_some() {
-                    check_memory(&folder, &definition.graphs)?;
+                    check_memory(&folder, bytes, &definition.graphs)?;
                 } else if builds {
                     self.repository.set_status(name.clone(), ModelStatus::Building(Instant::now()));
                 }
@@ -270,14 +279,18 @@ impl ModelLoader<'_> {
 }
 
 /// Refuses to load a second version beside the first where the weights alone don't fit. Those of checkpoints are counted
-/// when they are opened.
-fn check_memory(folder: &Path, graphs: &[GraphSource]) -> Result<(), LoadError> {
+/// when they are opened. `bytes` are those of all files in the folder: where as many are free, no graph has to be read for
+/// the names of its weights.
+fn check_memory(folder: &Path, bytes: u64, graphs: &[GraphSource]) -> Result<(), LoadError> {
     let Some(free) = free_memory() else { return Ok(()) };
     let size = |path: PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
     let files = graphs.iter().filter_map(|graph| match graph {
         GraphSource::File(file) => Some(file),
         GraphSource::Checkpoint(_) => None,
     });
+    if bytes <= free && files.clone().all(|file| file.starts_with(folder)) {
+        return Ok(());
+    }
     let needed: u64 = files
         .map(|file| {
             let beside = file.parent().unwrap_or(folder);

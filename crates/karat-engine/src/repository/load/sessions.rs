@@ -3,7 +3,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
-use karat_rules::domain::{ModelVersion, TokenizedInput};
+use karat_rules::domain::TokenizedInput;
 use karat_runtime::{
     BatchLimits, GraphBinding, ProviderKind, RuntimeError,
     libraries::graphics,
@@ -83,7 +83,8 @@ pub(super) struct Started {
 /// What the choice depends on beside the graph.
 pub(super) struct Plan<'a> {
     pub(super) library: &'a Library,
-    pub(super) version: &'a ModelVersion,
+    /// What tells the model's passes from those of others.
+    pub(super) passes: &'a str,
     pub(super) written: &'a SchedulingSection,
     /// A short sample, whose tokens the model knows.
     pub(super) probe: Option<&'a TokenizedInput>,
@@ -179,12 +180,12 @@ impl Plan<'_> {
 
     /// Everything that the choice depends on.
     fn fingerprint(&self, graph: &Graph, conditions: &Conditions) -> String {
-        let Self { version, library, .. } = self;
+        let Self { passes, library, .. } = self;
         let gpus = match graph.provider() {
             ProviderKind::Cpu => Vec::new(),
             ProviderKind::Cuda | ProviderKind::Tensorrt => graphics().gpus,
         };
-        format!("{version} {} {gpus:?} {conditions:?} {}", graph.provider(), library.build_info())
+        format!("{passes} {} {gpus:?} {conditions:?} {}", graph.provider(), library.build_info())
     }
 
     /// What the manifest says goes before what was measured.

@@ -119,7 +119,7 @@ impl Frame<'_> {
 pub(super) struct GraphTrial<'a> {
     pub(super) texts: &'a Texts,
     pub(super) graph: &'a Graph,
-    /// What the verdict depends on beside the conditions: the model's version, the provider and the library.
+    /// What the verdict depends on beside the conditions: the model's passes, the provider and the library.
     pub(super) fingerprint: String,
     /// Where it is kept between starts.
     pub(super) file: &'a Path,

@@ -1,0 +1,1 @@
+"""Checks of what `deploy/` holds for clusters, without a cluster."""
