@@ -36,6 +36,7 @@ HALF := .karat/gpu-check/relevance-fp16/model.onnx
 RELEVANCE := models/relevance/model.onnx models/relevance/tokenizer.json
 HARMLESS := models/harmless/model.onnx models/harmless/tokenizer.json
 GRAMMAR := models/grammar/model.onnx models/grammar/tokenizer.json
+OPEN_NSFW := models/images/open-nsfw/model.onnx
 TOOLS := python/tools
 CONSOLE := src/api/console/page
 SMOLLM2 := critic likelihood smol-reward
@@ -48,7 +49,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Before .venv is there, what fetches ONNX Runtime's library runs on PYTHON alone.
 FETCH := PYTHONPATH=python $(PYTHON) -m tools.onnxruntime_library
 
-.PHONY: gpu-check gpu-check-bundle help setup setup-cuda demo serve test test-cards test-clients lint generate bench bench-decoder bench-generation micro-bench setup-decoders train-harmless train-smol-reward FORCE
+.PHONY: gpu-check gpu-check-bundle help setup setup-cuda demo serve test test-cards test-clients lint generate bench bench-decoder bench-generation bench-images micro-bench setup-decoders setup-images train-harmless train-smol-reward FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,13 +62,15 @@ setup-cuda: $(ONNXRUNTIME_CUDA) ## Fetch ONNX Runtime for NVIDIA GPUs (250 MB) a
 
 setup-decoders: $(ONNXRUNTIME) $(SMOLLM2_CHECKPOINTS) ## Build the models on SmolLM2 (models/decoders; 540 MB)
 
+setup-images: $(ONNXRUNTIME) $(OPEN_NSFW) ## Build the model that rates images (models/images; 24 MB)
+
 demo: setup $(RELEASE) ## Build everything, score real candidates and print the ranking
 	$(VENV_PYTHON) -m tools.demo --server $(RELEASE) --models models
 
 serve: setup $(RELEASE) ## Run the server in the foreground (LISTEN=127.0.0.1:8080)
 	exec $(RELEASE) serve --models models --listen $(LISTEN)
 
-test: setup ## Run the tests of server, client and tools, and the comparison with the reference implementation
+test: setup setup-images ## Run the tests of server, client and tools, and the comparison with the reference implementation
 	cargo test --workspace
 	cargo build --release
 	$(VENV_PYTHON) $(PYTEST) python tests --ignore tests/clients/real
@@ -129,6 +132,10 @@ bench-beside: setup setup-decoders ## Measure what scoring and writing critiques
 bench-start: setup ## Measure how soon the demo models serve, and the memory that they take (MODELS=models/decoders: the decoders)
 	cargo build --release --bin karat
 	$(VENV_PYTHON) -m loadtest.start $(if $(MODELS),--repository $(MODELS))
+
+# Needs torch, transformers, Pillow, fastapi and uvicorn: TORCH is a Python that has them.
+bench-images: setup $(RELEASE) ## Measure images beside FastAPI with Transformers (TORCH=python, QUICK=1)
+	$(VENV_PYTHON) -m loadtest.images --python $(TORCH) $(if $(QUICK),--images 32 --rounds 1)
 
 .PHONY: wheel
 wheel: $(VENV) ## Build the program as a Python wheel in target/wheels, and try it in a fresh environment
@@ -259,6 +266,9 @@ $(HARMLESS) &: $(TOOLS)/harmless.py $(TOOLS)/minilm.py $(TOOLS)/onnx_file.py \
 $(GRAMMAR) &: $(TOOLS)/grammar.py $(TOOLS)/onnx_file.py $(TOOLS)/tokenizer_file.py \
 		models/grammar/model.toml $(VENV)
 	$(VENV_PYTHON) -m tools.grammar --folder models/grammar
+
+$(OPEN_NSFW): $(TOOLS)/open_nsfw.py $(TOOLS)/onnx_file.py $(VENV)
+	$(VENV_PYTHON) -m tools.open_nsfw --folder $(@D)
 
 # The three link one weight file.
 $(SMOLLM2_CHECKPOINTS) &: $(TOOLS)/smollm2.py $(wildcard $(TOOLS)/gguf/*.py) $(TOOLS)/link_file.py \

@@ -1,4 +1,4 @@
-"""Ranks image files for a prompt, by a model that compares images with texts.
+"""Ranks image files for a prompt, by a model that compares images with texts; for an empty one by one that rates them.
 
     karat serve --model ./pickscore
     python examples/rank_images.py pickscore "a red cat on a blue sofa" one.png two.jpg three.webp

@@ -1,7 +1,8 @@
 """How many images a second karat rates, beside FastAPI with Transformers and Pillow, on one checkpoint.
 
-Images of mixed sizes, JPEG and PNG, eight for each prompt, in a random order; closed loop. Both servers get the same
-requests in turns, karat without its cache, and their scores are compared first. A ratio is the median over the rounds.
+Images of mixed sizes, JPEG and PNG, eight for each prompt, in a random order; closed loop. All servers get the same
+requests in turns, each round in another order, karat without its cache, and their scores are compared first. A ratio is
+the median of the rounds' ratios. The peer runs as `PEERS` says; the fastest of each round is what karat is held to.
 
     .venv/bin/python -m loadtest.images --python PYTHON    # one with torch, transformers, Pillow, fastapi and uvicorn
 """
@@ -18,13 +19,23 @@ import tempfile
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tools.server_process import answers, free_address, running
 
 ROOT = Path(__file__).parent.parent
 SIZES = [(224, 224), (320, 240), (512, 512), (640, 480), (800, 600), (1024, 768), (1280, 960), (300, 900)]
 TOLERANCE = 1e-3
+COMPARED = 32
+# Ways in which such servers are written, and the options of `peers/images_server.py` that stand for them.
+PEERS = {
+    "batches of 8": ["--max-batch", "8"],
+    "prepared in threads, batches of 8": ["--max-batch", "8", "--threads"],
+    "no batches": ["--max-batch", "1"],
+}
 # Photographs are smooth: an image of few pixels, made larger.
 DRAW = """
 import json, os, random, sys
@@ -46,20 +57,33 @@ def draw(python: str, folder: Path, count: int) -> list[str]:
     return [base64.b64encode(file.read_bytes()).decode() for file in sorted(folder.iterdir())]
 
 
-def post(url: str, body: bytes) -> dict[str, object]:
+def post(url: str, body: bytes) -> dict[str, Any]:
     """A reply as JSON."""
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - a server of this run
     with urllib.request.urlopen(request) as reply:  # noqa: S310
-        found: dict[str, object] = json.load(reply)
+        found: dict[str, Any] = json.load(reply)
         return found
 
 
-def rate(url: str, bodies: list[bytes], clients: int) -> float:
-    """Images a second while so many clients wait for their replies one by one."""
-    started = time.perf_counter()
-    with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(lambda body: post(url, body), bodies))
-    return len(bodies) / (time.perf_counter() - started)
+@dataclass(frozen=True)
+class Contender:
+    """A server, and the requests in its own words."""
+
+    name: str
+    url: str
+    bodies: list[bytes]
+
+    def rate(self, clients: int) -> float:
+        """Images a second while so many clients wait for their replies one by one."""
+        started = time.perf_counter()
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(lambda body: post(self.url, body), self.bodies))
+        return len(self.bodies) / (time.perf_counter() - started)
+
+    def scores(self, count: int) -> list[float]:
+        """What it gives of the first requests, one by one."""
+        replies = [post(self.url, body) for body in self.bodies[:count]]
+        return [reply["score"] if "score" in reply else reply["results"][0]["reward"] for reply in replies]
 
 
 def karat_body(prompt: str, image: str) -> bytes:
@@ -69,8 +93,30 @@ def karat_body(prompt: str, image: str) -> bytes:
     ).encode()
 
 
+def peer_body(prompt: str, image: str) -> bytes:
+    """What the others are sent."""
+    return json.dumps({"prompt": prompt, "image": image}).encode()
+
+
+def measure(karat: Contender, peers: list[Contender], rounds: int, clients: int) -> None:
+    """Prints what every round gives, and the ratios."""
+    shuffled = random.Random(1)
+    ratios: dict[str, list[float]] = {name: [] for name in [*(peer.name for peer in peers), "the fastest"]}
+    for number in range(rounds):
+        order = [karat, *peers]
+        shuffled.shuffle(order)
+        rates = {contender.name: contender.rate(clients) for contender in order}
+        rates["the fastest"] = max(rates[peer.name] for peer in peers)
+        for name, kept in ratios.items():
+            kept.append(rates[karat.name] / rates[name])
+        told = ", ".join(f"{name} {rates[name]:.1f}" for name in [karat.name, *(peer.name for peer in peers)])
+        print(f"round {number + 1}, images a second: {told}")
+    for name, kept in ratios.items():
+        print(f"karat over {name}: {statistics.median(kept):.2f} ({min(kept):.2f}–{max(kept):.2f})")
+
+
 def main() -> None:
-    """Prints a line for each round, and the ratio."""
+    """Prints a line for each round, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", required=True)
     parser.add_argument("--karat", type=Path, default=ROOT / "target/release/karat")
@@ -78,7 +124,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryFile() as log, ExitStack() as servers:
         model, files = Path(made) / "clip", Path(made) / "images"
         files.mkdir()
         peer = [given.python, "-m", "loadtest.peers.images_server"]
@@ -87,32 +133,28 @@ def main() -> None:
         order = list(range(len(images)))
         random.Random(3).shuffle(order)
         asked = [(f"w{number // 8} w{number // 8 + 1} w7", images[number]) for number in order]
-        ours, theirs = free_address(), free_address()
-        karat = [str(given.karat), "serve", "--model", str(model), "--listen", ours, "--cache-mb", "0"]
-        other = [*peer, "--model", str(model), "--port", theirs.rsplit(":", 1)[1]]
-        with (
-            running(karat, lambda: answers(f"http://{ours}/health/ready"), log),
-            running(other, lambda: answers(f"http://{theirs}/health"), log, folder=ROOT),
-        ):
-            mine = [karat_body(prompt, image) for prompt, image in asked]
-            his = [json.dumps({"prompt": prompt, "image": image}).encode() for prompt, image in asked]
-            worst = 0.0
-            for one, two in list(zip(mine, his, strict=True))[:32]:
-                results = post(f"http://{ours}/v1/score", one)["results"]
-                reward = results[0]["reward"]  # type: ignore[index]
-                worst = max(worst, abs(reward - float(str(post(f"http://{theirs}/score", two)["score"]))))
-            print(f"largest difference of 32 scores: {worst:.2e}")
+
+        def start(command: list[str], address: str, health: str) -> None:
+            ready = f"http://{address}{health}"
+            servers.enter_context(running(command, lambda: answers(ready), log, folder=ROOT))
+
+        address = free_address()
+        command = [str(given.karat), "serve", "--model", str(model), "--listen", address, "--cache-mb", "0"]
+        start(command, address, "/health/ready")
+        karat = Contender("karat", f"http://{address}/v1/score", [karat_body(*one) for one in asked])
+        peers = []
+        for name, options in PEERS.items():
+            address = free_address()
+            start([*peer, "--model", str(model), "--port", address.rsplit(":", 1)[1], *options], address, "/health")
+            peers.append(Contender(name, f"http://{address}/score", [peer_body(*one) for one in asked]))
+        ours = karat.scores(COMPARED)
+        for other in peers:
+            pairs = zip(ours, other.scores(COMPARED), strict=True)
+            worst = max(abs(mine - its) for mine, its in pairs)
+            print(f"largest difference from {other.name}: {worst:.2e}")
             if worst > TOLERANCE:
                 raise SystemExit("the servers give different scores")
-            ratios = []
-            for number in range(given.rounds):
-                both = {}
-                for name in ["karat", "peer"] if number % 2 else ["peer", "karat"]:
-                    url, bodies = (ours + "/v1/score", mine) if name == "karat" else (theirs + "/score", his)
-                    both[name] = rate(f"http://{url}", bodies, given.clients)
-                ratios.append(both["karat"] / both["peer"])
-                print(f"karat {both['karat']:.1f} images/s, FastAPI with Transformers {both['peer']:.1f}")
-            print(f"ratio {statistics.median(ratios):.2f}")
+        measure(karat, peers, given.rounds, given.clients)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """The image scorer that people write today: FastAPI, Transformers and Pillow, batches in arrival order.
 
-`--write FOLDER` writes the random checkpoint that both servers are measured with, in CLIP's shape.
+Images are decoded and prepared with their batch, as an image processor takes a list of them, or with `--threads` one by
+one as they arrive, on all cores, while the model computes. `--max-batch 1` forms no batches.
+
+`--write FOLDER` writes the random checkpoint that all servers are measured with, in CLIP's shape.
 
     PYTHON -m loadtest.peers.images_server --model FOLDER --port 8081   # with torch, transformers, Pillow and fastapi
 """
@@ -12,6 +15,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -63,24 +67,34 @@ class Scorer:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_padding(pad_id=0, pad_token="<pad>")  # noqa: S106 - a token of the vocabulary
 
-    def __call__(self, batch: list[ScoreRequest]) -> list[float]:
+    def prepare(self, images: list[str]) -> torch.Tensor:
+        """The pixels of images in base64."""
+        opened = [Image.open(io.BytesIO(base64.b64decode(image))) for image in images]
+        upright = [ImageOps.exif_transpose(image).convert("RGB") for image in opened]
+        pixels: torch.Tensor = self._processor(upright, return_tensors="pt")["pixel_values"]
+        return pixels
+
+    def score(self, prompts: list[str], pixels: torch.Tensor) -> list[float]:
         """The score of each input: what its image and its prompt give in `logits_per_image`."""
-        images = [Image.open(io.BytesIO(base64.b64decode(one.image))) for one in batch]
-        upright = [ImageOps.exif_transpose(image).convert("RGB") for image in images]
-        encodings = self._tokenizer.encode_batch([one.prompt for one in batch])
+        encodings = self._tokenizer.encode_batch(prompts)
         with torch.inference_mode():
             given = self._model(
                 input_ids=torch.tensor([encoding.ids for encoding in encodings]),
                 attention_mask=torch.tensor([encoding.attention_mask for encoding in encodings]),
-                pixel_values=self._processor(upright, return_tensors="pt")["pixel_values"],
+                pixel_values=pixels,
             )
-        return given.logits_per_image.diagonal().tolist()
+        scores: list[float] = given.logits_per_image.diagonal().tolist()
+        return scores
 
 
-def application(scorer: Scorer, max_batch: int) -> FastAPI:
-    """The routes, and the task that forms batches."""
-    queue: asyncio.Queue[tuple[ScoreRequest, asyncio.Future[float]]] = asyncio.Queue()
+def application(scorer: Scorer, max_batch: int, threads: int) -> FastAPI:
+    """The routes, and the task that forms batches; without `threads` images are prepared with their batch."""
+    queue: asyncio.Queue[tuple[ScoreRequest, torch.Tensor | None, asyncio.Future[float]]] = asyncio.Queue()
     pool = ThreadPoolExecutor(1)
+    preparing = ThreadPoolExecutor(max(threads, 1))
+
+    def compute(prompts: list[str], images: list[str], prepared: list[torch.Tensor]) -> list[float]:
+        return scorer.score(prompts, torch.cat(prepared) if prepared else scorer.prepare(images))
 
     async def serve() -> None:
         while True:
@@ -88,9 +102,10 @@ def application(scorer: Scorer, max_batch: int) -> FastAPI:
             await asyncio.sleep(FILL_SECONDS)
             while len(waiting) < max_batch and not queue.empty():
                 waiting.append(queue.get_nowait())
-            batch = [request for request, _ in waiting]
-            scores = await asyncio.get_running_loop().run_in_executor(pool, scorer, batch)
-            for (_, future), score in zip(waiting, scores, strict=True):
+            prompts, images = [one.prompt for one, *_ in waiting], [one.image for one, *_ in waiting]
+            prepared = [pixels for _, pixels, _ in waiting if pixels is not None]
+            scores = await asyncio.get_running_loop().run_in_executor(pool, compute, prompts, images, prepared)
+            for (*_, future), score in zip(waiting, scores, strict=True):
                 future.set_result(score)
 
     @asynccontextmanager
@@ -107,8 +122,10 @@ def application(scorer: Scorer, max_batch: int) -> FastAPI:
 
     @app.post("/score")
     async def score(request: ScoreRequest) -> dict[str, float]:
-        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        await queue.put((request, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[float] = loop.create_future()
+        pixels = await loop.run_in_executor(preparing, scorer.prepare, [request.image]) if threads else None
+        await queue.put((request, pixels, future))
         return {"score": await future}
 
     return app
@@ -121,11 +138,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--port", type=int, default=8081)
     parser.add_argument("--max-batch", type=int, default=8)
+    parser.add_argument("--threads", action="store_true", help="prepare images as they arrive, on all cores")
     given = parser.parse_args()
     if given.write:
         write(given.write)
     else:
-        uvicorn.run(application(Scorer(given.model), given.max_batch), port=given.port, log_level="warning")
+        threads = os.cpu_count() or 1 if given.threads else 0
+        app = application(Scorer(given.model), given.max_batch, threads)
+        uvicorn.run(app, port=given.port, log_level="warning")
 
 
 if __name__ == "__main__":

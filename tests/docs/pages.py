@@ -32,7 +32,7 @@ class Block:
 
 def pages() -> list[Path]:
     """Every page that somebody wrote for users."""
-    folders = ["docs", "docs/dialects", "examples", "models", "models/*", "models/decoders/*"]
+    folders = ["docs", "docs/dialects", "examples", "models", "models/*", "models/decoders/*", "models/images/*"]
     found = [path for folder in folders for path in sorted(ROOT.glob(f"{folder}/*.md"))]
     found += [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "loadtest/README.md")]
     return [path for path in [*found, ROOT / "python/client/README.md"] if path.name not in GENERATED]

@@ -275,11 +275,14 @@ def half() -> ModelProto:
     return graph("half", nodes, constants, {"logits": ["batch", 1]})
 
 
-def image_graph(name: str, axes: list[str | int], over: list[int], output: str) -> ModelProto:
-    """The mean of each channel of an image, as logits or as a vector to compare."""
+def image_graph(
+    name: str, axes: list[str | int], over: list[int], output: str, mixed: list[NodeProto] | None = None
+) -> ModelProto:
+    """The mean of each channel of an image, as logits or as a vector to compare; `mixed` makes that of `means`."""
+    means = helper.make_node("ReduceMean", ["pixel_values"], ["means" if mixed else output], axes=over, keepdims=0)
     model = helper.make_model(
         helper.make_graph(
-            [helper.make_node("ReduceMean", ["pixel_values"], [output], axes=over, keepdims=0)],
+            [means, *(mixed or [])],
             name,
             [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, axes)],
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", 3])],
@@ -306,6 +309,15 @@ def image_vectors() -> ModelProto:
     return image_graph("image_vectors", ["batch", 3, "height", "width"], [2, 3], "image_embeds")
 
 
+def image_centred() -> ModelProto:
+    """The means less those of the whole batch, as a normalisation in training mode: 0 of an image alone."""
+    mixed = [
+        helper.make_node("ReduceMean", ["means"], ["of_batch"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["means", "of_batch"], ["logits"]),
+    ]
+    return image_graph("image_centred", ["batch", 3, "height", "width"], [2, 3], "logits", mixed)
+
+
 def text_vectors() -> ModelProto:
     """The side of texts: the sum of the ids over 1000, 1 and 0."""
     nodes = [
@@ -325,7 +337,7 @@ def main() -> None:
     """Writes every graph beside this file."""
     sound = [sum_graph, members, not_a_number, two_outputs, tokens, steps, half]
     faulty = [fixed_shape, float_ids, dynamic_int8, last_place, mean_of_places, centred, drawn, small_table]
-    images = [image_means, image_means_last, image_vectors, text_vectors]
+    images = [image_means, image_means_last, image_vectors, image_centred, text_vectors]
     for build in [*sound, *faulty, *images]:
         model = build()
         (FOLDER / f"{model.graph.name}.onnx").write_bytes(model.SerializeToString(deterministic=True))

@@ -126,7 +126,7 @@ impl Adapter {
                 None if name.contains("lora_") => {
                     problems.add::<()>(format!("the adapter's {name} is of a kind that isn't known"));
                 }
-                None => changes.replaced.push((name, place)),
+                None => changes.replaced.push((weights.name_here(&name), place)),
             }
         }
         for (module, mut parts) in parts {
@@ -145,7 +145,7 @@ impl Adapter {
             }
             let mut update = Update { down, up, scale: 0.0, magnitudes, table };
             update.scale = self.scale(&alphas, &module, update.rank());
-            let name = format!("{module}.weight");
+            let name = weights.name_here(&format!("{module}.weight"));
             let found = changes.shape(&name).or_else(|| weights.shape(&name));
             match (found, update.shape()) {
                 (None, _) => {

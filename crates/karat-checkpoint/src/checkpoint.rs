@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -133,7 +134,7 @@ impl Checkpoint {
         let weights = Weights::read(origin.model(), problems);
         let adapters = Adapters::read(origin, problems)?;
         if let Some(config) = config.take_if(|config| seeing::is_seeing(config)) {
-            return Self::that_sees(origin, config, weights?, origin.adapters().next().is_some(), problems);
+            return Self::that_sees(origin, config, weights?, &adapters, problems);
         }
         let tokens = Tokens::read(tokenizer(origin), problems);
         let mut config = config?;
@@ -244,17 +245,20 @@ impl Checkpoint {
     fn that_sees(
         origin: &Origin,
         config: Config,
-        weights: Weights,
-        is_adapter: bool,
+        mut weights: Weights,
+        adapters: &Adapters,
         problems: &mut Problems,
     ) -> Option<Self> {
-        if is_adapter {
-            return problems.add("adapters of models that see are not known; merge it in PEFT and serve that");
+        if origin.is_ensemble() {
+            return problems
+                .add("adapters of models that see have no graph in common; serve each as a model by itself");
         }
+        weights.know_later_names(seeing::later_names(&config));
+        adapters.apply(&mut weights, problems);
         let tokens = |problems: &mut Problems| Tokens::read(tokenizer(origin), problems);
-        let Seeing { towers, graph, images, context, manifest, reasons } =
-            seeing::read(&config, &weights, tokens, problems)?;
-        let (configuration, recipe) = (config.into_text(), Recipe::Seeing(towers));
+        let Seeing { model, graph, images, context, manifest, reasons } =
+            seeing::read(&config, &mut weights, tokens, problems)?;
+        let (configuration, recipe) = (config.into_text() + &adapters.written(), Recipe::Seeing(model));
         let origin = origin.clone();
         Some(Self { origin, weights, configuration, graph, images, context, recipe, reasons, manifest })
     }
@@ -300,7 +304,7 @@ impl Checkpoint {
     /// Reads a graph's weights, once, on so many threads: of each in the order of [`Graph::tensors`] into the memory that
     /// is given for it. `progress` is told now and then how many numbers are there.
     ///
-    /// Gives a SHA-256 digest of exactly what was read, and of the configuration.
+    /// Gives a SHA-256 digest of exactly what was read, of the configuration and of the graph.
     ///
     /// # Errors
     /// When a file has changed, memory is of another size or format, or numbers aren't finite or none that the format
@@ -324,6 +328,7 @@ impl Checkpoint {
         let mut digest = Sha256::new();
         digest.update(&self.configuration);
         digest.update(weights);
+        digest.update(graph.model.encode_to_vec());
         Ok(digest.finalize().into())
     }
 

@@ -24,7 +24,7 @@ const HARMLESS: &str = "attention_dropout attention_probs_dropout_prob attn_impl
 /// No measure of a model is larger; what is written out for each of something has a bound.
 const LARGEST_COUNT: usize = 1 << 24;
 /// Each layer is some forty nodes of a graph.
-const MOST_LAYERS: usize = 1 << 10;
+pub(crate) const MOST_LAYERS: usize = 1 << 10;
 
 /// Keys that would change the arithmetic of every trunk here unless they hold one of these values.
 const NEUTRAL: &[(&str, &[&str])] = &[
@@ -114,6 +114,20 @@ impl Config {
             }
             Some(count) if count > 0 => Some(count),
             _ => problems.add(format!("config.json: {key} is {value}; write a whole number above 0")),
+        }
+    }
+
+    /// Whole numbers above 0, one for each part of a model; `default` where the key is missing or null.
+    pub(crate) fn counts_or(&self, key: &str, default: &[usize], problems: &mut Problems) -> Option<Vec<usize>> {
+        let Some(value) = self.get(key) else { return Some(default.to_vec()) };
+        let count = |value: &Value| value.as_u64().and_then(|count| usize::try_from(count).ok());
+        let counts = value.as_array().map(|list| list.iter().map(count).collect::<Option<Vec<_>>>());
+        match counts.flatten() {
+            Some(counts) if counts.iter().all(|count| (1..=LARGEST_COUNT).contains(count)) && !counts.is_empty() => {
+                Some(counts)
+            }
+            _ => problems
+                .add(format!("config.json: {key} is {value}; write a list of whole numbers from 1 to {LARGEST_COUNT}")),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::{
     graphs::{self, Element, Form, Graph, Parts},
     heads::Head,
     problems::Problems,
-    trunks::{Decoder, Part, encoder::Encoder, modernbert::ModernBert, towers::Towers},
+    trunks::{Decoder, Part, encoder::Encoder, image::ImageModel, modernbert::ModernBert},
     weights::Weights,
 };
 
@@ -15,7 +15,7 @@ pub(crate) enum Recipe {
     Decoder { trunk: Decoder, head: Head, pad_id: Option<u32>, pooling: Pooling, last_token: Option<String> },
     Encoder { trunk: Encoder, labels: usize },
     Modern { trunk: ModernBert, labels: usize },
-    Seeing(Towers),
+    Seeing(ImageModel),
 }
 
 impl Recipe {
@@ -47,8 +47,8 @@ impl Recipe {
                 graphs::packed_encoder(trunk, *labels, element, weights, problems)
             }
             (Self::Modern { trunk, labels }, _) => graphs::modernbert(trunk, *labels, weights, problems),
-            (Self::Seeing(Towers { text: Some(text), .. }), _) => graphs::texts(text, weights, problems),
-            (Self::Seeing(Towers { image, .. }), _) => graphs::images(image, weights, problems),
+            (Self::Seeing(ImageModel { text: Some(text), .. }), _) => graphs::texts(text, weights, problems),
+            (Self::Seeing(model), _) => graphs::images(model, weights, problems),
         })
     }
 
@@ -82,7 +82,8 @@ impl Recipe {
             Self::Decoder { trunk, .. } => trunk.head_dim,
             Self::Encoder { trunk, .. } => trunk.hidden / trunk.heads,
             Self::Modern { trunk, .. } => trunk.hidden / trunk.heads,
-            Self::Seeing(Towers { image, .. }) => image.tower.hidden / image.tower.heads,
+            // They have no packed form, for which alone it is asked.
+            Self::Seeing(_) => 0,
         }
     }
 

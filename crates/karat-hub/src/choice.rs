@@ -14,6 +14,8 @@ const ALWAYS: &[&str] = &[
     "chat_template.jinja",
     "config.json",
     "expected.json",
+    "preprocessor_config.json",
+    "processor_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -95,6 +97,11 @@ mod tests {
         assert_eq!(
             chosen(&["config.json", "pytorch_model.bin", "value_head.bin"]),
             "config.json pytorch_model.bin value_head.bin"
+        );
+        // Without it nobody knows how images become pixels.
+        assert_eq!(
+            chosen(&["config.json", "model.safetensors", "preprocessor_config.json"]),
+            "config.json model.safetensors preprocessor_config.json"
         );
     }
 

@@ -4,10 +4,11 @@
 use std::io::Read;
 
 use flate2::read::GzDecoder;
+use image::ImageFormat;
 use prost::Message;
 
 use super::server;
-use crate::support::Server;
+use crate::{images, support::Server};
 
 #[derive(Clone, PartialEq, Message)]
 struct InferRequest {
@@ -136,6 +137,44 @@ async fn packed_and_plain_tensors_get_the_same_scores() {
     assert_eq!(reply.outputs[0].contents, None);
     let bytes: Vec<u8> = scores.iter().flat_map(|score| score.to_le_bytes()).collect();
     assert_eq!(reply.packed, [bytes]);
+}
+
+#[tokio::test]
+async fn images_come_as_bytes_in_both_forms_of_a_tensor() {
+    let server = Server::of(&images::repository()).await;
+    let files = [[9, 99, 199], [250, 0, 3]].map(|colour| images::file(colour, ImageFormat::Png));
+    let wanted = [[9, 99, 199], [250, 0, 3]].map(|colour| images::likeness(colour, 200.0));
+    let prompts = vec![b"200".to_vec(), b"200".to_vec()];
+    let bytes = |texts: &[Vec<u8>]| Some(Contents { texts: texts.to_vec(), ..Contents::default() });
+    let plain = InferRequest {
+        model_name: "likeness".to_owned(),
+        id: String::new(),
+        inputs: vec![tensor("prompt", "BYTES", &[2], bytes(&prompts)), tensor("image", "BYTES", &[2], bytes(&files))],
+        outputs: vec![Wanted { name: "rewards".to_owned() }],
+        packed: Vec::new(),
+    };
+    // Each element stands behind its length.
+    let pack = |texts: &[Vec<u8>]| -> Vec<u8> {
+        let element = |text: &Vec<u8>| [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text].concat();
+        texts.iter().flat_map(element).collect()
+    };
+    let packed = InferRequest {
+        inputs: vec![tensor("prompt", "BYTES", &[2], None), tensor("image", "BYTES", &[2], None)],
+        packed: vec![pack(&prompts), pack(&files)],
+        ..plain.clone()
+    };
+    for (request, is_packed) in [(&plain, false), (&packed, true)] {
+        let reply: InferResponse = call(&server, INFER, request).await.unwrap();
+        let scores: Vec<f32> = match is_packed {
+            true => reply.packed[0].as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            false => reply.outputs[0].contents.clone().unwrap().floats,
+        };
+        let close = scores.iter().zip(wanted).all(|(score, wanted)| (f64::from(*score) - wanted).abs() < 1e-4);
+        assert!(close && scores.len() == 2, "{scores:?} is not {wanted:?}");
+    }
+    let mut broken = plain;
+    broken.inputs[1] = tensor("image", "BYTES", &[2], bytes(&[files[0].clone(), files[1][..40].to_vec()]));
+    assert_eq!(call::<InferResponse>(&server, INFER, &broken).await, Err(3), "invalid argument");
 }
 
 #[tokio::test]

@@ -21,18 +21,24 @@ struct Case {
     logits: Vec<f64>,
 }
 
-fn cases(name: &str) -> Vec<Case> {
-    let path = root().join("tests/images/checkpoints").join(name).join("scores.json");
+/// What was recorded in a folder below `tests/images`.
+fn cases(folder: &str) -> Vec<Case> {
+    let path = root().join("tests/images").join(folder).join("scores.json");
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-fn copy(repository: &Repository, name: &str, changed: &[(&str, &str)]) {
-    for file in fs::read_dir(root().join("tests/images/checkpoints").join(name)).unwrap() {
+/// Adds the files of a folder below `tests/images` to those of a model.
+fn add(repository: &Repository, model: &str, folder: &str) {
+    for file in fs::read_dir(root().join("tests/images").join(folder)).unwrap() {
         let file = file.unwrap();
         if file.file_name() != "scores.json" {
-            repository.write(name, &file.file_name().to_string_lossy(), fs::read(file.path()).unwrap());
+            repository.write(model, &file.file_name().to_string_lossy(), fs::read(file.path()).unwrap());
         }
     }
+}
+
+fn copy(repository: &Repository, name: &str, changed: &[(&str, &str)]) {
+    add(repository, name, &format!("checkpoints/{name}"));
     for (file, content) in changed {
         repository.write(name, file, content);
     }
@@ -51,15 +57,32 @@ fn tolerance(file: &str) -> f64 {
     }
 }
 
-const VIT: &str =
+/// A classifier of three labels, whose logits are objectives.
+const THREE: &str =
     "head = { multi = { objectives = [\"one\", \"two\", \"three\"] } }\n[graph]\ncheckpoint = \".\"\n[image]\n";
+
+/// Heads over embeddings, and the checkpoints that they lie beside.
+const HEADS: [(&str, &str); 4] =
+    [("clip-linear", "clip"), ("clip-mlp", "clip"), ("clip-rectified", "clip"), ("siglip-mlp", "siglip")];
 
 async fn served() -> Server {
     let repository = Repository::empty();
     for name in ["clip", "clip-highest", "siglip"] {
         copy(&repository, name, &[]);
     }
-    copy(&repository, "vit", &[("model.toml", VIT)]);
+    for name in ["vit", "convnext"] {
+        copy(&repository, name, &[("model.toml", THREE)]);
+    }
+    copy(&repository, "aesthetic", &[]);
+    for (head, base) in HEADS {
+        add(&repository, head, &format!("checkpoints/{base}"));
+        add(&repository, head, &format!("heads/{head}"));
+    }
+    add(&repository, "clip-lora", "adapters/clip-lora");
+    for adapter in ["convnext-lora", "vit-lora"] {
+        add(&repository, adapter, &format!("adapters/{adapter}"));
+        repository.write(adapter, "model.toml", THREE);
+    }
     let mut unserved = Unserved::new();
     unserved.limits.body_bytes = 1 << 20;
     unserved.limits.buffered_bytes = 8 << 20;
@@ -70,8 +93,13 @@ async fn served() -> Server {
 #[tokio::test]
 async fn images_and_texts_are_compared_as_in_transformers() {
     let server = served().await;
-    for name in ["clip", "clip-highest", "siglip"] {
-        let cases = cases(name);
+    for (name, folder) in [
+        ("clip", "checkpoints/clip"),
+        ("clip-highest", "checkpoints/clip-highest"),
+        ("siglip", "checkpoints/siglip"),
+        ("clip-lora", "adapters/clip-lora"),
+    ] {
+        let cases = cases(folder);
         let input = |case: &Case| json!({"prompt": case.prompt, "image": image(&case.image)});
         let whole: Vec<Value> = cases.iter().map(input).collect();
         // All in company, and each by itself in another order: what is known must be what is computed.
@@ -92,15 +120,105 @@ async fn images_and_texts_are_compared_as_in_transformers() {
 }
 
 #[tokio::test]
-async fn a_classifier_gives_the_logits_of_transformers() {
+async fn classifiers_give_the_logits_of_transformers() {
     let server = served().await;
-    for case in cases("vit") {
-        let inputs = json!([{"image": image(&case.image)}]);
-        let reply = server.post(&json!({"model": "vit", "inputs": inputs, "include": ["objectives"]})).await;
-        for (name, wanted) in ["one", "two", "three"].iter().zip(case.logits) {
-            let found = reply.body["results"][0]["objectives"][name].as_f64().unwrap();
-            assert!((found - wanted).abs() < tolerance(&case.image), "{}: {found} is not {wanted}", case.image);
+    for (model, folder) in [
+        ("vit", "checkpoints/vit"),
+        ("convnext", "checkpoints/convnext"),
+        ("vit-lora", "adapters/vit-lora"),
+        ("convnext-lora", "adapters/convnext-lora"),
+    ] {
+        let cases = cases(folder);
+        let inputs: Vec<Value> = cases.iter().map(|case| json!({"image": image(&case.image)})).collect();
+        let reply = server.post(&json!({"model": model, "inputs": inputs, "include": ["objectives"]})).await;
+        assert_eq!(reply.status, 200, "{model}: {}", reply.text);
+        for (case, result) in cases.iter().zip(reply.body["results"].as_array().unwrap()) {
+            for (name, wanted) in ["one", "two", "three"].iter().zip(&case.logits) {
+                let found = result["objectives"][name].as_f64().unwrap();
+                let far = (found - wanted).abs() >= tolerance(&case.image);
+                assert!(!far, "{model}, {}: {found} is not {wanted}", case.image);
+            }
         }
+    }
+}
+
+#[tokio::test]
+async fn heads_over_embeddings_give_the_scores_of_pytorch() {
+    let server = served().await;
+    let heads = HEADS.map(|(head, _)| (head, format!("heads/{head}")));
+    for (model, folder) in heads.into_iter().chain([("aesthetic", "checkpoints/aesthetic".to_owned())]) {
+        let cases = cases(&folder);
+        let inputs: Vec<Value> = cases.iter().map(|case| json!({"image": image(&case.image)})).collect();
+        let reply = server.post(&json!({"model": model, "inputs": inputs})).await;
+        assert_eq!(reply.status, 200, "{model}: {}", reply.text);
+        for (case, found) in cases.iter().zip(reply.rewards()) {
+            let wanted = case.score.unwrap();
+            let far = (found - wanted).abs() >= tolerance(&case.image);
+            assert!(!far, "{model}, {}: {found} is not {wanted}", case.image);
+        }
+    }
+}
+
+/// A file of safetensors that holds tensors of zeros.
+fn zeros(tensors: &[(&str, &[usize])]) -> Vec<u8> {
+    let (mut header, mut length) = (serde_json::Map::new(), 0);
+    for (name, shape) in tensors {
+        let bytes = 4 * shape.iter().product::<usize>();
+        header.insert(
+            (*name).to_owned(),
+            json!({"dtype": "F32", "shape": shape, "data_offsets": [length, length + bytes]}),
+        );
+        length += bytes;
+    }
+    let header = Value::from(header).to_string();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; length]].concat()
+}
+
+#[tokio::test]
+async fn heads_that_are_not_known_are_refused_by_what_they_hold() {
+    let repository = Repository::with_sum();
+    let matrix: &[(&str, &[usize])] = &[("weight", &[1, 10]), ("bias", &[1])];
+    let layers: &[(&str, &[usize])] = &[("layers.0.weight", &[4, 10]), ("layers.2.weight", &[1, 4])];
+    let cases: [(&str, &str, &[(&str, &[usize])], &str); 5] = [
+        ("places", "clip", layers, "no file says what stood between them"),
+        ("narrow", "clip", &[("weight", &[1, 9])], "[1, 9]"),
+        ("several", "clip", &[("weight", &[3, 10]), ("bias", &[3])], "gives 3 numbers"),
+        ("named", "clip", &[("v_head.weight", &[1, 10])], "v_head.weight"),
+        ("two", "vit", matrix, "two heads"),
+    ];
+    for (model, base, head, _) in cases {
+        add(&repository, model, &format!("checkpoints/{base}"));
+        repository.write(model, "value_head.safetensors", zeros(head));
+    }
+    add(&repository, "none", "checkpoints/aesthetic");
+    let path = root().join("tests/images/checkpoints/aesthetic/config.json");
+    let config = fs::read_to_string(path).unwrap().replace("AestheticsPredictorV2Linear", "AnotherPredictor");
+    repository.write("none", "config.json", config);
+    let server = Server::of(&repository).await;
+    let cases = cases.map(|(model, _, _, needle)| (model, needle));
+    for (model, needle) in cases.into_iter().chain([("none", "\"AnotherPredictor\" is not known")]) {
+        let reply = server.get(&format!("/v1/models/{model}")).await;
+        assert!(reply.body["reason"].as_str().is_some_and(|reason| reason.contains(needle)), "{model}: {}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn adapters_that_change_what_a_model_that_sees_does_not_have_are_refused() {
+    let repository = Repository::with_sum();
+    for base in ["clip", "convnext"] {
+        copy(&repository, base, &[]);
+    }
+    let config = fs::read_to_string(root().join("tests/images/adapters/clip-lora/adapter_config.json")).unwrap();
+    for (model, base) in [("clip-lora", "clip"), ("second", "clip"), ("other", "convnext")] {
+        add(&repository, model, "adapters/clip-lora");
+        repository.write(model, "adapter_config.json", config.replace("\"clip\"", &format!("\"{base}\"")));
+    }
+    let both = "ensemble = { adapters = [\"../clip-lora\", \"../second\"] }\n[image]\n";
+    repository.write("both", "model.toml", both);
+    let server = Server::of(&repository).await;
+    for (model, needle) in [("other", "which its base doesn't have"), ("both", "no graph in common")] {
+        let reply = server.get(&format!("/v1/models/{model}")).await;
+        assert!(reply.body["reason"].as_str().is_some_and(|reason| reason.contains(needle)), "{model}: {}", reply.text);
     }
 }
 

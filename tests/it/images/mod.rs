@@ -3,6 +3,7 @@
 mod checkpoints;
 mod fetched;
 mod hostile;
+mod jobs;
 mod scores;
 
 use std::io::Cursor;
@@ -24,8 +25,18 @@ fn means(colour: [u8; 3]) -> [f64; 3] {
     [(red - 0.5) / 0.5, (green - 0.25) / 0.5, blue]
 }
 
+/// What `likeness` gives an image of one colour for a prompt of one number.
+pub(crate) fn likeness(colour: [u8; 3], number: f64) -> f64 {
+    10.0 * cosine(means(colour), [number / 1000.0, 1.0, 0.0]) - 1.0
+}
+
+fn cosine(a: [f64; 3], b: [f64; 3]) -> f64 {
+    let dot = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
 /// The file of an image of one colour.
-fn file(colour: [u8; 3], format: ImageFormat) -> Vec<u8> {
+pub(crate) fn file(colour: [u8; 3], format: ImageFormat) -> Vec<u8> {
     let mut bytes = Vec::new();
     RgbImage::from_pixel(9, 5, Rgb(colour)).write_to(&mut Cursor::new(&mut bytes), format).unwrap();
     bytes
@@ -62,7 +73,7 @@ fn add(repository: &Repository, name: &str, manifest: &str, graphs: &[&str]) {
 }
 
 /// The models `means`, `means_last`, `likeness` and `sum`.
-fn repository() -> Repository {
+pub(crate) fn repository() -> Repository {
     let repository = Repository::with_sum();
     add(&repository, "means", &means_manifest("image_means"), &["image_means"]);
     add(&repository, "means_last", &means_manifest("image_means_last"), &["image_means_last"]);

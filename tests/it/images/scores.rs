@@ -2,7 +2,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use image::ImageFormat;
 use serde_json::{Value, json};
 
-use super::{add, data, file, likeness_manifest, means, means_manifest, png, repository};
+use super::{add, cosine, data, file, likeness, likeness_manifest, means, means_manifest, png, repository};
 use crate::support::{Repository, Server, Unserved, is_close};
 
 #[track_caller]
@@ -10,16 +10,6 @@ fn assert_close(actual: &[f64], expected: &[f64]) {
     assert_eq!(actual.len(), expected.len(), "{actual:?} is not {expected:?}");
     let close = actual.iter().zip(expected).all(|(actual, expected)| (actual - expected).abs() < 1e-5);
     assert!(close, "{actual:?} is not {expected:?}");
-}
-
-fn cosine(a: [f64; 3], b: [f64; 3]) -> f64 {
-    let dot = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
-}
-
-/// What `likeness` gives an image of one colour for a prompt of one number.
-fn likeness(colour: [u8; 3], number: f64) -> f64 {
-    10.0 * cosine(means(colour), [number / 1000.0, 1.0, 0.0]) - 1.0
 }
 
 #[tokio::test]
@@ -217,4 +207,101 @@ async fn what_is_sent_as_another_type_is_read_by_its_bytes() {
         let mean = means([51, 102, 204]).iter().sum::<f64>() / 3.0;
         assert!(is_close(reply.rewards()[0], mean) || (reply.rewards()[0] - mean).abs() < 1e-2, "{}", reply.text);
     }
+}
+
+#[tokio::test]
+async fn a_graph_that_mixes_the_images_of_a_batch_computes_each_alone() {
+    let repository = repository();
+    add(&repository, "centred", &means_manifest("image_centred"), &["image_centred"]);
+    let server = Server::of(&repository).await;
+    let sound = server.get("/v1/models/means").await.body["graphs"][0]["trial"].clone();
+    let mixing = server.get("/v1/models/centred").await.body["graphs"][0]["trial"].clone();
+    assert_eq!((&sound["company"], &sound["broken"]), (&json!("any"), &json!(false)), "{sound}");
+    assert_eq!((&mixing["company"], &mixing["broken"]), (&json!("alone"), &json!(true)), "{mixing}");
+    // Of an image alone the graph gives 0, and in a batch what the others make of it.
+    let inputs: Vec<Value> =
+        [[255, 0, 0], [0, 255, 0], [0, 0, 255]].map(|colour| json!({"image": png(colour)})).to_vec();
+    let reply = server.post(&json!({"model": "centred", "inputs": inputs})).await;
+    assert_close(&reply.rewards(), &[0.0; 3]);
+}
+
+#[tokio::test]
+async fn a_model_is_held_to_the_scores_of_images_beside_it() {
+    let repository = repository();
+    let mean = means([51, 102, 204]).iter().sum::<f64>() / 3.0;
+    let case = |reward: f64| json!({"tolerance": 1e-5, "cases": [{"image": "seen/one.png", "reward": reward}]});
+    for (name, expected) in [
+        ("right", case(mean)),
+        ("wrong", case(mean + 0.01)),
+        ("outside", json!({"tolerance": 1e-5, "cases": [{"image": "../right/seen/one.png", "reward": mean}]})),
+        ("both", json!({"tolerance": 1e-5, "cases": [{"image": "seen/one.png", "response": "10", "reward": mean}]})),
+        ("missing", json!({"tolerance": 1e-5, "cases": [{"image": "two.png", "reward": mean}]})),
+        ("data", json!({"tolerance": 1e-5, "cases": [{"image": png([51, 102, 204]), "reward": mean}]})),
+    ] {
+        add(&repository, name, &means_manifest("image_means"), &["image_means"]);
+        repository.write(name, "expected.json", expected.to_string());
+        repository.write(name, "seen/one.png", file([51, 102, 204], ImageFormat::Png));
+    }
+    let ours = [9, 99, 199];
+    let subject = likeness_manifest("{ between = [\"image_image\"] }", "");
+    add(&repository, "subject", &subject, &["text_vectors", "image_vectors"]);
+    repository.write("subject", "one.png", file(ours, ImageFormat::Png));
+    repository.write("subject", "two.png", file([200, 100, 0], ImageFormat::Png));
+    let like = cosine(means(ours), means([200, 100, 0]));
+    let like = json!({"prompt": "", "image": "one.png", "reference_images": ["two.png"], "reward": like});
+    repository.write("subject", "expected.json", json!({"tolerance": 1e-5, "cases": [like]}).to_string());
+    let server = Server::of(&repository).await;
+    for model in ["right", "data", "subject"] {
+        let card = server.get(&format!("/v1/models/{model}")).await.body;
+        assert_eq!((&card["status"], &card["references"]["count"]), (&json!("ready"), &json!(1)), "{card}");
+    }
+    for (model, needle) in [
+        ("wrong", "1 of 1 scores differ"),
+        ("outside", "outside the model's folder"),
+        ("both", "\"image\" is the response"),
+        ("missing", "two.png can't be read"),
+    ] {
+        let card = server.get(&format!("/v1/models/{model}")).await.body;
+        assert!(card["reason"].as_str().is_some_and(|reason| reason.contains(needle)), "{model}: {card}");
+    }
+}
+
+#[tokio::test]
+async fn vllm_scores_images_for_texts() {
+    let server = Server::of(&repository()).await;
+    let colours = [[9, 99, 199], [250, 0, 3]];
+    let shown = colours.map(|colour| {
+        let text = json!({"type": "text", "text": ""});
+        json!({"content": [text, {"type": "image_url", "image_url": {"url": png(colour)}}]})
+    });
+    let body = json!({"model": "likeness", "text_1": "200", "text_2": shown, "use_activation": false});
+    let reply = server.post_to("/score", &body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let scores: Vec<f64> = [0, 1].map(|index| reply.body["data"][index]["score"].as_f64().unwrap()).to_vec();
+    assert_close(&scores, &colours.map(|colour| likeness(colour, 200.0)));
+    let url = json!({"content": [{"type": "image_url", "image_url": {"url": "https://images.example/a.png"}}]});
+    let video = json!({"content": [{"type": "video_url", "video_url": {"url": "https://images.example/a.mp4"}}]});
+    for (one, two, needle) in [
+        (json!("200"), url, "as data here"),
+        (json!("200"), video, "video_url"),
+        (shown[0].clone(), json!("A cat."), "vision-language"),
+    ] {
+        let reply = server.post_to("/score", &json!({"model": "likeness", "text_1": one, "text_2": two})).await;
+        assert!(reply.status == 400 && reply.text.contains(needle), "{}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn what_ranks_texts_refuses_images_instead_of_leaving_them_out() {
+    let server = Server::of(&repository()).await;
+    let image = png([1, 2, 3]);
+    let body = json!({"model": "sum", "query": "10", "documents": [{"text": "20", "image": image}]});
+    for path in ["/vllm/rerank", "/jina/v1/rerank", "/cohere/v2/rerank"] {
+        let reply = server.post_to(path, &body).await;
+        assert!((400..500).contains(&reply.status) && reply.text.contains("no image"), "{path}: {}", reply.text);
+    }
+    let shown = json!([{"role": "user", "content": [{"type": "input_image", "image_url": image}]}]);
+    let body = json!({"prompt": shown, "response": "A cat."});
+    let reply = server.post_to("/m/sum/slime/scalar", &body).await;
+    assert!((400..500).contains(&reply.status) && reply.text.contains("vision-language"), "{}", reply.text);
 }

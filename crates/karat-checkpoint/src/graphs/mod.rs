@@ -1,5 +1,8 @@
 //! The forms of the graph: what one device wants, written from a trunk and a head.
 
+mod convnext;
+mod convolutions;
+mod decoder;
 mod element;
 mod experts;
 mod fused;

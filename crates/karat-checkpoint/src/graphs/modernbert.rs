@@ -1,4 +1,5 @@
-//! A ModernBERT as a graph of padded rows; inputs and output are those of other encoders.
+//! A ModernBERT as a graph of padded rows; inputs and output are those of other encoders. Where the classifier reads each
+//! row's first token, nothing else is computed in the last layer beyond keys and values.
 
 use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
@@ -39,6 +40,8 @@ pub(crate) fn build(model: &ModernBert, labels: usize, weights: &Weights, proble
 struct Seen {
     /// The shape `[batch, sequence, heads, head_dim]`.
     sizes: String,
+    /// The shape `[batch, sequence, hidden]`.
+    states: String,
     /// `[batch, 1, sequence, 1]`, 1 where there is text.
     text: String,
     everywhere: Kind,
@@ -57,6 +60,8 @@ fn prepare(nodes: &mut Nodes<'_>, model: &ModernBert) -> Seen {
     let shape = nodes.add("Shape", &["input_ids"]);
     let heads = nodes.shape(&[signed(model.heads), signed(model.hidden / model.heads)]);
     let sizes = nodes.add_with("Concat", &[&shape, &heads], &[("axis", Attribute::Int(0))]);
+    let width = nodes.integers("hidden", &[signed(model.hidden)]);
+    let states = nodes.add_with("Concat", &[&shape, &width], &[("axis", Attribute::Int(0))]);
     let (zero, one) = (nodes.integer("zero", 0), nodes.integer("step", 1));
     let length = nodes.add("Gather", &[&shape, &one]);
     let places = nodes.add("Range", &[&zero, &length, &one]);
@@ -96,6 +101,7 @@ fn prepare(nodes: &mut Nodes<'_>, model: &ModernBert) -> Seen {
         everywhere: Kind { rotation: rotation("inverse_frequencies_everywhere", global), bias: everywhere },
         nearby: Kind { rotation: rotation("inverse_frequencies_nearby", local), bias: nearby },
         sizes,
+        states,
         text,
     }
 }
@@ -112,10 +118,13 @@ impl Layers<'_> {
         let name = |part: &str| format!("model.layers.{layer}.{part}");
         // The embeddings were normed already.
         let normal = if layer == 0 { state.to_owned() } else { self.norm(&name("attn_norm"), state) };
-        let drawn = self.attention(layer, &normal);
-        let state = self.nodes.add("Add", &[state, &drawn]);
-        let normal = self.norm(&name("mlp_norm"), &state);
         let (hidden, inner) = (model.hidden, model.intermediate);
+        let drawn = self.attention(layer, &normal);
+        let wo = piece(&name("attn.Wo"));
+        let drawn = self.nodes.linear(&wo, &drawn, [hidden, hidden], model.attention_bias);
+        let state = if self.reads_first(layer) { self.first(state) } else { state.to_owned() };
+        let state = self.nodes.add("Add", &[&state, &drawn]);
+        let normal = self.norm(&name("mlp_norm"), &state);
         let part = |rows| Piece::part(name("mlp.Wi"), rows);
         let gate = self.nodes.linear(&part(0..inner), &normal, [inner, hidden], model.mlp_bias);
         let gate = self.nodes.gate(model.activation, &gate);
@@ -125,19 +134,43 @@ impl Layers<'_> {
         self.nodes.add("Add", &[&state, &given])
     }
 
+    /// Whether a layer gives the first tokens' states alone.
+    fn reads_first(&self, layer: usize) -> bool {
+        layer + 1 == self.model.layers && !self.model.reads_mean
+    }
+
+    /// Each row's first token, `[batch, hidden]`.
+    fn first(&mut self, state: &str) -> String {
+        let state = self.nodes.add("Reshape", &[state, &self.seen.states]);
+        let zero = self.nodes.integer("zero", 0);
+        self.nodes.add_with("Gather", &[&state, &zero], &[("axis", Attribute::Int(1))])
+    }
+
+    /// What the tokens that a layer gives draw from those around them or from all, `[m, hidden]`.
     fn attention(&mut self, layer: usize, state: &str) -> String {
         let model = self.model;
         let hidden = model.hidden;
-        let square = [hidden, hidden];
+        let (heads, dim) = (signed(model.heads), signed(hidden / model.heads));
+        let is_narrow = self.reads_first(layer);
+        let asking = if is_narrow { self.first(state) } else { state.to_owned() };
         let Self { nodes, seen, .. } = self;
+        let asking_sizes = if is_narrow { nodes.shape(&[-1, 1, heads, dim]) } else { seen.sizes.clone() };
         let kind = if model.global[layer] { &seen.everywhere } else { &seen.nearby };
-        let mut projected = |part: usize| {
+        let mut projected = |part: usize, state: &str, sizes: &str| {
             let piece = Piece::part(format!("model.layers.{layer}.attn.Wqkv"), part * hidden..(part + 1) * hidden);
-            let value = nodes.linear(&piece, state, square, model.attention_bias);
-            nodes.add("Reshape", &[&value, &seen.sizes])
+            let value = nodes.linear(&piece, state, [hidden, hidden], model.attention_bias);
+            nodes.add("Reshape", &[&value, sizes])
         };
-        let [query, key, value] = [projected(0), projected(1), projected(2)];
-        let query = nodes.rotate(&query, &kind.rotation);
+        let mut query = projected(0, &asking, &asking_sizes);
+        let [key, value] = [1, 2].map(|part| projected(part, state, &seen.sizes));
+        let mut bias = kind.bias.clone();
+        if is_narrow {
+            // The first place turns nothing.
+            let first = nodes.integers("first", &[0]);
+            bias = nodes.add_with("Gather", &[&bias, &first], &[("axis", Attribute::Int(2))]);
+        } else {
+            query = nodes.rotate(&query, &kind.rotation);
+        }
         let key = nodes.rotate(&key, &kind.rotation);
         let query = nodes.add_with("Transpose", &[&query], &[("perm", Attribute::Ints(&[0, 2, 1, 3]))]);
         let key = nodes.add_with("Transpose", &[&key], &[("perm", Attribute::Ints(&[0, 2, 3, 1]))]);
@@ -145,25 +178,21 @@ impl Layers<'_> {
         let scale = nodes.number("query_scale", ((hidden / model.heads) as f64).powf(-0.5));
         let query = nodes.add("Mul", &[&query, &scale]);
         let likeness = nodes.add("MatMul", &[&query, &key]);
-        let masked = nodes.add("Add", &[&likeness, &kind.bias]);
+        let masked = nodes.add("Add", &[&likeness, &bias]);
         let share = nodes.add_with("Softmax", &[&masked], &[("axis", Attribute::Int(-1))]);
         let drawn = nodes.add("MatMul", &[&share, &value]);
         let drawn = nodes.add_with("Transpose", &[&drawn], &[("perm", Attribute::Ints(&[0, 2, 1, 3]))]);
         let flat = nodes.shape(&[-1, signed(hidden)]);
-        let drawn = nodes.add("Reshape", &[&drawn, &flat]);
-        nodes.linear(&piece(&format!("model.layers.{layer}.attn.Wo")), &drawn, square, model.attention_bias)
+        nodes.add("Reshape", &[&drawn, &flat])
     }
 
-    /// The first token's state, or the mean of all that aren't padding, through the head into `logits`.
+    /// The first tokens' states, or the means of all that aren't padding, through the head into `logits`.
     fn classify(&mut self, state: &str, labels: usize) {
         let model = self.model;
         let hidden = model.hidden;
-        let nodes = &mut self.nodes;
-        let rows = nodes.add("Shape", &["input_ids"]);
-        let width = nodes.integers("hidden", &[signed(hidden)]);
-        let sizes = nodes.add_with("Concat", &[&rows, &width], &[("axis", Attribute::Int(0))]);
-        let state = nodes.add("Reshape", &[state, &sizes]);
         let read = if model.reads_mean {
+            let nodes = &mut self.nodes;
+            let state = nodes.add("Reshape", &[state, &self.seen.states]);
             let (last, middle) = (nodes.integers("last_axis", &[-1]), nodes.integers("axis_1", &[1]));
             let text = nodes.add("Squeeze", &[&self.seen.text, &last]);
             let text = nodes.add_with("Transpose", &[&text], &[("perm", Attribute::Ints(&[0, 2, 1]))]);
@@ -172,9 +201,9 @@ impl Layers<'_> {
             let count = nodes.add_with("ReduceSum", &[&text, &middle], &[("keepdims", Attribute::Int(0))]);
             nodes.add("Div", &[&sum, &count])
         } else {
-            let zero = nodes.integer("zero", 0);
-            nodes.add_with("Gather", &[&state, &zero], &[("axis", Attribute::Int(1))])
+            state.to_owned()
         };
+        let nodes = &mut self.nodes;
         let dense = nodes.linear(&piece("head.dense"), &read, [hidden, hidden], model.classifier_bias);
         let dense = nodes.gate(model.classifier_activation, &dense);
         let dense = self.norm("head.norm", &dense);

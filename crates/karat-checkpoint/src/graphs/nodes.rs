@@ -262,16 +262,6 @@ impl<'a> Nodes<'a> {
         self.push("Gemm", &inputs, &[output.to_owned()], &[("transB", Attribute::Int(1))]);
     }
 
-    /// `value` `[n, columns, places]` convolved over its places, as many of which come out, plus a bias; the weight is
-    /// `[rows, columns / groups, size]`.
-    pub(super) fn convolution(&mut self, piece: &Piece, value: &str, shape: [usize; 3], groups: usize) -> String {
-        let weight = self.weight(&format!("{}.weight", piece.tensor), &[], &shape, false);
-        let bias = self.weight(&format!("{}.bias", piece.tensor), &[], &shape[..1], false);
-        let around = signed(shape[2] / 2);
-        let attributes = [("pads", Attribute::Ints(&[around, around])), ("group", Attribute::Int(signed(groups)))];
-        self.add_with("Conv", &[value, &weight, &bias], &attributes)
-    }
-
     /// A value times a number, where there is one.
     pub(crate) fn scaled(&mut self, value: &str, scale: Option<f64>) -> String {
         match scale.filter(|scale| (scale - 1.0).abs() > f64::EPSILON) {
@@ -315,7 +305,7 @@ impl<'a> Nodes<'a> {
     }
 
     /// An activation.
-    pub(super) fn gate(&mut self, gate: Gate, value: &str) -> String {
+    pub(crate) fn gate(&mut self, gate: Gate, value: &str) -> String {
         match gate {
             Gate::Gelu => self.add("Gelu", &[value]),
             Gate::GeluTanh => self.gelu_tanh(value),

@@ -51,6 +51,13 @@ impl Nodes<'_> {
         self.normalised(value, &weight, bias.as_deref(), epsilon)
     }
 
+    /// Rows divided by their length, `x / |x|`.
+    pub(crate) fn unit(&mut self, value: &str) -> String {
+        let axis = self.integers("last_axis", &[-1]);
+        let length = self.add("ReduceL2", &[value, &axis]);
+        self.add("Div", &[value, &length])
+    }
+
     fn normalised(&mut self, value: &str, weight: &str, bias: Option<&str>, epsilon: f64) -> String {
         let mut inputs = vec![value, weight];
         inputs.extend(bias);

@@ -5,7 +5,8 @@
 //! | `input_ids`, `attention_mask`, `token_type_ids` where there are several segments | int64 | `[batch, sequence]` |
 //!
 //! The output `logits` is `[batch, labels]`. States are `[batch · sequence, width]` between the layers, so that the
-//! checkpoint's matrices are used as they lie there.
+//! checkpoint's matrices are used as they lie there. The classifier reads each row's first token: in the last layer nothing
+//! else is computed beyond keys and values.
 
 use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
@@ -25,9 +26,7 @@ use crate::{
 
 /// Writes the graph of an encoder with `labels` outputs; what doesn't fit goes into `problems`.
 pub(crate) fn build(encoder: &Encoder, labels: usize, weights: &Weights, problems: &mut Problems) -> Graph {
-    let mut layers =
-        Layers { encoder, nodes: Nodes::new(weights, problems), sizes: String::new(), bias: String::new() };
-    layers.prepare();
+    let mut layers = Layers::new(encoder, Nodes::new(weights, problems));
     if let Some(distances) = &encoder.distances {
         layers.prepare_distances(distances);
     }
@@ -39,7 +38,10 @@ pub(crate) fn build(encoder: &Encoder, labels: usize, weights: &Weights, problem
             state = layers.convolve(&convolution, &embedded, &state);
         }
     }
-    layers.classify(&state, labels);
+    if !layers.reads_first(encoder.layers.saturating_sub(1)) {
+        state = layers.first(&state);
+    }
+    read_out(&mut layers.nodes, encoder, &state, labels);
     let rows = ["batch", "sequence"];
     let mut inputs = vec!["input_ids", "attention_mask"];
     if encoder.segments > 1 {
@@ -55,24 +57,40 @@ struct Layers<'a> {
     nodes: Nodes<'a>,
     /// The shape `[batch, sequence, heads, head_dim]`.
     sizes: String,
+    /// The shape `[batch, sequence, hidden]`.
+    states: String,
     /// `[batch, 1, 1, sequence]`: 0, or a large negative number for padding.
     bias: String,
 }
 
-impl Layers<'_> {
-    /// The shape of heads, and the mask.
-    fn prepare(&mut self) {
-        let (encoder, nodes) = (self.encoder, &mut self.nodes);
+impl<'a> Layers<'a> {
+    /// Adds shapes and the mask.
+    fn new(encoder: &'a Encoder, mut nodes: Nodes<'a>) -> Self {
         let rows = nodes.add("Shape", &["input_ids"]);
         let heads = nodes.shape(&[signed(encoder.heads), signed(encoder.hidden / encoder.heads)]);
-        self.sizes = nodes.add_with("Concat", &[&rows, &heads], &[("axis", Attribute::Int(0))]);
+        let sizes = nodes.add_with("Concat", &[&rows, &heads], &[("axis", Attribute::Int(0))]);
+        let width = nodes.integers("hidden", &[signed(encoder.hidden)]);
+        let states = nodes.add_with("Concat", &[&rows, &width], &[("axis", Attribute::Int(0))]);
         let (one, unseen) = (nodes.number("one", 1.0), nodes.number("unseen", UNSEEN));
         let axes = nodes.integers("middle_axes", &[1, 2]);
         let to_float = [("to", Attribute::Int(DataType::Float as i64))];
         let mask = nodes.add_with("Cast", &["attention_mask"], &to_float);
         let padding = nodes.add("Sub", &[&one, &mask]);
         let bias = nodes.add("Mul", &[&padding, &unseen]);
-        self.bias = nodes.add("Unsqueeze", &[&bias, &axes]);
+        let bias = nodes.add("Unsqueeze", &[&bias, &axes]);
+        Self { encoder, nodes, sizes, states, bias }
+    }
+
+    /// Whether a layer gives the first tokens' states alone: the last one, unless neighbours are needed behind it.
+    fn reads_first(&self, layer: usize) -> bool {
+        layer + 1 == self.encoder.layers && !(layer == 0 && self.encoder.convolution.is_some())
+    }
+
+    /// Each row's first token, `[batch, hidden]`.
+    fn first(&mut self, state: &str) -> String {
+        let state = self.nodes.add("Reshape", &[state, &self.states]);
+        let zero = self.nodes.integer("zero", 0);
+        self.nodes.add_with("Gather", &[&state, &zero], &[("axis", Attribute::Int(1))])
     }
 
     /// The embeddings of tokens, positions and segments, normed: `[batch · sequence, hidden]`.
@@ -132,7 +150,10 @@ impl Layers<'_> {
         let names = encoder.names;
         let name = |part: &str| format!("{}{layer}.{part}", names.layer);
         let drawn = self.attention(layer, state);
-        let drawn = self.nodes.add("Add", &[state, &drawn]);
+        let state = if self.reads_first(layer) { self.first(state) } else { state.to_owned() };
+        let square = [encoder.hidden, encoder.hidden];
+        let drawn = self.nodes.linear(&piece(&name(names.drawn)), &drawn, square, true);
+        let drawn = self.nodes.add("Add", &[&state, &drawn]);
         let state = self.norm(&name(names.attention_norm), &drawn, encoder.hidden);
         let shape = [encoder.intermediate, encoder.hidden];
         let inner = self.nodes.linear(&piece(&name(names.inner)), &state, shape, true);
@@ -143,20 +164,25 @@ impl Layers<'_> {
         self.norm(&name(names.norm), &sum, encoder.hidden)
     }
 
-    /// What each token draws from all that aren't padding (Vaswani et al. 2017).
+    /// What the tokens that a layer gives draw from all that aren't padding (Vaswani et al. 2017), `[m, hidden]`.
     fn attention(&mut self, layer: usize, state: &str) -> String {
         let encoder = self.encoder;
         let names = encoder.names;
-        let name = |part: &str| format!("{}{layer}.{part}", names.layer);
-        let square = [encoder.hidden, encoder.hidden];
-        let by_head = |layers: &mut Self, part: &str, order: &[i64]| {
-            let value = layers.nodes.linear(&piece(&name(part)), state, square, true);
-            let value = layers.nodes.add("Reshape", &[&value, &layers.sizes]);
+        let (heads, dim) = (signed(encoder.heads), signed(encoder.hidden / encoder.heads));
+        // Distances are told of all pairs.
+        let is_narrow = self.reads_first(layer) && encoder.distances.is_none();
+        let asking = if is_narrow { self.first(state) } else { state.to_owned() };
+        let asking_sizes = if is_narrow { self.nodes.shape(&[-1, 1, heads, dim]) } else { self.sizes.clone() };
+        let sizes = self.sizes.clone();
+        let by_head = |layers: &mut Self, part: &str, state: &str, sizes: &str, order: &[i64]| {
+            let name = piece(&format!("{}{layer}.{part}", names.layer));
+            let value = layers.nodes.linear(&name, state, [encoder.hidden, encoder.hidden], true);
+            let value = layers.nodes.add("Reshape", &[&value, sizes]);
             layers.nodes.add_with("Transpose", &[&value], &[("perm", Attribute::Ints(order))])
         };
-        let query = by_head(self, names.query, &[0, 2, 1, 3]);
-        let key = by_head(self, names.key, &[0, 2, 3, 1]);
-        let value = by_head(self, names.value, &[0, 2, 1, 3]);
+        let query = by_head(self, names.query, &asking, &asking_sizes, &[0, 2, 1, 3]);
+        let key = by_head(self, names.key, state, &sizes, &[0, 2, 3, 1]);
+        let value = by_head(self, names.value, state, &sizes, &[0, 2, 1, 3]);
         let kinds = encoder.distances.as_ref().map_or(1, Distances::kinds);
         let scale = ((encoder.hidden / encoder.heads * kinds) as f64).powf(-0.5);
         let scale = self.nodes.number("query_scale", scale);
@@ -172,7 +198,7 @@ impl Layers<'_> {
         let drawn = nodes.add_with("Transpose", &[&drawn], &[("perm", Attribute::Ints(&[0, 2, 1, 3]))]);
         let flat = nodes.shape(&[-1, signed(encoder.hidden)]);
         let drawn = nodes.add("Reshape", &[&drawn, &flat]);
-        nodes.linear(&piece(&name(names.drawn)), &drawn, square, true)
+        if self.reads_first(layer) && !is_narrow { self.first(&drawn) } else { drawn }
     }
 
     /// Adds how content attends to distance and distance to content; `content` is the queries `[batch, heads, sequence,
@@ -274,20 +300,6 @@ impl Layers<'_> {
         let sum = nodes.add("Add", &[state, &given]);
         let normed = self.norm("deberta.encoder.conv.LayerNorm", &sum, hidden);
         self.nodes.add("Mul", &[&normed, &text])
-    }
-
-    /// The classifier at each row's first token, into `logits`.
-    fn classify(&mut self, state: &str, labels: usize) {
-        let encoder = self.encoder;
-        let hidden = encoder.hidden;
-        let nodes = &mut self.nodes;
-        let rows = nodes.add("Shape", &["input_ids"]);
-        let width = nodes.integers("hidden", &[signed(hidden)]);
-        let sizes = nodes.add_with("Concat", &[&rows, &width], &[("axis", Attribute::Int(0))]);
-        let state = nodes.add("Reshape", &[state, &sizes]);
-        let zero = nodes.integer("zero", 0);
-        let first = nodes.add_with("Gather", &[&state, &zero], &[("axis", Attribute::Int(1))]);
-        read_out(nodes, encoder, &first, labels);
     }
 
     fn norm(&mut self, name: &str, value: &str, width: usize) -> String {

@@ -5,7 +5,8 @@
 //! | of texts | `input_ids`, `attention_mask` int64 | `[batch, sequence]` | `text_embeds` | `[batch, width]` |
 //! | of images | `pixel_values` float32 | `[batch, 3, height, width]` | `image_embeds` or `logits` | `[batch, width]` |
 //!
-//! States are `[batch · sequence, hidden]` between the layers. Embeddings aren't normed: a cosine is what is made of them.
+//! States are `[batch · sequence, hidden]` between the layers of a tower. Embeddings aren't normed: a cosine is what is
+//! made of them, or a head reads them, which norms them itself.
 
 use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
@@ -16,7 +17,10 @@ use super::{
 };
 use crate::{
     problems::Problems,
-    trunks::towers::{ImageKind, ImageTower, TextRead, TextTower, Tower},
+    trunks::{
+        image::{ImageModel, ImageTrunk},
+        towers::{ImageKind, ImageTower, TextRead, TextTower, Tower},
+    },
     weights::Weights,
 };
 
@@ -48,9 +52,7 @@ pub(crate) fn texts(text: &TextTower, weights: &Weights, problems: &mut Problems
         TextRead::LastOfFilled(_) => None,
         TextRead::FirstOf(_) | TextRead::Highest => Some(looking_back(&mut nodes, &places)),
     };
-    let mut layers = Layers { tower: &text.tower, nodes, sizes, unseen };
-    let state = layers.all(state);
-    let Layers { mut nodes, .. } = layers;
+    let state = Layers { tower: &text.tower, nodes: &mut nodes, sizes, unseen }.all(state);
     let state = nodes.layer_norm(&piece("text_model.final_layer_norm"), &state, hidden, text.tower.epsilon, true);
     let width = nodes.integers("hidden", &[signed(hidden)]);
     let by_text = nodes.add_with("Concat", &[&shape, &width], &[("axis", Attribute::Int(0))]);
@@ -126,20 +128,47 @@ fn place(nodes: &mut Nodes<'_>, read: TextRead, ids: &str) -> String {
 }
 
 /// Writes the graph of images; what doesn't fit goes into `problems`.
-pub(crate) fn images(image: &ImageTower, weights: &Weights, problems: &mut Problems) -> Graph {
+pub(crate) fn images(model: &ImageModel, weights: &Weights, problems: &mut Problems) -> Graph {
     let mut nodes = Nodes::new(weights, problems);
+    let (state, width, sides) = match &model.image {
+        ImageTrunk::Tower(tower) => {
+            let (state, width) = self::tower(&mut nodes, tower);
+            (state, width, tower.size.map(|side| side.to_string()))
+        }
+        ImageTrunk::ConvNext(convnext) => {
+            let state = super::convnext::pooled(&mut nodes, convnext);
+            (state, convnext.width(), ["height", "width"].map(str::to_owned))
+        }
+    };
+    let (output, numbers) = match (&model.head, model.image.labels()) {
+        (Some(head), _) => {
+            head.build(&mut nodes, &state, width, "logits");
+            ("logits", head.rows())
+        }
+        (None, Some(labels)) => {
+            nodes.linear_into("logits", &piece("classifier"), &state, [labels, width], true);
+            ("logits", labels)
+        }
+        (None, None) => {
+            nodes.add_into("image_embeds", "Identity", &[&state]);
+            ("image_embeds", width)
+        }
+    };
+    let [height, across] = sides;
+    let input = ValueInfoProto::tensor("pixel_values", DataType::Float, &["batch", "3", &height, &across]);
+    let output = ValueInfoProto::tensor(output, DataType::Float, &["batch", &numbers.to_string()]);
+    finish(nodes, vec![input], vec![output], &[])
+}
+
+/// Adds a tower, and gives the state that is read of an image, `[batch, width]`, and its width.
+fn tower(nodes: &mut Nodes<'_>, image: &ImageTower) -> (String, usize) {
     let (hidden, patch, patches) = (image.tower.hidden, image.patch, image.patches());
     let (cut, bias) = match image.kind {
         ImageKind::Clip(_) => ("vision_model.embeddings.patch_embedding", false),
         ImageKind::Siglip => ("vision_model.embeddings.patch_embedding", true),
         ImageKind::Classifier(_) => ("vit.embeddings.patch_embeddings.projection", true),
     };
-    let weight = nodes.weight(&format!("{cut}.weight"), &[], &[hidden, 3, patch, patch], false);
-    let bias = bias.then(|| nodes.weight(&format!("{cut}.bias"), &[], &[hidden], false));
-    let mut inputs = vec!["pixel_values", &weight];
-    inputs.extend(bias.as_deref());
-    let stride = [signed(patch), signed(patch)];
-    let state = nodes.add_with("Conv", &inputs, &[("strides", Attribute::Ints(&stride))]);
+    let state = nodes.squares(cut, "pixel_values", [hidden, 3], patch, bias);
     let columns = nodes.shape(&[0, signed(hidden), -1]);
     let state = nodes.add("Reshape", &[&state, &columns]);
     let state = nodes.add_with("Transpose", &[&state], &[("perm", Attribute::Ints(&[0, 2, 1]))]);
@@ -151,7 +180,7 @@ pub(crate) fn images(image: &ImageTower, weights: &Weights, problems: &mut Probl
                 _ => ("vision_model.embeddings.class_embedding", &[hidden]),
             };
             let own = nodes.tensor(name, shape);
-            (before(&mut nodes, &own, &state, hidden), patches + 1)
+            (before(nodes, &own, &state, hidden), patches + 1)
         }
     };
     let positions = match image.kind {
@@ -167,32 +196,22 @@ pub(crate) fn images(image: &ImageTower, weights: &Weights, problems: &mut Probl
         state = nodes.layer_norm(&piece("vision_model.pre_layrnorm"), &state, hidden, epsilon, true);
     }
     let sizes = nodes.shape(&[-1, signed(places), signed(image.tower.heads), signed(hidden / image.tower.heads)]);
-    let mut layers = Layers { tower: &image.tower, nodes, sizes, unseen: None };
-    let state = layers.all(state);
-    let Layers { mut nodes, .. } = layers;
-    let (output, width) = match image.kind {
+    let state = Layers { tower: &image.tower, nodes: &mut *nodes, sizes, unseen: None }.all(state);
+    match image.kind {
         ImageKind::Clip(width) => {
-            let own = first(&mut nodes, &state, places, hidden);
+            let own = first(nodes, &state, places, hidden);
             let own = nodes.layer_norm(&piece("vision_model.post_layernorm"), &own, hidden, epsilon, true);
-            nodes.linear_into("image_embeds", &piece("visual_projection"), &own, [width, hidden], false);
-            ("image_embeds", width)
+            (nodes.linear(&piece("visual_projection"), &own, [width, hidden], false), width)
         }
-        ImageKind::Classifier(labels) => {
-            let own = first(&mut nodes, &state, places, hidden);
-            let own = nodes.layer_norm(&piece("vit.layernorm"), &own, hidden, epsilon, true);
-            nodes.linear_into("logits", &piece("classifier"), &own, [labels, hidden], true);
-            ("logits", labels)
+        ImageKind::Classifier(_) => {
+            let own = first(nodes, &state, places, hidden);
+            (nodes.layer_norm(&piece("vit.layernorm"), &own, hidden, epsilon, true), hidden)
         }
         ImageKind::Siglip => {
             let state = nodes.layer_norm(&piece("vision_model.post_layernorm"), &state, hidden, epsilon, true);
-            draw(&mut nodes, image, &state);
-            ("image_embeds", hidden)
+            (draw(nodes, image, &state), hidden)
         }
-    };
-    let [height, across] = image.size.map(|side| side.to_string());
-    let input = ValueInfoProto::tensor("pixel_values", DataType::Float, &["batch", "3", &height, &across]);
-    let output = ValueInfoProto::tensor(output, DataType::Float, &["batch", &width.to_string()]);
-    finish(nodes, vec![input], vec![output], &[])
+    }
 }
 
 /// `own` before the patches of every image.
@@ -214,8 +233,8 @@ fn first(nodes: &mut Nodes<'_>, state: &str, places: usize, hidden: usize) -> St
     nodes.add_with("Gather", &[&state, &zero], &[("axis", Attribute::Int(1))])
 }
 
-/// What one learned query draws of an image's patches, and the MLP after it, into `image_embeds`.
-fn draw(nodes: &mut Nodes<'_>, image: &ImageTower, state: &str) {
+/// What one learned query draws of an image's patches, and the MLP after it.
+fn draw(nodes: &mut Nodes<'_>, image: &ImageTower, state: &str) -> String {
     let Tower { hidden, heads, intermediate, epsilon, activation, .. } = image.tower;
     let (head, dim) = ("vision_model.head", hidden / heads);
     let probe = nodes.tensor(&format!("{head}.probe"), &[1, 1, hidden]);
@@ -246,7 +265,7 @@ fn draw(nodes: &mut Nodes<'_>, image: &ImageTower, state: &str) {
     let inner = nodes.linear(&piece(&format!("{head}.mlp.fc1")), &normed, [intermediate, hidden], true);
     let inner = nodes.gate(activation, &inner);
     let outer = nodes.linear(&piece(&format!("{head}.mlp.fc2")), &inner, [hidden, intermediate], true);
-    nodes.add_into("image_embeds", "Add", &[&drawn, &outer]);
+    nodes.add("Add", &[&drawn, &outer])
 }
 
 /// What queries `[batch, heads, places, dim]` draw of values by keys `[batch, heads, dim, places]`: `[batch, places, heads,
@@ -263,16 +282,16 @@ fn attend(nodes: &mut Nodes<'_>, [query, key, value]: [&str; 3], dim: usize, uns
     nodes.add_with("Transpose", &[&drawn], &[("perm", Attribute::Ints(&[0, 2, 1, 3]))])
 }
 
-struct Layers<'a> {
+struct Layers<'a, 'w> {
     tower: &'a Tower,
-    nodes: Nodes<'a>,
+    nodes: &'a mut Nodes<'w>,
     /// The shape `[batch, sequence, heads, head_dim]`.
     sizes: String,
     /// What is added where a token doesn't see another, if there are such places.
     unseen: Option<String>,
 }
 
-impl Layers<'_> {
+impl Layers<'_, '_> {
     fn all(&mut self, state: String) -> String {
         (0..self.tower.layers).fold(state, |state, layer| self.layer(layer, &state))
     }
@@ -301,7 +320,7 @@ impl Layers<'_> {
         let query = by_head(self, names.query, &[0, 2, 1, 3]);
         let key = by_head(self, names.key, &[0, 2, 3, 1]);
         let value = by_head(self, names.value, &[0, 2, 1, 3]);
-        let drawn = attend(&mut self.nodes, [&query, &key, &value], hidden / heads, self.unseen.as_deref());
+        let drawn = attend(self.nodes, [&query, &key, &value], hidden / heads, self.unseen.as_deref());
         let flat = self.nodes.shape(&[-1, signed(hidden)]);
         let drawn = self.nodes.add("Reshape", &[&drawn, &flat]);
         self.nodes.linear(&name(names.drawn), &drawn, [hidden, hidden], true)

@@ -1,8 +1,10 @@
 //! The heads: which tensors make rewards of the trunk's last state.
 //!
 //! A head is found by its tensors, under any of the names in use; a checkpoint with none or with two is refused. Each
-//! file here knows one arithmetic; [`HEADS`] is the list of them.
+//! file here knows one arithmetic; [`HEADS`] is the list of those of decoders, and [`embedding`] has those of models that
+//! see.
 
+pub(crate) mod embedding;
 mod gated;
 mod language_model;
 mod linear;

@@ -2,8 +2,9 @@
 //!
 //! A decoder's file says how its family differs from a [`Decoder`]'s plain form, which is Llama's: norms before attention
 //! and MLP, rotary positions, grouped keys and values, a gated MLP. Encoders have forms of their own. [`TRUNKS`] is the
-//! list of all.
+//! list of all that read; those that see are in [`image::IMAGE_TRUNKS`].
 
+pub(crate) mod convnext;
 pub(crate) mod deberta;
 mod decoder;
 pub(crate) mod encoder;
@@ -13,6 +14,7 @@ mod gemma3;
 mod glm4;
 mod gpt_neox;
 mod granite;
+pub(crate) mod image;
 mod internlm2;
 mod llama;
 mod mistral;

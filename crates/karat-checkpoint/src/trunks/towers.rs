@@ -5,20 +5,50 @@
 
 use serde_json::Value;
 
-use super::encoder::Gate;
+use super::{
+    encoder::Gate,
+    image::{ImageFamily, ImageModel, ImageTrunk},
+};
 use crate::{config::Config, problems::Problems};
 
-/// The `model_type`s of models that see.
-pub(crate) const SEEING: &[&str] = &["clip", "siglip", "vit"];
-
-/// A model that sees.
-#[derive(Debug, Clone)]
-pub(crate) struct Towers {
-    /// What reads texts, where the model compares images with them.
-    pub(crate) text: Option<TextTower>,
-    /// What sees.
-    pub(crate) image: ImageTower,
-}
+pub(super) const CLIP_FAMILY: ImageFamily =
+    ImageFamily { model_type: "clip", classes: &["CLIPModel"], later_names: &[], read: read_clip };
+/// CLIP's tower of images alone, as aesthetic predictors are published with it.
+pub(super) const CLIP_VISION_FAMILY: ImageFamily = ImageFamily {
+    model_type: "clip_vision_model",
+    classes: &[
+        "CLIPVisionModelWithProjection",
+        "AestheticsPredictorV1",
+        "AestheticsPredictorV2Linear",
+        "AestheticsPredictorV2ReLU",
+    ],
+    later_names: &[],
+    read: read_clip_vision,
+};
+pub(super) const SIGLIP_FAMILY: ImageFamily =
+    ImageFamily { model_type: "siglip", classes: &["SiglipModel"], later_names: &[], read: read_siglip };
+/// SigLIP's tower of images alone.
+pub(super) const SIGLIP_VISION_FAMILY: ImageFamily = ImageFamily {
+    model_type: "siglip_vision_model",
+    classes: &["SiglipVisionModel", "AestheticPredictorV2p5Model"],
+    later_names: &[],
+    read: read_siglip_vision,
+};
+pub(super) const VIT_FAMILY: ImageFamily = ImageFamily {
+    model_type: "vit",
+    classes: &["ViTForImageClassification"],
+    // Transformers 5's.
+    later_names: &[
+        ("vit.layers.", "vit.encoder.layer."),
+        ("attention.q_proj", "attention.attention.query"),
+        ("attention.k_proj", "attention.attention.key"),
+        ("attention.v_proj", "attention.attention.value"),
+        ("attention.o_proj", "attention.output.dense"),
+        ("mlp.fc1", "intermediate.dense"),
+        ("mlp.fc2", "output.dense"),
+    ],
+    read: read_vit,
+};
 
 /// What all towers have.
 #[derive(Debug, Clone)]
@@ -152,49 +182,70 @@ const CLIP_IMAGE: Defaults = Defaults { hidden: 768, intermediate: 3072, heads: 
 const SIGLIP: Defaults = Defaults { epsilon: 1e-6, activation: "gelu_pytorch_tanh", ..CLIP_IMAGE };
 const VIT: Defaults = Defaults { epsilon: 1e-12, activation: "gelu", ..CLIP_IMAGE };
 
-/// Reads the configuration of a model that sees; `labels` are the rows of its classifier.
-pub(crate) fn read(config: &Config, labels: usize, problems: &mut Problems) -> Option<Towers> {
-    config.know(&[
-        "initializer_factor",
-        "logit_scale_init_value",
-        "projection_dim",
-        "encoder_stride",
-        "pooler_act",
-        "pooler_output_size",
-        "id2label",
-        "num_labels",
-    ]);
-    match config.text("model_type") {
-        Some("clip") => {
-            let width = config.count_or("projection_dim", 512, problems)?;
-            let text = part(config, "text", problems)?;
-            let image = part(config, "vision", problems)?;
-            let found = Towers {
-                text: Some(clip_text(&text, width, problems)?),
-                image: image_tower(&image, &CLIP_IMAGE, &OF_IMAGE, ImageKind::Clip(width), 32, problems)?,
-            };
-            text.refuse_leftovers(problems);
-            image.refuse_leftovers(problems);
-            Some(found)
-        }
-        Some("siglip") => {
-            let text = part(config, "text", problems)?;
-            let image = part(config, "vision", problems)?;
-            if image.get("vision_use_head").is_some_and(|uses| uses == &Value::Bool(false)) {
-                problems.add::<()>("config.json: vision_use_head is false, and nothing says how an image is read");
-            }
-            let found = Towers {
-                text: Some(siglip_text(&text, problems)?),
-                image: image_tower(&image, &SIGLIP, &OF_IMAGE, ImageKind::Siglip, 16, problems)?,
-            };
-            text.refuse_leftovers(problems);
-            image.refuse_leftovers(problems);
-            Some(found)
-        }
-        _ => {
-            let image = image_tower(config, &VIT, &OF_VIT, ImageKind::Classifier(labels), 16, problems)?;
-            Some(Towers { text: None, image })
-        }
+/// Keys that decide nothing.
+const SILENT: &[&str] = &[
+    "initializer_factor",
+    "logit_scale_init_value",
+    "projection_dim",
+    "encoder_stride",
+    "pooler_act",
+    "pooler_output_size",
+    "id2label",
+    "num_labels",
+    "auto_map",
+];
+
+fn read_clip(config: &Config, _: usize, problems: &mut Problems) -> Option<ImageModel> {
+    config.know(SILENT);
+    let width = config.count_or("projection_dim", 512, problems)?;
+    let text = part(config, "text", problems)?;
+    let image = part(config, "vision", problems)?;
+    let found = ImageModel {
+        text: Some(clip_text(&text, width, problems)?),
+        image: image_tower(&image, &CLIP_IMAGE, &OF_IMAGE, ImageKind::Clip(width), 32, problems)?,
+        head: None,
+    };
+    text.refuse_leftovers(problems);
+    image.refuse_leftovers(problems);
+    Some(found)
+}
+
+fn read_clip_vision(config: &Config, _: usize, problems: &mut Problems) -> Option<ImageModel> {
+    config.know(SILENT);
+    let width = config.count_or("projection_dim", 512, problems)?;
+    image_tower(config, &CLIP_IMAGE, &OF_IMAGE, ImageKind::Clip(width), 32, problems).map(ImageModel::of_images)
+}
+
+fn read_siglip(config: &Config, _: usize, problems: &mut Problems) -> Option<ImageModel> {
+    config.know(SILENT);
+    let text = part(config, "text", problems)?;
+    let image = part(config, "vision", problems)?;
+    check_query(&image, problems);
+    let found = ImageModel {
+        text: Some(siglip_text(&text, problems)?),
+        image: image_tower(&image, &SIGLIP, &OF_IMAGE, ImageKind::Siglip, 16, problems)?,
+        head: None,
+    };
+    text.refuse_leftovers(problems);
+    image.refuse_leftovers(problems);
+    Some(found)
+}
+
+fn read_siglip_vision(config: &Config, _: usize, problems: &mut Problems) -> Option<ImageModel> {
+    config.know(SILENT);
+    check_query(config, problems);
+    image_tower(config, &SIGLIP, &OF_IMAGE, ImageKind::Siglip, 16, problems).map(ImageModel::of_images)
+}
+
+fn read_vit(config: &Config, labels: usize, problems: &mut Problems) -> Option<ImageModel> {
+    config.know(SILENT);
+    image_tower(config, &VIT, &OF_VIT, ImageKind::Classifier(labels), 16, problems).map(ImageModel::of_images)
+}
+
+/// Refuses towers of SigLIP's without the query that draws an embedding of an image's patches.
+fn check_query(image: &Config, problems: &mut Problems) {
+    if image.get("vision_use_head").is_some_and(|uses| uses == &Value::Bool(false)) {
+        problems.add::<()>("config.json: vision_use_head is false, and nothing says how an image is read");
     }
 }
 
@@ -225,15 +276,7 @@ fn tower(config: &Config, defaults: &Defaults, names: &'static Names, problems: 
     };
     let heads = config.count_or("num_attention_heads", defaults.heads, problems);
     let epsilon = config.positive_or("layer_norm_eps", defaults.epsilon, problems);
-    let activation = match config.text("hidden_act").unwrap_or(defaults.activation) {
-        "quick_gelu" => Some(Gate::QuickGelu),
-        "gelu" => Some(Gate::Gelu),
-        "gelu_new" | "gelu_pytorch_tanh" => Some(Gate::GeluTanh),
-        "relu" => Some(Gate::Relu),
-        other => problems.add(format!(
-            "config.json: hidden_act {other:?} is not known; known are quick_gelu, gelu, gelu_new and relu"
-        )),
-    };
+    let activation = activation(config, defaults.activation, problems);
     let bias = config.get("qkv_bias").is_none_or(|bias| bias != &Value::Bool(false));
     let (hidden, heads) = (hidden?, heads?);
     if !hidden.is_multiple_of(heads) {
@@ -249,6 +292,26 @@ fn tower(config: &Config, defaults: &Defaults, names: &'static Names, problems: 
         bias,
         names,
     })
+}
+
+/// The activation that a configuration names.
+pub(super) fn activation(config: &Config, default: &str, problems: &mut Problems) -> Option<Gate> {
+    match config.text("hidden_act").unwrap_or(default) {
+        "quick_gelu" => Some(Gate::QuickGelu),
+        "gelu" => Some(Gate::Gelu),
+        "gelu_new" | "gelu_pytorch_tanh" => Some(Gate::GeluTanh),
+        "relu" => Some(Gate::Relu),
+        other => problems.add(format!(
+            "config.json: hidden_act {other:?} is not known; known are quick_gelu, gelu, gelu_new and relu"
+        )),
+    }
+}
+
+/// Refuses models of other images than such in colour.
+pub(super) fn check_colours(config: &Config, problems: &mut Problems) {
+    if config.count_or("num_channels", 3, problems).is_some_and(|channels| channels != 3) {
+        problems.add::<()>("config.json: num_channels is another than 3, and images are sent in colour");
+    }
 }
 
 fn clip_text(config: &Config, width: usize, problems: &mut Problems) -> Option<TextTower> {
@@ -282,15 +345,13 @@ fn image_tower(
     kind: ImageKind,
     usual_patch: usize,
     problems: &mut Problems,
-) -> Option<ImageTower> {
+) -> Option<ImageTrunk> {
     let tower = tower(config, defaults, names, problems);
     let patch = config.count_or("patch_size", usual_patch, problems)?;
-    if config.count_or("num_channels", 3, problems)? != 3 {
-        return problems.add("config.json: num_channels is another than 3, and images are sent in colour");
-    }
+    check_colours(config, problems);
     let side = config.count_or("image_size", 224, problems)?;
     if side < patch || !side.is_multiple_of(patch) {
         return problems.add(format!("config.json: image_size {side} is no multiple of patch_size {patch}"));
     }
-    Some(ImageTower { tower: tower?, size: [side, side], patch, kind })
+    Some(ImageTrunk::Tower(ImageTower { tower: tower?, size: [side, side], patch, kind }))
 }

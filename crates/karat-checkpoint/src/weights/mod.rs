@@ -71,6 +71,8 @@ pub(crate) struct Weights {
     replaced: BTreeSet<String>,
     /// The adapters of an ensemble.
     members: Vec<Member>,
+    /// Parts of names by which later programs know the same tensors, each with what it is here.
+    later: &'static [(&'static str, &'static str)],
 }
 
 impl Weights {
@@ -161,6 +163,28 @@ impl Weights {
                 .map(|(name, place)| (name.strip_prefix(prefix).map(str::to_owned).unwrap_or(name), place))
                 .collect();
         }
+    }
+
+    /// Gives a layer that was saved by itself, as `weight` and `bias`, a name.
+    pub(crate) fn name_layer(&mut self, name: &str) {
+        for part in ["weight", "bias"] {
+            if let Some(place) = self.places.remove(part) {
+                self.places.insert(format!("{name}.{part}"), place);
+            }
+        }
+    }
+
+    /// Knows tensors by the names that later programs have for them, too: parts of names, each with what it is here.
+    pub(crate) fn know_later_names(&mut self, later: &'static [(&'static str, &'static str)]) {
+        self.later = later;
+    }
+
+    /// A tensor's name here, by one that may be a later one.
+    pub(crate) fn name_here(&self, name: &str) -> String {
+        if self.has(name) {
+            return name.to_owned();
+        }
+        self.later.iter().fold(name.to_owned(), |name, (later, here)| name.replace(later, here))
     }
 
     /// Calls norms what they are called today: the first files of BERT's time have other names for weight and bias.

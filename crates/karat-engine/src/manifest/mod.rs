@@ -122,13 +122,12 @@ pub fn check_text(folder: &Path, hub: &Hub) -> Result<(), TextCheckError> {
     Ok(())
 }
 
-/// The checkpoint that the model in a folder is built from, and its manifest as it is written, where the folder holds no
-/// checkpoint itself.
+/// The checkpoint that the model in a folder is built from, and its manifest as it is written, if one is.
 ///
 /// # Errors
-/// When there is no manifest either, or it is built from no checkpoint.
+/// When the folder holds neither a checkpoint nor a manifest, or one that is built from no checkpoint.
 pub fn checkpoint_of(folder: &Path, hub: &Hub) -> Result<(Origin, Option<String>), ManifestError> {
-    if Origin::is_one(folder) {
+    if Origin::is_one(folder) && !folder.join(FILE_NAME).is_file() {
         return Ok((origin(folder, hub)?, None));
     }
     let Written { manifest, text, .. } = Written::read(folder, hub)?;

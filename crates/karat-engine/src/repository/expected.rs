@@ -1,11 +1,16 @@
-//! `expected.json`: what a model's reference gives for a few texts, held against what the model gives.
+//! `expected.json`: what a model's reference gives for a few texts or images, held against what the model gives.
 //!
-//! A wrong template, a wrong pooling rule or weights that were read otherwise make scores that look as good as any. Who
-//! has the reference's scores for a few texts lays them beside the model, and it is refused when it gives others.
+//! A wrong template, a wrong resize, a wrong pooling rule or weights that were read otherwise make scores that look as good
+//! as any. Who has the reference's scores for a few samples lays them beside the model, and it is refused when it gives
+//! others.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Component, Path},
+};
 
-use karat_rules::domain::{Conversation, ConversationError, Message, Sample};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use karat_rules::domain::{Conversation, ConversationError, Image, Message, Picture, Sample};
 use serde::Deserialize;
 
 use super::{GraphForm, LoadError, Model, ModelBody};
@@ -17,7 +22,7 @@ const MOST_CASES: usize = 64;
 /// How a model's scores compare with the reference's that lie beside it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct References {
-    /// How many texts were compared.
+    /// How many samples were compared.
     pub count: usize,
     /// The largest difference between two scores.
     pub largest_difference: f64,
@@ -52,7 +57,7 @@ struct Expected {
     cases: Vec<Case>,
 }
 
-/// A text and its score, as the file has them.
+/// A sample and its score, as the file has them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -60,6 +65,10 @@ struct Case {
     prompt: Option<String>,
     response: Option<String>,
     text: Option<String>,
+    /// An image: a data URI, or a file in the model's folder.
+    image: Option<String>,
+    /// Images that it should be like.
+    reference_images: Option<Vec<String>>,
     reward: Option<f64>,
     steps: Option<Vec<f64>>,
     /// The scores of the model's objectives, in its order.
@@ -71,14 +80,31 @@ struct Case {
 }
 
 impl Case {
-    fn sample(&self) -> Result<Sample, String> {
+    /// The sample; images lie in `folder`.
+    fn sample(&self, folder: &Path) -> Result<Sample, String> {
+        if let Some(image) = &self.image {
+            if self.messages.is_some() || self.response.is_some() || self.text.is_some() {
+                return Err("an \"image\" is the response; write its \"prompt\" alone beside it".to_owned());
+            }
+            let references = self.reference_images.iter().flatten().map(|file| read(folder, file));
+            let references = references.collect::<Result<_, _>>()?;
+            let prompt = self.prompt.clone().unwrap_or_default();
+            return Ok(Sample::Picture(Picture::new(prompt, references, read(folder, image)?)));
+        }
+        if self.reference_images.is_some() {
+            return Err("there are \"reference_images\" and no \"image\" that should be like them".to_owned());
+        }
         let sample = match (&self.messages, &self.prompt, &self.response, &self.text) {
             (Some(messages), None, None, None) => Conversation::new(messages.clone()).map(Sample::Conversation),
             (None, prompt, Some(response), None) => {
                 Sample::from_prompt(prompt.clone().unwrap_or_default(), response.clone())
             }
             (None, None, None, Some(text)) => Sample::from_text(text.clone()),
-            _ => return Err("write one of \"messages\", \"text\", and \"response\" with its \"prompt\"".to_owned()),
+            _ => {
+                return Err(
+                    "write one of \"messages\", \"text\", and \"response\" or \"image\" with its \"prompt\"".to_owned()
+                );
+            }
         };
         sample.map_err(|error: ConversationError| error.to_string())
     }
@@ -126,10 +152,26 @@ impl Case {
     }
 }
 
+/// An image that stands in the file itself, or lies in the model's folder.
+fn read(folder: &Path, written: &str) -> Result<Image, String> {
+    if let Some(uri) = written.strip_prefix("data:") {
+        let (_, data) =
+            uri.split_once(";base64,").ok_or("the data URI isn't in base64; write data:image/png;base64,…")?;
+        let bytes = BASE64_STANDARD.decode(data).map_err(|error| format!("the image's data is not base64: {error}"))?;
+        return Ok(Image::new(bytes));
+    }
+    // What decides whether a model is served lies in its folder.
+    if !Path::new(written).components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(format!("{written} lies outside the model's folder; put the image into it"));
+    }
+    let bytes = fs::read(folder.join(written)).map_err(|error| format!("{written} can't be read: {error}"))?;
+    Ok(Image::new(bytes))
+}
+
 /// Compares a model's scores with those in its folder, if any lie there.
 ///
 /// # Errors
-/// When a score differs by more than the file allows, or the file can't be read, or a text of it not scored.
+/// When a score differs by more than the file allows, or the file can't be read, or a sample of it not scored.
 pub(super) fn check(model: &Model, folder: &Path, score: Score) -> Result<Option<References>, LoadError> {
     let path = folder.join(EXPECTED_FILE);
     if !path.exists() {
@@ -138,7 +180,7 @@ pub(super) fn check(model: &Model, folder: &Path, score: Score) -> Result<Option
     let bytes = fs::read(&path).map_err(|source| LoadError::File { path: path.clone(), source })?;
     let compared = serde_json::from_slice(&bytes)
         .map_err(|error| error.to_string())
-        .and_then(|expected| compare(model, &expected, score))
+        .and_then(|expected| compare(model, &expected, folder, score))
         .map_err(|reason| LoadError::Expected { path, reason })?;
     if let ModelBody::Graph(graph) = &model.body {
         // Nobody will send these texts again.
@@ -151,7 +193,7 @@ pub(super) fn check(model: &Model, folder: &Path, score: Score) -> Result<Option
     Ok(Some(compared))
 }
 
-fn compare(model: &Model, expected: &Expected, score: Score) -> Result<References, String> {
+fn compare(model: &Model, expected: &Expected, folder: &Path, score: Score) -> Result<References, String> {
     let Expected { tolerance, cases, .. } = expected;
     if !tolerance.is_finite() || *tolerance < 0.0 {
         return Err(format!(
@@ -173,7 +215,7 @@ fn compare(model: &Model, expected: &Expected, score: Score) -> Result<Reference
     let mut differences = Vec::with_capacity(cases.len());
     for (index, case) in cases.iter().enumerate() {
         let failed = |reason: String| format!("case {}: {reason}", index + 1);
-        let answer = score(model, &case.sample().map_err(failed)?).map_err(failed)?;
+        let answer = score(model, &case.sample(folder).map_err(failed)?).map_err(failed)?;
         differences.push((index, case.difference(&answer).map_err(failed)?, answer));
     }
     let far = differences.iter().filter(|(_, difference, _)| difference > tolerance).count();

@@ -115,8 +115,12 @@ pub(super) fn coarser(one: ElementType, other: ElementType) -> ElementType {
 }
 
 fn collect(nodes: &[NodeProto], found: &mut Vec<String>) {
+    // Where the graph itself says a scale, as one for each row, what a product reads was quantised before it.
+    let scaled = nodes.iter().filter(|node| node.op_type() == "QuantizeLinear").flat_map(|node| &node.output);
+    let scaled: BTreeSet<&str> = scaled.map(String::as_str).collect();
+    let reads_scaled = |node: &NodeProto| node.input.first().is_some_and(|input| scaled.contains(input.as_str()));
     for node in nodes {
-        if quantises_activations(node) {
+        if quantises_activations(node) && !(is_integer_product(node) && reads_scaled(node)) {
             found.push(node.op_type().to_owned());
         }
         for attribute in &node.attribute {
@@ -145,6 +149,11 @@ fn quantises_activations(node: &NodeProto) -> bool {
     }
 }
 
+/// Whether the operator multiplies integers that another has made of activations.
+fn is_integer_product(node: &NodeProto) -> bool {
+    matches!(node.op_type(), "MatMulInteger" | "MatMulIntegerToFloat" | "ConvInteger")
+}
+
 #[cfg(test)]
 mod tests {
     use super::{
@@ -167,6 +176,22 @@ mod tests {
             found(plain().control("If", &["condition"], "q", &[("then_branch", &inner), ("else_branch", &plain())])),
             ["DynamicQuantizeLinear"]
         );
+    }
+
+    #[test]
+    fn integers_whose_scale_the_graph_says_are_no_dynamic_quantisation() {
+        let product = |quantises: &str| {
+            GraphWriter::default().node(quantises, &["x", "scale", "zero"], "rows", &[]).node(
+                "MatMulIntegerToFloat",
+                &["rows", "weight", "one", "scales", "zero"],
+                "y",
+                &[],
+            )
+        };
+        assert!(found(product("QuantizeLinear")).is_empty());
+        assert_eq!(found(product("DynamicQuantizeLinear")), ["DynamicQuantizeLinear", "MatMulIntegerToFloat"]);
+        let beside = product("QuantizeLinear").node("MatMulInteger", &["other", "weight"], "z", &[]);
+        assert_eq!(found(beside), ["MatMulInteger"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::{
 use ::ort::{session::builder::SessionBuilder, value::DynValue};
 use karat_onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
-use super::{pages::Pages, pool::Pool};
+use super::{pages::Pages, pool::Pool, weights::permuted};
 use crate::free_memory;
 
 /// Overwrites what nobody should read: numbers of all formats become ones that spoil any score, those of floating point none
@@ -36,16 +36,20 @@ struct LentTensor {
     value: Arc<DynValue>,
     /// Whether all that reads it packs it.
     is_packed: bool,
+    /// Whether ONNX Runtime may permute it in its place, of which each session makes a copy.
+    is_permuted: bool,
 }
 
 impl LentWeights {
     /// Weights of a graph by name; those that sessions read as they are may be in the pool already.
     pub(super) fn new(graph: Option<&GraphProto>, tensors: Vec<(String, DynValue)>, pool: Arc<Pool>) -> Self {
         let packed = graph.map(packed).unwrap_or_default();
+        let permuted = graph.map(permuted).unwrap_or_default();
         let lent = tensors.into_iter().map(|(name, value)| {
             let is_packed = packed.contains(name.as_str());
+            let is_permuted = permuted.contains(name.as_str());
             let value = if is_packed { Arc::new(value) } else { pool.keep(value) };
-            LentTensor { name, value, is_packed }
+            LentTensor { name, value, is_packed, is_permuted }
         });
         Self { tensors: lent.collect(), pool, given_back: AtomicBool::new(false) }
     }
@@ -66,8 +70,8 @@ impl LentWeights {
             return Err(::ort::Error::new("its weights were given back to the system"));
         }
         let mut builder = builder.with_prepacked_weights(self.pool.packed())?;
-        for (name, tensor) in self.tensors() {
-            builder = builder.with_initializer(name, Arc::clone(tensor))?;
+        for LentTensor { name, value, .. } in self.tensors.iter().filter(|lent| !lent.is_permuted) {
+            builder = builder.with_initializer(name, Arc::clone(value))?;
         }
         Ok(builder)
     }

@@ -18,7 +18,7 @@ use ::ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
 use bytes::Bytes;
 use half::{bf16, f16};
 use karat_onnx::{
-    GraphProto, ModelProto, StringStringEntryProto, TensorProto,
+    GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
     tensor_proto::{DataLocation, DataType},
 };
 
@@ -27,6 +27,36 @@ use crate::{RuntimeError, error::Cause};
 
 /// Below this many bytes a tensor isn't worth lending: biases, scales, shapes.
 const MIN_SHARED_BYTES: usize = 4096;
+
+/// Operators past which ONNX Runtime moves transpositions. It permutes a weight that one of them takes where it stands, and
+/// only then puts the lent tensor there, which has the order of the file.
+const PERMUTE: &[&str] = &[
+    "Add",
+    "And",
+    "BitShift",
+    "Concat",
+    "Div",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Max",
+    "Mean",
+    "Min",
+    "Mod",
+    "Mul",
+    "Or",
+    "PRelu",
+    "Pow",
+    "QLinearAdd",
+    "QLinearConcat",
+    "QLinearMul",
+    "Sub",
+    "Sum",
+    "Where",
+    "Xor",
+];
 
 /// Takes the large weights out of the model that was read from `path`, and out of the files beside it.
 pub(super) fn read(model: &ModelProto, path: &Path, pool: Arc<Pool>) -> Result<LentWeights, RuntimeError> {
@@ -56,9 +86,10 @@ pub(super) fn without(model: &ModelProto, lent: &LentWeights) -> Option<ModelPro
 
 fn tensors(graph: &GraphProto, folder: &Path) -> Result<Vec<(String, DynValue)>, Cause> {
     let mut tensors = Vec::new();
+    let permuted = permuted(graph);
     for tensor in &graph.initializer {
         // What is also an input can be overridden by a caller, so its value isn't fixed.
-        if graph.input.iter().any(|input| input.name() == tensor.name()) {
+        if graph.input.iter().any(|input| input.name() == tensor.name()) || permuted.contains(tensor.name()) {
             continue;
         }
         let bytes = match &tensor.raw_data {
@@ -80,6 +111,21 @@ fn tensors(graph: &GraphProto, folder: &Path) -> Result<Vec<(String, DynValue)>,
         tensors.push((tensor.name().to_owned(), value));
     }
     Ok(tensors)
+}
+
+/// The values of a graph that ONNX Runtime may permute in their place.
+pub(super) fn permuted(graph: &GraphProto) -> BTreeSet<&str> {
+    let takes = |node: &&NodeProto| PERMUTE.contains(&node.op_type());
+    let mut permuted: BTreeSet<&str> =
+        graph.node.iter().filter(takes).flat_map(|node| &node.input).map(String::as_str).collect();
+    // Of what is stored in few bits, the permutation is made behind the node that widens it.
+    let widens = |node: &&NodeProto| node.op_type() == "DequantizeLinear";
+    for node in graph.node.iter().filter(widens) {
+        if node.output.iter().any(|output| permuted.contains(output.as_str())) {
+            permuted.extend(node.input.iter().map(String::as_str));
+        }
+    }
+    permuted
 }
 
 /// Copies the bytes into a tensor that is aligned as its numbers need.
@@ -196,6 +242,34 @@ mod tests {
         let error = graph.executor(&binding, NonZeroUsize::MIN).err().unwrap().to_string();
         assert!(error.contains("given back"), "{error}");
         scores
+    }
+
+    /// `x + table`, written as the transpose of `xᵀ + tableᵀ`: the two are taken for none, and the table is permuted.
+    #[test]
+    fn weights_that_are_permuted_in_their_place_are_not_lent() {
+        const SIDE: usize = 32;
+        #[expect(clippy::cast_precision_loss, reason = "small whole numbers")]
+        let table: Vec<f32> = (0..SIDE * SIDE).map(|at| at as f32).collect();
+        let bytes: Vec<u8> = table.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let (_folder, path) = GraphWriter::default()
+            .input("input_ids", DataType::Int64, &["batch", "tokens"])
+            .integers("axis", &[1])
+            .integers("square", &[SIDE as i64, SIDE as i64])
+            .integers("row", &[1, (SIDE * SIDE) as i64])
+            .floats("ones", &[1, (SIDE * SIDE) as i64], &[1.0; SIDE * SIDE])
+            .cast("input_ids", "ids", DataType::Float)
+            .node("ReduceSum", &["ids", "axis"], "sum", &[("keepdims", 1)])
+            .node("MatMul", &["sum", "ones"], "vector", &[])
+            .node("Reshape", &["vector", "square"], "matrix", &[])
+            .node("Transpose", &["matrix"], "turned", &[])
+            .node("Add", &["turned", "table"], "added", &[])
+            .node("Transpose", &["added"], "back", &[])
+            .node("Reshape", &["back", "row"], "scores", &[])
+            .output("scores", DataType::Float, &["batch", "1024"])
+            .raw("table", &[SIDE as i64, SIDE as i64], &bytes)
+            .write();
+        let expected: Vec<f32> = (0..SIDE * SIDE).map(|at| 3.0 + table[at % SIDE * SIDE + at / SIDE]).collect();
+        assert_eq!(scores(&path), vec![expected; 3]);
     }
 
     #[test]

@@ -44,6 +44,14 @@ enum Content {
     Parts(Vec<Part>),
 }
 
+/// Text and images beside each other.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(rename = "MessageParts")]
+pub(crate) struct Parts {
+    /// The parts, in order.
+    content: Vec<Part>,
+}
+
 /// A part of a message.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 struct Part {
@@ -70,11 +78,36 @@ pub(crate) enum Prompt {
     Messages(Vec<ChatMessage>),
 }
 
+impl Parts {
+    /// The text and the images.
+    ///
+    /// # Errors
+    /// When a part is neither, or an image isn't there as data.
+    pub(crate) fn apart(self) -> Result<(String, Vec<Image>), String> {
+        apart_of(self.content)
+    }
+}
+
+fn apart_of(parts: Vec<Part>) -> Result<(String, Vec<Image>), String> {
+    let (mut texts, mut images) = (String::new(), Vec::new());
+    for part in parts {
+        match (part.r#type.as_str(), part.text, part.image, part.image_url) {
+            ("text" | "input_text" | "output_text", Some(text), ..) => texts.push_str(&text),
+            ("image", _, Some(image), _) | ("image_url" | "input_image", _, _, Some(ImageUrl(image))) => {
+                images.push(image.into_image()?);
+            }
+            (other, ..) => {
+                return Err(format!("a part of type {other:?} can't be scored; send text, or an image as data"));
+            }
+        }
+    }
+    Ok((texts, images))
+}
+
 impl ChatMessage {
     /// Its text and its images.
     fn apart(self) -> Result<(Message, Vec<Image>), String> {
         self.unread.check(OF_TURN).map_err(|problem| problem.detail().to_owned())?;
-        let mut images = Vec::new();
         let role = match self.role.as_str() {
             "system" | "developer" => Role::System,
             "user" => Role::User,
@@ -87,26 +120,10 @@ impl ChatMessage {
         if self.tool_calls.is_some_and(|calls| !calls.is_empty()) {
             return Err("the message calls tools, which can't be rendered; write the call into its content".to_owned());
         }
-        let content = match self.content {
-            None => String::new(),
-            Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) => {
-                let mut texts = String::new();
-                for part in parts {
-                    match (part.r#type.as_str(), part.text, part.image, part.image_url) {
-                        ("text" | "input_text" | "output_text", Some(text), ..) => texts.push_str(&text),
-                        ("image", _, Some(image), _) | ("image_url" | "input_image", _, _, Some(ImageUrl(image))) => {
-                            images.push(image.into_image()?);
-                        }
-                        (other, ..) => {
-                            return Err(format!(
-                                "a part of type {other:?} can't be scored; send text, or an image as data"
-                            ));
-                        }
-                    }
-                }
-                texts
-            }
+        let (content, images) = match self.content {
+            None => (String::new(), Vec::new()),
+            Some(Content::Text(text)) => (text, Vec::new()),
+            Some(Content::Parts(parts)) => apart_of(parts)?,
         };
         Ok((Message { role, content }, images))
     }

@@ -16,7 +16,7 @@ pub(crate) use activation::Activation;
 pub(crate) use call::{Call, ModelField, RawCall};
 pub(crate) use choices::{PromptForm, UrlChoices};
 pub(crate) use error::{DetailBody, without_422, worth_a_retry};
-pub(crate) use message::{ChatMessage, Prompt, conversation, messages};
+pub(crate) use message::{ChatMessage, Parts, Prompt, conversation, messages};
 pub(crate) use ranking::{Document, RankedDocument, Reranking};
 pub(crate) use scores::{Scored, Scores};
 pub use settings::DialectSettings;

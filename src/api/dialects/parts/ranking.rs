@@ -13,7 +13,7 @@ use crate::api::problem::Problem;
 
 /// A document as text, or as an object that holds it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "a document must be a string or an object with \"text\"")]
+#[serde(untagged, expecting = "a document must be a string or an object with \"text\", and no image")]
 pub(crate) enum Document {
     /// The text alone.
     Text(String),
@@ -21,13 +21,25 @@ pub(crate) enum Document {
     Object {
         /// The text.
         text: String,
+        /// Refused: a document that is ranked is a text.
+        #[serde(default, rename = "image")]
+        #[schemars(skip)]
+        _image: Option<Nothing>,
+        /// Refused as well.
+        #[serde(default, rename = "images")]
+        #[schemars(skip)]
+        _images: Option<Nothing>,
     },
 }
+
+/// Nothing at all: of what may not be sent.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum Nothing {}
 
 impl Document {
     pub(crate) fn into_text(self) -> String {
         match self {
-            Self::Text(text) | Self::Object { text } => text,
+            Self::Text(text) | Self::Object { text, .. } => text,
         }
     }
 }

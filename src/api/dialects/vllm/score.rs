@@ -1,14 +1,15 @@
-//! `POST /score`: how well second texts answer first ones.
+//! `POST /score`: how well second texts, or images, answer first ones.
 
 use aide::transform::TransformOperation;
 use karat_engine::{engine::Draft, text::TextOptions};
-use karat_rules::domain::{ModelName, Sample};
+use karat_rules::domain::{Image, Message, ModelName, Role, Sample};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::input::{Common, UsageBody, response_limit};
 use crate::api::{
-    dialects::parts::{Body, Call, Document, ModelField, Unread, invalid, now, sample},
+    dialects::parts::{Body, Call, Document, ModelField, Parts, Unread, invalid, now, sample},
+    images,
     problem::Problem,
     reply::Reply,
 };
@@ -36,20 +37,41 @@ pub(crate) struct ScoreBody {
     unread: Unread,
 }
 
-/// One text or several.
+/// One text or several, of which each may be parts of text and images.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "texts must be a string or a list of strings")]
+#[serde(
+    untagged,
+    expecting = "texts must be a string, an object whose \"content\" is a list of parts of text and images, or a list of \
+                 these; an image is data:image/png;base64,…"
+)]
 enum OneOrMany {
-    One(Document),
-    Many(Vec<Document>),
+    One(Side),
+    Many(Vec<Side>),
 }
 
+/// A side of a pair.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "VllmPairSide")]
+enum Side {
+    Text(Document),
+    Parts(Parts),
+}
+
+/// What a side says and shows.
+type Shown = (String, Vec<Image>);
+
 impl OneOrMany {
-    fn into_texts(self) -> Vec<String> {
-        match self {
-            Self::One(text) => vec![text.into_text()],
-            Self::Many(texts) => texts.into_iter().map(Document::into_text).collect(),
-        }
+    fn into_sides(self, place: &str) -> Result<Vec<Shown>, Problem> {
+        let sides = match self {
+            Self::One(side) => vec![side],
+            Self::Many(sides) => sides,
+        };
+        let apart = sides.into_iter().enumerate().map(|(index, side)| match side {
+            Side::Text(text) => Ok((text.into_text(), Vec::new())),
+            Side::Parts(parts) => parts.apart().map_err(|reason| invalid(format!("{place}[{index}]: {reason}"))),
+        });
+        apart.collect()
     }
 }
 
@@ -76,9 +98,9 @@ struct PairScore {
 
 pub(super) fn describe(version: &'static str) -> impl FnOnce(TransformOperation<'_>) -> TransformOperation<'_> {
     move |operation| {
-        operation.id(&format!("vllmScore{version}")).summary("Score pairs of texts").description(
+        operation.id(&format!("vllmScore{version}")).summary("Score pairs of texts, or of texts and images").description(
             "Also `data_1` and `data_2`, `text_1` and `text_2`, `queries` and `items`. The first text is the prompt, the \
-             second the response.",
+             second the response, which may be an image: `{\"content\": [{\"type\": \"image_url\", …}]}`.",
         )
     }
 }
@@ -87,7 +109,7 @@ pub(super) async fn score(call: Call<ScoreBody>) -> Result<Reply<ScoreReply>, Pr
     let (call, body) = call.split();
     let activation = call.activation(body.common.activation());
     let text = body.common.text()?;
-    let samples = pair_up(body.queries.into_texts(), body.documents.into_texts())?;
+    let samples = pair_up(body.queries.into_sides("queries")?, body.documents.into_sides("documents")?)?;
     let text = TextOptions { max_response_tokens: response_limit(body.max_tokens_per_doc), ..text };
     let report = call.score(ModelField::named(body.model.as_deref()), samples, text).await?;
     let activation = activation.of(&report);
@@ -105,8 +127,8 @@ pub(super) async fn score(call: Call<ScoreBody>) -> Result<Reply<ScoreReply>, Pr
     Ok(Reply::new(&report, reply))
 }
 
-fn pair_up(queries: Vec<String>, documents: Vec<String>) -> Result<Vec<Draft>, Problem> {
-    let queries = match <[String; 1]>::try_from(queries) {
+fn pair_up(queries: Vec<Shown>, documents: Vec<Shown>) -> Result<Vec<Draft>, Problem> {
+    let queries = match <[Shown; 1]>::try_from(queries) {
         Ok([query]) => vec![query; documents.len()],
         Err(queries) => queries,
     };
@@ -118,9 +140,17 @@ fn pair_up(queries: Vec<String>, documents: Vec<String>) -> Result<Vec<Draft>, P
         )));
     }
     let pairs = queries.into_iter().zip(documents).enumerate();
-    let pairs =
-        pairs.map(|(index, (query, document))| sample("documents", index, Sample::from_prompt(query, document)));
-    Ok(pairs.collect())
+    Ok(pairs.map(|(index, (query, document))| pair(index, query, document)).collect())
+}
+
+/// A text that answers another, or an image that was made for a text and like the images beside it.
+fn pair(index: usize, query: Shown, document: Shown) -> Draft {
+    if query.1.is_empty() && document.1.is_empty() {
+        return sample("documents", index, Sample::from_prompt(query.0, document.0));
+    }
+    let turn = |role, (content, images): Shown| (Message { role, content }, images);
+    images::sample(vec![turn(Role::User, query), turn(Role::Assistant, document)])
+        .map_err(|reason| format!("documents[{index}]: {reason}"))
 }
 
 impl Body for ScoreBody {

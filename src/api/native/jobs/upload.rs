@@ -24,8 +24,9 @@ use crate::api::{
     runs::{another_keys, now},
 };
 
-/// How many rows are written at once.
+/// How many rows are written at once, and about how many bytes: rows that hold images are long.
 const TOGETHER: usize = 512;
+const BYTES_TOGETHER: usize = 8 << 20;
 /// The most rows of a job that lives in memory.
 const MOST_IN_MEMORY: u64 = 100_000;
 /// The most rows of a job that lives in a file.
@@ -87,7 +88,7 @@ impl Upload {
         let id = uuid::Uuid::now_v7().to_string();
         let new = NewJob { id: id.clone(), options: head.clone(), key: state.visit.key_name().map(str::to_owned) };
         state.runs.jobs.begin(new, now()).await?;
-        let mut arriving = Arriving { state, id: id.clone(), head, rows: Vec::new(), count: 0 };
+        let mut arriving = Arriving { state, id: id.clone(), head, rows: Vec::new(), bytes: 0, count: 0 };
         let arrived = async {
             for input in given.take().unwrap_or_default() {
                 arriving.add(input.get().as_bytes()).await?;
@@ -128,6 +129,8 @@ struct Arriving<'a> {
     id: String,
     head: String,
     rows: Vec<String>,
+    /// How long those are together.
+    bytes: usize,
     count: u64,
 }
 
@@ -148,8 +151,11 @@ impl Arriving<'_> {
             return Err(Problem::new(ProblemType::TooManyInputs, detail));
         }
         // It was parsed, so that it is text; white space between lines is no part of it.
-        self.rows.push(String::from_utf8_lossy(line.trim_ascii()).into_owned());
-        if self.rows.len() >= TOGETHER { self.write().await } else { Ok(()) }
+        let row = String::from_utf8_lossy(line.trim_ascii()).into_owned();
+        self.bytes += row.len();
+        self.rows.push(row);
+        let is_full = self.rows.len() >= TOGETHER || self.bytes >= BYTES_TOGETHER;
+        if is_full { self.write().await } else { Ok(()) }
     }
 
     /// Whether the options can score such a sample at all: better now than on every row.
@@ -172,6 +178,7 @@ impl Arriving<'_> {
 
     async fn write(&mut self) -> Result<(), Problem> {
         let rows = std::mem::take(&mut self.rows);
+        self.bytes = 0;
         let (place, count) = (self.count, rows.len() as u64);
         self.state.runs.jobs.add_rows(self.id.clone(), place, rows).await?;
         self.count += count;
