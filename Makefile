@@ -125,6 +125,15 @@ bench-generation: setup setup-decoders ## Measure how fast critiques are written
 	cargo build --release --bin karat
 	$(VENV_PYTHON) -m loadtest.generation $(if $(ALONE),--alone)
 
+.PHONY: bench-beside bench-start
+bench-beside: setup setup-decoders ## Measure what scoring and writing critiques leave of each other on the same cores
+	cargo build --release --bin karat
+	$(VENV_PYTHON) -m loadtest.beside
+
+bench-start: setup ## Measure how soon the demo models serve, and the memory that they take (MODELS=models/decoders: the decoders)
+	cargo build --release --bin karat
+	$(VENV_PYTHON) -m loadtest.start $(if $(MODELS),--repository $(MODELS))
+
 # Needs torch, transformers, Pillow, fastapi and uvicorn: TORCH is a Python that has them.
 bench-images: setup $(RELEASE) ## Measure images beside FastAPI with Transformers (TORCH=python, QUICK=1)
 	$(VENV_PYTHON) -m loadtest.images --python $(TORCH) $(if $(QUICK),--images 32 --rounds 1)

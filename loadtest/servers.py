@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from tools.server_process import answers, free_address, running
 
 START_SECONDS = 180.0
 REQUEST_SECONDS = 120.0
+CALIBRATION_SECONDS = 60.0
 # Nobody looks for models, or reports use, over the network.
 QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -83,16 +85,35 @@ class Server:
         return process_seconds(self.process) - before < 0.05 * seconds
 
 
+def wait_until_calibrated(url: str) -> None:
+    """Returns once karat has measured every graph, which it does when it has nothing else to do.
+
+    On a machine that isn't quiet it goes on as most models do, and so does this after a while.
+    """
+    deadline = time.monotonic() + CALIBRATION_SECONDS
+    while time.monotonic() < deadline:
+        models = json.loads(wire.get(url, "/v1/models"))["data"]
+        graphs = [graph for model in models for graph in model.get("graphs", [])]
+        if not any(graph.get("awaits_calibration") for graph in graphs):
+            return
+        time.sleep(0.2)
+    print(f"{url} could not be calibrated within {CALIBRATION_SECONDS:g} s: is the machine quiet?", file=sys.stderr)
+
+
 @contextmanager
 def karat(
     executable: Path, models: Path, model: str, logs: Path, *flags: str, bounded: bool = False
 ) -> Iterator[Server]:
-    """karat with the repository `models`; requests name `model`. Unless `bounded`, all may wait however long."""
+    """karat with the repository `models`, once it is calibrated; requests name `model`.
+
+    Unless `bounded`, all may wait however long.
+    """
     address = free_address()
     command = [str(executable), "serve", "--models", str(models), "--log", "warn"]
     command += [] if bounded else ["--queue-seconds", "0", "--dialect-queue-seconds", "0"]
     command += ["--listen", address, *flags]
     with _running(f"karat {' '.join(flags)}".strip(), command, address, "/health/ready", logs) as pid:
+        wait_until_calibrated(f"http://{address}")
         yield Server("karat", address, pid, "karat", model)
 
 

@@ -18,7 +18,7 @@ use karat::api::{self, ApiLimits, AppState, Closing, Fetcher, LargeBodies, RunSe
 use karat::telemetry::Metrics;
 use karat_engine::{
     engine::{Engine, ScoreRequest},
-    repository::{GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
+    repository::{GraphForm, GraphId, GraphModel, GraphUnit, MachineUse, Model, ModelBody, ModelStatus, WrittenRules},
     schedule::{Executors, Policy, QueueLimits, Scheduler},
     text::{TextConfig, TextPipeline},
 };
@@ -111,9 +111,10 @@ fn model(metrics: &Metrics) -> Model {
         id: GraphId::unique(),
         signature: GraphSignature { inputs: Vec::new(), outputs: vec![logits] },
         provider: ProviderKind::Cpu,
+        weights: Arc::default(),
         skipped: Vec::new(),
         trial: None,
-        calibration: None,
+        machine: MachineUse::default(),
         form: GraphForm::Padded,
         scheduler,
         images: None,

@@ -27,6 +27,8 @@ metrics! {
             "karat_samples_truncated_total", "Samples of which something was cut because they were too long";
         states: IntGaugeVec by ["model", "state"] =
             "karat_model_state", "1 for how far a model has come, 0 for what else it could be";
+        weight_bytes: IntGaugeVec by ["model"] =
+            "karat_model_weight_bytes", "A model's share of the memory that weights take";
     }
 }
 
@@ -49,10 +51,17 @@ impl ScoreMetrics {
     /// States how far each model has come.
     pub(super) fn models<'a>(&self, models: impl Iterator<Item = (&'a ModelName, &'a ModelStatus)>) {
         self.states.reset();
+        self.weight_bytes.reset();
         for (name, status) in models {
             for state in STATES {
                 let is = state == state_word(status);
                 self.states.with_label_values(&[name.as_str(), state]).set(i64::from(is));
+            }
+            if let ModelStatus::Ready(model) = status
+                && let Some(bytes) = model.weight_bytes()
+            {
+                let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+                self.weight_bytes.with_label_values(&[name.as_str()]).set(bytes);
             }
         }
     }

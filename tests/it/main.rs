@@ -23,6 +23,7 @@ mod intake;
 mod keys;
 mod layers;
 mod loading;
+mod memory;
 mod metrics;
 #[cfg(feature = "offline")]
 mod offline;

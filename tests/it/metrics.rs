@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Repository, Server};
 
 /// Every metric with its type and labels.
-const CONTRACT: [(&str, &str, &[&str]); 51] = [
+const CONTRACT: [(&str, &str, &[&str]); 52] = [
     ("karat_backlog_samples", "gauge", &[]),
     ("karat_batch_padding_ratio", "histogram", &["model"]),
     ("karat_batch_samples", "histogram", &["model"]),
@@ -31,6 +31,7 @@ const CONTRACT: [(&str, &str, &[&str]); 51] = [
     ("karat_http_requests_total", "counter", &["route", "status"]),
     ("karat_job_rows", "gauge", &[]),
     ("karat_model_state", "gauge", &["model", "state"]),
+    ("karat_model_weight_bytes", "gauge", &["model"]),
     ("karat_padding_tokens_total", "counter", &["model"]),
     ("karat_prefix_cache_bytes", "gauge", &[]),
     ("karat_prefix_cache_evicted_blocks_total", "counter", &[]),

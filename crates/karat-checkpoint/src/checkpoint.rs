@@ -344,6 +344,12 @@ impl Checkpoint {
         CheckpointError { folder: self.origin.folder().to_owned(), problems: vec![problem] }
     }
 
+    /// The files that its weights lie in.
+    #[must_use]
+    pub fn files(&self) -> BTreeSet<&Path> {
+        self.weights.files()
+    }
+
     /// Why the manifest says what it says: a sentence for each decision.
     #[must_use]
     pub fn reasons(&self) -> &[String] {

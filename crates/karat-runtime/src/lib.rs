@@ -3,7 +3,8 @@
 //! [`Executor`] is all that the scheduler knows of a runtime: a batch of token ids goes in, one row for each sample
 //! and output comes out, padding removed. [`ort`] implements it with ONNX Runtime, [`fake`] without any graph.
 //! [`PixelBinding`] says how a graph takes images.
-//! [`DecoderExecutor`] runs decoders row by row; [`prefix`] shares on top of it what samples begin with.
+//! [`DecoderExecutor`] runs decoders row by row; [`prefix`] shares on top of it what samples begin with. Passes that
+//! score and passes that write take turns on the processor, by their [`Purpose`].
 //! A [`Provider`] is the hardware path that a manifest asks for; [`libraries`] finds what those of GPUs need.
 
 mod batch;
@@ -13,6 +14,7 @@ mod decoder;
 mod devices;
 mod error;
 pub mod fake;
+mod file_identity;
 mod free_memory;
 mod give_back;
 pub mod libraries;
@@ -25,6 +27,7 @@ mod profile;
 mod provider;
 mod readout;
 pub mod telemetry;
+mod turns;
 
 use karat_rules::domain::RowTensor;
 
@@ -36,6 +39,7 @@ pub use decoder::{
 };
 pub(crate) use devices::Devices;
 pub use error::RuntimeError;
+pub use file_identity::FileIdentity;
 pub use free_memory::free_memory;
 pub use give_back::give_back_memory;
 pub use memory::MemoryBound;
@@ -44,6 +48,8 @@ pub use profile::{BatchLimits, Shape, ShapeProfile};
 pub(crate) use provider::Arena;
 pub use provider::{CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};
 pub use readout::{Readout, ScoresAt};
+pub use turns::Purpose;
+pub(crate) use turns::{InTurns, Turns};
 
 /// Something that runs a graph: one session, owned by one thread.
 pub trait Executor: Send {
@@ -66,6 +72,20 @@ pub trait Executor: Send {
     /// Says whether a pass's shape may be rounded up, where that makes it faster: then samples are padded that are
     /// computed alone, too. Allowed unless this says otherwise.
     fn allow_rounding(&mut self, _allowed: bool) {}
+}
+
+impl<E: Executor + ?Sized> Executor for Box<E> {
+    fn run(&mut self, batch: &TokenBatch, cancel: &Cancellation) -> Result<Vec<Vec<RowTensor>>, RuntimeError> {
+        (**self).run(batch, cancel)
+    }
+
+    fn pads(&self) -> bool {
+        (**self).pads()
+    }
+
+    fn allow_rounding(&mut self, allowed: bool) {
+        (**self).allow_rounding(allowed);
+    }
 }
 
 /// How a graph's inputs and outputs are used: which input takes what, and which outputs are wanted.

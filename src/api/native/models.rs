@@ -10,7 +10,7 @@ use karat_engine::{
     schedule::{calibrate::Calibration, trial::Trial},
 };
 use karat_rules::domain::{GraphSignature, ModelName, ModelVersion, catalogue::Choice};
-use karat_runtime::{ProviderKind, SkippedProvider};
+use karat_runtime::{ProviderKind, SkippedProvider, ort::WeightShare};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -140,20 +140,41 @@ struct GraphCard {
     /// The providers that the manifest prefers and that could not start, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     skipped_providers: Vec<SkippedProvider>,
+    /// The memory of its weights.
+    memory: MemoryCard,
     /// Whether each sample is computed alone, since the graph's scores would depend on its company.
     runs_alone: bool,
     /// Whether what samples begin with in common, such as a prompt with many candidates, is computed once.
     shares_prefixes: bool,
     /// Whether samples are computed as one row of tokens, without padding.
     packed: bool,
-    /// How the graph uses the machine, as measured when it was loaded for the first time.
+    /// How the graph uses the machine: as was measured once, or as suits most models until that can be measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     calibration: Option<Calibration>,
+    /// Whether it is still to be measured how the graph uses the machine: when it has nothing to do.
+    awaits_calibration: bool,
     /// What trying the graph came to when it was loaded: whether a text's score is the same whatever it is batched with.
     #[serde(skip_serializing_if = "Option::is_none")]
     trial: Option<Trial>,
     /// What the graph takes and gives.
     signature: GraphSignature,
+}
+
+/// The memory that a graph's weights take.
+#[derive(Debug, Serialize, JsonSchema)]
+struct MemoryCard {
+    /// How many bytes the weights have.
+    weight_bytes: u64,
+    /// How many graphs hold them together, since they lie in the same file; 1 where nobody else does.
+    shared_by: usize,
+    /// This graph's share of the bytes.
+    share_bytes: u64,
+}
+
+impl MemoryCard {
+    fn of(weights: &WeightShare) -> Self {
+        Self { weight_bytes: weights.bytes(), shared_by: weights.graphs(), share_bytes: weights.share() }
+    }
 }
 
 fn describe_list(operation: TransformOperation<'_>) -> TransformOperation<'_> {
@@ -226,11 +247,13 @@ fn details(model: &Model) -> ModelDetails {
 fn graph_card(unit: &GraphUnit) -> GraphCard {
     GraphCard {
         provider: unit.provider,
+        memory: MemoryCard::of(&unit.weights),
         skipped_providers: unit.skipped.clone(),
         runs_alone: unit.runs_alone(),
         shares_prefixes: unit.form.shares_prefixes(),
         packed: matches!(unit.form, GraphForm::Packed { .. }),
-        calibration: unit.calibration,
+        calibration: unit.machine.chosen(),
+        awaits_calibration: unit.machine.awaits_calibration(),
         trial: unit.trial.clone(),
         signature: unit.signature.clone(),
     }

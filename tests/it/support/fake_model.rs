@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use karat_engine::{
-    repository::{Critic, GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, ModelStatus, WrittenRules},
+    repository::{
+        Critic, GraphForm, GraphId, GraphModel, GraphUnit, MachineUse, Model, ModelBody, ModelStatus, WrittenRules,
+    },
     schedule::{Executors, Policy, QueueLimits, Scheduler},
     telemetry::ModelMetrics,
     text::TextPipeline,
@@ -55,9 +57,10 @@ impl FakeModel {
             id: GraphId::unique(),
             signature: GraphSignature { inputs: Vec::new(), outputs: vec![logits()] },
             provider: ProviderKind::Cpu,
+            weights: Arc::default(),
             skipped: Vec::new(),
             trial: None,
-            calibration: None,
+            machine: MachineUse::default(),
             form: GraphForm::Padded,
             scheduler: Scheduler::start(executors, Policy::default(), limits, metrics.clone()).unwrap(),
             images: None,

@@ -296,6 +296,11 @@ impl Weights {
         in_a_row * if source.rows.is_empty() { place.rows().len() } else { rows }
     }
 
+    /// The files that the tensors lie in.
+    pub(crate) fn files(&self) -> BTreeSet<&Path> {
+        self.places.values().map(|place| place.file.as_path()).collect()
+    }
+
     /// The types of the tensors.
     pub(crate) fn types(&self) -> BTreeSet<String> {
         self.places.values().map(|place| format!("{:?}", place.dtype)).collect()

@@ -1,8 +1,8 @@
 //! The thread that writes, and its queue.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use karat_runtime::{DecoderExecutor, packed::PackedTexts};
+use karat_runtime::{DecoderExecutor, packed::PackedTexts, prefix::SharedModel};
 
 use super::{
     order::{GenerationLimits, GenerationRefusal, Order},
@@ -35,8 +35,30 @@ impl Generator {
         limits: GenerationLimits,
         metrics: ModelMetrics,
     ) -> io::Result<Self> {
+        Self::start_rows(executor, None, limits, metrics)
+    }
+
+    /// The same for a model that scores as well: prompts begin with what is known of them, and are known from then on.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub(crate) fn start_knowing(
+        executor: Box<dyn DecoderExecutor>,
+        known: Arc<SharedModel>,
+        limits: GenerationLimits,
+        metrics: ModelMetrics,
+    ) -> io::Result<Self> {
+        Self::start_rows(executor, Some(known), limits, metrics)
+    }
+
+    fn start_rows(
+        executor: Box<dyn DecoderExecutor>,
+        known: Option<Arc<SharedModel>>,
+        limits: GenerationLimits,
+        metrics: ModelMetrics,
+    ) -> io::Result<Self> {
         let workers = Workers::new(Orders::new(limits, metrics));
-        workers.spawn("karat-write", |orders| Worker::new(orders, Rows::new(executor)).work())?;
+        workers.spawn("karat-write", |orders| Worker::new(orders, Rows::new(executor, known)).work())?;
         Ok(Self { workers })
     }
 

@@ -38,6 +38,16 @@ impl Memory {
         }
     }
 
+    /// A copy of what stands at some tokens of a lease; `None` where nothing does.
+    pub(super) fn copy(&self, lease: &Lease, tokens: Range<usize>) -> Option<KeyValues> {
+        let values = self.values.as_ref().filter(|_| tokens.end <= lease.tokens())?;
+        let mut copy = KeyValues::zeros(&self.shape, tokens.len());
+        for (place, token) in tokens.enumerate() {
+            copy.copy_token(&self.shape, place, values, lease.place(token));
+        }
+        Some(copy)
+    }
+
     /// Takes a lease's places back.
     pub(super) fn end(&mut self, lease: Lease) {
         self.slots.end(lease);

@@ -1,9 +1,12 @@
 //! Texts on a session that computes rows: their keys and values stand in one tensor.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use karat_rules::domain::RowTensor;
-use karat_runtime::{Cancellation, DecoderExecutor, DecoderRow, Read, ReadAt, RuntimeError, Span, packed::NextTokens};
+use karat_runtime::{
+    Cancellation, DecoderExecutor, DecoderRow, Read, ReadAt, RuntimeError, Span, packed::NextTokens,
+    prefix::SharedModel,
+};
 
 use super::{memory::Memory, pages::Pages, slots::Lease};
 
@@ -11,6 +14,8 @@ use super::{memory::Memory, pages::Pages, slots::Lease};
 pub(super) struct Rows {
     executor: Box<dyn DecoderExecutor>,
     memory: Memory,
+    /// What is known of prompts, where the model scores as well.
+    known: Option<Arc<SharedModel>>,
 }
 
 /// A text: its prompt, which others may go on from as well, and what it has of its own.
@@ -27,8 +32,8 @@ impl RowText {
 }
 
 impl Rows {
-    pub(super) fn new(executor: Box<dyn DecoderExecutor>) -> Self {
-        Self { memory: Memory::new(executor.shape()), executor }
+    pub(super) fn new(executor: Box<dyn DecoderExecutor>, known: Option<Arc<SharedModel>>) -> Self {
+        Self { memory: Memory::new(executor.shape()), executor, known }
     }
 
     fn row(&self, next: &[NextTokens<RowText>]) -> DecoderRow {
@@ -55,8 +60,13 @@ impl Rows {
 impl Pages for Rows {
     type Text = RowText;
 
-    fn begin(&mut self, _prompt: &[u32]) -> RowText {
-        RowText::default()
+    fn begin(&mut self, prompt: &[u32]) -> RowText {
+        let mut text = RowText::default();
+        let known = self.known.iter().flat_map(|known| known.beginning(prompt));
+        for block in known {
+            self.memory.keep(&mut text.own, &block, 0..block.tokens());
+        }
+        text
     }
 
     fn tokens(text: &RowText) -> usize {
@@ -85,7 +95,10 @@ impl Pages for Rows {
         Ok(output.reads)
     }
 
-    fn divide(&mut self, _prompt: &[u32], text: RowText, texts: usize) -> Vec<RowText> {
+    fn divide(&mut self, prompt: &[u32], text: RowText, texts: usize) -> Vec<RowText> {
+        if let Some(known) = &self.known {
+            known.keep(prompt, |tokens| self.memory.copy(&text.own, tokens));
+        }
         let start = Rc::new(text.own);
         (0..texts).map(|_| RowText { start: Some(Rc::clone(&start)), own: Lease::default() }).collect()
     }

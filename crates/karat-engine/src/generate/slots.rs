@@ -44,7 +44,7 @@ impl Slots {
             });
             lease.blocks.push(block);
         }
-        let places = (lease.tokens..end).map(|token| lease.blocks[token / BLOCK] * BLOCK + token % BLOCK).collect();
+        let places = (lease.tokens..end).map(|token| lease.place(token)).collect();
         lease.tokens = end;
         places
     }
@@ -63,6 +63,11 @@ impl Lease {
     /// How many tokens have places.
     pub(super) fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// Where a token stands, of those that there are blocks for.
+    pub(super) fn place(&self, token: usize) -> usize {
+        self.blocks[token / BLOCK] * BLOCK + token % BLOCK
     }
 
     /// The places as few ranges, in the order of the text.

@@ -2,19 +2,24 @@
 //! positions shows as another text.
 
 use std::{
+    io,
     num::NonZeroUsize,
     sync::{Arc, Condvar, Mutex},
 };
 
 use karat_rules::domain::{ElementType, RowTensor};
 use karat_runtime::{
-    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, RuntimeError,
+    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, KeyValues, Numbers, Readout,
+    RuntimeError, ScoresAt,
+    prefix::{PrefixCache, RowCost, SharedModel},
+    telemetry::{PrefixMetrics, SharingMetrics},
 };
+use prometheus::Registry;
 use proptest::prelude::*;
 
 use super::{sampling::Sampler, *};
 use crate::{
-    telemetry::testing::Recorded,
+    telemetry::{ModelMetrics, testing::Recorded},
     workers::{Roster, Stage},
 };
 
@@ -48,6 +53,8 @@ struct Gate {
     state: Mutex<GateState>,
     changed: Condvar,
     rows: Mutex<Vec<usize>>,
+    /// How many tokens were computed.
+    tokens: Mutex<usize>,
 }
 
 #[derive(Default)]
@@ -92,6 +99,7 @@ impl DecoderExecutor for Model {
             .flat_map(|span| span.tokens.iter().enumerate().map(|(index, token)| (*token, span.position + index)))
             .collect();
         self.0.rows.lock().unwrap().push(row.spans.len());
+        *self.0.tokens.lock().unwrap() += new.len();
         let holds = |id| new.iter().any(|(token, _)| *token == id);
         assert!(!holds(BOMB), "told to panic");
         if holds(POISON) {
@@ -163,10 +171,18 @@ struct Rig {
 
 impl Rig {
     fn new(limits: GenerationLimits) -> Self {
+        Self::start(|executor, metrics| Generator::start(executor, limits, metrics))
+    }
+
+    /// One for a model that scores as well.
+    fn knowing(limits: GenerationLimits) -> Self {
+        Self::start(|executor, metrics| Generator::start_knowing(executor, known(), limits, metrics))
+    }
+
+    fn start(start: impl FnOnce(Box<dyn DecoderExecutor>, ModelMetrics) -> io::Result<Generator>) -> Self {
         let gate = Arc::new(Gate::default());
         let metrics = Recorded::new();
-        let model = metrics.model.clone();
-        let generator = Generator::start(Box::new(Model(Arc::clone(&gate))), limits, model).unwrap();
+        let generator = start(Box::new(Model(Arc::clone(&gate))), metrics.model.clone()).unwrap();
         let roster = Roster::default();
         generator.enlist(&roster, Stage::Serving);
         Self { generator, roster, gate, metrics }
@@ -175,6 +191,13 @@ impl Rig {
     fn has(&self, line: &str) -> bool {
         self.metrics.has(line)
     }
+}
+
+/// What a model that scores remembers: nothing yet.
+fn known() -> Arc<SharedModel> {
+    let cache = PrefixCache::new(1 << 20, PrefixMetrics::register(&Registry::new()).unwrap().cache());
+    let readout = Readout { outputs: Vec::new(), scores_at: ScoresAt::End { padding: None } };
+    Arc::new(SharedModel::new(readout, true, RowCost::assumed(), cache, SharingMetrics::unread().unwrap()))
 }
 
 fn order(prompt: &[u32], texts: &[Sampling], max_tokens: usize) -> Order {
@@ -211,8 +234,10 @@ proptest! {
         orders in prop::collection::vec((prop::collection::vec(1..20_u32, 1..60), 1..4_usize, 1..40_usize, any::<u64>()), 1..8),
         texts in 3..9_usize,
         row in 1..40_usize,
+        remembers in any::<bool>(),
     ) {
-        let rig = Rig::new(GenerationLimits { texts, tokens: 256, waiting: 64, row, block: 16 });
+        let limits = GenerationLimits { texts, tokens: 256, waiting: 64, row, block: 16 };
+        let rig = if remembers { Rig::knowing(limits) } else { Rig::new(limits) };
         let samplings = |count: usize, seed: u64| -> Vec<Sampling> {
             (0..count as u64).map(|index| if index == 0 { Sampling::GREEDY } else { warm(seed).nth(index) }).collect()
         };
@@ -252,6 +277,25 @@ fn texts_are_written_side_by_side_and_a_shared_prompt_is_read_once() {
     let rows = rig.gate.rows.lock().unwrap().clone();
     assert!(rows.len() <= 7 && rows.contains(&4), "{rows:?}");
     assert!(rig.has("karat_generated_tokens_total{model=\"m\"} 20"), "{}", rig.metrics.text());
+}
+
+#[test]
+fn a_prompt_begins_with_what_is_known_of_it_and_is_known_afterwards() {
+    let rig = Rig::knowing(GenerationLimits::default());
+    let prompt: Vec<u32> = (0..37).map(|at| at % 19 + 1).collect();
+    let other = [&prompt[..20], &[3; 12]].concat();
+    // Two whole blocks of 16 are kept, of another prompt the one that it has in common; a text's last token is drawn, not
+    // computed. What ends with a block is known up to it, and still computed from its last token's block on.
+    for (prompt, computed) in [(&*prompt, 37), (&*prompt, 5), (&*other, 16), (&*other, 16), (&prompt[..33], 1)] {
+        let before = *rig.gate.tokens.lock().unwrap();
+        let streams = rig.generator.submit(order(prompt, &[Sampling::GREEDY; 2], 6)).unwrap();
+        let expected = expected(prompt, Sampling::GREEDY, 6);
+        for stream in streams {
+            assert_eq!(read(stream).unwrap(), expected);
+        }
+        let written = 2 * (expected.0.len() - usize::from(expected.1 == Finish::Length));
+        assert_eq!(*rig.gate.tokens.lock().unwrap() - before, computed + written, "{} tokens", prompt.len());
+    }
 }
 
 #[test]

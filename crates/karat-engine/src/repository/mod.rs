@@ -8,6 +8,7 @@
 mod error;
 mod expected;
 mod load;
+mod machine;
 mod model;
 mod orders;
 mod source;
@@ -25,6 +26,7 @@ pub use error::{LoadError, NoModel};
 pub use expected::References;
 pub(crate) use expected::{Answer, Score};
 pub use load::{LoadOptions, ModelLoader, Watch};
+pub use machine::MachineUse;
 pub use model::{CompositeMember, Critic, GraphForm, GraphId, GraphModel, GraphUnit, Model, ModelBody, WrittenRules};
 pub use orders::{ChangeError, Loaded};
 pub use source::{ModelSource, ModelSourceError};

@@ -14,18 +14,18 @@ use karat_rules::{
 };
 use karat_runtime::{
     ProviderKind, SkippedProvider,
+    ort::WeightShare,
     packed::PackedSession,
     prefix::{RowCost, SharedModel},
 };
 
-use super::References;
+use super::{MachineUse, References};
 use crate::{
     generate::Generator,
     input::InputPipeline,
     manifest::CritiqueDefinition,
     schedule::{
         Scheduler,
-        calibrate::Calibration,
         trial::{Company, Trial},
     },
     telemetry::ModelMetrics,
@@ -113,10 +113,12 @@ pub struct GraphUnit {
     pub signature: GraphSignature,
     /// The provider that really runs it.
     pub provider: ProviderKind,
+    /// Its weights, of which graphs of the same file have a share each.
+    pub weights: Arc<WeightShare>,
     /// The providers that the manifest prefers and that could not start.
     pub skipped: Vec<SkippedProvider>,
-    /// How it uses the machine; none where nothing was chosen.
-    pub calibration: Option<Calibration>,
+    /// How it uses the machine.
+    pub machine: MachineUse,
     /// What company its samples may have; none where nothing was tried.
     pub trial: Option<Trial>,
     /// How it takes samples.
@@ -248,6 +250,13 @@ impl Model {
             ModelBody::Graph(graph) => visit(graph),
             ModelBody::Composite(members) => members.iter().for_each(|member| member.model.visit_leaves(visit)),
         }
+    }
+
+    /// Its share of the memory that weights take; none of a composite, whose members have theirs.
+    #[must_use]
+    pub fn weight_bytes(&self) -> Option<u64> {
+        let ModelBody::Graph(graph) = &self.body else { return None };
+        Some(graph.units.iter().flat_map(GraphUnit::sides).map(|unit| unit.weights.share()).sum())
     }
 
     /// What an aggregation gets, when `candidates` samples are aggregated together.

@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 
 use super::{
     Completed, Job, JobError, JobId, Planned, Planner, Policy, QueueLimits, QueueRefusal, Ticket, WaitingJob,
-    admission::Load, rate::Rate,
+    admission::Load,
+    loan::{Lending, Loan},
+    rate::Rate,
 };
 use crate::{
     telemetry::ModelMetrics,
@@ -39,6 +41,17 @@ pub(super) struct Pending {
 pub(super) struct Pass {
     pub(super) jobs: Vec<Planned<Pending>>,
     pub(super) cancellation: Cancellation,
+    /// What its session counts as.
+    pub(super) role: Role,
+}
+
+/// What a worker does next.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// It runs a batch.
+    Run(Pass),
+    /// It lends its session to somebody who measures it.
+    Lend(Lending),
 }
 
 /// The queue and the workers of one model.
@@ -47,9 +60,7 @@ pub(super) struct Dispatch {
     gate: Gate<Jobs>,
     parallel_wanted: Condvar,
     single_wanted: Condvar,
-    policy: Policy,
     limits: QueueLimits,
-    sessions: Sessions,
     pub(super) metrics: ModelMetrics,
 }
 
@@ -65,6 +76,10 @@ pub(super) struct Jobs {
     running: HashMap<JobId, Arc<Listeners>>,
     rate: Rate,
     memory: MemoryBound,
+    policy: Policy,
+    sessions: Sessions,
+    /// Set while somebody borrows the sessions, which is only while nothing waits.
+    lending: Option<Lending>,
 }
 
 /// Who still waits for a running pass.
@@ -79,6 +94,24 @@ pub(super) struct Listeners {
 pub(super) struct Sessions {
     pub(super) parallel: usize,
     pub(super) single: bool,
+    /// Whose sessions run side by side: those of one thread, or the one on all cores, which is then the only one.
+    pub(super) crew: Role,
+}
+
+impl Sessions {
+    /// How many there are.
+    fn all(self) -> usize {
+        self.parallel + usize::from(self.single)
+    }
+
+    /// What a worker's session counts as; `None` where it isn't wanted any more.
+    fn role(self, worker: Role) -> Option<Role> {
+        if worker == self.crew {
+            Some(Role::Parallel)
+        } else {
+            Some(worker).filter(|worker| *worker == Role::Single && self.single)
+        }
+    }
 }
 
 /// What was given up when the scheduler was stopped.
@@ -100,12 +133,13 @@ impl Dispatch {
                 running: HashMap::new(),
                 rate: Rate::assumed(limits.tokens_per_second),
                 memory: MemoryBound::new(policy.budget),
+                policy,
+                sessions,
+                lending: None,
             }),
             parallel_wanted: Condvar::new(),
             single_wanted: Condvar::new(),
-            policy,
             limits,
-            sessions,
             metrics,
         }
     }
@@ -124,6 +158,7 @@ impl Dispatch {
             self.metrics.refused(jobs.len());
             return Err(refusal);
         }
+        let lending = state.lending.take();
         let mut request_tokens: usize = 0;
         let tickets = jobs
             .into_iter()
@@ -144,7 +179,46 @@ impl Dispatch {
             })
             .collect();
         self.changed(&state);
+        drop(state);
+        interrupt(lending);
         Ok(tickets)
+    }
+
+    /// Borrows all sessions from their workers, if nothing waits and nothing runs; `None` too where a job arrives before
+    /// all are there. Jobs that arrive later cancel the loan.
+    pub(super) fn borrow(self: &Arc<Self>) -> Option<Loan> {
+        let asked = {
+            let mut state = self.gate.lock();
+            let busy = state.parallel_running > 0 || state.single_running || !state.planner.is_empty();
+            if !state.is_open() || busy || state.lending.is_some() {
+                return None;
+            }
+            let (lending, asked) = Loan::begin(self, state.sessions.all());
+            state.lending = Some(lending);
+            asked
+        };
+        self.notify_all();
+        asked.collect()
+    }
+
+    /// Ends a loan.
+    pub(super) fn lent_back(&self) {
+        self.gate.lock().lending = None;
+    }
+
+    /// Goes on with another policy and other sessions of those that there are; none of them runs.
+    pub(super) fn adopt(&self, policy: Policy, sessions: Sessions, tokens_per_second: Option<f64>) {
+        let mut state = self.gate.lock();
+        state.policy = policy;
+        state.sessions = sessions;
+        state.memory = MemoryBound::new(policy.budget);
+        state.planner.set_policy(policy);
+        state.rate = Rate::assumed(tokens_per_second);
+    }
+
+    /// What sessions there are.
+    pub(super) fn sessions(&self) -> Sessions {
+        self.gate.lock().sessions
     }
 
     /// How many jobs and tokens wait.
@@ -158,7 +232,7 @@ impl Dispatch {
         self.metrics.queue(state.planner.len(), state.planner.tokens());
         if state.planner.is_empty() {
             if !state.is_open() {
-                self.wake_all();
+                self.notify_all();
             }
         } else if state.single_running {
             // Its end will call again.
@@ -174,26 +248,35 @@ impl Dispatch {
     }
 
     fn single_is_better(&self, state: &Gated<Jobs>) -> bool {
-        self.sessions.single && state.parallel_running == 0 && state.planner.len() <= self.policy.single_jobs
+        state.sessions.single && state.parallel_running == 0 && state.planner.len() <= state.policy.single_jobs
     }
 
-    /// Blocks until there is something to run; `None` when the worker should end.
-    pub(super) fn next(&self, role: Role) -> Option<Pass> {
+    fn notify_all(&self) {
+        self.parallel_wanted.notify_all();
+        self.single_wanted.notify_all();
+    }
+
+    /// Blocks until there is something to do; `None` when the worker should end.
+    pub(super) fn next(&self, worker: Role) -> Option<Task> {
         let mut state = self.gate.lock();
         loop {
+            let role = state.sessions.role(worker)?;
             let now = Instant::now();
             self.drop_expired(&mut state, now);
             if state.planner.is_empty() && !state.is_open() {
                 return None;
             }
+            if let Some(lending) = &state.lending {
+                return Some(Task::Lend(lending.clone()));
+            }
             let may_start = !state.single_running && self.single_is_better(&state) == (role == Role::Single);
             if may_start {
                 let free = match role {
-                    Role::Parallel => self.sessions.parallel - state.parallel_running,
+                    Role::Parallel => state.sessions.parallel - state.parallel_running,
                     Role::Single => 1,
                 };
                 if let Some(jobs) = state.planner.plan(now, free) {
-                    return Some(self.begin(&mut state, jobs, role));
+                    return Some(Task::Run(self.begin(&mut state, jobs, role)));
                 }
             }
             state = self.sleep(state, role, now);
@@ -212,7 +295,7 @@ impl Dispatch {
             state.running.insert(planned.id, Arc::clone(&listeners));
         }
         self.metrics.queue(state.planner.len(), state.planner.tokens());
-        Pass { jobs, cancellation }
+        Pass { jobs, cancellation, role }
     }
 
     fn sleep<'a>(
@@ -259,7 +342,7 @@ impl Dispatch {
         let workers = match role {
             Role::Parallel => {
                 state.parallel_running -= 1;
-                self.sessions.parallel
+                state.sessions.parallel
             }
             Role::Single => {
                 state.single_running = false;
@@ -324,8 +407,10 @@ impl Work for Dispatch {
     }
 
     fn wake_all(&self) {
-        self.parallel_wanted.notify_all();
-        self.single_wanted.notify_all();
+        // Who measures the sessions gives them back first.
+        let lending = self.gate.lock().lending.take();
+        interrupt(lending);
+        self.notify_all();
     }
 
     fn give_up(&self, jobs: &mut Jobs) -> Abandoned {
@@ -340,6 +425,10 @@ impl Work for Dispatch {
             pass.cancellation.cancel();
         }
     }
+}
+
+fn interrupt(lending: Option<Lending>) {
+    lending.into_iter().for_each(|lending| lending.interrupt());
 }
 
 /// Answers a job. That nobody listens any more is no error: the ticket was dropped.

@@ -6,15 +6,17 @@
 //! ```
 //!
 //! A batch is formed when a worker becomes free, never earlier: of what waits then, the job that is due first of
-//! the client that was served least is joined by those of similar length, or by those that begin alike. [`Planner`] is that decision alone, without clock,
-//! lock or thread; [`Scheduler`] drives it. [`calibrate`] measures which [`Policy`] suits a model on a machine, and
-//! [`trial`] finds out whether samples may share a pass at all.
+//! the client that was served least is joined by those of similar length, or by those that begin alike. [`Planner`] is
+//! that decision alone, without clock, lock or thread; [`Scheduler`] drives it. [`calibrate`] measures which [`Policy`]
+//! suits a model on a machine, on a `loan` of sessions that have nothing to do, and [`trial`] finds out whether samples
+//! may share a pass at all.
 
 mod admission;
 mod affinity;
 pub mod calibrate;
 mod dispatch;
 mod job;
+mod loan;
 mod planner;
 mod policy;
 mod rate;

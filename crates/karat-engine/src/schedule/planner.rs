@@ -108,6 +108,11 @@ impl<T> Planner<T> {
         self
     }
 
+    /// Forms batches by another policy from now on, one that goes by what jobs consist of as this one does or doesn't.
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
     /// Changes how many positions a batch of several samples may have.
     pub(crate) fn set_budget(&mut self, budget: usize) {
         self.policy.budget = budget;

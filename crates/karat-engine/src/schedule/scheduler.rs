@@ -2,10 +2,11 @@
 
 use std::io;
 
-use karat_runtime::Executor;
+use karat_runtime::{Executor, RuntimeError};
 
 use super::{
     Job, Policy, QueueLimits, QueueRefusal, Ticket,
+    calibrate::{self, Calibration, Conditions},
     dispatch::{Dispatch, Role, Sessions},
     worker,
 };
@@ -57,7 +58,7 @@ impl Scheduler {
         if parallel.is_empty() {
             return Err(StartError::NoExecutor);
         }
-        let sessions = Sessions { parallel: parallel.len(), single: single.is_some() };
+        let sessions = Sessions { parallel: parallel.len(), single: single.is_some(), crew: Role::Parallel };
         // Made before the threads, so that they are stopped if one of them can't start.
         let workers = Workers::new(Dispatch::new(sessions, policy, limits, metrics));
         let parallel = parallel
@@ -77,6 +78,33 @@ impl Scheduler {
     /// When too much waits, a deadline can't be met, or the scheduler is shutting down.
     pub fn submit(&self, jobs: Vec<Job>) -> Result<Vec<Ticket>, QueueRefusal> {
         self.workers.work().submit(jobs)
+    }
+
+    /// Measures which policy and which of its sessions suit the machine, with these sessions themselves, while they have
+    /// nothing to do; `policy` makes a policy of the choice, which holds from then on. `None` where something waits or
+    /// runs, where a job arrives meanwhile, which doesn't wait for it, and where the machine is busy otherwise: then
+    /// nothing changes.
+    ///
+    /// Only for a scheduler that was started with the sessions of [`Calibration::assumed`].
+    ///
+    /// # Errors
+    /// When a pass fails.
+    pub(crate) fn calibrate(
+        &self,
+        conditions: &Conditions,
+        policy: impl FnOnce(&mut Calibration) -> Policy,
+    ) -> Result<Option<Calibration>, RuntimeError> {
+        let Some(mut loan) = self.workers.work().borrow() else { return Ok(None) };
+        let cancellation = loan.cancellation().clone();
+        match calibrate::try_out(conditions, loan.executors(), &cancellation) {
+            Ok((mut chosen, true)) if !cancellation.is_cancelled() => {
+                let policy = policy(&mut chosen);
+                loan.adopt(&chosen, policy);
+                Ok(Some(chosen))
+            }
+            Ok(_) | Err(RuntimeError::Cancelled) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// How many jobs and tokens wait.

@@ -11,12 +11,23 @@ use karat_runtime::{Cancellation, Executor, RuntimeError, TokenBatch};
 
 use super::{
     Completed, JobError, JobId, PassId, PassRecord, Planned,
-    dispatch::{Dispatch, Pass, Pending, Role, reply},
+    dispatch::{Dispatch, Pass, Pending, Role, Task, reply},
 };
 
-/// Runs passes until the scheduler stops.
-pub(super) fn work(dispatch: &Dispatch, mut executor: Box<dyn Executor>, role: Role) {
-    while let Some(pass) = dispatch.next(role) {
+/// Runs passes until the scheduler stops, or wants this session no more.
+pub(super) fn work(dispatch: &Dispatch, mut executor: Box<dyn Executor>, worker: Role) {
+    while let Some(task) = dispatch.next(worker) {
+        let pass = match task {
+            Task::Run(pass) => pass,
+            Task::Lend(lending) => match lending.lend(worker, executor) {
+                Some(back) => {
+                    executor = back;
+                    continue;
+                }
+                None => return,
+            },
+        };
+        let role = pass.role;
         let ids: Vec<JobId> = pass.jobs.iter().map(|planned| planned.id).collect();
         let tokens = pass.jobs.iter().map(|planned| planned.job.tokens).sum();
         let took = run(dispatch, executor.as_mut(), pass);
@@ -26,7 +37,7 @@ pub(super) fn work(dispatch: &Dispatch, mut executor: Box<dyn Executor>, role: R
 
 /// Runs a batch and answers its jobs; gives the time it took when it gave results.
 fn run(dispatch: &Dispatch, executor: &mut dyn Executor, pass: Pass) -> Option<Duration> {
-    let Pass { jobs, cancellation } = pass;
+    let Pass { jobs, cancellation, .. } = pass;
     let started = Instant::now();
     for planned in &jobs {
         dispatch.metrics.waited(started - planned.job.payload.submitted);

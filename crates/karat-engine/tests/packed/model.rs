@@ -73,6 +73,6 @@ pub(crate) fn open(folder: &Path, element: Element) -> Option<Result<Graph, Runt
         WeightNumbersMut::Bfloat16(numbers) => NumbersMut::Bfloat16(numbers),
     });
     checkpoint.read_weights(&graph, memory, NonZeroUsize::MIN, &|_| ()).unwrap();
-    let built = BuiltGraph { name: folder.to_owned(), model: graph.model, weights };
+    let built = BuiltGraph { name: folder.to_owned(), model: graph.model, weights, files: Vec::new() };
     Some(library.open_built(built, &[Provider::from(ProviderKind::Cpu)], Sessions::SEVERAL))
 }

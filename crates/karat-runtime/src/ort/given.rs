@@ -5,7 +5,6 @@
 //! than afterwards. What several sessions share has to stay with the lender, beside what is packed of it.
 
 use std::{
-    collections::BTreeSet,
     fmt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -14,18 +13,15 @@ use std::{
 use ::ort::{
     editor::{self, ONNX_DOMAIN, Opset},
     memory::Allocator,
-    session::{
-        Session,
-        builder::{PrepackedWeights, SessionBuilder},
-    },
-    value::{DynValue, Outlet, Tensor},
+    session::{Session, builder::SessionBuilder},
+    value::{Outlet, Tensor},
 };
 use half::{bf16, f16};
 use karat_onnx::{ModelProto, ValueInfoProto, tensor_proto::DataType};
 use karat_rules::domain::ElementType;
 use prost::Message;
 
-use super::{Library, graph::Sessions, weights::permuted};
+use super::{Library, graph::Sessions, lent::LentWeights, pool::Pool};
 use crate::{ProviderKind, RuntimeError, error::Cause};
 
 /// Below this many bytes ONNX Runtime takes weights only by copy.
@@ -115,13 +111,10 @@ impl fmt::Debug for Weight {
     }
 }
 
-/// The weights that the sessions of one graph share.
+/// A graph whose sessions share their weights.
 pub(super) struct Lent {
     graph: Vec<u8>,
-    tensors: Vec<(String, Arc<DynValue>)>,
-    /// What ONNX Runtime may permute in its place, of which each session makes a copy.
-    permuted: BTreeSet<String>,
-    packed: PrepackedWeights,
+    weights: LentWeights,
 }
 
 /// The weights of a graph that has one session, until that starts.
@@ -143,8 +136,13 @@ pub(super) enum BuiltWeights {
 }
 
 impl BuiltWeights {
-    /// Takes the numbers over without a copy; `name` is for messages.
-    pub(super) fn new(model: &ModelProto, weights: Vec<Weight>, name: &Path) -> Result<Self, RuntimeError> {
+    /// Takes the numbers over without a copy; `name` is for messages. What is lent may be shared in `pool`.
+    pub(super) fn new(
+        model: &ModelProto,
+        weights: Vec<Weight>,
+        name: &Path,
+        pool: Arc<Pool>,
+    ) -> Result<Self, RuntimeError> {
         let unusable = |cause: Cause| RuntimeError::Graph { path: name.to_owned(), cause };
         let (mut tensors, mut given) = (Vec::new(), Vec::new());
         for Weight { name, numbers } in weights {
@@ -157,12 +155,10 @@ impl BuiltWeights {
                 Numbers::LentHalf { shape, numbers } => Tensor::from_array((shape, numbers)).map(Tensor::into_dyn),
                 Numbers::LentBrain { shape, numbers } => Tensor::from_array((shape, numbers)).map(Tensor::into_dyn),
             };
-            tensors.push((name, Arc::new(lent.map_err(|error| unusable(error.into()))?)));
+            tensors.push((name, lent.map_err(|error| unusable(error.into()))?));
         }
         if given.is_empty() {
-            let permuted = model.graph.iter().flat_map(permuted).map(str::to_owned).collect();
-            let lent = Lent { graph: model.encode_to_vec(), tensors, permuted, packed: PrepackedWeights::new() };
-            return Ok(Self::Lent(Arc::new(lent)));
+            return Ok(Self::lend(model, LentWeights::new(model.graph.as_ref(), tensors, pool)));
         }
         if !tensors.is_empty() {
             return Err(unusable("its weights were made for one session and for several".into()));
@@ -171,6 +167,19 @@ impl BuiltWeights {
         let opset = opset.and_then(|opset| u32::try_from(opset.version()).ok()).unwrap_or_default();
         let graph = weights_as_inputs(model.clone()).encode_to_vec();
         Ok(Self::Given(Arc::new(Given { graph, opset, weights: Mutex::new(Some(given)) })))
+    }
+
+    /// Weights that are lent to the sessions of a graph, which has them as external data.
+    pub(super) fn lend(graph: &ModelProto, weights: LentWeights) -> Self {
+        Self::Lent(Arc::new(Lent { graph: graph.encode_to_vec(), weights }))
+    }
+
+    /// Those that are lent.
+    pub(super) fn lent(&self) -> Option<&LentWeights> {
+        match self {
+            Self::Lent(lent) => Some(&lent.weights),
+            Self::Given(_) => None,
+        }
     }
 
     /// Starts a session; a second one only where weights are lent.
@@ -194,16 +203,12 @@ impl fmt::Debug for BuiltWeights {
 impl Lent {
     fn start(&self, mut builder: SessionBuilder, provider: ProviderKind) -> Result<Session, ::ort::Error> {
         // Elsewhere each session copies its weights to its device.
-        let shares = provider == ProviderKind::Cpu;
-        if shares {
-            builder = builder.with_prepacked_weights(&self.packed)?;
+        if provider == ProviderKind::Cpu {
+            // What is packed of a weight is shared only of those that are lent in this way too.
+            builder = self.weights.lend(builder)?;
         }
-        for (name, tensor) in &self.tensors {
+        for (name, tensor) in self.weights.tensors() {
             builder = builder.with_external_initializer(name, Arc::clone(tensor))?;
-            if shares && !self.permuted.contains(name) {
-                // What is packed of a weight is shared only of those that are lent in this way too.
-                builder = builder.with_initializer(name, Arc::clone(tensor))?;
-            }
         }
         builder.commit_from_memory(&self.graph)
     }
@@ -289,7 +294,7 @@ mod tests {
         };
         #[expect(clippy::cast_precision_loss, reason = "small whole numbers")]
         let weights = vec![weight("matrix", &[64, 64], |at| (at / SIZE) as f32), weight("number", &[1], |_| 0.5)];
-        let built = BuiltGraph { name: "built".into(), model, weights };
+        let built = BuiltGraph { name: "built".into(), model, weights, files: Vec::new() };
         library().open_built(built, &[Provider::Cpu], sessions).unwrap()
     }
 
@@ -322,5 +327,7 @@ mod tests {
         for threads in 1..=3 {
             assert_eq!(run(&shared, threads).unwrap(), expected);
         }
+        shared.give_back_weights(|| true);
+        assert!(run(&shared, 1).unwrap_err().to_string().contains("given back"));
     }
 }

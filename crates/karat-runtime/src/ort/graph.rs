@@ -4,7 +4,7 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -24,12 +24,13 @@ use super::{
     inspect::{self, Inspection},
     packed::OrtPacked,
     pixels::OrtPixels,
+    pool::WeightShare,
     session::{self, SessionSource, Weights},
-    weights::SharedWeights,
+    weights,
 };
 use crate::{
-    DecoderExecutor, DecoderShape, Executor, GraphBinding, Padding, PixelBinding, Provider, ProviderKind, RuntimeError,
-    ShapeProfile, SkippedProvider, TextNeeds,
+    DecoderExecutor, DecoderShape, Executor, FileIdentity, GraphBinding, InTurns, Padding, PixelBinding, Provider,
+    ProviderKind, Purpose, RuntimeError, ShapeProfile, SkippedProvider, TextNeeds,
     packed::{PackedExecutor, PackedModel},
 };
 
@@ -51,6 +52,8 @@ pub struct BuiltGraph {
     pub model: ModelProto,
     /// Its weights.
     pub weights: Vec<Weight>,
+    /// The files that they were read from: graphs of the same file share what is the same of it.
+    pub files: Vec<PathBuf>,
 }
 
 /// How a graph's sessions will be asked for: what has to be known before the first one starts.
@@ -84,7 +87,7 @@ pub struct Graph {
     signature: GraphSignature,
     /// The contract that the graph follows, if it says that it does.
     contract: Option<Contract>,
-    weight_bytes: u64,
+    weights: Arc<WeightShare>,
     /// How many threads the session computes on that the graph was opened with.
     opening_threads: NonZeroUsize,
     /// That session, until an executor takes it over.
@@ -102,7 +105,12 @@ impl Graph {
                 // A decoder runs on one session, or two where it writes as well: what each packs of the weights
                 // is less than a copy to lend, and the rest stays in the file's pages.
                 Provider::Cpu if !Contract::is_claimed(&inspection.metadata) => {
-                    Weights::Shared(SharedWeights::read(&model, file.path)?)
+                    let pool = library.pools.of(FileIdentity::of(file.path));
+                    let lent = weights::read(&model, file.path, pool)?;
+                    match weights::without(&model, &lent) {
+                        Some(graph) => Weights::Built(BuiltWeights::lend(&graph, lent)),
+                        None => Weights::Shared(lent),
+                    }
                 }
                 Provider::Cpu | Provider::Cuda(_) | Provider::Tensorrt(_) => Weights::InFile,
             };
@@ -116,10 +124,12 @@ impl Graph {
         providers: &[Provider],
         sessions: Sessions,
     ) -> Result<Self, RuntimeError> {
-        let BuiltGraph { name, model, mut weights } = built;
+        let BuiltGraph { name, model, mut weights, files } = built;
         let weight_bytes = weights.iter_mut().map(Weight::bytes).sum();
         let origin = Origin { path: &name, model: &model, weight_bytes };
-        let weights = BuiltWeights::new(&model, weights, &name)?;
+        // Graphs that differ in a small file beside a large one share what is in that.
+        let largest = files.iter().filter_map(|file| FileIdentity::of(file)).max_by_key(FileIdentity::length);
+        let weights = BuiltWeights::new(&model, weights, &name, library.pools.of(largest))?;
         Self::on_first(library, &origin, providers, sessions, |_, _| Ok((Weights::Built(weights.clone()), None)))
     }
 
@@ -154,13 +164,15 @@ impl Graph {
                 Ok(session) => {
                     let signature = session::signature(&session, &inspection.inputs);
                     let contract = Contract::read(&inspection.metadata, &signature)?;
+                    let pool = source.weights.lent().filter(|_| *provider == Provider::Cpu);
+                    let pool = pool.map(|lent| Arc::clone(lent.pool()));
                     return Ok(Self {
                         source,
                         skipped,
                         inspection,
                         signature,
                         contract,
-                        weight_bytes: origin.weight_bytes,
+                        weights: Arc::new(WeightShare::new(origin.weight_bytes, pool)),
                         opening_threads: threads,
                         opening: Mutex::new(Some(session)),
                         sessions: AtomicUsize::new(0),
@@ -203,7 +215,24 @@ impl Graph {
     /// How many bytes its weights take, by the sizes of its files.
     #[must_use]
     pub fn weight_bytes(&self) -> u64 {
-        self.weight_bytes
+        self.weights.bytes()
+    }
+
+    /// Its weights, for those who tell of them. What other graphs of the same file share lives as long as this.
+    #[must_use]
+    pub fn weights(&self) -> Arc<WeightShare> {
+        Arc::clone(&self.weights)
+    }
+
+    /// Gives memory back that sessions on the processor don't read any more, now that all of them run; no other can start
+    /// afterwards. `is_unchanged` computes something with them while that memory is spoilt, and says whether it came to
+    /// the same as before: if not, everything stays. Nothing else may run on the sessions meanwhile.
+    pub fn give_back_weights(&self, is_unchanged: impl FnOnce() -> bool) {
+        // One that nobody took over would keep what it has.
+        drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(lent) = self.source.weights.lent().filter(|_| self.provider() == ProviderKind::Cpu) {
+            lent.give_back(is_unchanged);
+        }
     }
 
     /// The providers that were preferred to the one that runs, each with why it can't start.
@@ -247,7 +276,7 @@ impl Graph {
         let turn = self.next_turn();
         let session = self.session(threads, turn)?;
         let (devices, captures) = match &self.source.provider {
-            Provider::Cpu => return Ok(Box::new(OrtExecutor::new(session, &self.signature, binding)?)),
+            Provider::Cpu => return Ok(self.scoring(OrtExecutor::new(session, &self.signature, binding)?)),
             Provider::Cuda(options) => {
                 // Rounding a shape pads it, which such a graph's scores depend on.
                 let may_pad = self.is_batch_invariant() && binding.attention_mask.is_some();
@@ -270,7 +299,7 @@ impl Graph {
         threads: NonZeroUsize,
     ) -> Result<Box<dyn Executor>, RuntimeError> {
         let session = self.session(threads, self.next_turn())?;
-        Ok(Box::new(OrtPixels::new(session, &self.signature, binding)?))
+        Ok(self.scoring(OrtPixels::new(session, &self.signature, binding)?))
     }
 
     /// The measures of the model, where the graph follows the contract for sharing prefixes, `rm-prefix/1`.
@@ -301,7 +330,8 @@ impl Graph {
         self.prefix().map_or(&[], |contract| &contract.outputs)
     }
 
-    /// A session of its own for one worker of a decoder, computing on `threads` threads and reading `outputs`.
+    /// A session of its own for one worker of a decoder, computing on `threads` threads and reading `outputs`, for that
+    /// purpose.
     ///
     /// # Errors
     /// When the graph doesn't follow the contract for sharing prefixes, has no such output, or another session can't
@@ -310,13 +340,26 @@ impl Graph {
         &self,
         outputs: &[String],
         threads: NonZeroUsize,
+        purpose: Purpose,
     ) -> Result<Box<dyn DecoderExecutor>, RuntimeError> {
         let contract = self.prefix().cloned().ok_or_else(|| RuntimeError::Binding {
             found: "the graph doesn't say that it follows the contract rm-prefix/1".to_owned(),
             advice: "name the model's checkpoint folder instead (checkpoint in [graph]), or use a head that needs no causal model".to_owned(),
         })?;
         self.forget_opening(threads);
-        Ok(Box::new(OrtDecoder::new(self.session(threads, self.next_turn())?, contract, outputs)?))
+        let session = OrtDecoder::new(self.session(threads, self.next_turn())?, contract, outputs)?;
+        Ok(match self.provider() {
+            ProviderKind::Cpu => Box::new(InTurns::new(session, self.source.library.turns.clone(), purpose)),
+            ProviderKind::Cuda | ProviderKind::Tensorrt => Box::new(session),
+        })
+    }
+
+    /// A session that scores, in turns with what is written where both are on the processor.
+    fn scoring(&self, session: impl Executor + 'static) -> Box<dyn Executor> {
+        match self.provider() {
+            ProviderKind::Cpu => Box::new(InTurns::new(session, self.source.library.turns.clone(), Purpose::Scoring)),
+            ProviderKind::Cuda | ProviderKind::Tensorrt => Box::new(session),
+        }
     }
 
     /// The model, where the graph takes packed rows as the contract `rm-packed/1` says.

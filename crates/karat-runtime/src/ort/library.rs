@@ -8,9 +8,9 @@ use std::{
 
 use ::ort::environment::Environment;
 
-use super::{BuiltGraph, Graph, GraphFile, Sessions};
+use super::{BuiltGraph, Graph, GraphFile, Sessions, arena, pool::Pools};
 use crate::{
-    Provider, RuntimeError,
+    Provider, RuntimeError, Turns,
     libraries::{own_prefix, python_packages},
 };
 
@@ -35,6 +35,10 @@ static LOADED: Mutex<Option<Library>> = Mutex::new(None);
 #[derive(Debug, Clone)]
 pub struct Library {
     pub(super) environment: Environment,
+    /// The turns that passes take on the processor.
+    pub(super) turns: Turns,
+    /// The weights that graphs of one file share.
+    pub(super) pools: Pools,
     path: PathBuf,
 }
 
@@ -67,7 +71,8 @@ impl Library {
             .with_telemetry(false)
             .build()
             .map_err(|error| unusable(error.into()))?;
-        let library = Self { environment, path };
+        arena::share(&environment).map_err(|error| unusable(error.into()))?;
+        let library = Self { environment, turns: Turns::default(), pools: Pools::default(), path };
         *loaded = Some(library.clone());
         Ok(library)
     }

@@ -3,6 +3,7 @@
 //! A [`Library`] is loaded once a process, opens [`Graph`]s, and each graph gives as many executors as threads want
 //! to run it.
 
+mod arena;
 mod contract;
 mod decoder;
 mod device;
@@ -12,9 +13,12 @@ mod failure;
 mod given;
 mod graph;
 mod inspect;
+mod lent;
 mod library;
 mod packed;
+mod pages;
 mod pixels;
+mod pool;
 mod preload;
 mod provider;
 mod reads;
@@ -28,3 +32,4 @@ pub use given::{Weight, WeightNumbersMut};
 pub use graph::{BuiltGraph, Graph, GraphFile, Sessions};
 pub use inspect::external_files;
 pub use library::Library;
+pub use pool::WeightShare;

@@ -9,7 +9,7 @@ use ::ort::{
 };
 use karat_rules::domain::{Dimension, ElementType, GraphSignature, TensorSpec};
 
-use super::{Library, engines::Engines, given::BuiltWeights, preload::preload, provider, weights::SharedWeights};
+use super::{Library, engines::Engines, given::BuiltWeights, lent::LentWeights, preload::preload, provider};
 use crate::{CudaOptions, Provider, ProviderKind, RuntimeError, TensorrtOptions};
 
 /// Where the weights of sessions are.
@@ -18,9 +18,20 @@ pub(super) enum Weights {
     /// In the graph's file, or those beside it.
     InFile,
     /// In memory, held once for all sessions; the rest is in the file.
-    Shared(SharedWeights),
+    Shared(LentWeights),
     /// In memory, as the graph is itself.
     Built(BuiltWeights),
+}
+
+impl Weights {
+    /// Those that are lent.
+    pub(super) fn lent(&self) -> Option<&LentWeights> {
+        match self {
+            Self::InFile => None,
+            Self::Shared(lent) => Some(lent),
+            Self::Built(built) => built.lent(),
+        }
+    }
 }
 
 /// What every session of a graph is made from.
@@ -66,7 +77,11 @@ impl SessionSource {
         if self.provider.kind() == ProviderKind::Tensorrt && !registration.allows_processor() {
             builder = builder.with_disable_cpu_fallback().map_err(|error| unavailable(error.into()))?;
         }
-        if self.packed {
+        if self.provider == Provider::Cpu {
+            // What it computes with comes from one arena for all; weights would only pin pieces of that.
+            builder = builder.with_env_allocators().map_err(|error| unloadable(error.into()))?;
+            builder = builder.with_device_allocated_initializers().map_err(|error| unloadable(error.into()))?;
+        } else if self.packed {
             // The arena would round each weight up, and what is left of a GPU are the blocks of keys and values.
             builder = builder.with_device_allocated_initializers().map_err(|error| unloadable(error.into()))?;
         }

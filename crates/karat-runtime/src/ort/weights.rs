@@ -1,4 +1,4 @@
-//! Weights that all sessions of a graph share.
+//! The weights of a graph in a file, which all of its sessions share.
 //!
 //! ONNX Runtime gives every session a copy of the weights of its own, twice over where it repacks matrices for its
 //! kernels. It shares both only for weights that the caller lends: the tensors through the session's options, what
@@ -14,14 +14,15 @@ use std::{
     sync::Arc,
 };
 
-use ::ort::{
-    session::builder::{PrepackedWeights, SessionBuilder},
-    value::{DynValue, PrimitiveTensorElementType, Tensor},
-};
+use ::ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
 use bytes::Bytes;
 use half::{bf16, f16};
-use karat_onnx::{GraphProto, ModelProto, NodeProto, TensorProto, tensor_proto::DataType};
+use karat_onnx::{
+    GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
+    tensor_proto::{DataLocation, DataType},
+};
 
+use super::{lent::LentWeights, pool::Pool};
 use crate::{RuntimeError, error::Cause};
 
 /// Below this many bytes a tensor isn't worth lending: biases, scales, shapes.
@@ -57,64 +58,59 @@ const PERMUTE: &[&str] = &[
     "Xor",
 ];
 
-/// The large weights of one graph, and what ONNX Runtime packed of them.
-pub(super) struct SharedWeights {
-    tensors: Vec<(String, Arc<DynValue>)>,
-    packed: PrepackedWeights,
+/// Takes the large weights out of the model that was read from `path`, and out of the files beside it.
+pub(super) fn read(model: &ModelProto, path: &Path, pool: Arc<Pool>) -> Result<LentWeights, RuntimeError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let tensors = model.graph.as_ref().map_or(Ok(Vec::new()), |graph| tensors(graph, folder));
+    let tensors = tensors.map_err(|cause| RuntimeError::Graph { path: path.to_owned(), cause })?;
+    Ok(LentWeights::new(model.graph.as_ref(), tensors, pool))
 }
 
-impl SharedWeights {
-    /// Takes the weights out of the model that was read from `path`, and out of the files beside it.
-    pub(super) fn read(model: &ModelProto, path: &Path) -> Result<Self, RuntimeError> {
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let tensors = model.graph.iter().map(|graph| Self::tensors(graph, folder)).collect::<Result<Vec<_>, _>>();
-        let tensors = tensors.map_err(|cause| RuntimeError::Graph { path: path.to_owned(), cause })?;
-        Ok(Self { tensors: tensors.into_iter().flatten().collect(), packed: PrepackedWeights::new() })
+/// The graph without the weights that are lent, lest each session reads them again; `None` where some lie in files beside
+/// it, which are found from where the graph lies.
+pub(super) fn without(model: &ModelProto, lent: &LentWeights) -> Option<ModelProto> {
+    if !model.external_files().is_empty() {
+        return None;
     }
-
-    fn tensors(graph: &GraphProto, folder: &Path) -> Result<Vec<(String, Arc<DynValue>)>, Cause> {
-        let mut tensors = Vec::new();
-        let permuted = permuted(graph);
-        for tensor in &graph.initializer {
-            // What is also an input can be overridden by a caller, so its value isn't fixed.
-            if graph.input.iter().any(|input| input.name() == tensor.name()) || permuted.contains(tensor.name()) {
-                continue;
-            }
-            let bytes = match &tensor.raw_data {
-                _ if !tensor.external_data.is_empty() => read_external(tensor, folder)?,
-                Some(bytes) => bytes.clone(),
-                None => continue,
-            };
-            if bytes.len() < MIN_SHARED_BYTES {
-                continue;
-            }
-            let value = match DataType::try_from(tensor.data_type()) {
-                Ok(DataType::Float) => decode(tensor, &bytes, f32::from_le_bytes)?,
-                Ok(DataType::Float16) => decode(tensor, &bytes, f16::from_le_bytes)?,
-                Ok(DataType::Bfloat16) => decode(tensor, &bytes, bf16::from_le_bytes)?,
-                Ok(DataType::Int8) => decode(tensor, &bytes, i8::from_le_bytes)?,
-                Ok(DataType::Uint8) => decode(tensor, &bytes, u8::from_le_bytes)?,
-                _ => continue,
-            };
-            tensors.push((tensor.name().to_owned(), Arc::new(value)));
+    let mut model = model.clone();
+    let lent: BTreeSet<&str> = lent.tensors().map(|(name, _)| name).collect();
+    for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        if lent.contains(tensor.name()) {
+            tensor.raw_data = None;
+            tensor.data_location = Some(DataLocation::External.into());
+            tensor.external_data = vec![StringStringEntryProto::new("location", "memory")];
         }
-        Ok(tensors)
     }
-
-    /// Lends the weights to a session in the making.
-    pub(super) fn lend(&self, builder: SessionBuilder) -> Result<SessionBuilder, ::ort::Error> {
-        let mut builder = builder.with_prepacked_weights(&self.packed)?;
-        for (name, tensor) in &self.tensors {
-            builder = builder.with_initializer(name, Arc::clone(tensor))?;
-        }
-        Ok(builder)
-    }
+    Some(model)
 }
 
-impl fmt::Debug for SharedWeights {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedWeights").field("tensors", &self.tensors.len()).finish_non_exhaustive()
+fn tensors(graph: &GraphProto, folder: &Path) -> Result<Vec<(String, DynValue)>, Cause> {
+    let mut tensors = Vec::new();
+    let permuted = permuted(graph);
+    for tensor in &graph.initializer {
+        // What is also an input can be overridden by a caller, so its value isn't fixed.
+        if graph.input.iter().any(|input| input.name() == tensor.name()) || permuted.contains(tensor.name()) {
+            continue;
+        }
+        let bytes = match &tensor.raw_data {
+            _ if !tensor.external_data.is_empty() => read_external(tensor, folder)?,
+            Some(bytes) => bytes.clone(),
+            None => continue,
+        };
+        if bytes.len() < MIN_SHARED_BYTES {
+            continue;
+        }
+        let value = match DataType::try_from(tensor.data_type()) {
+            Ok(DataType::Float) => decode(tensor, &bytes, f32::from_le_bytes)?,
+            Ok(DataType::Float16) => decode(tensor, &bytes, f16::from_le_bytes)?,
+            Ok(DataType::Bfloat16) => decode(tensor, &bytes, bf16::from_le_bytes)?,
+            Ok(DataType::Int8) => decode(tensor, &bytes, i8::from_le_bytes)?,
+            Ok(DataType::Uint8) => decode(tensor, &bytes, u8::from_le_bytes)?,
+            _ => continue,
+        };
+        tensors.push((tensor.name().to_owned(), value));
     }
+    Ok(tensors)
 }
 
 /// The values of a graph that ONNX Runtime may permute in their place.
@@ -215,7 +211,8 @@ mod tests {
             .output("scores", DataType::Float, &["batch", "64"])
     }
 
-    fn scores(path: &Path) -> Vec<Vec<f32>> {
+    /// What several sessions give, before and after weights are given back, where some of them are packed.
+    fn scores(path: &Path, packs: bool) -> Vec<Vec<f32>> {
         let graph = library().open(&GraphFile { path, providers: &[Provider::Cpu] }, Sessions::SEVERAL).unwrap();
         let binding = GraphBinding {
             input_ids: "input_ids".to_owned(),
@@ -228,12 +225,24 @@ mod tests {
         let input = TokenizedInput::new(vec![1, 2], vec![0, 0], 0..2, Cut::default()).unwrap();
         let batch = TokenBatch::single(Arc::new(input));
         // Sessions come and go while the weights stay.
-        (1..=3)
-            .map(|threads| {
-                let mut executor = graph.executor(&binding, NonZeroUsize::new(threads).unwrap()).unwrap();
-                executor.run(&batch, &Cancellation::new()).unwrap()[0][0].values().to_vec()
-            })
-            .collect()
+        let mut run = |threads| {
+            let mut executor = graph.executor(&binding, NonZeroUsize::new(threads).unwrap()).unwrap();
+            executor.run(&batch, &Cancellation::new()).unwrap()[0][0].values().to_vec()
+        };
+        let mut scores: Vec<Vec<f32>> = (1..=3).map(&mut run).collect();
+        let mut last = graph.executor(&binding, NonZeroUsize::new(2).unwrap()).unwrap();
+        let mut again = || last.run(&batch, &Cancellation::new()).unwrap()[0][0].values().to_vec();
+        // What nobody would give back is still there, and what was packed isn't needed any more.
+        graph.give_back_weights(|| false);
+        scores.push(again());
+        graph.give_back_weights(|| {
+            scores.push(again());
+            true
+        });
+        scores.push(again());
+        let another = graph.executor(&binding, NonZeroUsize::MIN);
+        assert_eq!(another.err().is_some_and(|error| error.to_string().contains("given back")), packs);
+        scores
     }
 
     /// `x + table`, written as the transpose of `xᵀ + tableᵀ`: the two are taken for none, and the table is permuted.
@@ -261,7 +270,7 @@ mod tests {
             .raw("table", &[SIDE as i64, SIDE as i64], &bytes)
             .write();
         let expected: Vec<f32> = (0..SIDE * SIDE).map(|at| 3.0 + table[at % SIDE * SIDE + at / SIDE]).collect();
-        assert_eq!(scores(&path), vec![expected; 3]);
+        assert_eq!(scores(&path, false), vec![expected; 5]);
     }
 
     #[test]
@@ -271,11 +280,11 @@ mod tests {
         let bytes: Vec<u8> = matrix().into_iter().flat_map(f32::to_le_bytes).collect();
 
         let (_folder, path) = graph().raw("matrix", &[64, 64], &bytes).write();
-        assert_eq!(scores(&path), vec![expected.clone(); 3]);
+        assert_eq!(scores(&path, true), vec![expected.clone(); 6]);
 
         let (folder, path) = graph().external("matrix", &[64, 64], "weights.bin", 8).write();
         fs::write(folder.path().join("weights.bin"), [&[0; 8], bytes.as_slice()].concat()).unwrap();
-        assert_eq!(scores(&path), vec![expected; 3]);
+        assert_eq!(scores(&path, true), vec![expected; 6]);
     }
 
     #[test]

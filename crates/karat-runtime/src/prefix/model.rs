@@ -1,7 +1,12 @@
-//! What the executors of one decoder share.
+//! What the executors of one decoder share, with those that write on it.
 
-use super::{cache::PrefixCache, cost::RowCost};
-use crate::{readout::Readout, telemetry::SharingMetrics};
+use std::{ops::Range, sync::Arc};
+
+use super::{
+    cache::{BLOCK, PrefixCache},
+    cost::RowCost,
+};
+use crate::{KeyValues, readout::Readout, telemetry::SharingMetrics};
 
 /// What the executors of one decoder share.
 #[derive(Debug)]
@@ -38,6 +43,28 @@ impl SharedModel {
     #[must_use]
     pub fn cost(&self) -> &RowCost {
         &self.cost
+    }
+
+    /// The keys and values of the blocks that a text begins with, as far as they are known: whole blocks of [`BLOCK`] tokens,
+    /// never the last token, which somebody wants to read something at.
+    #[must_use]
+    pub fn beginning(&self, ids: &[u32]) -> Vec<Arc<KeyValues>> {
+        let at_most = if self.shares { ids.len().saturating_sub(1) } else { 0 };
+        self.cache.find(self.root, ids, at_most).past.into_iter().map(|past| past.values).collect()
+    }
+
+    /// Keeps the whole blocks of a text that aren't known yet; `computed` gives the keys and values of a range of its
+    /// tokens, as rows of this model compute them.
+    pub fn keep(&self, ids: &[u32], mut computed: impl FnMut(Range<usize>) -> Option<KeyValues>) {
+        let end = if self.shares { ids.len() / BLOCK * BLOCK } else { 0 };
+        let known = self.cache.find(self.root, ids, end);
+        let mut place = known.place;
+        for start in (known.tokens..end).step_by(BLOCK) {
+            let block = start..start + BLOCK;
+            let Some(values) = computed(block.clone()) else { return };
+            let Some(next) = self.cache.insert(self.root, place, &ids[block], Arc::new(values)) else { return };
+            place = next;
+        }
     }
 
     /// Drops what the cache holds of the model.

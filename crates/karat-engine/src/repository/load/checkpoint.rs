@@ -1,6 +1,7 @@
 //! Graphs that are built from a checkpoint when a model is loaded.
 
 use std::{
+    collections::BTreeSet,
     num::NonZeroUsize,
     path::Path,
     sync::{Mutex, PoisonError},
@@ -10,7 +11,7 @@ use std::{
 use karat_checkpoint::{Checkpoint, Element, Form, NumbersMut};
 use karat_rules::domain::{ElementType, ModelName};
 use karat_runtime::{
-    Provider, ProviderKind, free_memory,
+    FileIdentity, Provider, ProviderKind, free_memory,
     ort::{BuiltGraph, Graph, Library, Sessions, Weight, WeightNumbersMut},
 };
 
@@ -31,6 +32,8 @@ pub(super) struct Opening<'a> {
     pub(super) library: &'a Library,
     pub(super) name: &'a ModelName,
     pub(super) definition: &'a GraphDefinition,
+    /// The files that several graphs have among their weights.
+    pub(super) twins: &'a BTreeSet<FileIdentity>,
 }
 
 /// The first of the providers that starts, or the last one, which then says why it doesn't.
@@ -101,7 +104,10 @@ impl Opening<'_> {
         form: Form,
     ) -> Result<(Graph, [u8; 32]), LoadError> {
         let provider = provider(self.library, &self.definition.providers);
-        let sessions = self.sessions(form, checkpoint.is_decoder(), provider);
+        let mut sessions = self.sessions(form, checkpoint.is_decoder(), provider);
+        // What other models have as well is lent to all, not given to one.
+        sessions.alone &=
+            !checkpoint.files().into_iter().filter_map(FileIdentity::of).any(|file| self.twins.contains(&file));
         check_memory(folder, graph.memory(provider == ProviderKind::Cpu, sessions.alone), free_memory())?;
         let runtime = |source| LoadError::Runtime { path: self.definition.manifest.clone(), source };
         let memory = graph.tensors.iter().map(|tensor| {
@@ -116,7 +122,8 @@ impl Opening<'_> {
         });
         let digest = checkpoint.read_weights(&graph, numbers, threads(), &|read| progress.tell(read))?;
         tracing::info!(model = %self.name, seconds = progress.seconds(), "weights read, starting the session");
-        let built = BuiltGraph { name: folder.join("checkpoint"), model: graph.model, weights };
+        let files = checkpoint.files().into_iter().map(Path::to_owned).collect();
+        let built = BuiltGraph { name: folder.join("checkpoint"), model: graph.model, weights, files };
         let providers = self.definition.providers.iter().filter(|provider| takes(provider.kind(), form));
         let providers: Vec<Provider> = providers.cloned().collect();
         let graph = self.library.open_built(built, &providers, sessions).map_err(runtime)?;

@@ -1,10 +1,10 @@
 //! Starts what writes critiques with a model.
 
-use std::{num::NonZeroUsize, path::Path, sync::Arc, thread};
+use std::{num::NonZeroUsize, sync::Arc, thread};
 
 use karat_rules::{domain::TokenizedInput, head::DecoderOutput};
 use karat_runtime::{
-    DecoderExecutor,
+    DecoderExecutor, Purpose,
     ort::Graph,
     packed::{BLOCK_TOKENS, PackedTexts},
 };
@@ -62,12 +62,27 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Critic, LoadError> {
             tokens: (TEXT_BYTES / executor.shape().bytes_per_token().max(1)).max(pipeline.max_tokens()),
             ..GenerationLimits::default()
         };
-        Generator::start(executor, limits, metrics.clone())
+        match parts.form {
+            GraphForm::Prefixes(known) => {
+                Generator::start_knowing(executor, Arc::clone(known), limits, metrics.clone())
+            }
+            GraphForm::Padded | GraphForm::Packed { .. } => Generator::start(executor, limits, metrics.clone()),
+        }
     };
     let generator = generator.map_err(|source| LoadError::Workers { path: path.clone(), source: source.into() })?;
     generator.enlist(roster, Stage::Loading);
     if let Some(probe) = probe {
-        warm_up(&generator, probe, path)?;
+        write_one(&generator, probe).map_err(|reason| LoadError::WarmUp {
+            path: path.clone(),
+            tokens: probe.len(),
+            // There is no other.
+            shortest: true,
+            reason,
+        })?;
+        if let GraphForm::Prefixes(known) = parts.form {
+            // Nobody will go on from that.
+            known.forget();
+        }
     }
     Ok(Critic { definition: critique.clone(), ends, generator })
 }
@@ -78,27 +93,25 @@ fn executor(parts: &Parts<'_>) -> Result<Box<dyn DecoderExecutor>, LoadError> {
     let threads = definition.scheduling.threads;
     let threads = threads.unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
     graph
-        .decoder_executor(&[DecoderOutput::Logits.name().to_owned()], threads)
+        .decoder_executor(&[DecoderOutput::Logits.name().to_owned()], threads, Purpose::Writing)
         .map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })
 }
 
-fn warm_up(generator: &Generator, probe: &TokenizedInput, path: &Path) -> Result<(), LoadError> {
-    let failed = |reason: &dyn std::fmt::Display| LoadError::WarmUp {
-        path: path.to_owned(),
-        tokens: probe.len(),
-        // There is no other.
-        shortest: true,
-        reason: reason.to_string(),
-    };
+/// Writes a token, or says why that can't be done.
+pub(super) fn begins(critic: &Critic, probe: &TokenizedInput) -> Result<(), String> {
+    write_one(&critic.generator, probe)
+}
+
+fn write_one(generator: &Generator, probe: &TokenizedInput) -> Result<(), String> {
     let order = Order {
         prompt: probe.ids().into(),
         texts: vec![Sampling::GREEDY],
         max_tokens: NonZeroUsize::MIN,
         ends: [].into(),
     };
-    for mut stream in generator.submit(order).map_err(|refusal| failed(&refusal))? {
+    for mut stream in generator.submit(order).map_err(|refusal| refusal.to_string())? {
         while let Some(event) = futures_executor::block_on(stream.next()) {
-            if let Event::End(_) = event.map_err(|error| failed(&error))? {
+            if let Event::End(_) = event.map_err(|error| error.to_string())? {
                 break;
             }
         }

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
 use karat_rules::head::Head;
 use karat_runtime::{
-    DecoderExecutor, Padding, ProviderKind, Readout, RuntimeError, ScoresAt,
+    DecoderExecutor, Padding, ProviderKind, Purpose, Readout, RuntimeError, ScoresAt,
     ort::{Graph, Library, Sessions},
     prefix::{PrefixCache, PrefixExecutor, RowCost, SharedModel},
     telemetry::SharingMetrics,
@@ -86,7 +86,7 @@ impl Decoder<'_> {
     /// When a session can't start or a row can't be computed.
     pub(super) fn start(self, graph: &Graph) -> Result<Running, RuntimeError> {
         let (sessions, threads) = division(self.written, graph.provider());
-        let decoders = (0..sessions.get()).map(|_| graph.decoder_executor(&self.outputs, threads));
+        let decoders = (0..sessions.get()).map(|_| graph.decoder_executor(&self.outputs, threads, Purpose::Scoring));
         let mut decoders: Vec<Box<dyn DecoderExecutor>> = decoders.collect::<Result<_, _>>()?;
         let cost = match decoders.first_mut() {
             Some(first) => self.cost(&mut **first, graph.provider(), threads)?,
@@ -119,7 +119,7 @@ impl Decoder<'_> {
         let executor = |decoder| Box::new(PrefixExecutor::new(decoder, Arc::clone(&shared))) as _;
         let parallel = std::iter::once(first).chain(decoders).map(executor).collect();
         let executors = Executors { parallel, single: None };
-        Ok(Running { executors, policy, calibration, form: GraphForm::Prefixes(shared), trial })
+        Ok(Running { executors, policy, calibration, awaits: None, form: GraphForm::Prefixes(shared), trial })
     }
 
     /// Tries a session; gives it back.

@@ -1,11 +1,11 @@
 //! Opens the graphs of one model, starts its workers and runs the first passes.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use karat_checkpoint::Checkpoint;
 use karat_rules::domain::{ModelName, TokenizedInput};
 use karat_runtime::{
-    RuntimeError,
+    FileIdentity, RuntimeError,
     ort::{Graph, GraphFile, Library, Sessions, external_files},
     packed::PackedModel,
     prefix::PrefixCache,
@@ -19,8 +19,8 @@ use super::{
     digest::Digest,
     packed::Packed,
     pixels,
-    probes::{longest_probe, probes, warm_up},
-    sessions::{Plan, Running},
+    probes::{give_back_weights, longest_probe, probes, warm_up},
+    sessions::{Plan, Running, Started},
     trial::{GraphTrial, Texts, check_vocabulary, enforce},
 };
 use crate::{
@@ -28,8 +28,8 @@ use crate::{
     input::{InputError, InputPipeline},
     manifest::{self, GraphDefinition, GraphSource, Written},
     repository::{
-        GraphForm, GraphId, GraphModel, GraphUnit, LoadError, Model, ModelBody, Repository, Score, WrittenRules,
-        expected,
+        GraphForm, GraphId, GraphModel, GraphUnit, LoadError, MachineUse, Model, ModelBody, Repository, Score,
+        WrittenRules, expected,
     },
     schedule::{QueueLimits, Scheduler, trial::Company},
     telemetry::{EngineMetrics, ModelMetrics},
@@ -52,6 +52,8 @@ pub(super) struct Given<'a> {
     pub(super) metrics: &'a EngineMetrics,
     pub(super) options: &'a LoadOptions,
     pub(super) prefixes: &'a PrefixCache,
+    /// The files that several graphs have among their weights.
+    pub(super) twins: &'a BTreeSet<FileIdentity>,
     /// Scores with a model that nobody else sees yet.
     pub(super) score: Score,
 }
@@ -158,8 +160,9 @@ impl<'a> Loader<'a> {
         // One after another, as each gives back what its sessions don't need any more.
         for (source, graph) in definition.graphs.iter().zip(graphs) {
             let mut unit = self.unit(&parts, source, &graph, self.replaced(units.len(), &graph))?;
-            if let Some(images) = images.next() {
-                unit.images = Some(Box::new(self.pixel_unit(&parts, source, &images)?));
+            let images = images.next();
+            if let Some(images) = &images {
+                unit.images = Some(Box::new(self.pixel_unit(&parts, source, images)?));
             }
             warm_up(&unit, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
                 path: path.clone(),
@@ -178,6 +181,8 @@ impl<'a> Loader<'a> {
                 let parts = critic::Parts { definition, critique, pipeline, graph, form, metrics, probe, roster };
                 critic = Some(critic::start(&parts)?);
             }
+            let critic = critic.as_ref().filter(|_| units.is_empty());
+            give_back_weights(&graph, &unit, critic, &probes);
             units.push(unit);
         }
         let hub = definition.graphs.iter().flat_map(GraphSource::folders);
@@ -232,7 +237,8 @@ impl<'a> Loader<'a> {
                     digest.text(&snapshot.id.to_string());
                 }
                 let checkpoint = checkpoint.map_or_else(|| Checkpoint::read(origin), Ok)?;
-                let opening = Opening { library: self.given.library, name: self.name, definition };
+                let twins = self.given.twins;
+                let opening = Opening { library: self.given.library, name: self.name, definition, twins };
                 let (graph, read) = opening.open(origin.folder(), &checkpoint)?;
                 digest.digest(&read);
                 let images = opening.open_images(origin.folder(), &checkpoint)?;
@@ -285,13 +291,14 @@ impl<'a> Loader<'a> {
             max_tokens: text.max_tokens(),
             file: source.beside("calibration.json"),
             time: self.given.options.calibration,
-            replaced: replaced.and_then(|unit| unit.calibration),
+            replaced: replaced.and_then(|unit| unit.machine.chosen()),
         };
-        let (calibration, mut executors) = plan.start(graph, &binding).map_err(runtime)?;
+        let Started { calibration, mut executors, awaits, largest: (samples, tokens) } =
+            plan.start(graph, &binding).map_err(runtime)?;
         let file = source.beside(TRIAL_ENDING);
         let graph_trial = self.graph_trial(parts, graph, &file);
         let masks = binding.attention_mask.is_some();
-        let conditions = graph_trial.conditions(masks, calibration.batch_samples, calibration.batch_tokens);
+        let conditions = graph_trial.conditions(masks, samples, tokens);
         let trial = match (graph_trial.recall(&conditions), executors.parallel.first_mut()) {
             (Some(known), _) => known,
             (None, Some(executor)) => {
@@ -302,7 +309,7 @@ impl<'a> Loader<'a> {
             (None, None) => return Err(runtime(RuntimeError::NoProvider)),
         };
         let policy = enforce(&trial, &mut executors, calibration.policy());
-        self.schedule(parts, graph, Running { policy, calibration, executors, form: GraphForm::Padded, trial })
+        self.schedule(parts, graph, Running { policy, calibration, awaits, executors, form: GraphForm::Padded, trial })
     }
 
     /// What tries the graph, and keeps the verdict in `file`.
@@ -398,7 +405,7 @@ impl<'a> Loader<'a> {
 
     /// Puts a queue in front of a graph's sessions.
     fn schedule(&self, parts: &Parts<'_>, graph: &Graph, running: Running) -> Result<GraphUnit, LoadError> {
-        let Running { executors, policy, calibration, form, trial } = running;
+        let Running { executors, policy, calibration, awaits, form, trial } = running;
         if let (false, Some(reason)) = (trial.company == Company::Any, &trial.reason) {
             tracing::warn!(model = %self.name, company = ?trial.company, reason, "samples don't share passes freely");
         }
@@ -415,8 +422,9 @@ impl<'a> Loader<'a> {
             id: GraphId::unique(),
             signature: graph.signature().clone(),
             provider: graph.provider(),
+            weights: graph.weights(),
             skipped: graph.skipped().to_vec(),
-            calibration: Some(calibration),
+            machine: MachineUse::new(calibration, awaits),
             trial: Some(trial),
             form,
             scheduler,

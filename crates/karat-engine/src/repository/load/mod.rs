@@ -3,6 +3,7 @@
 //!
 //! One broken model doesn't stop the others: it is listed as failed, with its reason.
 
+mod abreast;
 mod checkpoint;
 mod composite;
 mod critic;
@@ -18,7 +19,8 @@ mod sources;
 mod trial;
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
@@ -29,16 +31,17 @@ use std::{
 use karat_hub::Hub;
 use karat_rules::domain::ModelName;
 use karat_runtime::{
-    give_back_memory,
+    FileIdentity, give_back_memory,
     ort::{GraphFile, Library},
     prefix::PrefixCache,
 };
 
-use super::{LoadError, Model, ModelSource, ModelStatus, Repository, Score};
+use super::{GraphUnit, LoadError, Model, ModelBody, ModelSource, ModelStatus, Repository, Score};
 use crate::{
     manifest::{Definition, GraphDefinition, GraphSource, Written},
     telemetry::EngineMetrics,
 };
+use abreast::Room;
 use composite::Candidate;
 use replace::Seen;
 
@@ -93,6 +96,8 @@ pub struct ModelLoader<'a> {
     composites: BTreeMap<ModelName, Candidate>,
     /// The files of every model, as they were when it was loaded.
     seen: BTreeMap<ModelName, Seen>,
+    /// The files that several graphs have among their weights.
+    twins: BTreeSet<FileIdentity>,
 }
 
 impl<'a> ModelLoader<'a> {
@@ -106,14 +111,14 @@ impl<'a> ModelLoader<'a> {
     ) -> Self {
         repository.orders.set_taken(true);
         let prefixes = PrefixCache::new(options.prefix_cache_bytes, metrics.prefixes().cache());
-        let (composites, seen) = (BTreeMap::new(), BTreeMap::new());
-        Self { repository, library, metrics, options, score, prefixes, composites, seen }
+        let (composites, seen, twins) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { repository, library, metrics, options, score, prefixes, composites, seen, twins }
     }
 
-    /// Loads every model, one after another, graphs before composites. Models whose engines TensorRT has to build come
-    /// last, with the composites that need them: they take minutes, and nobody waits for them. Models beside which their
-    /// reference's scores lie (`expected.json`) are held to these. Blocks, and breaks off where the repository is told to
-    /// end meanwhile.
+    /// Loads every model, several side by side as far as cores and memory allow, graphs before composites. Models whose
+    /// engines TensorRT has to build come last, with the composites that need them: they take minutes, and nobody waits
+    /// for them. Models beside which their reference's scores lie (`expected.json`) are held to these. Blocks, and breaks
+    /// off where the repository is told to end meanwhile.
     ///
     /// # Errors
     /// Only when the folder itself can't be read or is empty, or a required model isn't in it; a model's own error becomes
@@ -130,35 +135,14 @@ impl<'a> ModelLoader<'a> {
             self.repository.set_status(name.clone(), ModelStatus::Loading);
         }
         self.repository.write().required = self.options.required.iter().cloned().collect();
-        let mut composites = Vec::new();
-        let mut builds = BTreeMap::new();
-        for source in &sources {
-            if self.repository.roster.is_closed() {
-                return Ok(());
-            }
-            let name = source.name();
-            let folder = match source.locate(&self.options.hub) {
-                Ok(folder) => folder,
-                Err(error) => {
-                    self.announce(name, Err(Box::new(error).into()));
-                    continue;
-                }
-            };
-            self.seen.insert(name.clone(), Seen::of(&folder));
-            match guarded(|| self.read(name, &folder)) {
-                Ok(Read::Graph { definition, written, builds: false }) => {
-                    let loaded = guarded(|| self.given().loader(name, &folder).load(*written, *definition));
-                    self.announce(name, loaded);
-                }
-                Ok(Read::Graph { definition, written, builds: true }) => {
-                    builds.insert(name.clone(), (folder, definition, written));
-                }
-                Ok(Read::Composite(candidate)) => {
-                    self.composites.insert(name.clone(), *candidate);
-                    composites.push(name.clone());
-                }
-                Err(error) => self.announce(name, Err(error)),
-            }
+        let mut late = Late::default();
+        // What may have to be fetched keeps nobody else from being served.
+        for group in sources.chunk_by(|one, other| one.is_remote() == other.is_remote()) {
+            self.load_side_by_side(group, &mut late);
+        }
+        let Late { composites, builds } = late;
+        if self.repository.roster.is_closed() {
+            return Ok(());
         }
         let late = composite::awaiting(&self.composites, builds.keys().cloned().collect());
         for name in &late {
@@ -167,22 +151,105 @@ impl<'a> ModelLoader<'a> {
         }
         let (late_composites, composites) = composites.into_iter().partition(|name| late.contains(name));
         self.load_composites(composites);
-        for (name, (folder, definition, written)) in builds {
-            if self.repository.roster.is_closed() {
-                return Ok(());
-            }
-            let loaded = guarded(|| self.given().loader(&name, &folder).load(*written, *definition));
-            self.announce(&name, loaded);
+        for (name, graph) in builds {
+            self.load_graph(&name, graph);
+        }
+        if self.repository.roster.is_closed() {
+            return Ok(());
         }
         self.load_composites(late_composites);
         self.repository.write().started = true;
         Ok(())
     }
 
+    /// Reads what models define, and loads those that have graphs of their own; what has to wait is left.
+    fn load_side_by_side(&mut self, sources: &[ModelSource], late: &mut Late) {
+        let found = abreast::each(sources.iter().collect(), sessions::cores(), |source| self.find(source));
+        let mut graphs = Vec::new();
+        for (source, found) in sources.iter().zip(found) {
+            let name = source.name();
+            let Some(Found { seen, read }) = found else { continue };
+            let bytes = seen.bytes();
+            self.seen.insert(name.clone(), seen);
+            match read {
+                Some(Read::Composite(candidate)) => {
+                    self.composites.insert(name.clone(), *candidate);
+                    late.composites.push(name.clone());
+                }
+                Some(Read::Graph(graph)) if graph.builds => drop(late.builds.insert(name.clone(), graph)),
+                Some(Read::Graph(graph)) => graphs.push((name, graph, bytes)),
+                None => {}
+            }
+        }
+        self.twins.extend(sources::twins(graphs.iter().map(|(_, graph, _)| &*graph.definition)));
+        // The largest first, lest the others are waited for before it begins.
+        graphs.sort_by_key(|(_, _, bytes)| Reverse(*bytes));
+        let room = Room::new();
+        abreast::each(graphs, sessions::cores(), |(name, graph, bytes)| {
+            let _place = room.enter(bytes);
+            self.load_graph(name, graph);
+        });
+    }
+
+    /// Reads what a model's folder defines; where that fails, it is told.
+    fn find(&self, source: &ModelSource) -> Option<Found> {
+        if self.repository.roster.is_closed() {
+            return None;
+        }
+        let name = source.name();
+        let folder = match source.locate(&self.options.hub) {
+            Ok(folder) => folder,
+            Err(error) => {
+                self.announce(name, Err(Box::new(error).into()));
+                return None;
+            }
+        };
+        let seen = Seen::of(&folder);
+        let read = match guarded(|| self.read(name, &folder)) {
+            Ok(read) => Some(read),
+            Err(error) => {
+                self.announce(name, Err(error));
+                None
+            }
+        };
+        Some(Found { seen, read })
+    }
+
+    fn load_graph(&self, name: &ModelName, graph: ReadGraph) {
+        if self.repository.roster.is_closed() {
+            return;
+        }
+        let ReadGraph { folder, definition, written, .. } = graph;
+        let loaded = guarded(|| self.given().loader(name, &folder).load(*written, *definition));
+        self.announce(name, loaded);
+    }
+
+    /// Measures what is to be measured of the models that serve, of each while nothing waits for it.
+    pub(super) fn calibrate(&self) {
+        for (name, listed) in self.repository.models() {
+            let ModelStatus::Ready(model) = listed.status else { continue };
+            let ModelBody::Graph(graph) = &model.body else { continue };
+            for unit in graph.units.iter().flat_map(GraphUnit::sides) {
+                if self.repository.roster.is_closed() {
+                    return;
+                }
+                match unit.calibrate() {
+                    Ok(None) => {}
+                    Ok(Some(chosen)) => {
+                        // Sessions that were left out are gone.
+                        give_back_memory();
+                        tracing::info!(model = %name, ?chosen, "graph measured");
+                    }
+                    Err(error) => tracing::warn!(model = %name, %error, "a graph can't be measured"),
+                }
+            }
+        }
+    }
+
     /// What every model is loaded with.
     fn given(&self) -> graph::Given<'_> {
-        let Self { repository, library, metrics, options, score, prefixes, .. } = self;
-        graph::Given { repository, library, metrics, options, prefixes, score: *score }
+        let Self { repository, library, metrics, options, score, prefixes, twins, .. } = self;
+        graph::Given { repository, library, metrics, options, prefixes, twins, score: *score }
     }
 
     fn announce(&self, name: &ModelName, loaded: Result<Model, LoadError>) {
@@ -226,15 +293,35 @@ fn guarded<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadErro
     panic::catch_unwind(AssertUnwindSafe(load)).unwrap_or(Err(LoadError::Panicked))
 }
 
+/// What is loaded after everything else.
+#[derive(Default)]
+struct Late {
+    composites: Vec<ModelName>,
+    /// Models whose engines TensorRT has to build.
+    builds: BTreeMap<ModelName, ReadGraph>,
+}
+
+/// What was found of a model.
+struct Found {
+    /// Its files.
+    seen: Seen,
+    /// What they define; none where that can't be read.
+    read: Option<Read>,
+}
+
 /// What a folder defines.
 enum Read {
-    Graph {
-        definition: Box<GraphDefinition>,
-        written: Box<Written>,
-        /// Whether TensorRT has to build engines first.
-        builds: bool,
-    },
+    Graph(ReadGraph),
     Composite(Box<Candidate>),
+}
+
+/// A model with graphs of its own, before any of them is opened.
+struct ReadGraph {
+    folder: PathBuf,
+    definition: Box<GraphDefinition>,
+    written: Box<Written>,
+    /// Whether TensorRT has to build engines first.
+    builds: bool,
 }
 
 fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
@@ -254,7 +341,8 @@ fn read(loader: &graph::Loader<'_>) -> Result<Read, LoadError> {
                 }
                 GraphSource::Checkpoint(_) => false,
             });
-            Ok(Read::Graph { definition, written: Box::new(written), builds })
+            let folder = loader.folder.to_owned();
+            Ok(Read::Graph(ReadGraph { folder, definition, written: Box::new(written), builds }))
         }
         Definition::Composite(definition) => {
             let members = definition.members.into_iter().map(|member| member.model).collect();

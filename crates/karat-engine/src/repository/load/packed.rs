@@ -107,7 +107,7 @@ impl Packed<'_> {
         let policy = Policy { grouping: Grouping::Packed { shared }, window: WINDOW, ..calibration.policy() };
         let policy = policy.in_company(trial.company);
         let form = GraphForm::Packed { session: first, logits };
-        Ok(Running { executors, policy, calibration, form, trial })
+        Ok(Running { executors, policy, calibration, awaits: None, form, trial })
     }
 
     /// Tries a session.

@@ -83,7 +83,7 @@ impl Pixels<'_> {
             (None, None) => return Err(RuntimeError::NoProvider),
         };
         let policy = enforce(&trial, &mut executors, calibration.policy());
-        Ok(Running { executors, policy, calibration, form: GraphForm::Padded, trial })
+        Ok(Running { executors, policy, calibration, awaits: None, form: GraphForm::Padded, trial })
     }
 
     /// How many tokens' worth of images one session computes a second.

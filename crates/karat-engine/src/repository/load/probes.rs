@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use karat_rules::{
-    domain::{Cut, Sample, TokenizedInput},
+    domain::{Cut, RowTensor, Sample, TokenizedInput},
     head::Head,
 };
 use karat_runtime::ort::Graph;
 
+use super::critic;
 use crate::{
     input::{InputError, InputPipeline},
     manifest::{GraphDefinition, GraphSource},
-    repository::GraphUnit,
+    repository::{Critic, GraphForm, GraphUnit},
     schedule::Job,
     text::{TextError, TextOptions, TextPipeline},
 };
@@ -97,6 +98,35 @@ fn at_its_end(input: TokenizedInput) -> TokenizedInput {
     let last = input.len() - 1;
     // The last token lies within the tokens.
     input.clone().with_steps(vec![last]).unwrap_or(input)
+}
+
+/// Gives the memory of weights back that the sessions of a graph don't read any more. That they don't is tried with the
+/// shortest probe: its numbers must stay the same, bit for bit, and a critique must still be begun.
+pub(super) fn give_back_weights(
+    graph: &Graph,
+    unit: &GraphUnit,
+    critic: Option<&Critic>,
+    probes: &[Arc<TokenizedInput>],
+) {
+    let Some(probe) = probes.iter().find(|probe| probe.pixels().is_none()) else { return };
+    let forget = || match &unit.form {
+        // Otherwise it would be remembered, not computed.
+        GraphForm::Prefixes(prefixes) => prefixes.forget(),
+        GraphForm::Padded | GraphForm::Packed { .. } => {}
+    };
+    let numbers = || {
+        forget();
+        let ticket = unit.scheduler.submit(vec![Job::new(Arc::clone(probe))]).ok()?.pop()?;
+        let completed = futures_executor::block_on(ticket).ok()?;
+        forget();
+        let bits = |row: &RowTensor| row.values().iter().map(|number| number.to_bits()).collect::<Vec<_>>();
+        Some(completed.rows.iter().map(bits).collect::<Vec<_>>())
+    };
+    let Some(before) = numbers() else { return };
+    graph.give_back_weights(|| {
+        numbers().is_some_and(|now| now == before) && critic.is_none_or(|critic| critic::begins(critic, probe).is_ok())
+    });
+    forget();
 }
 
 /// Runs each probe once; an error comes with the length of the sample that failed.

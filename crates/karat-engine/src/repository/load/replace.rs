@@ -14,7 +14,7 @@ use std::{
 use karat_rules::domain::ModelName;
 use karat_runtime::{free_memory, ort::external_files};
 
-use super::{GraphSource, ModelLoader, Read, composite, guarded, sources};
+use super::{GraphSource, ModelLoader, Read, ReadGraph, composite, guarded, sources};
 use crate::repository::{
     Change, ChangeError, Listed, LoadError, Loaded, Model, ModelSource, ModelStatus, orders::Order, stamp::Stamp,
 };
@@ -34,6 +34,11 @@ impl Seen {
         Self { folder: folder.to_owned(), loaded: Stamp::of(folder), last: None }
     }
 
+    /// How many bytes the files had when loading them began.
+    pub(super) fn bytes(&self) -> u64 {
+        self.loaded.bytes()
+    }
+
     /// The files as they are now, if they are others than those that were loaded and nobody writes them any more.
     fn settled(&mut self) -> Option<Stamp> {
         let now = Stamp::of(&self.folder);
@@ -50,9 +55,10 @@ impl Seen {
 }
 
 impl ModelLoader<'_> {
-    /// Carries out what is asked for, and looks at the files of all models from time to time, until the repository is told
-    /// to end. Blocks.
+    /// Carries out what is asked for, and from time to time looks at the files of all models and measures what wasn't yet,
+    /// until the repository is told to end. Blocks.
     pub fn follow(&mut self) {
+        self.calibrate();
         let mut looked = Instant::now();
         while !self.repository.roster.is_closed() {
             let every = self.options.watch.every;
@@ -63,6 +69,7 @@ impl ModelLoader<'_> {
                 Some(Order::Wake) => {}
                 None => {
                     self.look();
+                    self.calibrate();
                     looked = Instant::now();
                 }
             }
@@ -143,10 +150,10 @@ impl ModelLoader<'_> {
         let folder = source.locate(&self.options.hub).map_err(Box::new)?;
         // Before anything is read, so that what changes meanwhile is noticed.
         let seen = Seen::of(&folder);
-        let bytes = seen.loaded.bytes();
+        let bytes = seen.bytes();
         self.seen.insert(name.clone(), seen);
         match self.read(name, &folder)? {
-            Read::Graph { definition, written, builds } => {
+            Read::Graph(ReadGraph { definition, written, builds, .. }) => {
                 if old.is_some() {
                     check_memory(&folder, bytes, &definition.graphs)?;
                 } else if builds {

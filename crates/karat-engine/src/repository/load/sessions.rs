@@ -1,4 +1,5 @@
-//! Chooses how a graph uses the machine: as its manifest says, as an earlier start measured, or by measuring now.
+//! Chooses how a graph uses the machine: as its manifest says, as an earlier start measured, as suits most models until it
+//! can be measured, or, on a GPU, by measuring now.
 
 use std::{num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
@@ -12,16 +13,19 @@ use karat_runtime::{
 use super::decoder::is_alone;
 use crate::{
     manifest::{GraphDefinition, SchedulingSection},
-    repository::GraphForm,
+    repository::{GraphForm, machine::Awaited},
     schedule::{
         Executors, Policy,
-        calibrate::{Calibrated, Calibration, Conditions, Hardware, calibrate},
+        calibrate::{Calibrated, Calibration, Conditions, Hardware, MakeExecutor, calibrate},
         trial::Trial,
     },
 };
 
-/// The most positions of a batch unless the manifest says otherwise: enough to fill a GPU, little enough to fit.
+/// The most positions of a batch on a GPU unless the manifest says otherwise: enough to fill it, little enough to fit.
 const MAX_BATCH_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 16) - 1);
+/// The same for each core of a processor, whose caches hold no more. A graph is tried with batches that large before it
+/// serves, and measured later.
+const TOKENS_A_CORE: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 9) - 1);
 
 /// The weights that may lie on a GPU twice.
 pub(super) const SMALL_WEIGHTS: u64 = 2 << 30;
@@ -59,10 +63,21 @@ pub(super) struct Running {
     pub(super) executors: Executors,
     pub(super) policy: Policy,
     pub(super) calibration: Calibration,
+    /// What is to be measured once the model serves.
+    pub(super) awaits: Option<Awaited>,
     /// How the graph takes samples.
     pub(super) form: GraphForm,
     /// What company they may have.
     pub(super) trial: Trial,
+}
+
+/// Sessions that were started as is known or assumed to suit the machine.
+pub(super) struct Started {
+    pub(super) calibration: Calibration,
+    pub(super) executors: Executors,
+    pub(super) awaits: Option<Awaited>,
+    /// The largest batches that there will be, as samples and positions.
+    pub(super) largest: (usize, usize),
 }
 
 /// What the choice depends on beside the graph.
@@ -83,45 +98,56 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Starts the graph's sessions.
+    /// Starts the graph's sessions. On a processor of which nothing is known, as suits most models, to be measured once the
+    /// model serves.
     ///
     /// # Errors
     /// When a session can't start.
-    pub(super) fn start(
-        &self,
-        graph: &Graph,
-        binding: &GraphBinding,
-    ) -> Result<(Calibration, Executors), RuntimeError> {
+    pub(super) fn start(&self, graph: &Graph, binding: &GraphBinding) -> Result<Started, RuntimeError> {
         let mut make = |threads| graph.executor(binding, threads);
         let conditions = self.conditions(graph);
         let fingerprint = self.fingerprint(graph, &conditions);
         let saved = Calibration::load(&self.file, &fingerprint, &conditions).or(self.replaced);
-        let known = match saved {
-            Some(calibration) => Some(calibration),
-            None if self.time.is_zero() || by_hand(self.written, cores()).is_some() => {
-                Some(Calibration::assumed(&conditions))
+        let measures = saved.is_none() && !self.time.is_zero() && by_hand(self.written, cores()).is_none();
+        let (mut calibration, executors) = match conditions.hardware {
+            Hardware::Gpu { .. } if measures => {
+                let (calibration, executors) = self.measure(&conditions, &fingerprint, &mut make)?;
+                (calibration, Some(executors))
             }
-            None => None,
+            _ => (saved.unwrap_or_else(|| Calibration::assumed(&conditions)), None),
         };
-        if let Some(mut calibration) = known {
-            self.overrule(&conditions, &mut calibration);
-            let executors = calibration.executors(&mut make)?;
-            return Ok((calibration, executors));
-        }
-        match calibrate(&conditions, &mut make) {
-            Ok(Calibrated { mut calibration, executors, quiet }) => {
-                if !quiet {
-                    tracing::info!(file = %self.file.display(), "the machine was busy: calibration not kept, measured again next time");
-                } else if let Err(error) = calibration.save(&self.file, &fingerprint) {
+        self.overrule(&conditions, &mut calibration);
+        let executors = executors.map_or_else(|| calibration.executors(&mut make), Ok)?;
+        let on_processor = matches!(conditions.hardware, Hardware::Processor { .. });
+        let awaits = (measures && on_processor).then(|| Awaited {
+            conditions,
+            max_batch: self.written.max_batch,
+            file: self.file.clone(),
+            fingerprint,
+        });
+        let (samples, tokens) = calibration.largest(&conditions);
+        let samples = self.written.max_batch.map_or(samples, |most| samples.min(most.get()));
+        Ok(Started { calibration, executors, awaits, largest: (samples, tokens) })
+    }
+
+    /// Measures on a device, before the model serves.
+    fn measure(
+        &self,
+        conditions: &Conditions,
+        fingerprint: &str,
+        make: &mut MakeExecutor<'_>,
+    ) -> Result<(Calibration, Executors), RuntimeError> {
+        match calibrate(conditions, make) {
+            Ok(Calibrated { calibration, executors, .. }) => {
+                if let Err(error) = calibration.save(&self.file, fingerprint) {
                     tracing::info!(file = %self.file.display(), %error, "calibration not kept: measured again next time");
                 }
-                self.overrule(&conditions, &mut calibration);
                 Ok((calibration, executors))
             }
             // The warm-up runs into the same error, and tells at which length.
             Err(RuntimeError::Pass { .. } | RuntimeError::Shape { .. }) => {
-                let calibration = Calibration::assumed(&conditions);
-                let executors = calibration.executors(&mut make)?;
+                let calibration = Calibration::assumed(conditions);
+                let executors = calibration.executors(make)?;
                 Ok((calibration, executors))
             }
             Err(error) => Err(error),
@@ -142,7 +168,10 @@ impl Plan<'_> {
         Conditions {
             hardware,
             longest: NonZeroUsize::new(self.max_tokens).unwrap_or(NonZeroUsize::MIN),
-            max_batch_tokens: self.written.max_batch_tokens.unwrap_or(MAX_BATCH_TOKENS),
+            max_batch_tokens: self.written.max_batch_tokens.unwrap_or(match hardware {
+                Hardware::Processor { cores } => TOKENS_A_CORE.saturating_mul(cores),
+                Hardware::Gpu { .. } => MAX_BATCH_TOKENS,
+            }),
             batch_invariant: graph.is_batch_invariant(),
             token: self.probe.map_or(0, |probe| probe.ids()[probe.len() / 2]),
             time: self.time,

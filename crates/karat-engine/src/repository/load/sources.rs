@@ -3,9 +3,13 @@
 use std::{collections::BTreeSet, fs, io::ErrorKind, path::Path};
 
 use karat_rules::domain::ModelName;
+use karat_runtime::FileIdentity;
 
 use super::{LoadError, LoadOptions, ModelSource};
-use crate::manifest;
+use crate::manifest::{self, GraphDefinition, GraphSource};
+
+/// Smaller files aren't worth sharing.
+const LARGE: u64 = 1 << 12;
 
 /// Every model by its place: those of the repository, then those that are named; what may have to be fetched last.
 pub(super) fn all(options: &LoadOptions) -> Result<Vec<ModelSource>, LoadError> {
@@ -20,6 +24,21 @@ pub(super) fn all(options: &LoadOptions) -> Result<Vec<ModelSource>, LoadError> 
     }
     sources.sort_by_key(ModelSource::is_remote);
     Ok(sources)
+}
+
+/// The files that several graphs have among their weights: one file, or links to it.
+pub(super) fn twins<'a>(definitions: impl Iterator<Item = &'a GraphDefinition>) -> BTreeSet<FileIdentity> {
+    let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
+    for folder in definitions.flat_map(|definition| &definition.graphs).flat_map(GraphSource::folders) {
+        let files = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let files: BTreeSet<FileIdentity> = files.filter_map(|file| FileIdentity::of(&file.path())).collect();
+        for file in files.into_iter().filter(|file| file.length() >= LARGE) {
+            if !once.insert(file.clone()) {
+                twice.insert(file);
+            }
+        }
+    }
+    twice
 }
 
 /// The model folders of the repository, by name. A folder without a model of its own may hold several versions of one, in

@@ -6,7 +6,7 @@
 
 use std::{num::NonZeroUsize, time::Instant};
 
-use karat_runtime::{Executor, RuntimeError};
+use karat_runtime::{Cancellation, Executor, RuntimeError};
 
 use super::{
     CLEARLY, Calibration, Conditions, Executors, Hardware, MakeExecutor, SHORT, USUAL, batch,
@@ -79,7 +79,7 @@ fn time(
     let Some(batch) = batch(&probe, conditions.token).filter(|_| Instant::now() < end) else { return Ok(None) };
     let mut shortest: Option<f64> = None;
     for run in 0..RUNS {
-        let Some(took) = side_by_side(crew, &batch)?.into_iter().max() else { return Ok(None) };
+        let Some(took) = side_by_side(crew, &batch, &Cancellation::new())?.into_iter().max() else { return Ok(None) };
         let took = took.as_secs_f64();
         if run <= 1 || shortest.is_none_or(|shortest| took < shortest) {
             shortest = Some(took);

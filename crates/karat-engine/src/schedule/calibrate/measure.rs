@@ -27,15 +27,17 @@ pub(super) struct Stopwatch {
     end: Instant,
     slice: Duration,
     token: u32,
+    cancel: Cancellation,
     /// What one-threaded passes should have taken of the processors, and what the process took meanwhile.
     expected: Duration,
     used: Duration,
 }
 
 impl Stopwatch {
-    /// Starts a stopwatch that measures for `time`, with samples of `token` tokens.
-    pub(super) fn start(time: Duration, token: u32) -> Self {
-        Self { end: Instant::now() + time, slice: time / SHARE, token, expected: Duration::ZERO, used: Duration::ZERO }
+    /// Starts a stopwatch that measures for `time`, with samples of `token` tokens, unless `cancel` is used before.
+    pub(super) fn start(time: Duration, token: u32, cancel: Cancellation) -> Self {
+        let (expected, used) = (Duration::ZERO, Duration::ZERO);
+        Self { end: Instant::now() + time, slice: time / SHARE, token, cancel, expected, used }
     }
 
     /// The shortest time of each probe; `None` where there was no time or no session.
@@ -81,7 +83,7 @@ impl Stopwatch {
         };
         let Some(batch) = batch(probe, self.token).filter(|_| !crew.is_empty()) else { return Ok(None) };
         let before = processor_time();
-        let times = side_by_side(crew, &batch)?;
+        let times = side_by_side(crew, &batch, &self.cancel)?;
         if let (Crew::Parallel | Crew::One, Some(before), Some(after)) = (probe.crew, before, processor_time()) {
             self.expected += times.iter().sum::<Duration>();
             self.used += after.saturating_sub(before);
@@ -101,17 +103,28 @@ pub(super) fn batch(probe: &Probe, token: u32) -> Option<TokenBatch> {
 pub(super) fn side_by_side(
     executors: &mut [Box<dyn Executor>],
     batch: &TokenBatch,
+    cancel: &Cancellation,
 ) -> Result<Vec<Duration>, RuntimeError> {
     let started = Instant::now();
-    let run = |executor: &mut Box<dyn Executor>| {
-        executor.run(batch, &Cancellation::new())?;
+    let run = |executor: &mut Box<dyn Executor>, cancel: &Cancellation| {
+        executor.run(batch, cancel)?;
         Ok(started.elapsed())
     };
     if let [executor] = executors {
-        return Ok(vec![run(executor)?]);
+        return Ok(vec![run(executor, cancel)?]);
     }
+    // Each pass is told of its own.
+    let each: Vec<Cancellation> = executors.iter().map(|_| Cancellation::new()).collect();
+    let _registration = cancel.on_cancel({
+        let each = each.clone();
+        move || each.iter().for_each(Cancellation::cancel)
+    });
     thread::scope(|scope| {
-        let threads: Vec<_> = executors.iter_mut().map(|executor| scope.spawn(|| run(executor))).collect();
+        let threads: Vec<_> = executors
+            .iter_mut()
+            .zip(&each)
+            .map(|(executor, cancel)| scope.spawn(move || run(executor, cancel)))
+            .collect();
         let ended =
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         ended.collect()
@@ -135,7 +148,7 @@ mod tests {
 
     fn watched(expected: u64, used: u64) -> Stopwatch {
         let (expected, used) = (Duration::from_millis(expected), Duration::from_millis(used));
-        Stopwatch { expected, used, ..Stopwatch::start(Duration::ZERO, 1) }
+        Stopwatch { expected, used, ..Stopwatch::start(Duration::ZERO, 1, Cancellation::new()) }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Measures which [`Policy`] and which sessions suit a model on this machine.
 //!
 //! What is fastest depends on the model's size, the number of cores, their caches, and on a GPU on everything else.
-//! So a model is run on a few shapes when it is loaded, for a bounded time, and the few numbers are chosen from what
-//! that took. [`Calibration::save`] keeps them for the next start.
+//! So a model is run on a few shapes, for a bounded time, and the few numbers are chosen from what that took. On a GPU
+//! that is done when it is loaded, and on a processor once it serves and has nothing to do: until then it goes on as most
+//! models do. [`Calibration::save`] keeps the choice for the next start.
 
 mod choose;
 mod gpu;
@@ -10,7 +11,7 @@ mod measure;
 
 use std::{io, num::NonZeroUsize, path::Path, time::Duration};
 
-use karat_runtime::{Executor, RuntimeError};
+use karat_runtime::{Cancellation, Executor, RuntimeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +109,19 @@ impl Calibration {
             overhead_tokens: policy.overhead,
             padding_percent: policy.padding_percent,
             tokens_per_second: None,
+        }
+    }
+
+    /// The largest batches that any choice under these conditions has, as samples and positions.
+    #[must_use]
+    pub fn largest(&self, conditions: &Conditions) -> (usize, usize) {
+        match conditions.hardware {
+            Hardware::Processor { .. } if conditions.batch_invariant => {
+                let positions = conditions.max_batch_tokens.get();
+                ((positions / SHORT).max(Policy::default().max_batch), positions)
+            }
+            // Chosen already, or alone.
+            Hardware::Processor { .. } | Hardware::Gpu { .. } => (self.batch_samples, self.batch_tokens),
         }
     }
 
@@ -212,18 +226,32 @@ pub fn calibrate(conditions: &Conditions, make: &mut MakeExecutor<'_>) -> Result
     }
     let assumed = Calibration::assumed(conditions);
     let mut executors = assumed.executors(make)?;
-    let mut stopwatch = Stopwatch::start(conditions.time, conditions.token);
+    let (calibration, quiet) = try_out(conditions, &mut executors, &Cancellation::new())?;
+    Ok(settle(calibration, assumed, executors, quiet))
+}
+
+/// Measures and chooses on processor cores, with the sessions of [`Calibration::assumed`]; tells whether the machine had
+/// nothing else to do, without which the choice is worth nothing.
+///
+/// # Errors
+/// When a pass fails, or `cancel` was used.
+pub(crate) fn try_out(
+    conditions: &Conditions,
+    executors: &mut Executors,
+    cancel: &Cancellation,
+) -> Result<(Calibration, bool), RuntimeError> {
+    let mut stopwatch = Stopwatch::start(conditions.time, conditions.token, cancel.clone());
     let mut failure = None;
     let calibration = choose(conditions, &mut |probes| {
-        stopwatch.time(probes, &mut executors).unwrap_or_else(|error| {
+        stopwatch.time(probes, executors).unwrap_or_else(|error| {
             failure.get_or_insert(error);
             vec![None; probes.len()]
         })
     });
-    if let Some(error) = failure {
-        return Err(error);
+    match failure {
+        Some(error) => Err(error),
+        None => Ok((calibration, stopwatch.was_quiet())),
     }
-    Ok(settle(calibration, assumed, executors, stopwatch.was_quiet()))
 }
 
 /// What is made of what was measured; of a machine that was not `quiet` only the speed.

@@ -1,6 +1,7 @@
 //! The driver under a fake executor: every wait here is for an event, none for the clock.
 
 use std::{
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +14,10 @@ use super::{
     super::{Completed, JobError},
     *,
 };
-use crate::telemetry::testing::Recorded;
+use crate::{
+    telemetry::testing::Recorded,
+    workers::{Roster, Stage},
+};
 
 struct Harness {
     control: FakeControl,
@@ -314,4 +318,91 @@ fn a_scheduler_needs_an_executor() {
     let none = Executors { parallel: Vec::new(), single: Some(FakeControl::new().executor()) };
     let started = Scheduler::start(none, Policy::default(), QueueLimits::default(), metrics);
     assert!(matches!(started, Err(StartError::NoExecutor)));
+}
+
+/// What is known of a machine of two cores before anything is measured.
+fn conditions() -> calibrate::Conditions {
+    let positive = |number| NonZeroUsize::new(number).unwrap();
+    calibrate::Conditions {
+        hardware: calibrate::Hardware::Processor { cores: positive(2) },
+        longest: positive(64),
+        max_batch_tokens: positive(1024),
+        batch_invariant: true,
+        token: 5,
+        time: Duration::from_secs(60),
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_arrives_while_sessions_are_measured_goes_first() {
+    let harness = harness(2, true, Policy::default(), QueueLimits::default());
+    harness.control.close();
+    harness.single.close();
+    std::thread::scope(|scope| {
+        let measured = scope.spawn(|| harness.scheduler.calibrate(&conditions(), |_| panic!("nothing was measured")));
+        // Both sessions of one thread compute the first probe, and would for ever.
+        harness.control.wait_for_held(2);
+        let ticket = harness.scheduler.submit(vec![job(&[1, 2])]).unwrap().remove(0);
+        harness.control.wait_for_cancelled(2);
+        assert!(measured.join().unwrap().unwrap().is_none());
+        harness.control.open();
+        harness.single.open();
+        assert_score(&futures_executor::block_on(ticket), &[1, 2]);
+    });
+}
+
+#[tokio::test]
+async fn nothing_is_measured_while_something_runs() {
+    let harness = one_worker();
+    let running = harness.occupy();
+    assert!(harness.scheduler.calibrate(&conditions(), |_| panic!("nothing was measured")).unwrap().is_none());
+    harness.control.open();
+    assert_score(&running.await, &[9_999]);
+}
+
+#[tokio::test]
+async fn a_server_that_ends_waits_for_no_measuring() {
+    let harness = harness(2, true, Policy::default(), QueueLimits::default());
+    let roster = Roster::default();
+    harness.scheduler.enlist(&roster, Stage::Serving);
+    harness.control.close();
+    std::thread::scope(|scope| {
+        let measured = scope.spawn(|| harness.scheduler.calibrate(&conditions(), |_| panic!("nothing was measured")));
+        harness.control.wait_for_held(2);
+        roster.drain();
+        assert!(measured.join().unwrap().unwrap().is_none());
+    });
+}
+
+#[tokio::test]
+async fn what_was_chosen_holds_from_then_on_with_the_sessions_that_it_wants() {
+    let usual = calibrate::Calibration::assumed(&conditions());
+    let one = NonZeroUsize::MIN;
+    let all = NonZeroUsize::new(2).unwrap();
+    // One session on all cores for everything; the session on all cores left out; all of them.
+    for (chosen, on_single, side_by_side) in [
+        (calibrate::Calibration { sessions: one, threads: all, single_threads: None, ..usual }, 4, 0),
+        (calibrate::Calibration { single_threads: None, ..usual }, 0, 2),
+        (usual, 1, 2),
+    ] {
+        let harness = harness(2, true, Policy::default(), QueueLimits::default());
+        let loan = harness.scheduler.workers.work().borrow().expect("nothing waits");
+        loan.adopt(&chosen, Policy { max_batch: 1, ..chosen.policy() });
+        harness.control.close();
+        let mut tickets = harness.scheduler.submit(vec![job(&[1])]).unwrap();
+        if on_single > 0 {
+            assert_score(&tickets.remove(0).await, &[1]);
+        }
+        if side_by_side > 0 {
+            tickets.extend(harness.scheduler.submit(jobs(3)).unwrap());
+            harness.control.wait_for_held(side_by_side);
+        } else {
+            tickets.extend(harness.scheduler.submit(jobs(3)).unwrap());
+        }
+        harness.control.open();
+        for ticket in tickets {
+            assert_eq!(ticket.await.unwrap().batch_size, 1, "as the policy wants");
+        }
+        assert_eq!(harness.single.batches().len(), on_single, "{chosen:?}");
+    }
 }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    Numbers, Provider, Read, ReadAt, Span,
+    Numbers, Provider, Purpose, Read, ReadAt, Span,
     ort::{
         Graph, GraphFile, Sessions,
         testing::{DataType, GraphWriter, library},
@@ -60,7 +60,7 @@ fn open(path: &std::path::Path) -> Graph {
 
 fn executor() -> (TempDir, Box<dyn DecoderExecutor>) {
     let (folder, path) = mirror();
-    (folder, open(&path).decoder_executor(&["scores".to_owned()], NonZeroUsize::MIN).unwrap())
+    (folder, open(&path).decoder_executor(&["scores".to_owned()], NonZeroUsize::MIN, Purpose::Scoring).unwrap())
 }
 
 fn numbers(at: usize) -> ReadAt {
@@ -160,14 +160,15 @@ fn an_output_that_is_not_there_is_refused() {
     let (_folder, path) = mirror();
     let graph = open(&path);
     assert_eq!(graph.decoder_shape().unwrap().bytes_per_token(), 16);
-    let error = graph.decoder_executor(&["logits".to_owned()], NonZeroUsize::MIN).err().unwrap().to_string();
+    let error =
+        graph.decoder_executor(&["logits".to_owned()], NonZeroUsize::MIN, Purpose::Scoring).err().unwrap().to_string();
     assert!(error.contains("scores"), "{error}");
     let (_folder, path) = GraphWriter::default()
         .input("input_ids", DataType::Int64, &["batch", "tokens"])
         .node("Identity", &["input_ids"], "ids", &[])
         .output("ids", DataType::Int64, &["batch", "tokens"])
         .write();
-    assert!(open(&path).decoder_executor(&["ids".to_owned()], NonZeroUsize::MIN).is_err());
+    assert!(open(&path).decoder_executor(&["ids".to_owned()], NonZeroUsize::MIN, Purpose::Scoring).is_err());
 }
 
 #[test]

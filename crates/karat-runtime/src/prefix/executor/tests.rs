@@ -12,7 +12,7 @@ use super::{
     *,
 };
 use crate::{
-    Numbers, Padding, Provider,
+    Numbers, Padding, Provider, Purpose,
     ort::{Graph, GraphFile, Library, Sessions},
     readout::{Readout, ScoresAt},
     telemetry::PrefixMetrics,
@@ -81,7 +81,8 @@ impl Harness {
     }
 
     fn executor(&self) -> PrefixExecutor {
-        let decoder = self.graph.decoder_executor(&self.model.readout.outputs, NonZeroUsize::MIN).unwrap();
+        let decoder =
+            self.graph.decoder_executor(&self.model.readout.outputs, NonZeroUsize::MIN, Purpose::Scoring).unwrap();
         PrefixExecutor::new(decoder, Arc::clone(&self.model))
     }
 
@@ -319,7 +320,8 @@ impl DecoderExecutor for Overflowing {
 #[test]
 fn what_is_no_number_stays_with_its_own_sample() {
     let harness = Harness::scores(true, 1 << 20);
-    let decoder = harness.graph.decoder_executor(&harness.model.readout.outputs, NonZeroUsize::MIN).unwrap();
+    let decoder =
+        harness.graph.decoder_executor(&harness.model.readout.outputs, NonZeroUsize::MIN, Purpose::Scoring).unwrap();
     let mut executor = PrefixExecutor::new(Box::new(Overflowing(decoder)), Arc::clone(&harness.model));
     let prompt: Vec<u32> = (0..100).map(|at| 20 + at % 7).collect();
     let candidate = |own: &[u32]| input(&[&prompt, own].concat(), prompt.len());

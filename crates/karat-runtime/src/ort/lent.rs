@@ -1,0 +1,174 @@
+//! Weights that are lent to sessions, and given back once all have packed what they need of them.
+//!
+//! ONNX Runtime packs copies of matrices for its kernels and reads the originals no more. Those that it owns it frees; of
+//! those that are lent it needs a whole set to start a session, and none of them afterwards. So when all sessions of a
+//! graph run, the pages of what was packed go back to the system. Which weights those are is told by what reads them, and
+//! tried out before anything is given back: it is overwritten, and no score may change.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use ::ort::{session::builder::SessionBuilder, value::DynValue};
+use karat_onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
+
+use super::{pages::Pages, pool::Pool, weights::permuted};
+use crate::free_memory;
+
+/// Overwrites what nobody should read: numbers of all formats become ones that spoil any score, those of floating point none
+/// at all.
+const SPOILT: u8 = 0xff;
+
+/// The weights that the sessions of one graph share.
+pub(super) struct LentWeights {
+    tensors: Vec<LentTensor>,
+    pool: Arc<Pool>,
+    given_back: AtomicBool,
+}
+
+struct LentTensor {
+    name: String,
+    value: Arc<DynValue>,
+    /// Whether all that reads it packs it.
+    is_packed: bool,
+    /// Whether ONNX Runtime may permute it in its place, of which each session makes a copy.
+    is_permuted: bool,
+}
+
+impl LentWeights {
+    /// Weights of a graph by name; those that sessions read as they are may be in the pool already.
+    pub(super) fn new(graph: Option<&GraphProto>, tensors: Vec<(String, DynValue)>, pool: Arc<Pool>) -> Self {
+        let packed = graph.map(packed).unwrap_or_default();
+        let permuted = graph.map(permuted).unwrap_or_default();
+        let lent = tensors.into_iter().map(|(name, value)| {
+            let is_packed = packed.contains(name.as_str());
+            let is_permuted = permuted.contains(name.as_str());
+            let value = if is_packed { Arc::new(value) } else { pool.keep(value) };
+            LentTensor { name, value, is_packed, is_permuted }
+        });
+        Self { tensors: lent.collect(), pool, given_back: AtomicBool::new(false) }
+    }
+
+    /// What they are shared in.
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Each by its name.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (&str, &Arc<DynValue>)> {
+        self.tensors.iter().map(|lent| (lent.name.as_str(), &lent.value))
+    }
+
+    /// Lends them to a session in the making.
+    pub(super) fn lend(&self, builder: SessionBuilder) -> Result<SessionBuilder, ::ort::Error> {
+        if self.given_back.load(Ordering::Acquire) {
+            return Err(::ort::Error::new("its weights were given back to the system"));
+        }
+        let mut builder = builder.with_prepacked_weights(self.pool.packed())?;
+        for LentTensor { name, value, .. } in self.tensors.iter().filter(|lent| !lent.is_permuted) {
+            builder = builder.with_initializer(name, Arc::clone(value))?;
+        }
+        Ok(builder)
+    }
+
+    /// Gives back what sessions don't read any more, unless `is_unchanged` says that something has changed without it. No
+    /// session may be running or starting meanwhile, but for what `is_unchanged` runs; none can start afterwards.
+    pub(super) fn give_back(&self, is_unchanged: impl FnOnce() -> bool) {
+        let mut pages: Vec<Pages> =
+            self.tensors.iter().filter(|lent| lent.is_packed).filter_map(|lent| Pages::of(&lent.value)).collect();
+        let bytes: u64 = pages.iter().map(Pages::bytes).sum();
+        // What is overwritten is kept aside meanwhile.
+        if pages.is_empty() || free_memory().is_some_and(|free| free < bytes.saturating_mul(2)) {
+            return;
+        }
+        let kept: Vec<Vec<u8>> = pages.iter_mut().map(|pages| pages.overwrite(SPOILT)).collect();
+        if is_unchanged() {
+            self.given_back.store(true, Ordering::Release);
+            drop(kept);
+            pages.into_iter().for_each(Pages::give_back);
+        } else {
+            pages.iter_mut().zip(&kept).for_each(|(pages, kept)| pages.restore(kept));
+            tracing::debug!("sessions read weights that they were thought to have packed: nothing is given back");
+        }
+    }
+}
+
+impl fmt::Debug for LentWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LentWeights").field("tensors", &self.tensors.len()).finish_non_exhaustive()
+    }
+}
+
+/// The weights that kernels pack, and nothing else reads: right factors of products. Those of quantised products are
+/// rewritten before they are packed, and read on.
+fn packed(graph: &GraphProto) -> BTreeSet<&str> {
+    let mut readers: BTreeMap<&str, Vec<(&NodeProto, usize)>> = BTreeMap::new();
+    for node in &graph.node {
+        for (place, input) in node.input.iter().enumerate() {
+            readers.entry(input).or_default().push((node, place));
+        }
+    }
+    let is_factor = |name: &str| {
+        readers.get(name).is_some_and(|readers| {
+            readers.iter().all(|(node, place)| *place == 1 && matches!(node.op_type(), "MatMul" | "Gemm"))
+        })
+    };
+    let given: BTreeSet<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
+    let inner: BTreeSet<&str> = graph.node.iter().flat_map(inner_names).collect();
+    graph
+        .initializer
+        .iter()
+        .filter(|tensor| tensor.dims.len() == 2)
+        .map(TensorProto::name)
+        .filter(|name| is_factor(name))
+        .filter(|name| !given.contains(name) && !inner.contains(name))
+        .collect()
+}
+
+/// What the graphs within a node read, such as those of loops and branches.
+fn inner_names(node: &NodeProto) -> Vec<&str> {
+    let graphs =
+        node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs));
+    let mut names = Vec::new();
+    for inner in graphs.flat_map(|graph| &graph.node) {
+        names.extend(inner.input.iter().map(String::as_str));
+        names.extend(inner_names(inner));
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{DataType, GraphWriter},
+        *,
+    };
+
+    #[test]
+    fn only_what_is_a_right_factor_and_nothing_else_is_packed() {
+        let matrix = [0_u8; 16];
+        let names = ["right", "left", "looked_up", "quantised", "vector"];
+        let shape = |name: &str| if name == "vector" { vec![4] } else { vec![2, 2] };
+        let model = names
+            .iter()
+            .fold(GraphWriter::default(), |graph, name| graph.raw(name, &shape(name), &matrix))
+            .input("ids", DataType::Int64, &["tokens"])
+            .node("Gather", &["looked_up", "ids"], "rows", &[])
+            .node("MatMul", &["rows", "looked_up"], "a", &[])
+            .node("MatMul", &["a", "right"], "b", &[])
+            .node("Gemm", &["b", "right"], "c", &[("transB", 1)])
+            .node("MatMul", &["left", "c"], "d", &[])
+            .node("DequantizeLinear", &["quantised", "scale"], "e", &[])
+            .node("MatMul", &["d", "e"], "f", &[])
+            .node("MatMul", &["f", "vector"], "i", &[])
+            .output("i", DataType::Float, &["tokens"])
+            .model();
+        let found = packed(model.graph.as_ref().unwrap());
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["right"]);
+    }
+}
