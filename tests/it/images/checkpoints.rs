@@ -159,8 +159,11 @@ async fn heads_over_embeddings_give_the_scores_of_pytorch() {
     }
 }
 
+/// Tensors by their names, with their shapes.
+type Shapes<'a> = &'a [(&'a str, &'a [usize])];
+
 /// A file of safetensors that holds tensors of zeros.
-fn zeros(tensors: &[(&str, &[usize])]) -> Vec<u8> {
+fn zeros(tensors: Shapes<'_>) -> Vec<u8> {
     let (mut header, mut length) = (serde_json::Map::new(), 0);
     for (name, shape) in tensors {
         let bytes = 4 * shape.iter().product::<usize>();
@@ -177,9 +180,9 @@ fn zeros(tensors: &[(&str, &[usize])]) -> Vec<u8> {
 #[tokio::test]
 async fn heads_that_are_not_known_are_refused_by_what_they_hold() {
     let repository = Repository::with_sum();
-    let matrix: &[(&str, &[usize])] = &[("weight", &[1, 10]), ("bias", &[1])];
-    let layers: &[(&str, &[usize])] = &[("layers.0.weight", &[4, 10]), ("layers.2.weight", &[1, 4])];
-    let cases: [(&str, &str, &[(&str, &[usize])], &str); 5] = [
+    let matrix: Shapes = &[("weight", &[1, 10]), ("bias", &[1])];
+    let layers: Shapes = &[("layers.0.weight", &[4, 10]), ("layers.2.weight", &[1, 4])];
+    let cases: [(&str, &str, Shapes<'_>, &str); 5] = [
         ("places", "clip", layers, "no file says what stood between them"),
         ("narrow", "clip", &[("weight", &[1, 9])], "[1, 9]"),
         ("several", "clip", &[("weight", &[3, 10]), ("bias", &[3])], "gives 3 numbers"),
