@@ -32,6 +32,7 @@ pub(super) fn aside<T>(text: T) -> StyledObject<T> {
 }
 
 /// Text without control characters: what a file holds may not give orders to a terminal.
+#[cfg(feature = "offline")]
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
 }
@@ -49,6 +50,7 @@ pub(super) fn say_json<T: Serialize>(value: &T) -> Result<(), CommandError> {
 }
 
 /// Tells what a reader should know beside what was asked for.
+#[cfg(feature = "offline")]
 #[expect(clippy::print_stderr, reason = "a command line program says there what its user should know")]
 pub(super) fn tell(text: &str) {
     eprintln!("karat: {}", plain(text));
