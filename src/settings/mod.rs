@@ -330,8 +330,8 @@ mod tests {
             let names: Vec<String> = settings.named_models().map(|model| model.name().to_string()).collect();
             (names.join(" "), settings.repository())
         };
-        assert_eq!(named(&["./a", "--model", "b=./c"]), ("a b".to_owned(), None));
-        assert_eq!(named(&["./a", "--models", "all"]), ("a".to_owned(), Some("all".into())));
+        assert_eq!(named(&["./src", "--model", "b=./docs"]), ("src b".to_owned(), None));
+        assert_eq!(named(&["./src", "--models", "all"]), ("src".to_owned(), Some("all".into())));
         assert_eq!(named(&[]), (String::new(), Some("models".into())));
     }
 }

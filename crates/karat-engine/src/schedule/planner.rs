@@ -262,7 +262,8 @@ impl<T> Planner<T> {
     /// Widens the range around `anchor` in a window sorted by length, each time on the side that pads less, while
     /// that is cheaper than another pass.
     fn grow(&self, window: &[(usize, JobId)], anchor: usize, share: usize) -> Range<usize> {
-        let several = self.turns.changed_within(self.policy.budget.saturating_mul(EXPECTED));
+        let client = self.jobs.get(&window[anchor].1).map(|entry| entry.job.client).unwrap_or_default();
+        let several = self.turns.are_several(client, self.policy.budget.saturating_mul(EXPECTED));
         let brief = if several { self.policy.overhead.saturating_mul(BRIEF) } else { usize::MAX };
         let limit = self.policy.budget.min(share).min(brief);
         let overhead = if self.policy.grouping == Grouping::EqualLength { 0 } else { self.policy.overhead };

@@ -91,9 +91,11 @@ impl Turns {
         }
     }
 
-    /// Whether turns went from one client to another within the last so many tokens.
-    pub(super) fn changed_within(&self, tokens: usize) -> bool {
-        self.last.and_then(|(_, changed)| changed).is_some_and(|changed| self.served - changed < tokens as u64)
+    /// Whether others than `client` wait, or had turns within the last so many tokens.
+    pub(super) fn are_several(&self, client: ClientId, tokens: usize) -> bool {
+        let recent = |changed: u64| self.served - changed < tokens as u64;
+        let had_turns = self.last.is_some_and(|(last, changed)| last != client || changed.is_some_and(recent));
+        had_turns || self.others(client).any(|turn| !turn.order.is_empty())
     }
 
     /// The jobs of the client whose turn it is, then those of the next, and so on. `level` gives what a client's first job
