@@ -5,7 +5,7 @@
 
 use std::{
     convert::Infallible,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Instant,
 };
@@ -48,7 +48,7 @@ impl Visit {
     fn client(&self) -> ClientId {
         match (self.0.key.get(), self.0.address.get()) {
             (Some(key), _) => ClientId::of(&key.name),
-            (None, Some(address)) => ClientId::of(address),
+            (None, Some(address)) => ClientId::of(&network(*address)),
             (None, None) => ClientId::default(),
         }
     }
@@ -117,6 +117,14 @@ impl FromRequestParts<AppState> for Visited {
 }
 
 impl OperationInput for Visited {}
+
+/// What one client has of addresses: one of IPv4, a network of 64 bits of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(six) => IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & (u128::MAX << 64))),
+    }
+}
 
 impl AppState {
     /// The state of a request's handler, which knows whose it is.

@@ -127,7 +127,7 @@ async fn judge_one(state: &AppState, one: &Waiting, judge: &ModelName) {
     let score = judged.and_then(|rewards| rewards.first().copied());
     match (score, one.matched(runs)) {
         (Some(score), Some(matched)) => runs.add_beside(&one.run, What::Judge, &matched, score, now()),
-        _ => runs.add_unjudged(&one.run, 1, now()),
+        _ => runs.add_unjudged(&one.run, 1),
     }
 }
 

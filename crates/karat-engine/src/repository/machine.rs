@@ -4,6 +4,7 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use karat_runtime::RuntimeError;
@@ -24,7 +25,16 @@ pub struct MachineUse {
 struct State {
     chosen: Option<Calibration>,
     awaits: Option<Awaited>,
+    /// How long it is to rest after a measurement that something disturbed, and until when.
+    rest: Option<(Duration, Instant)>,
 }
+
+/// How long it rests after the first disturbed measurement; after each further one twice as long, up to an hour: beside
+/// models that are always busy, measuring must not become part of the load.
+const REST: Duration = Duration::from_secs(20);
+const LONGEST_REST: Duration = Duration::from_secs(3600);
+/// A measurement that ends sooner, since something waited, cost next to nothing.
+const BRIEF: Duration = Duration::from_millis(100);
 
 /// What is to be measured of a graph, which goes on as most models do until then.
 #[derive(Debug, Clone)]
@@ -41,13 +51,19 @@ pub(super) struct Awaited {
 impl MachineUse {
     /// What was chosen, and what is still to be measured, if anything is.
     pub(super) fn new(chosen: Calibration, awaits: Option<Awaited>) -> Self {
-        Self { state: Mutex::new(State { chosen: Some(chosen), awaits }) }
+        Self { state: Mutex::new(State { chosen: Some(chosen), awaits, rest: None }) }
     }
 
     /// What holds now; none where nothing was chosen.
     #[must_use]
     pub fn chosen(&self) -> Option<Calibration> {
         self.lock().chosen
+    }
+
+    /// What was measured, or holds for good; none while it is still to be measured.
+    pub(super) fn settled(&self) -> Option<Calibration> {
+        let state = self.lock();
+        state.chosen.filter(|_| state.awaits.is_none())
     }
 
     /// Whether the graph goes on as most models do until nothing waits and it can be measured.
@@ -69,7 +85,15 @@ impl GraphUnit {
     /// # Errors
     /// When a pass fails, which is then not tried again.
     pub(super) fn calibrate(&self) -> Result<Option<Calibration>, RuntimeError> {
-        let Some(awaited) = self.machine.lock().awaits.clone() else { return Ok(None) };
+        let begun = Instant::now();
+        let awaited = {
+            let state = self.machine.lock();
+            if state.rest.is_some_and(|(_, until)| until > begun) {
+                return Ok(None);
+            }
+            state.awaits.clone()
+        };
+        let Some(awaited) = awaited else { return Ok(None) };
         let company = self.trial.as_ref().map_or(Company::Any, |trial| trial.company);
         let measured = self.scheduler.calibrate(&awaited.conditions, |measured| {
             if let Err(error) = measured.save(&awaited.file, &awaited.fingerprint) {
@@ -82,9 +106,15 @@ impl GraphUnit {
         });
         let mut state = self.machine.lock();
         match measured {
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                if begun.elapsed() > BRIEF {
+                    let rest = state.rest.map_or(REST, |(rest, _)| (2 * rest).min(LONGEST_REST));
+                    state.rest = Some((rest, Instant::now() + rest));
+                }
+                Ok(None)
+            }
             Ok(Some(measured)) => {
-                *state = State { chosen: Some(measured), awaits: None };
+                *state = State { chosen: Some(measured), ..State::default() };
                 Ok(Some(measured))
             }
             Err(error) => {

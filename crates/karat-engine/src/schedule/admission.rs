@@ -28,18 +28,22 @@ impl<T> Load<'_, T> {
     /// # Errors
     /// Why none of them may.
     pub(super) fn admit(&self, limits: &QueueLimits, jobs: &[Job], now: Instant) -> Result<(), QueueRefusal> {
+        // A request's jobs are one client's.
+        let client = jobs.first().map(|job| job.client).unwrap_or_default();
         let waiting_tokens = self.planner.tokens();
         if jobs.iter().any(|job| job.admission == Admission::Bounded) {
             let arriving: usize = jobs.iter().map(|job| job.input.len()).sum();
-            // What is larger than the whole bound would never be admitted otherwise.
-            if waiting_tokens > 0 && waiting_tokens + arriving > limits.queued_tokens {
+            // What is larger than the whole bound would never be admitted otherwise. What others let wait is not held
+            // against a client that has less of it than they.
+            if waiting_tokens > 0
+                && waiting_tokens + arriving > limits.queued_tokens
+                && !self.planner.is_within_share(client, arriving, limits.queued_tokens)
+            {
                 let excess = (waiting_tokens + arriving - limits.queued_tokens).min(waiting_tokens);
                 let retry_after = self.time_behind(excess).unwrap_or(Duration::from_secs(1));
                 return Err(QueueRefusal::Full { waiting_tokens, retry_after });
             }
         }
-        // A request's jobs are one client's.
-        let client = jobs.first().map(|job| job.client).unwrap_or_default();
         if let Some(bound) = jobs.iter().filter_map(|job| job.admission.bound(limits)).min() {
             let arriving = jobs.iter().map(|job| job.input.len()).sum();
             let wait = self.time_behind(self.planner.tokens_ahead(client, arriving));

@@ -210,6 +210,12 @@ impl<T> Planner<T> {
         self.turns.ahead(client, tokens)
     }
 
+    /// Whether a client has no more waiting, with what arrives, than its part of so many tokens shared by all who wait.
+    #[must_use]
+    pub fn is_within_share(&self, client: ClientId, arriving: usize, tokens: usize) -> bool {
+        self.turns.is_within_share(client, arriving, tokens)
+    }
+
     /// Takes out the next batch, for one of `free` workers that could start now; `None` when nothing waits.
     ///
     /// It always holds the job that is due first among those of the client whose turn it is, so that none starves, and
@@ -251,11 +257,14 @@ impl<T> Planner<T> {
         if let Some(Entry { job, .. }) = self.jobs.get(&first) {
             self.turns.begin(job.client);
         }
+        let mut tokens = 0;
         for id in chosen {
             if let Some(Entry { job, .. }) = self.jobs.get(id) {
                 self.turns.serve(job.client, job.tokens);
+                tokens += job.tokens;
             }
         }
+        self.turns.advance(tokens);
         chosen.iter().filter_map(|&id| self.remove(id).map(|job| Planned { id, job })).collect()
     }
 

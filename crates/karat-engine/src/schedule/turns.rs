@@ -30,8 +30,11 @@ impl ClientId {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     clients: HashMap<ClientId, Turn>,
-    /// What the client that was chosen last had been served: nobody who comes later is thought to have had less.
+    /// What each client that waits would have been served if all had the same, at least what the one that was chosen last had:
+    /// nobody who comes later is thought to have had less.
     virtual_time: u64,
+    /// How many jobs wait.
+    waiting: usize,
     /// The tokens of all batches so far.
     served: u64,
     /// Whose turn the last one was, and what all had been served when it was first another's than the one before.
@@ -54,18 +57,30 @@ impl Turns {
         turn.served = turn.served.max(served);
         turn.order.insert((due, id));
         turn.tokens += tokens;
+        self.waiting += 1;
     }
 
     /// A job waits no more.
     pub(super) fn remove(&mut self, client: ClientId, due: Instant, id: JobId, tokens: usize) {
         let Some(turn) = self.clients.get_mut(&client) else { return };
-        if turn.order.remove(&(due, id)) {
-            turn.tokens -= tokens;
+        if !turn.order.remove(&(due, id)) {
+            return;
         }
-        // Who was served more than others and comes back at once must not find that forgotten.
-        if turn.order.is_empty() && turn.served <= self.virtual_time {
+        turn.tokens -= tokens;
+        self.waiting -= 1;
+        if self.waiting == 0 {
+            // The busy period is over, and with it what anybody had more of than others.
+            self.virtual_time = self.clients.values().map(|turn| turn.served).max().unwrap_or(0).max(self.virtual_time);
+            self.clients.clear();
+        } else if self.clients.get(&client).is_some_and(|turn| self.is_even(turn)) {
             self.clients.remove(&client);
         }
+    }
+
+    /// Whether nothing need be remembered of a client: who was served more than others and comes back at once must not find
+    /// that forgotten.
+    fn is_even(&self, turn: &Turn) -> bool {
+        turn.order.is_empty() && turn.served <= self.virtual_time
     }
 
     /// It is the turn of `client`, whose first job is about to run.
@@ -77,18 +92,25 @@ impl Turns {
         };
         self.last = Some((client, changed));
         let before = self.clients.get(&client).map_or(0, |turn| turn.served);
-        if before > self.virtual_time {
-            self.virtual_time = before;
-            self.clients.retain(|_, turn| !turn.order.is_empty() || turn.served > before);
-        }
+        self.virtual_time = self.virtual_time.max(before);
     }
 
     /// Jobs of `client` are about to run, which have so many tokens.
     pub(super) fn serve(&mut self, client: ClientId, tokens: usize) {
-        self.served = self.served.saturating_add(tokens as u64);
+        let tokens = tokens as u64;
+        self.served = self.served.saturating_add(tokens);
         if let Some(turn) = self.clients.get_mut(&client) {
-            turn.served = turn.served.saturating_add(tokens as u64);
+            turn.served = turn.served.saturating_add(tokens);
         }
+    }
+
+    /// A batch of so many tokens is about to run. Everybody's share goes on by it, lest an endless row of clients that come
+    /// once keeps those away that stay.
+    pub(super) fn advance(&mut self, tokens: usize) {
+        let waiting = self.clients.values().filter(|turn| !turn.order.is_empty()).count().max(1) as u64;
+        self.virtual_time = self.virtual_time.saturating_add(tokens as u64 / waiting);
+        let now = self.virtual_time;
+        self.clients.retain(|_, turn| !turn.order.is_empty() || turn.served > now);
     }
 
     /// Whether others than `client` wait, or had turns within the last so many tokens.
@@ -111,29 +133,46 @@ impl Turns {
         turns.into_iter().flat_map(|(.., turn)| turn.order.iter().map(|&(_, id)| id))
     }
 
-    /// How many tokens go before a job of `client` that is due then, with `tokens` as the length of any job: those of its own
-    /// that are due earlier, and of each other client as many at most as it is given itself until then.
+    /// How many tokens go before the last of `own` more of `client` that is due then: those of its own that are due earlier, and
+    /// of each other client as many at most as it is given itself until then. `tokens` is the length of a job.
     pub(super) fn before(&self, client: ClientId, own: usize, due: Instant, tokens: impl Fn(JobId) -> usize) -> usize {
-        let due_before =
-            |turn: &Turn| -> usize { turn.order.range(..=(due, JobId::LAST)).map(|&(_, id)| tokens(id)).sum() };
-        let before = self.clients.get(&client).map_or(0, due_before);
-        let share = before.saturating_add(own);
-        before + self.others(client).map(|turn| due_before(turn).min(share)).sum::<usize>()
+        let before = self
+            .clients
+            .get(&client)
+            .map_or(0, |turn| turn.order.range(..=(due, JobId::LAST)).map(|&(_, id)| tokens(id)).sum());
+        before + self.shares(client, before.saturating_add(own))
     }
 
     /// How many tokens are to be computed before `own` more of `client` can be, at most.
     pub(super) fn ahead(&self, client: ClientId, own: usize) -> usize {
         let waiting = self.clients.get(&client).map_or(0, |turn| turn.tokens);
-        let share = waiting.saturating_add(own);
-        waiting + self.others(client).map(|turn| turn.tokens.min(share)).sum::<usize>()
+        waiting + self.shares(client, waiting.saturating_add(own))
+    }
+
+    /// Whether `client` has no more waiting than its part of `tokens`, shared by all who wait.
+    pub(super) fn is_within_share(&self, client: ClientId, arriving: usize, tokens: usize) -> bool {
+        let own = self.clients.get(&client).map_or(0, |turn| turn.tokens);
+        let clients = 1 + self.others(client).filter(|turn| !turn.order.is_empty()).count();
+        own.saturating_add(arriving) <= tokens / clients
+    }
+
+    /// What others are given while `client` is given `share` tokens.
+    fn shares(&self, client: ClientId, share: usize) -> usize {
+        self.others(client).map(|turn| turn.tokens.min(share)).sum()
     }
 
     fn others(&self, client: ClientId) -> impl Iterator<Item = &Turn> {
         self.clients.iter().filter(move |(other, _)| **other != client).map(|(_, turn)| turn)
     }
 
+    #[cfg(test)]
+    pub(super) fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
     /// Everything is taken out.
     pub(super) fn clear(&mut self) {
         self.clients.clear();
+        self.waiting = 0;
     }
 }

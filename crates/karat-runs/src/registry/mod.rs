@@ -88,24 +88,18 @@ impl Runs {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with a run, which is made where there is none.
-    fn change<T>(&self, name: &RunName, now: u64, change: impl FnOnce(&mut Run) -> (T, Vec<Event>)) -> T {
-        self.change_in(&mut self.lock(), name, || Run::new(name.clone(), now), change)
+    /// Does something with a run. What comes late, for one that went meanwhile, does nothing: made anew, the run would be
+    /// everybody's.
+    fn change(&self, name: &RunName, change: impl FnOnce(&mut Run) -> Vec<Event>) {
+        self.change_in(&mut self.lock(), name, change);
     }
 
-    fn change_in<T>(
-        &self,
-        inner: &mut Inner,
-        name: &RunName,
-        make: impl FnOnce() -> Run,
-        change: impl FnOnce(&mut Run) -> (T, Vec<Event>),
-    ) -> T {
+    fn change_in(&self, inner: &mut Inner, name: &RunName, change: impl FnOnce(&mut Run) -> Vec<Event>) {
         inner.clock += 1;
-        let clock = inner.clock;
-        let entry = inner.runs.entry(name.clone()).or_insert_with(|| Entry::new(make()));
-        entry.touched = clock;
+        let Some(entry) = inner.runs.get_mut(name) else { return };
+        entry.touched = inner.clock;
         entry.changed = true;
-        let (result, events) = change(&mut entry.run);
+        let events = change(&mut entry.run);
         let fresh = entry.bytes == 0;
         if let Some(listeners) = &entry.listeners {
             for event in &events {
@@ -120,7 +114,13 @@ impl Runs {
             inner.bytes = inner.bytes + bytes - before;
             self.evict(inner, name);
         }
-        result
+    }
+
+    /// Makes a run for a key, or for everybody, where there is none of that name.
+    fn make(&self, inner: &mut Inner, name: &RunName, owner: Option<&str>, now: u64) {
+        let run = || Run::new(name.clone(), now).of(owner.map(str::to_owned));
+        inner.runs.entry(name.clone()).or_insert_with(|| Entry::new(run()));
+        self.change_in(inner, name, |_| Vec::new());
     }
 
     fn evict(&self, inner: &mut Inner, but: &RunName) {
@@ -138,10 +138,8 @@ impl Runs {
         if let Some(entry) = inner.runs.get(name) {
             return Claim { owner: entry.run.owner().map(str::to_owned), is_new: false };
         }
-        let owner = owner.map(str::to_owned);
-        let make = || Run::new(name.clone(), now).of(owner.clone());
-        self.change_in(&mut inner, name, make, |_| ((), Vec::new()));
-        Claim { owner, is_new: true }
+        self.make(&mut inner, name, owner, now);
+        Claim { owner: owner.map(str::to_owned), is_new: true }
     }
 
     /// The name of the key that a run was made with, if it is one's; none of a run that isn't there.
@@ -150,35 +148,44 @@ impl Runs {
         self.lock().runs.get(name).map(|entry| entry.run.owner().map(str::to_owned))
     }
 
-    /// Takes samples in.
+    /// Takes samples in, of a run that was claimed.
     pub fn add(&self, batch: &Batch, now: u64) {
         self.samples.fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
-        self.change(&batch.run, now, |run| ((), run.add(batch, now)));
+        self.change(&batch.run, |run| run.add(batch, now));
     }
 
     /// Counts samples that got no reward.
     pub fn add_unscored(&self, name: &RunName, model: &ModelName, step: Option<u64>, samples: u64, now: u64) {
-        self.change(name, now, |run| (run.add_unscored(model, step, samples, now), Vec::new()));
+        self.change(name, |run| {
+            run.add_unscored(model, step, samples, now);
+            Vec::new()
+        });
     }
 
     /// Counts samples that a second judge didn't score.
-    pub fn add_unjudged(&self, name: &RunName, samples: u64, now: u64) {
-        self.change(name, now, |run| (run.add_unjudged(samples), Vec::new()));
+    pub fn add_unjudged(&self, name: &RunName, samples: u64) {
+        self.change(name, |run| {
+            run.add_unjudged(samples);
+            Vec::new()
+        });
     }
 
     /// Lays a number beside a reward.
     pub fn add_beside(&self, name: &RunName, what: Beside, matched: &Matched, other: f64, now: u64) {
-        self.change(name, now, |run| (run.add_beside(what, matched, other, now), Vec::new()));
+        self.change(name, |run| {
+            run.add_beside(what, matched, other, now);
+            Vec::new()
+        });
     }
 
     /// Lays outcomes beside their rewards, the last of them of that number in the store, and reads the run's signals.
     pub fn add_outcomes(&self, name: &RunName, outcomes: &[(Matched, f64)], last: u64, now: u64) {
-        self.change(name, now, |run| {
+        self.change(name, |run| {
             for (matched, value) in outcomes {
                 run.add_beside(Beside::Outcome, matched, *value, now);
             }
             run.know_outcomes(last);
-            ((), run.read_signals(now))
+            run.read_signals(now)
         });
     }
 
@@ -205,14 +212,16 @@ impl Runs {
                 )
             }
         };
-        let make = || Run::new(name.clone(), now).of(owner.map(str::to_owned));
-        self.change_in(&mut self.lock(), name, make, |run| {
+        let mut inner = self.lock();
+        self.make(&mut inner, name, owner, now);
+        self.change_in(&mut inner, name, |run| {
             if let Some(reference) = reference.filter(|_| run.config().reference != config.reference) {
                 run.take_reference(&reference);
             }
             run.configure(config, now);
-            ((), Vec::new())
+            Vec::new()
         });
+        drop(inner);
         self.look_for_choices();
         Ok(())
     }

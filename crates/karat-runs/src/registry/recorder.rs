@@ -121,7 +121,7 @@ fn record(runs: &Runs, records: &Receiver<Message>) {
             Message::Record(Record::Unscored { run, model, step, samples }) => {
                 runs.add_unscored(&run, &model, step, samples, now);
             }
-            Message::Record(Record::Unjudged { run, samples }) => runs.add_unjudged(&run, samples, now),
+            Message::Record(Record::Unjudged { run, samples }) => runs.add_unjudged(&run, samples),
             Message::Record(Record::Beside { run, what, pairs }) => {
                 for (matched, other) in pairs {
                     runs.add_beside(&run, what, &matched, other, now);

@@ -17,12 +17,18 @@ fn batch(run: &str, step: u64) -> Batch {
     }
 }
 
+/// Adds to a run that is made for everybody where there is none.
+fn add(runs: &Runs, batch: &Batch, now: u64) {
+    runs.claim(&batch.run, None, now);
+    runs.add(batch, now);
+}
+
 #[test]
 fn a_thousand_runs_stay_and_the_oldest_goes() {
     let runs = Runs::new(Bounds { runs: 1000, bytes: usize::MAX });
     for number in 0..1200 {
-        runs.add(&batch(&format!("run-{number}"), 0), 1);
-        runs.add(&batch("kept", 0), 1);
+        add(&runs, &batch(&format!("run-{number}"), 0), 1);
+        add(&runs, &batch("kept", 0), 1);
     }
     assert_eq!(runs.size().0, 1000);
     let list = runs.list(|_| true);
@@ -39,7 +45,7 @@ fn memory_is_bounded_and_reckoned() {
     let runs = Runs::new(Bounds { runs: 1000, bytes: 2 << 20 });
     for number in 0..100 {
         for step in 0..4 {
-            runs.add(&batch(&format!("run-{number}"), step), 1);
+            add(&runs, &batch(&format!("run-{number}"), step), 1);
         }
     }
     let (count, bytes) = runs.size();
@@ -61,11 +67,17 @@ fn a_run_is_the_keys_that_made_it_until_it_is_forgotten() {
         (claim(Some("one")), claim(Some("other")), claim(None)),
         (of("one", true), of("one", false), of("one", false))
     );
-    runs.add(&batch("a", 0), 1);
-    runs.add(&batch("everybodys", 0), 1);
+    add(&runs, &batch("a", 0), 1);
+    add(&runs, &batch("everybodys", 0), 1);
     let shown = |key: &str| runs.list(|owner| owner.is_none_or(|owner| owner == key)).len();
     assert_eq!((shown("one"), shown("other")), (2, 1));
     runs.forget(&name);
+    // What was still on its way doesn't make the run anew, as one of everybody.
+    runs.add(&batch("a", 0), 2);
+    runs.add_unscored(&name, &"m".parse().unwrap(), None, 1, 2);
+    runs.add_unjudged(&name, 1);
+    runs.add_outcomes(&name, &[], 1, 2);
+    assert_eq!(runs.owner(&name), None);
     assert_eq!(claim(Some("other")), of("other", true));
 }
 
@@ -74,10 +86,10 @@ fn listeners_hear_of_steps() {
     let runs = Runs::new(Bounds { runs: 10, bytes: usize::MAX });
     let name: RunName = "a".parse().unwrap();
     assert!(runs.listen(&name, 0).is_none());
-    runs.add(&batch("a", 0), 1);
+    add(&runs, &batch("a", 0), 1);
     let (past, mut future) = runs.listen(&name, 0).unwrap();
     assert!(past.is_empty() && future.try_recv().is_err());
-    runs.add(&batch("a", 1), 2);
+    add(&runs, &batch("a", 1), 2);
     let event = future.try_recv().unwrap();
     assert_eq!((event.kind.word(), event.at), ("step", 2));
 }
@@ -88,7 +100,7 @@ fn a_reference_must_have_rewards() {
     let name: RunName = "a".parse().unwrap();
     let config = Config { reference: Some("b".parse().unwrap()), ..Config::default() };
     assert!(matches!(runs.configure(&name, config.clone(), None, 1), Err(ConfigError::NoReference(_))));
-    runs.add(&batch("b", 0), 1);
+    add(&runs, &batch("b", 0), 1);
     runs.configure(&name, config, None, 1).unwrap();
     assert!(runs.report(&name).unwrap().models[0].registered);
 }

@@ -50,6 +50,7 @@ fn what_was_acknowledged_is_there_after_a_restart_whether_or_not_the_run_was_wri
         let store = Store::open(Some(folder.path())).unwrap();
         let runs = runs();
         runs.claim(&name("a"), Some("trainer"), 1);
+        runs.claim(&name("a"), None, 1);
         runs.add(&scored("a"), 1);
         let (new, last) = wait(store.add_outcomes(name("a"), vec![outcome("r", 1.0), outcome("s", 0.0)])).unwrap();
         assert_eq!(new, [true, true]);
@@ -105,6 +106,7 @@ fn a_run_that_was_let_go_is_gone_from_the_file_as_well() {
     let folder = tempfile::TempDir::new().unwrap();
     let store = Store::open(Some(folder.path())).unwrap();
     let runs = runs();
+    runs.claim(&name("a"), None, 1);
     runs.add(&scored("a"), 1);
     wait(store.save(&runs)).unwrap();
     runs.forget(&name("a"));

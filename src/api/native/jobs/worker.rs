@@ -182,7 +182,8 @@ async fn score_rows(state: &AppState, job: &Job, rows: &[JobRow]) -> Option<Vec<
     for row in rows {
         match score_together(state, job, std::slice::from_ref(row)).await {
             Scored::Results(found) => results.extend(found),
-            Scored::Later => return None,
+            // What was scored is kept: done anew it would be paid for anew, and a job might never end.
+            Scored::Later => return (!results.is_empty()).then_some(results),
             Scored::Problem(problem) => results.push(failed(row.place, *problem)),
         }
     }

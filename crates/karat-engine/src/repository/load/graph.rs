@@ -291,7 +291,7 @@ impl<'a> Loader<'a> {
             max_tokens: text.max_tokens(),
             file: source.beside("calibration.json"),
             time: self.given.options.calibration,
-            replaced: replaced.and_then(|unit| unit.machine.chosen()),
+            replaced: replaced.and_then(|unit| unit.machine.settled()),
         };
         let Started { calibration, mut executors, awaits, largest: (samples, tokens) } =
             plan.start(graph, &binding).map_err(runtime)?;
