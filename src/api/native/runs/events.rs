@@ -56,10 +56,8 @@ pub(super) async fn events(
     Query(query): Query<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Events, Problem> {
-    let name = path.visible_to(&state)?;
+    let name = path.visible_to(&state).await?;
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    // A run that a reply told of is there for whoever asks next.
-    state.runs.settle().await;
     let (past, future) =
         state.runs.runs.listen(&name, query.after.or(seen).unwrap_or(0)).ok_or_else(|| unknown(&name))?;
     Ok(Events { past: past.into(), future, left: Box::pin(state.closing.left()) })

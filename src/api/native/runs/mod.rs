@@ -59,9 +59,11 @@ impl RunPath {
         self.run.parse().map_err(|error: RunNameError| Problem::new(ProblemType::UnknownRun, error.to_string()))
     }
 
-    /// The name of a run that the request may see, whether or not there is one.
-    fn visible_to(&self, state: &AppState) -> Result<RunName, Problem> {
+    /// The name of a run that the request may see, whether or not there is one, once everything before is recorded: what was
+    /// replied to is there for whoever asks next, and whose it is shows then.
+    async fn visible_to(&self, state: &AppState) -> Result<RunName, Problem> {
         let name = self.name()?;
+        state.runs.settle().await;
         // To another key it isn't there at all.
         if state.may_use_run(&name) { Ok(name) } else { Err(unknown(&name)) }
     }
@@ -192,8 +194,7 @@ async fn show(
     Query(query): Query<ShowQuery>,
     headers: HeaderMap,
 ) -> Result<Shown, Problem> {
-    let name = path.visible_to(&state)?;
-    state.runs.settle().await;
+    let name = path.visible_to(&state).await?;
     let report = state.runs.runs.report(&name).ok_or_else(|| unknown(&name))?;
     let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let asked =
@@ -246,8 +247,7 @@ fn describe_forget(operation: TransformOperation<'_>) -> TransformOperation<'_> 
 }
 
 async fn forget(Visited(state): Visited, Path(path): Path<RunPath>) -> Result<Json<Forgotten>, Problem> {
-    let name = path.visible_to(&state)?;
-    state.runs.settle().await;
+    let name = path.visible_to(&state).await?;
     if !state.runs.runs.forget(&name) {
         return Err(unknown(&name));
     }

@@ -88,12 +88,11 @@ pub(super) async fn add(
     Path(path): Path<RunPath>,
     JsonBody(body): JsonBody<OutcomesBody>,
 ) -> Result<Json<OutcomesReply>, Problem> {
-    let run = path.visible_to(&state)?;
+    let run = path.visible_to(&state).await?;
     if body.outcomes.is_empty() {
         return Err(invalid("outcomes is empty; send at least one"));
     }
     checks::count(body.outcomes.len(), &state.limits)?;
-    state.runs.settle().await;
     let at = now();
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for (place, OutcomeBody { request, index, value }) in body.outcomes.into_iter().enumerate() {
