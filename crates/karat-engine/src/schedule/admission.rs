@@ -31,8 +31,8 @@ impl<T> Load<'_, T> {
         // A request's jobs are one client's.
         let client = jobs.first().map(|job| job.client).unwrap_or_default();
         let waiting_tokens = self.planner.tokens();
+        let arriving: usize = jobs.iter().map(|job| job.input.len()).sum();
         if jobs.iter().any(|job| job.admission == Admission::Bounded) {
-            let arriving: usize = jobs.iter().map(|job| job.input.len()).sum();
             // What is larger than the whole bound would never be admitted otherwise. What others let wait is not held
             // against a client that has less of it than they.
             if waiting_tokens > 0
@@ -45,7 +45,6 @@ impl<T> Load<'_, T> {
             }
         }
         if let Some(bound) = jobs.iter().filter_map(|job| job.admission.bound(limits)).min() {
-            let arriving = jobs.iter().map(|job| job.input.len()).sum();
             let wait = self.time_behind(self.planner.tokens_ahead(client, arriving));
             if let Some(wait) = wait.filter(|wait| *wait > bound) {
                 return Err(QueueRefusal::TooSlow { wait, retry_after: wait - bound });
@@ -57,13 +56,12 @@ impl<T> Load<'_, T> {
     /// Refuses jobs that would be computed for nobody.
     fn in_time(&self, client: ClientId, jobs: &[Job], now: Instant) -> Result<(), QueueRefusal> {
         // Of jobs alike in all but length the last is due last, behind all the others: counting for it decides for all.
-        let mut alike: BTreeMap<(Instant, Priority), Alike> = BTreeMap::new();
+        let mut alike: BTreeMap<(Instant, Priority), usize> = BTreeMap::new();
         for job in jobs {
             let Some(deadline) = job.deadline else { continue };
-            let alike = alike.entry((deadline, job.priority)).or_default();
-            alike.tokens += job.input.len();
+            *alike.entry((deadline, job.priority)).or_default() += job.input.len();
         }
-        for ((deadline, priority), Alike { tokens }) in alike {
+        for ((deadline, priority), tokens) in alike {
             let remaining = deadline.saturating_duration_since(now);
             let late = |wait: &Duration| wait.mul_f64(OVERTAKING) > remaining;
             // Most deadlines are far off; only near ones are worth counting what exactly goes before the job.
@@ -86,10 +84,4 @@ impl<T> Load<'_, T> {
     fn time_behind(&self, tokens: usize) -> Option<Duration> {
         self.rate.time_for(tokens + self.running_tokens)
     }
-}
-
-/// Jobs of one request with the same deadline and priority.
-#[derive(Default)]
-struct Alike {
-    tokens: usize,
 }

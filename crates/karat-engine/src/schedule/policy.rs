@@ -1,9 +1,6 @@
 //! The few numbers by which batches are formed and requests admitted.
 
-use std::{
-    num::{NonZeroU32, NonZeroUsize},
-    time::Duration,
-};
+use std::{num::NonZeroUsize, time::Duration};
 
 use super::{Priority, trial::Company};
 
@@ -29,8 +26,6 @@ pub struct Policy {
     pub padding_percent: usize,
     /// What a batch is formed by.
     pub grouping: Grouping,
-    /// How many tokens a request has that is overtaken by shorter ones for as long as any is.
-    pub patient_tokens: NonZeroU32,
     /// How long a job may be overtaken by shorter ones at most, however long it is.
     pub age_bound: Duration,
     /// By how much a job of one priority goes ahead of a job of the next lower.
@@ -57,6 +52,9 @@ pub enum Grouping {
     },
 }
 
+/// A request of so many tokens or more is overtaken by shorter ones for as long as any is.
+const PATIENT_TOKENS: u32 = 512;
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
@@ -66,7 +64,6 @@ impl Default for Policy {
             overhead: 16,
             padding_percent: 100,
             grouping: Grouping::Length,
-            patient_tokens: const { NonZeroU32::new(512).unwrap() },
             age_bound: Duration::from_secs(10),
             priority_step: Duration::from_secs(30),
             single_jobs: 1,
@@ -92,11 +89,10 @@ impl Policy {
     /// end. A job that may wait for no longer than `bound` is overtaken for half of that time at most.
     #[must_use]
     pub(crate) fn due_after(&self, tokens: usize, priority: Priority, bound: Option<Duration>) -> Duration {
-        let patient = self.patient_tokens.get();
-        let tokens = u32::try_from(tokens).map_or(patient, |tokens| tokens.min(patient));
+        let tokens = u32::try_from(tokens).map_or(PATIENT_TOKENS, |tokens| tokens.min(PATIENT_TOKENS));
         let longest = self.age_bound.min(bound.map_or(Duration::MAX, |bound| bound / 2));
         let steps = self.priority_step.saturating_mul(u32::from(priority.level()));
-        (longest.saturating_mul(tokens) / patient).saturating_add(steps)
+        (longest.saturating_mul(tokens) / PATIENT_TOKENS).saturating_add(steps)
     }
 
     /// Before or behind which jobs of other clients a job goes, whatever they were served: one that has waited for
