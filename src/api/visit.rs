@@ -201,3 +201,24 @@ impl AppState {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(address: &str) -> ClientId {
+        let visit = Visit::default();
+        visit.come_from(address.parse().unwrap());
+        assert_eq!(visit.later().client(), visit.client(), "what is done later is the same client's");
+        visit.client()
+    }
+
+    #[test]
+    fn without_keys_a_client_is_an_address_or_a_network() {
+        assert_eq!(from("10.0.0.1"), from("::ffff:10.0.0.1"));
+        assert_ne!(from("10.0.0.1"), from("10.0.0.2"));
+        assert_eq!(from("2001:db8::1"), from("2001:db8::ffff:2"), "one host has all of a network's addresses");
+        assert_ne!(from("2001:db8::1"), from("2001:db8:0:1::1"));
+        assert_eq!(Visit::default().client(), ClientId::default(), "the server's own");
+    }
+}
