@@ -159,16 +159,22 @@ def visible_answers(tokenizer: Tokenizer, questions: tuple[Question, ...]) -> li
     return visible
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description="Run the over-optimisation study.")
+def parser_of(description: str, output: Path) -> argparse.ArgumentParser:
+    """The command line of a study that serves heads on the trunk and writes `output`."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="what rebuild_data.py writes")
     parser.add_argument("--server", type=Path, default=Path("target/release/karat"))
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--packages", type=Path, default=Path(".karat/packages"))
     parser.add_argument("--work", type=Path, default=Path(".karat/study"))
-    parser.add_argument("--output", type=Path, default=Path("python/study/results.json"))
+    parser.add_argument("--output", type=Path, default=output)
     parser.add_argument("--threads", type=int, default=0, help="for the trunk; 0 is all cores")
+    return parser
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = parser_of("Run the over-optimisation study.", Path("python/study/results.json"))
     arguments = parser.parse_args()
 
     watch = Stopwatch()

@@ -10,7 +10,6 @@ the samples) and outcomes (a draw of 0 or 1 by the gold of a quarter of the samp
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from karat_client.rules import Parameter, Rule
 from study import pressure, repository, scoring
 from study.data import Answers, load
 from study.ensembles import HEADS, SEEDS, SETTINGS, WEAK_RIDGE, Ensemble, Setting, pool, train
-from study.run import POOLED_LAYERS, choose, training_pool, version, visible_answers
+from study.run import POOLED_LAYERS, choose, parser_of, training_pool, version, visible_answers
 from tools.dialogues import load_tokenizer
 from tools.metrics import write_json
 from tools.server_process import ServerProcess
@@ -131,14 +130,7 @@ def _judged(client: Client, name: str) -> None:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description="Measure the signals of training runs.")
-    parser.add_argument("--data", type=Path, required=True, help="what rebuild_data.py writes")
-    parser.add_argument("--server", type=Path, default=Path("target/release/karat"))
-    parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--packages", type=Path, default=Path(".karat/packages"))
-    parser.add_argument("--work", type=Path, default=Path(".karat/study"))
-    parser.add_argument("--output", type=Path, default=Path("python/study/watch.json"))
-    parser.add_argument("--threads", type=int, default=0, help="for the trunk; 0 is all cores")
+    parser = parser_of("Measure the signals of training runs.", Path("python/study/watch.json"))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     arguments = parser.parse_args()
 
