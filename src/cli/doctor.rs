@@ -75,7 +75,7 @@ pub(super) fn doctor(arguments: &DoctorArguments) -> Result<(), CommandError> {
     if arguments.json {
         say_json(&diagnosis)?;
     } else {
-        say(diagnosis.to_text().trim_end());
+        say(diagnosis.to_text().trim_end())?;
     }
     match arguments.require {
         Some(kind) if !diagnosis.starts(kind) => {

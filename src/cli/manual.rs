@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::CommandError;
+use super::{CommandError, style::say};
 
 /// Flags of `karat completions`.
 #[derive(Debug, Clone, Args)]
@@ -28,8 +28,7 @@ pub(super) struct ManualArguments {
 pub(super) fn completions(arguments: &CompletionsArguments, command: &mut Command) -> Result<(), CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, command, "karat", &mut script);
-    io::Write::write_all(&mut io::stdout(), &script)
-        .map_err(|error| format!("the script can't be written: {error}").into())
+    say(String::from_utf8(script)?.trim_end())
 }
 
 pub(super) fn manual(arguments: &ManualArguments, command: Command) -> Result<(), CommandError> {

@@ -1,6 +1,8 @@
 //! How the commands speak: what was asked for on standard output, what its reader should know beside it on standard error,
 //! in colour where a terminal shows it, plain elsewhere and where `NO_COLOR` is set.
 
+use std::io::{self, Write as _};
+
 use console::{StyledObject, style};
 use serde::Serialize;
 
@@ -37,16 +39,17 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
 }
 
-/// Writes what was asked for.
-#[expect(clippy::print_stdout, reason = "it is what the command is run for")]
-pub(super) fn say(text: &str) {
-    println!("{text}");
+/// Writes what was asked for. A reader that has enough, as `head` soon does, is no failure.
+pub(super) fn say(text: &str) -> Result<(), CommandError> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
 /// Writes what was asked for, for a program.
 pub(super) fn say_json<T: Serialize>(value: &T) -> Result<(), CommandError> {
-    say(&serde_json::to_string_pretty(value)?);
-    Ok(())
+    say(&serde_json::to_string_pretty(value)?)
 }
 
 /// Tells what a reader should know beside what was asked for.

@@ -1,8 +1,8 @@
 //! What karat gives a shell and `man`.
 
-use std::fs;
+use std::{fs, io};
 
-use crate::support::karat;
+use crate::support::{karat, root};
 
 #[test]
 fn shells_and_man_know_every_command() {
@@ -33,4 +33,19 @@ fn words_are_plain_where_no_terminal_shows_them() {
     let failed = karat(&["eval", "/nowhere.jsonl", "--model", "m"]).output().unwrap();
     let told = String::from_utf8(failed.stderr).unwrap();
     assert!(told.starts_with("karat: /nowhere.jsonl can't be read") && told.contains("name a file"), "{told}");
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let checkpoint = root().join("tests/checkpoints/openrlhf");
+    let checkpoint = checkpoint.to_str().unwrap();
+    for command in
+        [&["doctor"][..], &["inspect", checkpoint], &["inspect", checkpoint, "--json"], &["completions", "bash"]]
+    {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let output = karat(command).stdout(writer).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && told.is_empty(), "{command:?}: {told}");
+    }
 }

@@ -97,8 +97,7 @@ pub(super) fn eval(arguments: &EvalArguments) -> Result<(), CommandError> {
     if arguments.json {
         return say_json(&report);
     }
-    say(&format!("{}\n\n{}", heading(table::headline(&report)), table::table(&report)));
-    Ok(())
+    say(&format!("{}\n\n{}", heading(table::headline(&report)), table::table(&report)))
 }
 
 /// Rows by their place in the file.

@@ -68,7 +68,7 @@ pub(super) fn inspect(arguments: &InspectArguments) -> Result<(), CommandError> 
     }
     let told = look(arguments, &hub)?;
     if let Some(found) = &told.found {
-        say(found.to_text().trim_end());
+        say(found.to_text().trim_end())?;
     }
     finish(&told)
 }
