@@ -5,7 +5,7 @@ import { useMemo, useState } from "preact/hooks";
 import { post } from "../api";
 import { Failure, Field, Text } from "../parts/basics";
 import { Plot } from "../parts/plot";
-import { NOTHING_CHOSEN, overrides, ScorerChoice, useAggregations, type Scorer } from "../parts/rules";
+import { NOTHING_CHOSEN, overrides, ScorerChoice, useAggregations, withModel, type Scorer } from "../parts/rules";
 import { brief, percent, reward } from "../format";
 import { useAction, useModels } from "../hooks";
 import { preferences, type Preference } from "../preferences";
@@ -30,8 +30,10 @@ export function Compare(): JSX.Element {
   const aggregations = useAggregations();
   const models = value ?? [];
   const [text, setText] = useState(EXAMPLE.map((row) => JSON.stringify(row)).join("\n"));
-  const [first, setFirst] = useState<Scorer>(NOTHING_CHOSEN);
-  const [second, setSecond] = useState<Scorer>({ ...NOTHING_CHOSEN, aggregate: "worst_case" });
+  const [choice, setFirst] = useState<Scorer>(NOTHING_CHOSEN);
+  const [otherChoice, setSecond] = useState<Scorer>({ ...NOTHING_CHOSEN, aggregate: "worst_case" });
+  const first = withModel(choice, models);
+  const second = withModel(otherChoice, models);
   const [done, setDone] = useState(0);
   const [rows, setRows] = useState<Row[] | null>(null);
   const compare = useAction(async (signal) => {

@@ -57,13 +57,17 @@ export function useAggregations(): CatalogueEntry[] {
   return known;
 }
 
+function ready(models: Model[]): Model[] {
+  return models.filter((model) => model.status === "ready");
+}
+
+/** What was chosen, or the first model that can score until somebody chooses; empty while there is none. */
+export function withModel<Choice extends { model: string }>(choice: Choice, models: Model[]): Choice {
+  return choice.model === "" ? { ...choice, model: ready(models)[0]?.id ?? "" } : choice;
+}
+
 export function ModelChoice({ models, value, onChange, label = "Model" }: { models: Model[]; value: string; onChange: (model: string) => void; label?: string }): JSX.Element {
-  const ready = models.filter((model) => model.status === "ready");
-  useEffect(() => {
-    const [first] = ready;
-    if (value === "" && first !== undefined) onChange(first.id);
-  });
-  return <Choice label={label} value={value} options={ready.map((model) => [model.id, model.id])} onChange={onChange} />;
+  return <Choice label={label} value={value} options={ready(models).map((model) => [model.id, model.id])} onChange={onChange} />;
 }
 
 export function ScorerChoice({ models, aggregations, value, onChange, name }: { models: Model[]; aggregations: CatalogueEntry[]; value: Scorer; onChange: (scorer: Scorer) => void; name?: string }): JSX.Element {

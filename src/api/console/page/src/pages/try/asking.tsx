@@ -3,7 +3,7 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useState } from "preact/hooks";
 import { Failure, Text } from "../../parts/basics";
-import { ModelChoice } from "../../parts/rules";
+import { ModelChoice, withModel } from "../../parts/rules";
 import { useAction } from "../../hooks";
 import type { Model } from "../../types";
 
@@ -14,7 +14,8 @@ export interface Dialogue {
 }
 
 export function Asking(props: { models: Model[]; prompt: string; response: string; button: string; hint: string; ask: (signal: AbortSignal, dialogue: Dialogue) => Promise<void>; children: ComponentChildren }): JSX.Element {
-  const [dialogue, setDialogue] = useState<Dialogue>({ model: "", prompt: props.prompt, response: props.response });
+  const [written, setDialogue] = useState<Dialogue>({ model: "", prompt: props.prompt, response: props.response });
+  const dialogue = withModel(written, props.models);
   const action = useAction(props.ask);
   return (
     <div class="columns">

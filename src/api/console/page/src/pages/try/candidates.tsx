@@ -9,7 +9,7 @@ import { post, Problem } from "../../api";
 import { Failure, Field, Text } from "../../parts/basics";
 import { Members, span } from "../../parts/members";
 import { Plot } from "../../parts/plot";
-import { NOTHING_CHOSEN, overrides, ScorerChoice, useAggregations, type Scorer } from "../../parts/rules";
+import { NOTHING_CHOSEN, overrides, ScorerChoice, useAggregations, withModel, type Scorer } from "../../parts/rules";
 import { brief, count, reward } from "../../format";
 import { useAction } from "../../hooks";
 import type { BestOfN, Model, Scores } from "../../types";
@@ -33,7 +33,8 @@ const SHOWN = 100;
 
 export function Candidates({ models }: { models: Model[] }): JSX.Element {
   const aggregations = useAggregations();
-  const [scorer, setScorer] = useState<Scorer>(NOTHING_CHOSEN);
+  const [choice, setScorer] = useState<Scorer>(NOTHING_CHOSEN);
+  const scorer = withModel(choice, models);
   const [lambda, setLambda] = useState(0.5);
   const [asked, setAsked] = useState<Asked>(EXAMPLE);
   const [pasted, setPasted] = useState<string | null>(null);
