@@ -21,9 +21,8 @@ pub(crate) enum Recipe {
 impl Recipe {
     /// Writes the graph in a form; what stands in the way goes into `problems`.
     pub(crate) fn write(&self, form: Form, weights: &Weights, problems: &mut Problems) -> Option<Graph> {
-        if let Some(obstacle) = self.obstacle(form) {
-            let bits = if form == Form::Packed(Element::Float32) { "" } else { " in 16 bits" };
-            return problems.add(format!("{obstacle} no form of packed rows{bits}; write form = \"rows\" in [graph]"));
+        if let Some(reason) = self.lacks(form) {
+            return problems.add(format!("{reason}; write form = \"rows\" in [graph]"));
         }
         Some(match (self, form) {
             (Self::Decoder { trunk, head, pad_id, pooling, last_token }, _) => {
@@ -50,6 +49,12 @@ impl Recipe {
             (Self::Seeing(ImageModel { text: Some(text), .. }), _) => graphs::texts(text, weights, problems),
             (Self::Seeing(model), _) => graphs::images(model, weights, problems),
         })
+    }
+
+    /// Why it hasn't a form.
+    pub(crate) fn lacks(&self, form: Form) -> Option<String> {
+        let bits = if form == Form::Packed(Element::Float32) { "" } else { " in 16 bits" };
+        self.obstacle(form).map(|obstacle| format!("{obstacle} no form of packed rows{bits}"))
     }
 
     /// What of it a form doesn't have, as the beginning of a sentence.
