@@ -308,6 +308,25 @@ impl<T> Planner<T> {
                 _ => break,
             }
         }
+        self.whole(window, anchor, start..end)
+    }
+
+    /// The part of a range around `anchor` whose number of samples is none that passes are rounded up to at a price that is
+    /// higher than another pass: the longest stay behind.
+    fn whole(&self, window: &[(usize, JobId)], anchor: usize, range: Range<usize>) -> Range<usize> {
+        let Some(shapes) = self.policy.shapes else { return range };
+        let Range { mut start, mut end } = range;
+        let [samples, length] = shapes.rounded([end - start, window[end - 1].0]);
+        if (samples - (end - start)) * length > self.policy.overhead {
+            let whole = shapes.whole(end - start);
+            while end - start > whole {
+                if end - 1 > anchor {
+                    end -= 1;
+                } else {
+                    start += 1;
+                }
+            }
+        }
         start..end
     }
 }

@@ -16,7 +16,8 @@ use karat_rules::domain::RowTensor;
 
 use self::shares::{Answer, Shares};
 use crate::{
-    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, Executor, RuntimeError, TokenBatch,
+    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, Executor, RuntimeError, Shapes,
+    TokenBatch,
 };
 
 /// What a pass is for.
@@ -118,6 +119,10 @@ impl<E: Executor> Executor for InTurns<E> {
 
     fn pads(&self) -> bool {
         self.session.pads()
+    }
+
+    fn shapes(&self) -> Option<Shapes> {
+        self.session.shapes()
     }
 
     fn allow_rounding(&mut self, allowed: bool) {

@@ -31,7 +31,7 @@ use crate::{
         GraphForm, GraphId, GraphModel, GraphUnit, LoadError, MachineUse, Model, ModelBody, Repository, Score,
         WrittenRules, expected,
     },
-    schedule::{QueueLimits, Scheduler, trial::Company},
+    schedule::{Policy, QueueLimits, Scheduler, trial::Company},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextConfig, TextPipeline},
     workers::Stage,
@@ -308,7 +308,8 @@ impl<'a> Loader<'a> {
             // There is one at least.
             (None, None) => return Err(runtime(RuntimeError::NoProvider)),
         };
-        let policy = enforce(&trial, &mut executors, calibration.policy());
+        let shapes = executors.parallel.first().and_then(|executor| executor.shapes());
+        let policy = enforce(&trial, &mut executors, Policy { shapes, ..calibration.policy() });
         self.schedule(parts, graph, Running { policy, calibration, awaits, executors, form: GraphForm::Padded, trial })
     }
 
