@@ -132,9 +132,8 @@ impl Found {
         told.extend(self.gpu_mb.map(|bytes| {
             format!("On an NVIDIA GPU it takes {bytes} MB, in 16 bits, beside its blocks of keys and values.")
         }));
-        told.extend(self.gpu_padded.as_ref().map(|reason| {
-            format!("On an NVIDIA GPU it is computed in 32 bits, and not in packed rows: {reason}.")
-        }));
+        let padded = |reason| format!("On an NVIDIA GPU it is computed in 32 bits, and not in packed rows: {reason}.");
+        told.extend(self.gpu_padded.as_ref().map(padded));
         told.push(self.licence.map_or_else(
             || "No licence lies beside it: see the model's card.".to_owned(),
             |licence| format!("Its licence: {licence}"),
