@@ -66,9 +66,7 @@ impl Recipe {
         if form == Form::Rounded(element) && !matches!(self, Self::Decoder { .. }) {
             return Some("encoders have");
         }
-        if element != Element::Float32 && !graphs::takes_heads(self.head_dim()) {
-            return Some("heads whose size is no multiple of 8, or above 256, have");
-        }
+        // What no other sizes would change comes first.
         match self {
             Self::Decoder { trunk, .. } if element != Element::Float32 && trunk.experts.is_some() => {
                 Some("experts that are chosen token by token have")
@@ -77,6 +75,9 @@ impl Recipe {
                 Some("attention to distances has")
             }
             Self::Modern { .. } => Some("windows that look ahead have"),
+            _ if element != Element::Float32 && !graphs::takes_heads(self.head_dim()) => {
+                Some("heads whose size is no multiple of 8, or above 256, have")
+            }
             Self::Decoder { .. } | Self::Encoder { .. } | Self::Seeing(_) => None,
         }
     }
