@@ -398,6 +398,7 @@ impl<'a> Loader<'a> {
             // Of several graphs, the first one writes; which that is doesn't matter to the others.
             writes: definition.critique.is_some(),
             metrics: self.given.metrics.prefixes().model(self.name),
+            packed_metrics: self.given.metrics.prefixes().packed(self.name),
             graph_trial: self.graph_trial(parts, graph, &file),
         };
         let running = packed.start(graph, model).map_err(runtime)?;
