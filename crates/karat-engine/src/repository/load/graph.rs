@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 use karat_checkpoint::Checkpoint;
 use karat_rules::domain::{ModelName, TokenizedInput};
 use karat_runtime::{
-    FileIdentity, RuntimeError,
+    Executor, FileIdentity, RuntimeError,
     ort::{Graph, GraphFile, Library, Sessions, external_files},
     packed::PackedModel,
     prefix::PrefixCache,
@@ -308,7 +308,7 @@ impl<'a> Loader<'a> {
             // There is one at least.
             (None, None) => return Err(runtime(RuntimeError::NoProvider)),
         };
-        let shapes = executors.parallel.first().and_then(|executor| executor.shapes());
+        let shapes = executors.parallel.first().and_then(Executor::shapes);
         let policy = enforce(&trial, &mut executors, Policy { shapes, ..calibration.policy() });
         self.schedule(parts, graph, Running { policy, calibration, awaits, executors, form: GraphForm::Padded, trial })
     }

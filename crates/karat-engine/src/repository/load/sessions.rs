@@ -144,17 +144,17 @@ impl Plan<'_> {
         token: u32,
     ) -> Result<(), RuntimeError> {
         let started = Instant::now();
-        match plan_shapes(executors, calibration, token) {
-            Ok(0) => Ok(()),
-            Ok(shapes) => {
-                let seconds = started.elapsed().as_secs_f64();
-                tracing::info!(file = %self.file.display(), shapes, seconds, "attention planned for every shape");
-                Ok(())
-            }
+        let shapes = match plan_shapes(executors, calibration, token) {
+            Ok(shapes) => shapes,
             // The warm-up runs into the same error, and tells at which length.
-            Err(RuntimeError::Pass { .. } | RuntimeError::Shape { .. } | RuntimeError::NotFinite) => Ok(()),
-            Err(error) => Err(error),
+            Err(RuntimeError::Pass { .. } | RuntimeError::Shape { .. } | RuntimeError::NotFinite) => 0,
+            Err(error) => return Err(error),
+        };
+        if shapes > 0 {
+            let seconds = started.elapsed().as_secs_f64();
+            tracing::info!(file = %self.file.display(), shapes, seconds, "attention planned for every shape");
         }
+        Ok(())
     }
 
     /// Measures on a device, before the model serves.

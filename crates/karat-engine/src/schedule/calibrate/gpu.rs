@@ -100,7 +100,7 @@ pub(crate) fn plan_shapes(
     calibration: &Calibration,
     token: u32,
 ) -> Result<usize, RuntimeError> {
-    let Some(shapes) = executors.parallel.first().and_then(|executor| executor.shapes()) else { return Ok(0) };
+    let Some(shapes) = executors.parallel.first().and_then(Executor::shapes) else { return Ok(0) };
     let all = shapes.all(calibration.batch_samples, calibration.batch_tokens);
     for (number, [samples, tokens]) in all.iter().copied().enumerate() {
         let Some(batch) = batch(&Probe { crew: Crew::Parallel, samples, tokens }, token) else { continue };
