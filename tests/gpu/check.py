@@ -44,7 +44,7 @@ LEAST_SECONDS = 5.0
 LARGEST_READY_SECONDS = 90.0
 # Memory is a disk as well, and a fast one, where it is large enough for the checkpoints.
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder in it is made by tempfile
-CHECKPOINT_BYTES = 48 << 30
+CHECKPOINT_BYTES = 22 << 30
 # Of each server's log.
 TOLD_BYTES = 20_000
 # Beside the program that runs, in a bundle; at the top of a checkout.

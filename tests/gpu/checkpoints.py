@@ -29,8 +29,6 @@ SHARDS = 8
 HEADS = ("score.weight", "lm_head.weight")
 # Small beside what a layer adds, or the last token alone would decide a score.
 EMBEDDING_SPREAD = 0.2
-# What is written at once.
-PIECE = 1 << 26
 CRITIQUE = '\n[critique]\nrequest = "{prompt} {response}"\nmax_tokens = 256\n'
 
 
@@ -75,7 +73,7 @@ def _write_shard(path: Path, tensors: dict[str, tuple[int, ...]], dtype: str) ->
             numbers, left = memoryview(_numbers_of(name, shape, dtype)), BYTES[dtype] * math.prod(shape)
             at = zlib.crc32(name.encode()) % DRAWN * BYTES[dtype]
             while left:
-                left -= stream.write(numbers[at : at + min(left, PIECE)])
+                left -= stream.write(numbers[at : at + left])
                 at = 0
 
 

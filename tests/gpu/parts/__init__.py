@@ -41,7 +41,7 @@ PARTS = (
     Part("llama-8b", "8 B shape, bf16, over HTTP; memory", 75.0, large.llama_8b, "llama-8b"),
     Part("sharing", "8 B: Best-of-N in a request, and as single requests", 25.0, sharing.run, "llama-8b"),
     Part("critiques", "8 B: writing, and scoring beside it", 40.0, critiques.run, "llama-8b-writer"),
-    Part("families", "every recorded checkpoint against Transformers' scores", 45.0, families.run),
+    Part("families", "every recorded checkpoint against Transformers' scores", 60.0, families.run),
     Part("padded", "a graph that others exported, whose shapes are all new", 30.0, padded.run),
     Part("memory", "passes that the GPU's memory doesn't hold", 30.0, memory.run),
     Part("roberta", "RoBERTa-large shape, fp16, over HTTP", 35.0, encoders.roberta, "roberta-large"),

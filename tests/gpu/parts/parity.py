@@ -11,8 +11,8 @@ from tests.gpu.kit import Kit, Served
 from tests.gpu.texts import Sample, Texts
 
 ENCODER, DECODER = "minilm-l12", "llama-39m"
-# What 16 bits may change of a score: about four times what they did to models like these.
-TOLERANCE = {ENCODER: 2e-2, DECODER: 1e-1}
+# What 16 bits may change of a score: some four times what they change of these models' with PyTorch on a processor.
+TOLERANCE = {ENCODER: 1e-2, DECODER: 5e-2}
 # In 32 bits, on a processor.
 EXACT = 1e-4
 # Prompts around the length of a block and their candidates, as tokens.
