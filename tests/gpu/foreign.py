@@ -18,9 +18,10 @@ LEAST_BYTES = 2048
 SPREAD = 0.05
 DRAWN = 65_521
 SEED = 8
-# ONNX's numbers for types, and how Python packs them.
+# ONNX's numbers for types, and how Python packs them; bytes are weights that the graph scales.
 FLOAT, HALF = 1, 10
 FORMATS = {FLOAT: "f", HALF: "e"}
+BYTES = (2, 3)
 
 
 def strip(graph: Path, target: Path) -> None:
@@ -32,15 +33,15 @@ def strip(graph: Path, target: Path) -> None:
     contents: list[tuple[int, int]] = []
     end = 0
     for tensor in model.graph.initializer:
-        if tensor.data_type not in FORMATS:
+        if tensor.data_type not in (*FORMATS, *BYTES):
             continue
         size = len(onnx.numpy_helper.to_array(tensor).tobytes())
         if size < LEAST_BYTES:
             continue
-        if not tensor.HasField("raw_data"):
-            tensor.raw_data = onnx.numpy_helper.to_array(tensor).tobytes()
-            tensor.ClearField("float_data")
-            tensor.ClearField("int32_data")
+        # Only what is raw can lie in another file.
+        tensor.raw_data = b""
+        tensor.ClearField("float_data")
+        tensor.ClearField("int32_data")
         set_external_data(tensor, WEIGHTS, offset=end, length=size)
         tensor.ClearField("raw_data")
         contents.append((tensor.data_type, size))
@@ -58,6 +59,7 @@ def restore(folder: Path) -> None:
     generator = random.Random(SEED)
     drawn = array.array("f", (generator.gauss(0.0, SPREAD) for _ in range(DRAWN)))
     numbers = {kind: struct.pack(f"<{DRAWN}{letter}", *drawn) for kind, letter in FORMATS.items()}
+    numbers |= dict.fromkeys(BYTES, generator.randbytes(DRAWN))
     contents: list[Any] = json.loads((folder / CONTENTS).read_text())
     partial = weights.with_suffix(".partial")
     with partial.open("wb") as stream:

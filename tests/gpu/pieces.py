@@ -17,7 +17,7 @@ from typing import Any
 
 # A copy of a whole working tree of 64 MiB at most travels with each, in the narrowest way of copying that is known.
 LARGEST_PIECE = 50_000_000
-CHUNK = 16 << 20
+CHUNK = 4 << 20
 INDEX = "pieces.json"
 # The most that is gained within the time that it takes; larger presets gain a hundredth.
 PRESET = 6
