@@ -18,7 +18,7 @@ from typing import Any
 
 from loadtest import wire
 from tests.gpu import checkpoints, shapes, texts
-from tests.gpu.shapes import Shape
+from tests.gpu.shapes import Decoder, Shape
 from tests.gpu.texts import Sample, Texts
 from tools.server_process import free_address, running
 
@@ -78,8 +78,14 @@ class Kit:
         return folder
 
     def repository(self, name: str) -> Path:
-        """A repository with that checkpoint alone."""
-        return self.linked(f"only-{name}", {name: name})
+        """A repository with that checkpoint alone; a decoder has as many blocks as it has by default, told to it."""
+        blocks = f"block_memory_mb = {self.block_memory >> 20}" if isinstance(self.shapes[name], Decoder) else ""
+        return self.linked(f"only-{name}", {name: name}, options=blocks)
+
+    @property
+    def block_memory(self) -> int:
+        """Bytes of keys and values."""
+        return (8 << 20) if self.tiny else (4 << 30)
 
     def linked(
         self,

@@ -144,11 +144,6 @@ class Decoder:
         tensors[f"{head}.weight"] = (self.vocabulary if self.writes else 1, hidden)
         return tensors
 
-    @property
-    def cache_bytes(self) -> int:
-        """What the keys and values of a token take, in 16 bits."""
-        return 2 * 2 * self.layers * self.kv_heads * self.head_dim
-
 
 Shape = Encoder | Decoder
 

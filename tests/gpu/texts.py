@@ -110,9 +110,12 @@ class WordPiece:
         return [1, *first, 2, *second, 2], [0] * (len(first) + 2) + [1] * (len(second) + 1)
 
 
+@dataclass(frozen=True)
 class BytePairs:
-    """That of a decoder: bytes, and a chain of merges that makes each word with its space one token."""
+    """That of a decoder: bytes, and a chain of merges that makes each word with its space one token. There are tokens
+    that no text has, so that whatever a model writes can be read."""
 
+    size: int
     added = 0
 
     def chains(self) -> list[tuple[str, str]]:
@@ -123,8 +126,9 @@ class BytePairs:
     @cached_property
     def ids(self) -> dict[str, int]:
         """Every token's number: 0 pads."""
-        merged = ["".join(merge) for merge in self.chains()]
-        return {token: number for number, token in enumerate(["<pad>", *_byte_letters(), *merged])}
+        tokens = ["<pad>", *_byte_letters(), *("".join(merge) for merge in self.chains())]
+        tokens += [f"{SPACE}#{number}" for number in range(len(tokens), self.size)]
+        return {token: number for number, token in enumerate(tokens)}
 
     def tokenizer(self) -> dict[str, Any]:
         return {
@@ -148,7 +152,7 @@ class BytePairs:
 
 def vocabulary(shape: Shape) -> Vocabulary:
     """That of a model of this shape."""
-    return WordPiece(shape.kind == "roberta") if isinstance(shape, Encoder) else BytePairs()
+    return WordPiece(shape.kind == "roberta") if isinstance(shape, Encoder) else BytePairs(shape.vocabulary)
 
 
 def _added(token: str, number: int) -> dict[str, Any]:

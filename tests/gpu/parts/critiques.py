@@ -53,8 +53,9 @@ def run(kit: Kit, table: Table, served: Served | None) -> None:
     table.at_most(f"{texts} texts: one step", 1e3 * texts / many, STEP_MS, "ms")
     with Askers(texts - 1, lambda number: questions.ask(1000 + number)).running():
         beside = questions.ask(0)
-    same = alone == beside
-    table.add("a text written alone / beside others", "the same" if same else "differs", "the same", holds=same)
+    same = alone == beside and alone != ""
+    told = f"{len(alone)} letters, {'the same' if same else 'not the same'}"
+    table.add("a text written alone / beside others", told, "the same", holds=same)
     _beside_scoring(kit, table, served, Askers(texts, lambda number: questions.ask(5000 + number)))
 
 
