@@ -238,13 +238,15 @@ gpu-check-bundle: setup $(ONNXRUNTIME_CUDA) $(HALF) ## Pack what checks a GPU ma
 	cargo build --release --bin karat --example loadtest
 	$(VENV_PYTHON) -m tests.gpu.bundle --onnxruntime $(dir $(ONNXRUNTIME_CUDA)) --foreign $(HALF) --output $(GPU_BUNDLE)
 
+# Transformers is measured with the Python that runs the check, unless another one is named.
+PEER = $(if $(filter environment command%,$(origin TORCH)),--peer $(TORCH))
 gpu-check: ## Check scores and speed on this machine's GPU, six minutes (ONLY=parity,sharing; TORCH: a Python that has it)
 	test -f $(GPU_BUNDLE)/pieces.json || $(MAKE) gpu-check-bundle
-	$(PYTHON) $(GPU_BUNDLE)/check.py --output .karat/gpu-check/found --peer $(TORCH) $(if $(ONLY),--only $(ONLY))
+	$(PYTHON) $(GPU_BUNDLE)/check.py --output .karat/gpu-check/found $(PEER) $(if $(ONLY),--only $(ONLY))
 
 gpu-check-tiny: setup ## Go through every part of the GPU check on the processor, with models of a few numbers (ONLY=parity)
 	cargo build --release --bin karat --example loadtest
-	$(VENV_PYTHON) -m tests.gpu.check --provider cpu --tiny --output .karat/gpu-check/tiny --peer $(TORCH) $(if $(ONLY),--only $(ONLY))
+	$(VENV_PYTHON) -m tests.gpu.check --provider cpu --tiny --output .karat/gpu-check/tiny $(PEER) $(if $(ONLY),--only $(ONLY))
 
 $(ONNXRUNTIME_CUDA): $(TOOLS)/onnxruntime_library.py $(TOOLS)/packages.py
 	$(FETCH) --cuda --output $@
