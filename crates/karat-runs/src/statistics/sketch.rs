@@ -1,13 +1,16 @@
 //! Quantiles of numbers that come one by one, in bounded memory.
 //!
 //! A t-digest (Dunning 2021, "The t-digest: Efficient estimates of distributions") of at most [`CENTROIDS`] centroids.
-//! Numbers are kept as they come and folded in many at once, so that one of them costs next to nothing.
+//! Numbers wait as they come. Many are folded in at once, by one sort and one pass over both sorted lists (the paper's
+//! merging variant), so that one of them costs next to nothing.
 
 use serde::{Deserialize, Serialize};
 use tdigests::{Centroid, TDigest};
 
 /// The most centroids: errors of a percent in the middle, far less at the ends.
 const CENTROIDS: usize = 64;
+/// The most between the smallest number and the largest.
+const GROUPS: usize = CENTROIDS - 2;
 /// How many numbers wait before they are folded in.
 const WAITING: usize = 256;
 
@@ -16,7 +19,8 @@ const WAITING: usize = 256;
 #[serde(into = "Vec<(f64, f64)>", from = "Vec<(f64, f64)>")]
 pub struct Sketch {
     digest: Option<TDigest>,
-    waiting: Vec<f64>,
+    /// Numbers as [integers of their order](order), which sort faster.
+    waiting: Vec<i64>,
 }
 
 impl From<Sketch> for Vec<(f64, f64)> {
@@ -38,13 +42,13 @@ impl From<Vec<(f64, f64)>> for Sketch {
 }
 
 impl Sketch {
-    /// Takes a number in; one that isn't finite is left out.
-    pub fn add(&mut self, value: f64) {
-        if value.is_finite() {
-            self.waiting.push(value);
+    /// Takes numbers in; those that aren't finite are left out.
+    pub fn add_all(&mut self, values: impl Iterator<Item = f64>) {
+        for value in values.filter(|value| value.is_finite()) {
             if self.waiting.len() >= WAITING {
                 self.fold();
             }
+            self.waiting.push(order(value));
         }
     }
 
@@ -53,8 +57,7 @@ impl Sketch {
         self.waiting.extend(&other.waiting);
         self.fold();
         if let Some(theirs) = &other.digest {
-            let merged = self.digest.take().map_or_else(|| theirs.clone(), |ours| ours.merge(theirs));
-            self.digest = Some(compressed(merged));
+            self.fold_in(theirs.centroids());
         }
     }
 
@@ -65,13 +68,21 @@ impl Sketch {
     }
 
     fn fold(&mut self) {
-        if self.waiting.is_empty() {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.sort_unstable();
+        let fresh: Vec<Centroid> = waiting.iter().map(|order| Centroid::new(number(*order), 1.0)).collect();
+        self.fold_in(&fresh);
+        waiting.clear();
+        self.waiting = waiting;
+    }
+
+    /// Takes in centroids in the order of their means.
+    fn fold_in(&mut self, fresh: &[Centroid]) {
+        if fresh.is_empty() {
             return;
         }
-        let fresh = TDigest::from_values(self.waiting.clone());
-        self.waiting.clear();
-        let merged = self.digest.take().map_or_else(|| fresh.clone(), |digest| digest.merge(&fresh));
-        self.digest = Some(compressed(merged));
+        let own = self.digest.as_ref().map_or(&[][..], TDigest::centroids);
+        self.digest = Some(TDigest::from_centroids(compressed(own, fresh)));
     }
 
     fn whole(&self) -> Option<TDigest> {
@@ -118,13 +129,92 @@ impl Sketch {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let centroids = self.digest.as_ref().map_or(0, |digest| digest.centroids().len());
-        size_of::<Self>() + self.waiting.capacity() * size_of::<f64>() + centroids * size_of::<Centroid>()
+        size_of::<Self>() + self.waiting.capacity() * size_of::<i64>() + centroids * size_of::<Centroid>()
     }
 }
 
-fn compressed(mut digest: TDigest) -> TDigest {
-    digest.compress(CENTROIDS);
-    digest
+/// A number as an integer: of two, the smaller has the smaller one.
+fn order(value: f64) -> i64 {
+    let bits = value.to_bits().cast_signed();
+    bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
+}
+
+/// The number of an [`order`].
+fn number(order: i64) -> f64 {
+    f64::from_bits((order ^ ((order >> 63).cast_unsigned() >> 1).cast_signed()).cast_unsigned())
+}
+
+/// Two lists in the order of their means as one of at most [`CENTROIDS`] centroids: light ones at both ends, of which the
+/// smallest and the largest number stay what they are, and heavier ones towards the middle.
+fn compressed(own: &[Centroid], fresh: &[Centroid]) -> Vec<Centroid> {
+    let mut all = merged(own, fresh);
+    if all.len() <= CENTROIDS {
+        return all;
+    }
+    let [smallest, largest] = [0, all.len() - 1].map(|end| {
+        let taken = all[end].weight.min(1.0);
+        all[end].weight -= taken;
+        Centroid::new(all[end].mean, taken)
+    });
+    let inner: f64 = all.iter().map(|centroid| centroid.weight).sum();
+    let mut kept = Vec::with_capacity(CENTROIDS);
+    kept.push(smallest);
+    let (mut before, mut limit) = (0.0, inner * share_below(1));
+    let mut group = Group::default();
+    for Centroid { mean, weight } in all.into_iter().filter(|centroid| centroid.weight > 0.0) {
+        if before + group.weight + weight > limit && kept.len() < GROUPS {
+            before += group.weight;
+            kept.extend(group.take());
+            limit = inner * share_below(kept.len());
+        }
+        group.add(mean, weight);
+    }
+    kept.extend(group.take());
+    kept.push(largest);
+    kept
+}
+
+/// The share of all that lies below the end of a group: they grow with their distance from the nearer end.
+fn share_below(group: usize) -> f64 {
+    let share = group as f64 / GROUPS as f64;
+    if share < 0.5 { 2.0 * share * share } else { 1.0 - 2.0 * (1.0 - share) * (1.0 - share) }
+}
+
+fn merged(own: &[Centroid], mut fresh: &[Centroid]) -> Vec<Centroid> {
+    let mut all = Vec::with_capacity(own.len() + fresh.len());
+    for centroid in own {
+        let lower = fresh.iter().take_while(|fresh| fresh.mean < centroid.mean).count();
+        all.extend_from_slice(&fresh[..lower]);
+        all.push(centroid.clone());
+        fresh = &fresh[lower..];
+    }
+    all.extend_from_slice(fresh);
+    all
+}
+
+/// Centroids that become one. Their distances from the first are added up, so that equal numbers stay what they are.
+#[derive(Default)]
+struct Group {
+    first: f64,
+    distances: f64,
+    weight: f64,
+}
+
+impl Group {
+    fn add(&mut self, mean: f64, weight: f64) {
+        if self.weight == 0.0 {
+            self.first = mean;
+        }
+        self.distances += (mean - self.first) * weight;
+        self.weight += weight;
+    }
+
+    /// What was added, if anything was, to begin anew.
+    fn take(&mut self) -> Option<Centroid> {
+        let Self { first, distances, weight } = std::mem::take(self);
+        let apart = distances / weight;
+        (weight > 0.0).then(|| Centroid::new(if apart.is_finite() { first + apart } else { first }, weight))
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +223,7 @@ mod tests {
 
     fn of(values: impl IntoIterator<Item = f64>) -> Sketch {
         let mut sketch = Sketch::default();
-        values.into_iter().for_each(|value| sketch.add(value));
+        sketch.add_all(values.into_iter());
         sketch
     }
 
