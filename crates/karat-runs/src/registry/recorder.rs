@@ -210,3 +210,85 @@ fn milliseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        registry::Bounds,
+        run::{Event, RequestKey, RunName},
+        statistics::testing::observation,
+    };
+
+    fn recorder() -> (Arc<Runs>, Recorder) {
+        let runs = Arc::new(Runs::new(Bounds { runs: 10, bytes: usize::MAX }));
+        (Arc::clone(&runs), Recorder::start(runs).unwrap())
+    }
+
+    fn name(run: &str) -> RunName {
+        run.parse().unwrap()
+    }
+
+    /// Leaves a request with so many samples, which have two members each.
+    fn leave(runs: &Runs, recorder: &Recorder, run: &str, step: u64, samples: usize) {
+        let origin = Origin {
+            step: Some(step),
+            task: None,
+            model: "m".parse().unwrap(),
+            probabilities: false,
+            request: RequestKey::of(&format!("{run}-{step}")),
+            places: None,
+            unscored: 1,
+        };
+        let rewards = || (0..samples).map(|number| number as f64 + step as f64);
+        let members = rewards().flat_map(|reward| [reward as f32, -reward as f32]);
+        recorder.record(runs.claim(&name(run), None, || 1).run, origin, rewards().map(observation), members);
+    }
+
+    #[test]
+    fn a_reader_that_flushes_is_told_of_all_that_was_left_before() {
+        let (runs, recorder) = recorder();
+        for step in 0..100 {
+            leave(&runs, &recorder, "a", step, 3);
+            leave(&runs, &recorder, if step % 3 == 0 { "a" } else { "b" }, step, 1);
+            recorder.flush();
+            let told = runs.report(&name("a")).unwrap();
+            assert_eq!(told.samples, (step + 1) * 3 + step / 3 + 1);
+            let step_told = told.models[0].steps.last().unwrap();
+            let twice = u64::from(step % 3 == 0);
+            assert!(step_told.samples >= 3 + twice && step_told.unscored > twice, "{step_told:?}");
+            assert!(step_told.preference.is_none_or(|preference| preference.mean.is_some()), "members stay in their places");
+            let matched = runs.find(&name("a"), &format!("a-{step}"), 0).unwrap();
+            assert_eq!((matched.step, matched.reward), (step, step as f64));
+        }
+        assert_eq!((runs.totals().0, recorder.dropped()), (400, 0));
+    }
+
+    #[test]
+    fn who_listens_hears_of_steps_that_nobody_flushes() {
+        let (runs, recorder) = recorder();
+        leave(&runs, &recorder, "a", 0, 1);
+        let (_, mut future) = runs.listen(&name("a"), 0).unwrap();
+        let mut heard = || -> Arc<Event> { future.blocking_recv().unwrap() };
+        leave(&runs, &recorder, "a", 1, 1);
+        assert_eq!(heard().id, 1);
+        leave(&runs, &recorder, "a", 2, 1);
+        assert_eq!(heard().id, 2);
+        leave(&runs, &recorder, "a", 3, 1);
+        drop(recorder);
+        assert_eq!(heard().id, 3, "the rest is folded at the end");
+    }
+
+    #[test]
+    fn what_finds_the_buffer_full_is_counted() {
+        let (runs, recorder) = recorder();
+        let folding = lock(&recorder.shared.folding);
+        leave(&runs, &recorder, "a", 0, MOST / size_of::<Observation>());
+        leave(&runs, &recorder, "a", 1, 5);
+        assert_eq!(recorder.dropped(), 6);
+        drop(folding);
+        leave(&runs, &recorder, "a", 2, 0);
+        recorder.flush();
+        assert_eq!(runs.report(&name("a")).unwrap().models[0].steps.len(), 2);
+    }
+}

@@ -70,8 +70,7 @@ impl Sketch {
     fn fold(&mut self) {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.sort_unstable();
-        let fresh: Vec<Centroid> = waiting.iter().map(|order| Centroid::new(number(*order), 1.0)).collect();
-        self.fold_in(&fresh);
+        self.fold_in(&grouped(&waiting));
         waiting.clear();
         self.waiting = waiting;
     }
@@ -101,17 +100,16 @@ impl Sketch {
     /// The share of numbers that lie below each value, from 0 to 1; none of nothing.
     #[must_use]
     pub fn ranks(&self, values: &[f64]) -> Option<Vec<f64>> {
-        let digest = self.whole()?;
-        Some(values.iter().map(|value| digest.estimate_rank(*value).clamp(0.0, 1.0)).collect())
+        let ranks = Ranks::of(&self.whole()?);
+        Some(values.iter().map(|value| ranks.rank(*value)).collect())
     }
 
     /// The probability that a number of this distribution is above one of another's, ties counted half, both drawn alone.
     #[must_use]
     pub fn beats(&self, other: &Self) -> Option<f64> {
-        let (ours, theirs) = (self.whole()?, other.whole()?);
+        let (ours, theirs) = (self.whole()?, Ranks::of(&other.whole()?));
         let all: f64 = ours.centroids().iter().map(|centroid| centroid.weight).sum();
-        let wins: f64 =
-            ours.centroids().iter().map(|centroid| centroid.weight * theirs.estimate_rank(centroid.mean)).sum();
+        let wins: f64 = ours.centroids().iter().map(|centroid| centroid.weight * theirs.rank(centroid.mean)).sum();
         Some((wins / all).clamp(0.0, 1.0))
     }
 
@@ -119,9 +117,9 @@ impl Sketch {
     /// the sketches keep.
     #[must_use]
     pub fn distance(&self, other: &Self) -> Option<f64> {
-        let (ours, theirs) = (self.whole()?, other.whole()?);
-        let places = ours.centroids().iter().chain(theirs.centroids());
-        let gaps = places.map(|place| (ours.estimate_rank(place.mean) - theirs.estimate_rank(place.mean)).abs());
+        let (ours, theirs) = (Ranks::of(&self.whole()?), Ranks::of(&other.whole()?));
+        let places = ours.0.iter().chain(&theirs.0);
+        let gaps = places.map(|(place, _)| (ours.rank(*place) - theirs.rank(*place)).abs());
         gaps.max_by(f64::total_cmp).map(|gap| gap.min(1.0))
     }
 
@@ -130,6 +128,39 @@ impl Sketch {
     pub fn bytes(&self) -> usize {
         let centroids = self.digest.as_ref().map_or(0, |digest| digest.centroids().len());
         size_of::<Self>() + self.waiting.capacity() * size_of::<i64>() + centroids * size_of::<Centroid>()
+    }
+}
+
+/// A digest's means, each with the share of numbers below it: what [`TDigest::estimate_rank`] finds by adding up all
+/// weights, for who asks for many ranks.
+struct Ranks(Vec<(f64, f64)>);
+
+impl Ranks {
+    fn of(digest: &TDigest) -> Self {
+        let centroids = digest.centroids();
+        let all: f64 = centroids.iter().map(|centroid| centroid.weight).sum();
+        let mut below = 0.0;
+        let places = centroids.iter().map(|Centroid { mean, weight }| {
+            let share = (below + (weight - 1.0) / 2.0) / (all - 1.0);
+            below += weight;
+            (*mean, share)
+        });
+        Self(places.collect())
+    }
+
+    /// The share of numbers that lie below a value, from 0 to 1.
+    fn rank(&self, value: f64) -> f64 {
+        let Self(places) = self;
+        let lower = places.partition_point(|(mean, _)| *mean < value);
+        match (lower.checked_sub(1).map(|lower| places[lower]), places.get(lower)) {
+            // One place has nothing beside it: what equals it lies half below.
+            (None, Some((mean, _))) if places.len() == 1 && *mean <= value => 0.5,
+            (None, _) => 0.0,
+            (_, None) => 1.0,
+            (Some((left, below)), Some((right, share))) => {
+                (below + (value - left) / (right - left) * (share - below)).clamp(0.0, 1.0)
+            }
+        }
     }
 }
 
@@ -142,6 +173,29 @@ fn order(value: f64) -> i64 {
 /// The number of an [`order`].
 fn number(order: i64) -> f64 {
     f64::from_bits((order ^ ((order >> 63).cast_unsigned() >> 1).cast_signed()).cast_unsigned())
+}
+
+/// Sorted numbers as centroids, grouped as by [`compressed`].
+fn grouped(sorted: &[i64]) -> Vec<Centroid> {
+    let alone = |order: &i64| Centroid::new(number(*order), 1.0);
+    if sorted.len() <= CENTROIDS {
+        return sorted.iter().map(alone).collect();
+    }
+    let (first, last) = (alone(&sorted[0]), alone(&sorted[sorted.len() - 1]));
+    let mut inner = &sorted[1..sorted.len() - 1];
+    let all = inner.len() as f64;
+    let mut kept = Vec::with_capacity(CENTROIDS);
+    kept.push(first);
+    for group in 1..=GROUPS {
+        let end = (all * share_below(group)) as usize;
+        let seen = sorted.len() - 2 - inner.len();
+        let numbers = inner.split_off(..end - seen).unwrap_or_default();
+        let mut together = Group::default();
+        numbers.iter().for_each(|order| together.add(number(*order), 1.0));
+        kept.extend(together.take());
+    }
+    kept.push(last);
+    kept
 }
 
 /// Two lists in the order of their means as one of at most [`CENTROIDS`] centroids: light ones at both ends, of which the
@@ -254,6 +308,18 @@ mod tests {
         assert!(high.beats(&low).unwrap() > 0.99 && low.beats(&high).unwrap() < 0.01);
         assert!((merged.beats(&merged).unwrap() - 0.5).abs() < 0.02);
         assert!(low.distance(&high).unwrap() > 0.98 && low.distance(&low).unwrap() < 1e-9);
+    }
+
+    #[test]
+    fn ranks_are_those_of_the_digest() {
+        for count in [1, 2, 3, 90, 5000] {
+            let sketch = of((0..count).map(|number| f64::from(number % 37).powi(2) / 7.0));
+            let values: Vec<f64> = (-10..200).map(|number| f64::from(number) * 0.93).chain([0.0, 1.0 / 7.0]).collect();
+            let digest = sketch.whole().unwrap();
+            for (value, rank) in values.iter().zip(sketch.ranks(&values).unwrap()) {
+                assert!((rank - digest.estimate_rank(*value).clamp(0.0, 1.0)).abs() < 1e-12, "{count}: {value}");
+            }
+        }
     }
 
     #[test]
