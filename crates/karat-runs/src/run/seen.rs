@@ -49,7 +49,7 @@ impl Seen {
         let found = set.iter().position(|(seen, count)| *seen == hash && *count > 0);
         if found != Some(0) {
             let count = found.map_or(0, |place| set[place].1);
-            set[..=found.unwrap_or(WAYS - 1)].rotate_right(1);
+            set.copy_within(..found.unwrap_or(WAYS - 1), 1);
             set[0] = (hash, count);
         }
         &mut set[0].1
