@@ -226,7 +226,7 @@ impl Graph {
     /// Gives memory back that sessions on the processor don't read any more, now that all of them run; no other can start
     /// afterwards. `is_unchanged` computes something with them while that memory is spoilt, and says whether it came to
     /// the same as before: if not, everything stays. Nothing else may run on the sessions meanwhile.
-    pub fn give_back_weights(&self, is_unchanged: impl FnOnce() -> bool) {
+    pub fn give_back_weights(&self, is_unchanged: impl FnMut() -> bool) {
         // One that nobody took over would keep what it has.
         drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(lent) = self.source.weights.lent().filter(|_| self.provider() == ProviderKind::Cpu) {

@@ -49,6 +49,11 @@ impl Shared {
 }
 
 impl Turns {
+    /// Whether passes ran since this was asked last, and none runs or is wanted now.
+    pub(crate) fn have_come_to_rest(&self) -> bool {
+        self.shared.lock().have_come_to_rest()
+    }
+
     /// Blocks until a pass may run, or `cancel` is used.
     fn take(&self, purpose: Purpose, cancel: &Cancellation) -> Result<Turn<'_>, RuntimeError> {
         let shared = &*self.shared;
