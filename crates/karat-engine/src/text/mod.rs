@@ -113,13 +113,13 @@ pub enum TextError {
          already or in tokens; send {{\"prompt\", \"response\"}} or {{\"messages\"}}"
     )]
     WantsTurns,
-    /// A response holds the token of the step mark where no step ends.
+    /// A response, or a text that the caller rendered, holds the token of the step mark where no step ends.
     #[error(
-        "the response holds the step mark at its byte {at}, where no step ends as text.step_end says; send the steps as a \
-         list, and without the mark"
+        "the step mark stands at byte {at} of the response (or of the text, if that was sent rendered), where no step ends \
+         as text.step_end says; send the steps as a list, and without the mark"
     )]
     StrayMark {
-        /// The byte of the response at which it stands.
+        /// The byte at which it stands.
         at: usize,
     },
     /// A step of a list holds what ends a step.
@@ -311,7 +311,7 @@ impl TextPipeline {
             true => self.fit(&mut tokens, self.keep_end(options)).map_err(probe::keep_what_is_asked)?,
             false => self.fit(&mut tokens, options)?,
         };
-        let mut input = tokens.into_input(self.steps.mark()).ok_or(TextError::NoTokens)?;
+        let mut input = tokens.into_input().ok_or(TextError::NoTokens)?;
         if let Some(gate) = &self.gate {
             let at = gate.find(input.ids())?;
             input = input.with_gate(at).ok_or(TextError::NoTokens)?;
@@ -382,11 +382,17 @@ impl TextPipeline {
     fn known(&self, ids: &[u32]) -> Result<truncate::Tokens, TextError> {
         match ids.iter().find(|id| self.tokenizer.id_to_token(**id).is_none()) {
             Some(unknown) => Err(TextError::UnknownToken(*unknown)),
-            None => Ok(truncate::Tokens::of_caller(ids)),
+            None => Ok(truncate::Tokens::of_caller_with_marks(ids, self.steps.mark())),
         }
     }
 
-    fn encode(&self, rendered: &Rendered<'_>, options: TextOptions) -> Result<truncate::Tokens, TextError> {
+    /// The tokens of a rendered text; where there is a `mark`, steps are read at it.
+    fn encode(
+        &self,
+        rendered: &Rendered<'_>,
+        options: TextOptions,
+        mark: Option<u32>,
+    ) -> Result<truncate::Tokens, TextError> {
         self.longest.check(rendered.bytes(), options.truncation.unwrap_or(self.truncation))?;
         let encoding = match rendered {
             Rendered::Pair { prompt, response } => self.encode_pair(prompt, response)?,
@@ -395,12 +401,16 @@ impl TextPipeline {
             }
         };
         let mut tokens = truncate::Tokens::new(&encoding, rendered, self.token_offsets);
-        if let Some(mark) = self.steps.mark() {
-            let start = match rendered {
-                Rendered::Single { response: ResponseSpan::At { bytes, .. }, .. } => bytes.start,
-                Rendered::Single { .. } | Rendered::Pair { .. } => 0,
+        if let Some(mark) = mark {
+            let said = rendered.response();
+            let (start, ends) = match rendered {
+                Rendered::Single { response: ResponseSpan::At { bytes, .. }, .. } => {
+                    (bytes.start, self.steps.ends(said))
+                }
+                Rendered::Single { response: ResponseSpan::CallersText, .. } => (0, self.steps.ends_within(said)),
+                Rendered::Single { .. } | Rendered::Pair { .. } => (0, self.steps.ends(said)),
             };
-            tokens.read_at(mark, &encoding, start, &self.steps.ends(rendered.response()))?;
+            tokens.read_at(mark, &encoding, start, &ends)?;
         }
         Ok(tokens)
     }
