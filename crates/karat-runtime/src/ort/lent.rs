@@ -59,6 +59,11 @@ impl LentWeights {
         &self.pool
     }
 
+    /// Whether there are some that sessions pack.
+    pub(super) fn packs(&self) -> bool {
+        self.tensors.iter().any(|lent| lent.is_packed)
+    }
+
     /// Each by its name.
     pub(super) fn tensors(&self) -> impl Iterator<Item = (&str, &Arc<DynValue>)> {
         self.tensors.iter().map(|lent| (lent.name.as_str(), &lent.value))
@@ -77,7 +82,8 @@ impl LentWeights {
     }
 
     /// Gives back what sessions don't read any more, unless `is_unchanged` says that something has changed without it. No
-    /// session may be running or starting meanwhile, but for what `is_unchanged` runs; none can start afterwards.
+    /// session may be running or starting meanwhile, but for those that `is_unchanged` has for itself and runs; none can
+    /// start afterwards.
     pub(super) fn give_back(&self, is_unchanged: impl FnOnce() -> bool) {
         let mut pages: Vec<Pages> =
             self.tensors.iter().filter(|lent| lent.is_packed).filter_map(|lent| Pages::of(&lent.value)).collect();
