@@ -234,7 +234,13 @@ fn what_finds_no_room_is_refused_and_can_be_sent_again() {
         let jobs = JobStore::new(store.clone()).unwrap();
         handed_over(&jobs, "kept", None, None);
         wait(jobs.begin(new_job("large"), 1)).unwrap();
-        let limit_to = |pages| wait(store.call(move |connection| Ok(limit(connection, pages)))).unwrap();
+        let limit_to = |pages| {
+            let limited = store.call(move |connection| {
+                limit(connection, pages);
+                Ok(())
+            });
+            wait(limited).unwrap();
+        };
         let large = || wait(jobs.add_rows("large".to_owned(), 0, vec!["x".repeat(1 << 20)]));
         limit_to(1);
         assert!(matches!(large(), Err(StoreError::Full)));

@@ -260,8 +260,9 @@ class Client(Base):
 
         They are handed over in one request. Raises as `score` does for what could never be scored.
 
-        A job that is submitted again under the same `idempotency_key`, such as by a script that was killed, is the same
-        job, and `errors.OtherJob` is raised where its inputs or options differ. By default each call has a key of its own.
+        A job that is submitted again under the same `idempotency_key`, such as by a script that was killed, is the
+        same job, and `errors.OtherJob` is raised where its inputs or options differ. By default each call has a key
+        of its own.
         """
         inputs = gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
         return self._driver.run(_jobs.submit(self._caller, inputs, options, idempotency_key))

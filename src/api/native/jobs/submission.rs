@@ -106,10 +106,10 @@ mod tests {
     fn what_names_no_job_is_refused() {
         assert!(Arrived::named(&HeaderMap::new()).unwrap().is_none());
         for values in [&[""][..], &["\"\""], &["a b"], &["é"], &[&"x".repeat(256)], &["a", "a"]] {
-            let headers =
-                values.iter().map(|value| (IDEMPOTENCY_KEY, http::HeaderValue::from_bytes(value.as_bytes()).unwrap()));
             let mut all = HeaderMap::new();
-            headers.for_each(|(name, value)| drop(all.append(name, value)));
+            for value in values {
+                all.append(IDEMPOTENCY_KEY, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
             assert!(Arrived::named(&all).is_err(), "{values:?}");
         }
     }

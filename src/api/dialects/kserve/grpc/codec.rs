@@ -20,7 +20,7 @@ pub(super) trait Arriving: Sized {
 
 impl<M: Message + Default> Arriving for M {
     fn arrive(message: &mut DecodeBuf<'_>) -> Result<Self, Status> {
-        Self::decode(message).map_err(unreadable)
+        Self::decode(message).map_err(|error| unreadable(&error))
     }
 }
 
@@ -42,12 +42,12 @@ impl UnreadInferRequest {
 
     /// The message.
     pub(super) fn read(self) -> Result<ModelInferRequest, Status> {
-        ModelInferRequest::decode(self.0).map_err(unreadable)
+        ModelInferRequest::decode(self.0).map_err(|error| unreadable(&error))
     }
 }
 
 /// The status of a message that isn't one, as gRPC's libraries have it.
-fn unreadable(error: prost::DecodeError) -> Status {
+fn unreadable(error: &prost::DecodeError) -> Status {
     Status::internal(error.to_string())
 }
 
