@@ -138,7 +138,7 @@ mod tests {
                     Shape::Tei => {
                         let word = match (kind, status) {
                             (ProblemType::NoInputs, _) => "Empty",
-                            (ProblemType::DeadlinePassed, _) | (_, 424) => "Backend",
+                            (ProblemType::DeadlinePassed, _) | (_, 424 | 507) => "Backend",
                             (_, 429) => "Overloaded",
                             (_, 503) => "Unhealthy",
                             _ => "Validation",
