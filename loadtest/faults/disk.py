@@ -66,7 +66,7 @@ def under_state(ground: Ground) -> str:
             refused = [status for status in statuses if status != 200]
             if not refused:
                 raise Broken("200 outcomes were acknowledged on a full disk")
-            if any(status < 500 for status in refused):
+            if any(status != 507 for status in refused):
                 raise Broken(f"what the disk doesn't take is answered with {set(refused)}")
             karat.check()
             filler.unlink()

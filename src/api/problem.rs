@@ -47,6 +47,10 @@ pub(crate) enum ProblemType {
     /// A key whose tokens are used up.
     OutOfTokens,
     ModelUnavailable,
+    /// What a client calls a job is the name of another.
+    OtherJob,
+    /// There is no room for what is to be kept.
+    StateFull,
     /// Other models are made of the model that is to be unloaded.
     InUse,
     /// A model that is to be loaded can't be.
@@ -61,9 +65,13 @@ impl ProblemType {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::MalformedJson | Self::BodyIncomplete => StatusCode::BAD_REQUEST,
-            Self::InvalidRequest | Self::NoInputs | Self::TooLong | Self::TooManyInputs | Self::NotLoaded => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::InvalidRequest
+            | Self::NoInputs
+            | Self::TooLong
+            | Self::TooManyInputs
+            | Self::OtherJob
+            | Self::NotLoaded => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::StateFull => StatusCode::INSUFFICIENT_STORAGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownModel | Self::UnknownRoute | Self::UnknownRun | Self::UnknownJob => StatusCode::NOT_FOUND,
@@ -90,6 +98,8 @@ impl ProblemType {
             Self::BodyTooSlow => "body-too-slow",
             Self::UnknownModel => "unknown-model",
             Self::OtherVersion => "other-version",
+            Self::OtherJob => "other-job",
+            Self::StateFull => "state-full",
             Self::InUse => "in-use",
             Self::NotLoaded => "not-loaded",
             Self::UnknownRoute => "unknown-route",
@@ -118,6 +128,8 @@ impl ProblemType {
             Self::BodyTooSlow => "The body came too slowly",
             Self::UnknownModel => "There is no such model",
             Self::OtherVersion => "The model takes no requests in that version",
+            Self::OtherJob => "The Idempotency-Key is another job's",
+            Self::StateFull => "There is no room to keep it",
             Self::InUse => "Other models are made of the model",
             Self::NotLoaded => "The model can't be loaded",
             Self::UnknownRoute => "There is no such route",
@@ -140,6 +152,9 @@ impl ProblemType {
 /// The most bytes of a detail once it is encoded, as JSON or in a gRPC status: enough for every message, little enough
 /// that nobody is sent a body of his own back, and that it fits among a reply's headers.
 const LONGEST_DETAIL: usize = 3072;
+
+/// How soon somebody may have made room on a disk that is full.
+const ROOM: Duration = Duration::from_secs(60);
 
 /// A problem with what a request says.
 pub(crate) fn invalid(reason: impl fmt::Display) -> Problem {
@@ -299,6 +314,9 @@ impl From<ScoreError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Full = error {
+            return Self::new(ProblemType::StateFull, error.to_string()).after(ROOM);
+        }
         // What the file system says names folders of this machine.
         tracing::error!(%error, "the state can't be written or read");
         let detail = "karat can't write or read its state (--state); the server's log has the cause";
@@ -380,6 +398,15 @@ mod tests {
             assert!(from_engine.detail().len() <= LONGEST_DETAIL + 3);
         }
         assert_eq!(invalid("short").detail(), "short");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_as_what_may_be_mended_and_any_other_failure_as_ours() {
+        let full = Problem::from(StoreError::Full).into_response();
+        assert_eq!((full.status().as_u16(), &full.headers()["retry-after"]), (507, &HeaderValue::from_static("60")));
+        let problem = full.extensions().get::<Problem>().unwrap();
+        assert!(problem.detail().contains("--state") && problem.detail().contains("sent again"));
+        assert_eq!(Problem::from(StoreError::Closed).into_response().status().as_u16(), 500);
     }
 
     #[test]

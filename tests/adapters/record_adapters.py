@@ -17,7 +17,8 @@ import peft
 import torch
 import transformers
 
-from tests.checkpoints.record import CONVERSATIONS, SMALL, TEMPLATE, tokenizer
+from tests.checkpoints.record import tokenizer
+from tests.checkpoints.small import CONVERSATIONS, SMALL, TEMPLATE
 
 HERE = Path(__file__).parent
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]

@@ -32,6 +32,7 @@ import transformers
 from safetensors.torch import save_file
 
 from tests.checkpoints import heads, record, record_encoders, record_heads
+from tests.checkpoints.small import CHECKPOINTS, SMALL, SPECIAL, Small
 from tests.server_files import executable
 from tools.server_process import ServerProcess
 
@@ -75,7 +76,7 @@ def texts(longest: int) -> tuple[Turns, ...]:
 
 def chat(steps: bool = False) -> Callable[[Turns], dict[str, Any]]:
     """How conversations are asked about; with a mark behind each step where `steps` are scored."""
-    marked = record.Small("", "", rows=2 if steps else 1)
+    marked = Small("", "", rows=2 if steps else 1)
     return lambda turns: {"messages": record.messages_of(marked, turns)}
 
 
@@ -111,7 +112,7 @@ class Case:
     longest: int = 200
 
 
-def decoder(small: record.Small, longest: int = 200) -> Case:
+def decoder(small: Small, longest: int = 200) -> Case:
     """A decoder with a head."""
 
     def make(folder: Path) -> Reference:
@@ -189,7 +190,7 @@ def shrunk(file: dict[str, Any]) -> dict[str, Any]:
 
 def scored(model_type: str, head: str = "score", rows: int = 1) -> Published:
     """A decoder with a head in the words of `record`."""
-    return lambda name, file: decoder(record.Small(name, model_type, head=head, rows=rows, file=file), LONG)
+    return lambda name, file: decoder(Small(name, model_type, head=head, rows=rows, file=file), LONG)
 
 
 def by_its_authors(model: str, head: Callable[[dict[str, Any]], Callable[[], torch.nn.Module]]) -> Published:
@@ -199,11 +200,11 @@ def by_its_authors(model: str, head: Callable[[dict[str, Any]], Callable[[], tor
     def published(name: str, file: dict[str, Any]) -> Case:
         # The head's own sizes are those of the recorded ones.
         sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
-        small = file | {size: record.SMALL[size] for size in sizes}
+        small = file | {size: SMALL[size] for size in sizes}
         if "gating_hidden_dim" in file:
             small["gating_hidden_dim"] = 8
         if "reward_token_id" in file:
-            small["reward_token_id"] = len(record.SPECIAL) + 256
+            small["reward_token_id"] = len(SPECIAL) + 256
 
         def make(folder: Path) -> Reference:
             authors = record_heads.make(replace(known, name=name, head=head(small)), folder, small)
@@ -255,7 +256,7 @@ PUBLISHED: dict[str, Published] = {
 
 def cases() -> Iterator[tuple[str, Case | None]]:
     """Every configuration by name; `None` for one that can't be made yet."""
-    for small in record.CHECKPOINTS:
+    for small in CHECKPOINTS:
         # The one whose longer texts are turned otherwise is bounded.
         yield small.name, decoder(small, longest=120 if small.name == "phi3-longrope" else 200)
     for name, kind, changes in record_encoders.ENCODERS:

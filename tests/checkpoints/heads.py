@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.checkpoints.record import CONVERSATIONS, SMALL, TEMPLATE
+from tests.checkpoints.small import CONVERSATIONS, SMALL, TEMPLATE
 
 HIDDEN = SMALL["hidden_size"]
 Turns = list[dict[str, str]]

@@ -42,7 +42,8 @@ from tests.checkpoints.heads import (
     trl,
     weighed,
 )
-from tests.checkpoints.record import CLASSES, CONVERSATIONS, SMALL, SPECIAL, as_internlm2
+from tests.checkpoints.record import CLASSES, as_internlm2
+from tests.checkpoints.small import CONVERSATIONS, SMALL, SPECIAL
 
 HERE = Path(__file__).parent
 LLAMA3_TEMPLATE = (

@@ -12,7 +12,8 @@ import torch
 import transformers
 from torch import nn
 
-from tests.checkpoints.record import CONVERSATIONS, HERE, SMALL, TEMPLATE, tokenizer
+from tests.checkpoints.record import HERE, tokenizer
+from tests.checkpoints.small import CONVERSATIONS, SMALL, TEMPLATE
 
 NAME = "pickled"
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from in_memory import Clock, reward_of, score_body
+from in_memory import Clock, problem, reward_of, score_body
 from karat_client import AsyncClient, Client, Pending, errors
 
 URL = "http://karat"
@@ -54,9 +54,36 @@ def test_rows_are_handed_over_in_one_request_a_line_each(clock: Clock) -> None:
         client(jobs, clock).submit_job(messages=[[{"role": "user", "content": [{"type": "image_url"}]}]])
 
 
+def test_an_attempt_without_a_reply_is_repeated_as_the_same_job(clock: Clock) -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["idempotency-key"])
+        if len(seen) == 1:
+            raise httpx.ReadError("the reply was lost")
+        return httpx.Response(202, json=JOB)
+
+    one = Client(URL, "m", transport=httpx.MockTransport(answer), timing=clock.timing())
+    one.submit_job(texts=["a"])
+    one.submit_job(texts=["a"])
+    one.submit_job(texts=["a"], idempotency_key="mine")
+    assert seen[0] == seen[1]
+    assert len(set(seen[1:])) == 3
+    assert seen[3] == "mine"
+
+
+def test_what_names_another_job_is_told(clock: Clock) -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        return problem(422, "other-job", "send each job under a key of its own")
+
+    one = Client(URL, "m", transport=httpx.MockTransport(answer), timing=clock.timing())
+    with pytest.raises(errors.OtherJob, match="of its own"):
+        one.submit_job(texts=["a"], idempotency_key="mine")
+
+
 def test_results_are_waited_for_and_a_row_that_failed_says_why(clock: Clock) -> None:
-    problem = {"type": "urn:karat:problem:too-long", "title": "t", "status": 422, "detail": "too long"}
-    jobs = Jobs([None, [line(0, "a"), {"index": 1, "error": problem}], None, [line(2, "b")], []])
+    refused = {"type": "urn:karat:problem:too-long", "title": "t", "status": 422, "detail": "too long"}
+    jobs = Jobs([None, [line(0, "a"), {"index": 1, "error": refused}], None, [line(2, "b")], []])
     with client(jobs, clock) as one:
         first = one.job_results("j")
         assert (len(first.results), first.next_offset) == (2, 2)

@@ -59,7 +59,7 @@ mod tests {
     use crate::api::problem::{Problem, ProblemType};
 
     /// The status of each kind of problem, in the order of [`SHAPES`].
-    const STATUSES: [(ProblemType, [u16; 11]); 16] = [
+    const STATUSES: [(ProblemType, [u16; 11]); 17] = [
         (ProblemType::MalformedJson, [400, 400, 400, 400, 400, 400, 422, 400, 400, 400, 400]),
         (ProblemType::BodyIncomplete, [400, 400, 400, 400, 400, 400, 422, 400, 400, 400, 400]),
         (ProblemType::InvalidRequest, [422, 400, 400, 422, 422, 422, 422, 400, 422, 422, 400]),
@@ -74,6 +74,7 @@ mod tests {
         (ProblemType::ModelUnavailable, [503, 503, 503, 503, 503, 503, 503, 503, 503, 503, 503]),
         (ProblemType::Overloaded, [503, 503, 503, 503, 503, 503, 429, 429, 429, 429, 503]),
         (ProblemType::DeadlinePassed, [504, 504, 504, 504, 504, 504, 504, 504, 504, 504, 504]),
+        (ProblemType::StateFull, [507; 11]),
         (ProblemType::ModelFailed, [500, 500, 500, 500, 500, 500, 424, 500, 500, 500, 500]),
         (ProblemType::Internal, [500, 500, 500, 500, 500, 500, 424, 500, 500, 500, 500]),
     ];
@@ -137,7 +138,7 @@ mod tests {
                     Shape::Tei => {
                         let word = match (kind, status) {
                             (ProblemType::NoInputs, _) => "Empty",
-                            (ProblemType::DeadlinePassed, _) | (_, 424) => "Backend",
+                            (ProblemType::DeadlinePassed, _) | (_, 424 | 507) => "Backend",
                             (_, 429) => "Overloaded",
                             (_, 503) => "Unhealthy",
                             _ => "Validation",

@@ -16,6 +16,8 @@ use crate::cli::CommandError;
 
 /// How many results are asked for at once.
 const RESULTS: usize = 1000;
+/// The header that says what the client calls a job.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The jobs of one server.
 pub(in crate::cli) struct Jobs(Server);
@@ -78,9 +80,11 @@ impl Jobs {
         format!("{}/v1/jobs{path}", self.0.url)
     }
 
-    /// Hands samples over, a line of JSON each, as they come; the job's id.
+    /// Hands samples over, a line of JSON each, as they come; the job's id, which is the same one however often it is handed
+    /// over under that name.
     pub(in crate::cli) async fn submit(
         &self,
+        name: &str,
         lines: mpsc::Receiver<io::Result<Bytes>>,
     ) -> Result<String, CommandError> {
         let head: io::Result<Bytes> = Ok(Bytes::from(format!("{}\n", self.0.options)));
@@ -91,7 +95,7 @@ impl Jobs {
             };
             next.map(|next| (next, (None, lines)))
         });
-        let request = self.0.client.post(self.url("")).body(Body::wrap_stream(body));
+        let request = self.0.client.post(self.url("")).header(IDEMPOTENCY_KEY, name).body(Body::wrap_stream(body));
         let job: JobReply = self.read(request.send().await.map_err(|error| away(&error))?).await?;
         Ok(job.id)
     }

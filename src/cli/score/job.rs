@@ -1,11 +1,12 @@
 //! Rows scored as one job of a server's: handed over at once, worked on when the server has nothing else to do.
 //!
 //! ```text
-//! input ─ rows that lack scores ─▶ POST /v1/jobs ─▶ note beside the output ─▶ results by offset ─▶ lines in the rows' order
+//! input ─ rows that lack scores ─▶ note beside the output ─▶ POST /v1/jobs ─▶ results by offset ─▶ lines in the rows' order
 //! ```
 //!
-//! The note names the job and what was handed over. A run that finds one takes up the job's results behind the lines that
-//! are there already, if the input is still what was handed over.
+//! The note says what the job is called before anything is handed over, so that a run which was killed before it heard the
+//! answer hands over the same job again and not another. Then it names the job and what was handed over: a run that finds
+//! that takes up the job's results behind the lines that are there already, if the input is still what was handed over.
 
 use std::{
     collections::VecDeque,
@@ -37,7 +38,16 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     server: String,
-    job: String,
+    /// Under which name it is handed over, as often as that takes.
+    submission: String,
+    /// Once the server has said that it has it.
+    job: Option<HandedOver>,
+}
+
+/// A job that a server has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct HandedOver {
+    id: String,
     /// The first row that was handed over.
     first_row: u64,
     /// A digest over the digests of all rows that were handed over.
@@ -47,47 +57,66 @@ struct Note {
 /// Scores everything.
 pub(super) async fn run(mut source: Source, mut lines: Lines<'_>, jobs: &Jobs) -> Result<Summary, CommandError> {
     let path = note_beside(lines.output.path());
-    let note = match read(&path)? {
-        Some(note) if jobs.find(&note.job).await?.is_some() => {
-            check(&note, &source, jobs, &path).await?;
-            note
+    let job = match read(&path)? {
+        Some(Note { server, job: Some(job), .. }) if jobs.find(&job.id).await?.is_some() => {
+            check(&server, &job, &source, jobs, &path).await?;
+            job
         }
-        _ => {
+        earlier => {
             lines.bar.set_message("handing the rows over");
-            match submit(&source, &lines, jobs).await? {
-                Some(note) => note,
+            // Of one without a job nobody knows whether the server has it.
+            let begun = earlier.filter(|note| note.job.is_none() && note.server == jobs.server());
+            match submit(&source, &lines, jobs, &path, begun.map(|note| note.submission)).await? {
+                Some(job) => job,
                 None => return lines.finish(),
             }
         }
     };
-    write(&path, &note)?;
     lines.bar.set_message("waiting for the first scores");
-    source.counted_from = note.first_row;
-    match collect(&source, &mut lines, jobs, &note).await {
+    source.counted_from = job.first_row;
+    match collect(&source, &mut lines, jobs, &job).await {
         Ok(()) => {}
         Err(stopped) => {
             if let Stopped::AtBadRow(_) = stopped {
                 // A row that is mended has to be handed over again, and those behind it with it.
-                jobs.remove(&note.job).await?;
+                jobs.remove(&job.id).await?;
                 remove(&path)?;
             }
             return Err(stopped.into());
         }
     }
-    jobs.remove(&note.job).await?;
+    jobs.remove(&job.id).await?;
     remove(&path)?;
     lines.finish()
 }
 
-/// Hands over the rows that lack scores; none where all have some.
-async fn submit(source: &Source, lines: &Lines<'_>, jobs: &Jobs) -> Result<Option<Note>, CommandError> {
+/// Hands over the rows that lack scores, under the name that an earlier run gave them or a new one; none where all have
+/// some.
+async fn submit(
+    source: &Source,
+    lines: &Lines<'_>,
+    jobs: &Jobs,
+    path: &Path,
+    begun: Option<String>,
+) -> Result<Option<HandedOver>, CommandError> {
+    let is_new = begun.is_none();
+    let submission = begun.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let parcels = source.read(lines.output.earlier()?, WAITING)?;
+    let mut note = Note { server: jobs.server().to_owned(), submission, job: None };
+    write(path, &note)?;
     let (sender, body) = mpsc::channel(WAITING);
     let handing = hand_over(parcels, sender, lines.skip_bad_rows);
-    let (handed, job) = tokio::join!(handing, jobs.submit(body));
+    let (handed, job) = tokio::join!(handing, jobs.submit(&note.submission, body));
+    // Without a whole body the server has nothing.
+    if is_new && !matches!(handed, Ok(Some(_))) {
+        remove(path)?;
+    }
     // What is wrong with a row explains why the server got no whole body.
     let Some((first_row, rows)) = handed? else { return Ok(None) };
-    Ok(Some(Note { server: jobs.server().to_owned(), job: job?, first_row, rows }))
+    let job = HandedOver { id: job?, first_row, rows };
+    note.job = Some(job.clone());
+    write(path, &note)?;
+    Ok(Some(job))
 }
 
 /// Sends rows as lines of JSON; where they begin and the digest over them, or none where there are none.
@@ -146,7 +175,7 @@ impl Handed {
 }
 
 /// Whether the input is still what was handed over.
-async fn check(note: &Note, source: &Source, jobs: &Jobs, path: &Path) -> Result<(), CommandError> {
+async fn check(server: &str, job: &HandedOver, source: &Source, jobs: &Jobs, path: &Path) -> Result<(), CommandError> {
     let mut parcels = source.read(None, WAITING)?;
     let mut handed = Handed::default();
     while let Some(parcel) = parcels.recv().await {
@@ -154,28 +183,28 @@ async fn check(note: &Note, source: &Source, jobs: &Jobs, path: &Path) -> Result
             Parcel::Done(_) => {}
             Parcel::Broken(error) => return Err(error),
             Parcel::Rows(mut rows) => {
-                rows.retain(|row| row.number >= note.first_row);
+                rows.retain(|row| row.number >= job.first_row);
                 handed.add(&rows)?;
             }
         }
     }
-    if handed.finish() == Some((note.first_row, note.rows.clone())) && note.server == jobs.server() {
+    if handed.finish() == Some((job.first_row, job.rows.clone())) && server == jobs.server() {
         return Ok(());
     }
     Err(format!(
         "{} names the job {}, which was made of another input, with other settings or by another server; give the same, or \
          delete the file to have the rows without scores handed over anew",
         path.display(),
-        note.job
+        job.id
     )
     .into())
 }
 
 /// Writes the results down as they come.
-async fn collect(source: &Source, lines: &mut Lines<'_>, jobs: &Jobs, note: &Note) -> Result<(), Stopped> {
+async fn collect(source: &Source, lines: &mut Lines<'_>, jobs: &Jobs, job: &HandedOver) -> Result<(), Stopped> {
     let earlier = lines.output.earlier().map_err(Stopped::Otherwise)?;
     let mut parcels = source.read(earlier, WAITING).map_err(Stopped::Otherwise)?;
-    let mut results = Results { jobs, job: &note.job, offset: 0, here: VecDeque::new() };
+    let mut results = Results { jobs, job: &job.id, offset: 0, here: VecDeque::new() };
     while let Some(parcel) = parcels.recv().await {
         let rows = match parcel {
             Parcel::Broken(error) => return Err(Stopped::Otherwise(error)),
@@ -262,8 +291,12 @@ fn read(path: &Path) -> Result<Option<Note>, CommandError> {
     })
 }
 
+/// Writes a note in place of one that may be there: a run that is killed leaves one of both.
 fn write(path: &Path, note: &Note) -> Result<(), CommandError> {
-    fs::write(path, serde_json::to_vec(note)?).map_err(|error| unusable(path, &error))
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let written = fs::write(&new, serde_json::to_vec(note)?).and_then(|()| fs::rename(&new, path));
+    written.map_err(|error| unusable(path, &error))
 }
 
 fn remove(path: &Path) -> Result<(), CommandError> {

@@ -9,7 +9,10 @@ use prost::Message;
 use serde_json::json;
 
 use super::server;
-use crate::{images, support::Server};
+use crate::{
+    images,
+    support::{Server, Unserved},
+};
 
 #[derive(Clone, PartialEq, Message)]
 struct InferRequest {
@@ -147,6 +150,25 @@ async fn packed_and_plain_tensors_get_the_same_scores() {
     assert_eq!(reply.outputs[0].contents, None);
     let bytes: Vec<u8> = scores.iter().flat_map(|score| score.to_le_bytes()).collect();
     assert_eq!(reply.packed, [bytes]);
+}
+
+#[tokio::test]
+async fn a_large_message_is_answered_as_a_small_one_is() {
+    let mut unserved = Unserved::new();
+    unserved.limits.body_bytes = 1 << 20;
+    unserved.load(&super::repository()).await.unwrap();
+    let server = unserved.serve().await;
+    let texts = Contents { texts: vec![b"10 20".to_vec()], ..Contents::default() };
+    let large = InferRequest {
+        model_name: "chat".to_owned(),
+        id: "x".repeat(300_000),
+        inputs: vec![tensor("text", "BYTES", &[1], Some(texts))],
+        ..InferRequest::default()
+    };
+    let reply: InferResponse = call(&server, INFER, &large).await.unwrap();
+    assert!(reply.id == large.id && !reply.outputs.is_empty());
+    let unknown = InferRequest { model_name: "other".to_owned(), inputs: Vec::new(), ..large };
+    assert_eq!(call::<InferResponse>(&server, INFER, &unknown).await, Err(5), "not found, before it is invalid");
 }
 
 #[tokio::test]

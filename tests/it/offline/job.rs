@@ -39,6 +39,48 @@ async fn a_job_gives_the_scores_of_requests_and_goes_on_where_a_run_was_killed()
 }
 
 #[tokio::test]
+async fn rows_are_handed_over_once_where_a_run_was_killed_before_it_heard_the_answer() {
+    const ROWS: u32 = 4000;
+    let repository = Repository::with_sum();
+    let (server, files) = (Server::of(&repository).await, Files::new());
+    let (input, output) = (files.write("samples.jsonl", &samples(ROWS)), files.path("scores.jsonl"));
+    let (url, note) = (server.url(""), files.path("scores.jsonl.job"));
+    let run = || score(&input, &output, &["--server", &url, "--job"]);
+    let handed_over = || serde_json::from_slice::<Value>(&fs::read(&note).unwrap_or_default()).unwrap_or_default();
+    let mut killed = run().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the rows are handed over", || handed_over()["job"]["id"].is_string()).await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    // What it would have left a moment before.
+    let Value::Object(mut before) = handed_over() else { panic!("the run was over before it was killed") };
+    let job = before.insert("job".to_owned(), Value::Null).unwrap();
+    fs::write(&note, Value::Object(before).to_string()).unwrap();
+    fs::write(&output, "").unwrap();
+
+    let again = run().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the rows are handed over again", || handed_over()["job"] == job || !note.exists()).await;
+    let jobs = server.get("/v1/jobs").await.body["jobs"].as_array().unwrap().clone();
+    let done = tokio::task::spawn_blocking(|| again.wait_with_output()).await.unwrap().unwrap();
+    assert!(done.status.success() && jobs.len() <= 1, "{jobs:?}");
+    assert_every_row_once(&output, ROWS);
+    let asked = |name: &str| server.metric(&format!("karat_cache_{name}_total{{model=\"sum\"}}"));
+    assert_eq!(asked("hits") + asked("misses"), u64::from(ROWS), "they were scored once");
+
+    // Other rows under the same name are told.
+    fs::write(&note, json!({"server": url, "submission": "mine", "job": null}).to_string()).unwrap();
+    let mine = server.client.post(server.url("/v1/jobs")).header("idempotency-key", "mine");
+    Reply::of(mine.body("{\"model\":\"sum\"}\n{\"text\":\"100\"}")).await;
+    fs::write(&output, "").unwrap();
+    let refused = finish(run()).await;
+    assert!(
+        !refused.status.success() && stderr(&refused).contains("options or rows are others"),
+        "{}",
+        stderr(&refused)
+    );
+    assert!(note.exists(), "it says which job is meant");
+}
+
+#[tokio::test]
 async fn bad_rows_of_a_job_are_told_and_those_that_are_mended_are_handed_over_again() {
     let repository = Repository::with_sum();
     let (server, files) = (Server::of(&repository).await, Files::new());

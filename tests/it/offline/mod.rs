@@ -18,7 +18,7 @@ use parquet::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{RAW, Repository, Server, is_close, karat, until};
+use crate::support::{RAW, Reply, Repository, Server, is_close, karat, until};
 
 /// A folder for the files of one test.
 struct Files(TempDir);

@@ -140,6 +140,38 @@ async fn what_is_no_job_is_refused_whole() {
 }
 
 #[tokio::test]
+async fn a_job_that_is_sent_again_is_the_same_job() {
+    let server = Server::of(&Repository::with_sum()).await;
+    let send = async |name: &str, body: &str| {
+        let request = server.client.post(server.url("/v1/jobs")).header("idempotency-key", name);
+        Reply::of(request.body(body.to_owned())).await
+    };
+    let body = "{\"model\":\"sum\"}\n{\"text\":\"100\"}\n{\"text\":\"101\"}\n";
+    let first = send("\"mine\"", body).await;
+    let id = first.body["id"].as_str().unwrap();
+    ended(&server, id).await;
+    // Blank lines and a last one without its end are no other rows.
+    for same in [body, "\n{\"model\":\"sum\"}\n\n{\"text\":\"100\"}\n{\"text\":\"101\"}"] {
+        let again = send("mine", same).await;
+        assert_eq!(
+            (again.status, &again.body["id"], &again.body["done"]),
+            (202, &json!(id), &json!(2)),
+            "{}",
+            again.text
+        );
+    }
+    for other in [
+        "{\"model\":\"sum\"}\n{\"text\":\"100\"}\n",
+        "{\"model\":\"sum\",\"include\":[\"members\"]}\n{\"text\":\"100\"}\n{\"text\":\"101\"}\n",
+    ] {
+        send("mine", other).await.assert_problem(422, "other-job", id);
+    }
+    send("not one", body).await.assert_problem(422, "invalid-request", "Idempotency-Key");
+    assert_ne!(send("another", body).await.body["id"], id);
+    assert_eq!(server.get("/v1/jobs").await.body["jobs"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_job_may_be_larger_than_any_body() {
     let unserved = Unserved::new();
     let most = unserved.limits.body_bytes;

@@ -61,6 +61,8 @@ async fn a_reward_is_weighed_by_its_sensitivity_in_the_request_that_asks_for_it(
         let reply = server.post(&body).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         let results = &reply.body["results"];
+        // Four tokens of the samples and six of their edits, each once.
+        assert_eq!(reply.body["usage"]["tokens"], 10, "{}", reply.text);
         // 0.153 with a small letter and 0.053 with a large one.
         assert_number(&results[0]["sensitivity"], 0.1);
         assert_number(&results[0]["ensemble"]["mean"], 0.153);

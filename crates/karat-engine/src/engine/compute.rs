@@ -83,8 +83,9 @@ impl Outputs {
     /// Keeps at most `bytes`; 0 keeps nothing but still shares what is in flight.
     pub(super) fn new(bytes: u64) -> Self {
         Self {
+            // What the map itself takes is left out, and the pass, which many share.
             cache: SingleFlight::new(bytes, |key: &Key, computed: &Computed| {
-                key.input.bytes() + size_of::<Key>() + computed.output.bytes() + 2 * size_of::<Duration>()
+                size_of::<Key>() + key.input.bytes() + size_of::<Computed>() + computed.output.bytes()
             }),
         }
     }

@@ -182,7 +182,7 @@ impl Engine {
         let model = self.repository.answering(&request.model, &request.samples)?;
         let (request, spent) = self.with_sensitivities(&model, request).await?;
         let mut report = self.answer_by(model, request).await?;
-        report.usage = report.usage.and(spent);
+        report.usage = spent.unwrap_or(report.usage);
         report.timings.total = started.elapsed();
         Ok(report)
     }

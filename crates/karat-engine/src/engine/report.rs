@@ -175,13 +175,6 @@ pub struct Usage {
     pub cached_tokens: usize,
 }
 
-impl Usage {
-    /// Both together.
-    pub(super) fn and(self, other: Self) -> Self {
-        Self { tokens: self.tokens + other.tokens, cached_tokens: self.cached_tokens + other.cached_tokens }
-    }
-}
-
 /// How long the stages of a request took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timings {

@@ -25,14 +25,15 @@ impl Engine {
         self.model(&request.model).is_ok_and(|model| needed(&model, &request.overrides))
     }
 
-    /// The request with each sample's sensitivity, where its aggregation weighs by that; and what finding out cost.
+    /// The request with each sample's sensitivity, where its aggregation weighs by that; and what it costs then, since each
+    /// sample was scored beside its edits, and is known when its turn comes.
     pub(super) async fn with_sensitivities(
         &self,
         model: &Arc<Model>,
         mut request: ScoreRequest,
-    ) -> Result<(ScoreRequest, Usage), ScoreError> {
+    ) -> Result<(ScoreRequest, Option<Usage>), ScoreError> {
         if !needed(model, &request.overrides) {
-            return Ok((request, Usage::default()));
+            return Ok((request, None));
         }
         // What its rules don't fit fails before anything is computed.
         RequestRules::resolve(model, request.overrides.clone(), request.samples.len() + request.refused.len())?;
@@ -69,7 +70,7 @@ impl Engine {
         }
         request.refused.sort_by_key(|refusal| refusal.index);
         request.overrides.sensitivities = sensitivities;
-        Ok((request, usage))
+        Ok((request, Some(usage)))
     }
 }
 

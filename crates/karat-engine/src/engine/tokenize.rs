@@ -138,8 +138,9 @@ impl TokenCache {
     /// A cache of at most `bytes`; 0 keeps nothing.
     pub(super) fn new(bytes: u64) -> Self {
         let weigh = |key: &Key, known: &Known| {
-            let tokens: usize = known.inputs.iter().map(|input| input.bytes()).sum();
-            u32::try_from(key.sample.text_bytes() + size_of::<Key>() + tokens).unwrap_or(u32::MAX)
+            let text = size_of::<Key>() + size_of::<Sample>() + key.sample.text_bytes();
+            let inputs: usize = known.inputs.iter().map(|input| size_of_val(input) + input.bytes()).sum();
+            u32::try_from(text + size_of::<Known>() + inputs).unwrap_or(u32::MAX)
         };
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {

@@ -9,22 +9,20 @@ use karat_checkpoint::Origin;
 use karat_hub::Hub;
 use karat_rules::{
     aggregate::{self, Aggregation, MembersShape},
-    domain::{ModelName, Pattern, Probe, catalogue::Choice},
-    head::{self, DecoderOutput, Head, Probing},
+    domain::{ModelName, catalogue::Choice},
+    head::{self, Head, Probing},
     transform::Chain,
 };
 use karat_runtime::{Provider, ProviderKind};
 
 use super::{
-    CheckpointForm, CritiqueSection, FILE_NAME, GraphInputs, GraphSection, Manifest, ManifestError, OutputList,
-    SchedulingSection,
+    CheckpointForm, FILE_NAME, GraphInputs, GraphSection, Manifest, ManifestError, OutputList, SchedulingSection,
+    critique::CritiqueDefinition,
     ensemble::{OF_MEMBERS, of_members},
+    fit::{misplaced, unseen},
     origins::{checkpoint, together},
 };
-use crate::{
-    image::ImageConfig,
-    text::{RatingParser, StepForm, StopStrings, TextConfig},
-};
+use crate::{image::ImageConfig, text::TextConfig};
 
 /// More tokens than any model takes: a sample of that length is made when it is loaded.
 const MOST_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 24) - 1);
@@ -126,54 +124,6 @@ impl GraphSource {
             Self::File(file) => file.with_extension(ending),
             Self::Checkpoint(origin) => origin.folder().join("checkpoint").with_extension(ending),
         }
-    }
-}
-
-/// How a model writes critiques.
-#[derive(Debug, Clone)]
-pub struct CritiqueDefinition {
-    /// What is asked: the places are what was said before the response, and the response.
-    pub request: Pattern,
-    /// The most tokens of a critique, unless a request says otherwise.
-    pub max_tokens: NonZeroUsize,
-    /// What ends a critique.
-    pub stop: StopStrings,
-    /// Tokens that end a critique, beside the end-of-sequence token.
-    pub end_tokens: Vec<String>,
-    /// Finds the number that a judge writes.
-    pub rating: Option<RatingParser>,
-    /// The most critiques that are written at once.
-    pub texts: NonZeroUsize,
-}
-
-impl CritiqueDefinition {
-    /// Builds what a manifest writes.
-    ///
-    /// # Errors
-    /// The key, and what is wrong with it.
-    fn new(section: CritiqueSection) -> Result<Self, (&'static str, String)> {
-        let CritiqueSection { request, max_tokens, stop, end_tokens, rating, rating_range, texts } = section;
-        let rating = match (rating, rating_range) {
-            (Some(pattern), range) => {
-                Some(RatingParser::new(&pattern, range).map_err(|reason| ("critique.rating", reason))?)
-            }
-            (None, Some(_)) => {
-                return Err((
-                    "critique.rating_range",
-                    "there is a range and no rating; write critique.rating".to_owned(),
-                ));
-            }
-            (None, None) => None,
-        };
-        Ok(Self {
-            request: Pattern::parse(&request, &["prompt", "response"])
-                .map_err(|reason| ("critique.request", reason))?,
-            stop: StopStrings::new(stop).map_err(|error| ("critique.stop", error.to_string()))?,
-            max_tokens,
-            end_tokens,
-            rating,
-            texts,
-        })
     }
 }
 
@@ -434,52 +384,4 @@ impl Definition {
             critique,
         })))
     }
-}
-
-/// A key of `[text]` that nothing would come of with this head: what was found, and what to write instead.
-fn misplaced(text: &TextConfig, head: &dyn Head) -> Option<(&'static str, String, &'static str)> {
-    let name = head.name();
-    let asks = head.probing().is_some_and(|probing| !head.gives_steps() && probing.reads() == DecoderOutput::Logits);
-    if text.gate_mark.is_some() && !head.reads_gate() {
-        let wanted = "remove the key, or write a head with gating such as attributes";
-        return Some(("text.gate_mark", format!("the {name} head reads no weights at a mark"), wanted));
-    }
-    if text.steps != StepForm::Marked && !head.gives_steps() {
-        return Some((
-            "text.steps",
-            format!("the {name} head reads no steps"),
-            "remove the key, or write a process head",
-        ));
-    }
-    if text.last_token.is_some() && asks {
-        let found = format!("the {name} head asks about texts that end where a token is to be predicted");
-        return Some(("text.last_token", found, "remove the key"));
-    }
-    None
-}
-
-/// Why a head doesn't fit a model of texts, of images or of both: the key, what was found, and what to write instead.
-fn unseen(reads: bool, sees: bool, head: &dyn Head) -> Option<(&'static str, String, &'static str)> {
-    let name = head.name();
-    let compares = head.probing().is_some_and(|probing| probing.reads() == DecoderOutput::Embeddings);
-    let shape = head.shape();
-    if compares && !sees {
-        return Some(("image", format!("the {name} head compares images, and the table is missing"), "add [image]"));
-    }
-    if compares || !sees {
-        // Whether the head compares with texts, and they are read, its example shows.
-        let unread = head
-            .probing()
-            .and_then(|probing| probing.probes(&probing.example()).ok())
-            .is_some_and(|probes| compares && !reads && probes.iter().any(|probe| matches!(probe, Probe::Text(_))));
-        let wanted = "add [text] with the tokenizer of the model, or compare images alone";
-        return unread.then(|| ("text", format!("the {name} head compares images with texts"), wanted));
-    }
-    if reads {
-        let wanted = "write the likeness head, or remove [text] or [image]";
-        return Some(("head", format!("the {name} head reads one of texts and images"), wanted));
-    }
-    let by_place = shape.steps || shape.tokens || head.probing().is_some() || head.reads_gate();
-    let wanted = "write one that reads a whole input, such as scalar, multi, classifier or likeness";
-    by_place.then(|| ("head", format!("the {name} head reads text, and this model sees"), wanted))
 }

@@ -5,10 +5,12 @@
 //! when a model is loaded, with the file, the key, what was found and what to write, not on the thousandth request.
 
 mod bind;
+mod critique;
 mod definition;
 mod digests;
 mod document;
 mod ensemble;
+mod fit;
 mod origins;
 mod reference;
 
@@ -21,7 +23,7 @@ use karat_checkpoint::{Checkpoint, CheckpointError, Origin};
 use karat_hub::{Hub, HubError};
 
 pub(crate) use bind::{bind_decoder, bind_graph, bind_pixels};
-pub use definition::CritiqueDefinition;
+pub use critique::CritiqueDefinition;
 pub(crate) use definition::{Definition, GraphDefinition, GraphSource};
 pub use digests::digests;
 pub(crate) use document::{CheckpointForm, Manifest, SchedulingSection};

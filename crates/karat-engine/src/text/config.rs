@@ -45,8 +45,9 @@ pub struct TextConfig {
     #[serde(default)]
     pub pad_token: Option<String>,
     /// For process reward models: the token that ends each step of a response, at which the head reads its score, such
-    /// as `<extra_0>`. A response that is sent as a list of steps gets one after each step. In a response that isn't part
-    /// of rendered text it may stand nowhere else.
+    /// as `<extra_0>`. A response that is sent as a list of steps gets one after each step. It may stand nowhere else, in
+    /// text that is sent rendered neither; where it is all of `step_end`, nothing tells a mark from one that a policy
+    /// wrote there: send prompt and steps instead.
     #[serde(default)]
     pub step_mark: Option<String>,
     /// What is written after each step of a response that is sent as a list, when that is more than the mark alone, such

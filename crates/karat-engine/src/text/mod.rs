@@ -9,6 +9,7 @@
 mod config;
 mod control;
 mod detokenize;
+mod error;
 mod gate;
 mod padding;
 mod parse_template;
@@ -23,11 +24,7 @@ mod truncate;
 mod vocabulary;
 mod word;
 
-use std::{
-    borrow::Cow,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, ops::Range, path::Path};
 
 use karat_rules::domain::{RenderedText, Sample, TokenizedInput};
 use tokenizers::{Encoding, Tokenizer};
@@ -35,6 +32,7 @@ use tokenizers::{Encoding, Tokenizer};
 pub use config::{Ending, Render, SpecialTokensInText, StepForm, TextConfig, TextOptions, Truncation};
 use control::ControlTokens;
 pub(crate) use detokenize::Detokenizer;
+pub use error::TextError;
 use gate::Gate;
 pub use parse_template::{Markers, PolicyTemplate, TurnMarkers};
 pub use rating::RatingParser;
@@ -45,127 +43,6 @@ use steps::Steps;
 pub(crate) use stop::StopMatcher;
 pub use stop::{EmptyStop, StopStrings};
 pub use truncate::TooLong;
-
-/// Why text can't be turned into tokens.
-#[derive(Debug, thiserror::Error)]
-pub enum TextError {
-    /// A file of the tokenizer can't be read.
-    #[error("{path}: {reason}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The manifest's text settings contradict each other or the files.
-    #[error("{key}: {reason}")]
-    Config {
-        /// The key in the manifest.
-        key: &'static str,
-        /// What was found and what to write instead.
-        reason: String,
-    },
-    /// The template refused the conversation.
-    #[error("the model's template can't render this conversation: {0}")]
-    Template(String),
-    /// The tokenizer failed.
-    #[error("the tokenizer can't encode this text: {0}")]
-    Tokenizer(String),
-    /// The text is not in the template that the manifest names.
-    #[error(
-        "the text is not in the policy's template (text.retemplate): {0}; send text in that template, or the messages \
-         themselves"
-    )]
-    ParseTemplate(String),
-    /// One end-of-sequence token is asked of a model that names none.
-    #[error("the model names no end-of-sequence token to end the text with; write text.eos_token in its manifest")]
-    NoEndToken,
-    /// A token id isn't one of the model's tokenizer.
-    #[error("{0} is no token of the model's tokenizer; send ids of that tokenizer, or text")]
-    UnknownToken(u32),
-    /// A pair of responses was sent to a model of single ones.
-    #[error("this model scores one response at a time, and this is a pair; send each as an input of its own")]
-    Pair,
-    /// An image was sent to a model of texts.
-    #[error("this model reads text and sees no images; send text, or choose a model that takes images")]
-    Image,
-    /// A text's likelihood is asked for, and nothing goes before it.
-    #[error("nothing goes before the response, so nothing can be said of how likely it is; send a prompt")]
-    NothingBefore,
-    /// The template changes a text whose tokens or steps are read, by more than white space around it.
-    #[error(
-        "the template changes the text {0:?}, so it can't be found among the tokens; send it as the template writes \
-         it, without what the template takes out"
-    )]
-    Changed(String),
-    /// A sample holds no mark at which a gated head's weights are read.
-    #[error(
-        "the text holds no {mark:?} (text.gate_mark), where this model reads how it weighs its objectives; send messages \
-         that its template renders, or text in that template"
-    )]
-    NoGate {
-        /// The mark.
-        mark: String,
-    },
-    /// The steps of a response have to be tokenised apart or written as turns, and what was sent is text or tokens.
-    #[error(
-        "this model reads steps that are written one by one, and they can't be told apart in text that is rendered \
-         already or in tokens; send {{\"prompt\", \"response\"}} or {{\"messages\"}}"
-    )]
-    WantsTurns,
-    /// A response holds the token of the step mark where no step ends.
-    #[error(
-        "the response holds the step mark at its byte {at}, where no step ends as text.step_end says; send the steps as a \
-         list, and without the mark"
-    )]
-    StrayMark {
-        /// The byte of the response at which it stands.
-        at: usize,
-    },
-    /// A step of a list holds what ends a step.
-    #[error("step {step} holds {end:?}, which ends a step here; send it as two steps, or without that")]
-    SplitStep {
-        /// Its place in the list, counted from 0.
-        step: usize,
-        /// What ends a step.
-        end: String,
-    },
-    /// A word that is asked for isn't one token.
-    #[error(
-        "the answer {word:?} is {tokens} tokens, and what a language model is asked for is one each; spell it as the \
-         model writes it, perhaps with a leading space"
-    )]
-    Word {
-        /// The word.
-        word: String,
-        /// How many tokens it is.
-        tokens: usize,
-    },
-    /// The tokenizer can't write tokens as text.
-    #[error("the tokenizer can't decode what the model wrote: {0}; check the decoder in the model's tokenizer.json")]
-    Undecodable(String),
-    /// A control token in what a user wrote, where the manifest allows none.
-    #[error(
-        "the text holds {0:?}, which is a control token of the model's tokenizer, and text.special_tokens_in_text of its \
-         manifest is \"refuse\"; send the text without it"
-    )]
-    ControlToken(String),
-    /// Control tokens in what a user wrote can't be told from the template's.
-    #[error(
-        "the text holds control tokens that the model's template takes for its own, so they can't be read as letters \
-         (text.special_tokens_in_text); send the text without them"
-    )]
-    HiddenControlToken,
-    /// The rendered text has no tokens.
-    #[error("the response has no tokens once rendered and tokenised; send text that the model's tokenizer knows")]
-    NoTokens,
-    /// The text is longer than the model or the policy allows.
-    #[error(transparent)]
-    TooLong(#[from] truncate::TooLong),
-    /// The text has more bytes than any that the model takes.
-    #[error(transparent)]
-    TooManyBytes(#[from] TooManyBytes),
-}
 
 /// What tokenising a sample gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -311,7 +188,7 @@ impl TextPipeline {
             true => self.fit(&mut tokens, self.keep_end(options)).map_err(probe::keep_what_is_asked)?,
             false => self.fit(&mut tokens, options)?,
         };
-        let mut input = tokens.into_input(self.steps.mark()).ok_or(TextError::NoTokens)?;
+        let mut input = tokens.into_input().ok_or(TextError::NoTokens)?;
         if let Some(gate) = &self.gate {
             let at = gate.find(input.ids())?;
             input = input.with_gate(at).ok_or(TextError::NoTokens)?;
@@ -382,11 +259,17 @@ impl TextPipeline {
     fn known(&self, ids: &[u32]) -> Result<truncate::Tokens, TextError> {
         match ids.iter().find(|id| self.tokenizer.id_to_token(**id).is_none()) {
             Some(unknown) => Err(TextError::UnknownToken(*unknown)),
-            None => Ok(truncate::Tokens::of_caller(ids)),
+            None => Ok(truncate::Tokens::of_caller_with_marks(ids, self.steps.mark())),
         }
     }
 
-    fn encode(&self, rendered: &Rendered<'_>, options: TextOptions) -> Result<truncate::Tokens, TextError> {
+    /// The tokens of a rendered text; where there is a `mark`, steps are read at it.
+    fn encode(
+        &self,
+        rendered: &Rendered<'_>,
+        options: TextOptions,
+        mark: Option<u32>,
+    ) -> Result<truncate::Tokens, TextError> {
         self.longest.check(rendered.bytes(), options.truncation.unwrap_or(self.truncation))?;
         let encoding = match rendered {
             Rendered::Pair { prompt, response } => self.encode_pair(prompt, response)?,
@@ -395,12 +278,16 @@ impl TextPipeline {
             }
         };
         let mut tokens = truncate::Tokens::new(&encoding, rendered, self.token_offsets);
-        if let Some(mark) = self.steps.mark() {
-            let start = match rendered {
-                Rendered::Single { response: ResponseSpan::At { bytes, .. }, .. } => bytes.start,
-                Rendered::Single { .. } | Rendered::Pair { .. } => 0,
+        if let Some(mark) = mark {
+            let said = rendered.response();
+            let (start, ends) = match rendered {
+                Rendered::Single { response: ResponseSpan::At { bytes, .. }, .. } => {
+                    (bytes.start, self.steps.ends(said))
+                }
+                Rendered::Single { response: ResponseSpan::CallersText, .. } => (0, self.steps.ends_within(said)),
+                Rendered::Single { .. } | Rendered::Pair { .. } => (0, self.steps.ends(said)),
             };
-            tokens.read_at(mark, &encoding, start, &self.steps.ends(rendered.response()))?;
+            tokens.read_at(mark, &encoding, start, &ends)?;
         }
         Ok(tokens)
     }

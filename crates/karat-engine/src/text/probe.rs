@@ -14,7 +14,7 @@ impl TextPipeline {
         match probe {
             Probe::Response(sample) => self.likelihood(self.tokens(sample, options)?, options),
             Probe::LastTurn { turns, kept } => {
-                let tokens = self.encode(&self.renderer.last_turn(turns, *kept)?, options)?;
+                let tokens = self.encode(&self.renderer.last_turn(turns, *kept)?, options, None)?;
                 self.likelihood(tokens, self.keep_end(options)).map_err(keep_what_is_asked)
             }
             Probe::NextWord { turns, kept, words } => {
@@ -52,9 +52,9 @@ impl TextPipeline {
         options: TextOptions,
     ) -> Result<Tokenized, TextError> {
         let rendered = self.renderer.opening(turns, kept)?;
-        let mut tokens = self.encode(&rendered, options)?;
+        let mut tokens = self.encode(&rendered, options, None)?;
         let doubled_beginning = self.fit(&mut tokens, self.keep_end(options))?;
-        let input = tokens.into_input(None).ok_or(TextError::NoTokens)?;
+        let input = tokens.into_input().ok_or(TextError::NoTokens)?;
         Ok(Tokenized { input, doubled_beginning })
     }
 
@@ -71,7 +71,7 @@ impl TextPipeline {
         tokens.need_response()?;
         tokens.end_with_response();
         let doubled_beginning = self.fit(&mut tokens, options)?;
-        let input = tokens.into_input(self.steps.mark()).ok_or(TextError::NoTokens)?;
+        let input = tokens.into_input().ok_or(TextError::NoTokens)?;
         let response = input.response();
         let range = response.start.max(1)..response.end;
         if range.is_empty() {

@@ -122,6 +122,16 @@ impl Steps {
         ends
     }
 
+    /// The same within a text that the caller rendered, where the template goes on behind the last step: any end may lack
+    /// the white space behind it, unless it becomes the beginning of a word.
+    pub(super) fn ends_within(&self, text: &str) -> Vec<Range<usize>> {
+        let Some(bare) = self.end.as_deref().map(str::trim_end).filter(|end| !end.is_empty()) else {
+            return Vec::new();
+        };
+        let ends = text.match_indices(bare).map(|(at, found)| at..at + found.len());
+        ends.filter(|end| !text[end.end..].starts_with(char::is_alphanumeric)).collect()
+    }
+
     /// The steps of a response; the last one may lack its end.
     fn split<'a>(&self, response: &'a str) -> Vec<&'a str> {
         match self.end.as_deref() {
@@ -181,7 +191,8 @@ impl TextPipeline {
     pub(super) fn encode_response(&self, rendered: &Rendered<'_>, options: TextOptions) -> Result<Tokens, TextError> {
         match self.steps.form {
             Form::Apart => self.encode_apart(rendered),
-            Form::Marked(_) | Form::Turns(_) => self.encode(rendered, options),
+            Form::Marked(mark) => self.encode(rendered, options, mark),
+            Form::Turns(_) => self.encode(rendered, options, None),
         }
     }
 

@@ -117,6 +117,12 @@ impl Tokens {
         }
     }
 
+    /// Token ids that the caller made: none of them is known to be special, and steps are read at every mark.
+    pub(super) fn of_caller_with_marks(ids: &[u32], mark: Option<u32>) -> Self {
+        let marks = (0..ids.len()).filter(|token| mark == Some(ids[*token]));
+        Self::of_caller(ids).with_steps(marks.collect())
+    }
+
     /// Token ids that the caller made: none of them is known to be special.
     pub(super) fn of_caller(ids: &[u32]) -> Self {
         Self {
@@ -145,12 +151,11 @@ impl Tokens {
         doubled
     }
 
-    /// Reads steps at the tokens of `mark` that stand where `ends` say, in bytes of the response as it is rendered. A
-    /// text whose response isn't known keeps the marks that it came with.
+    /// Reads steps at the tokens of `mark` that stand where `ends` say, in bytes of the response as it is rendered, or of
+    /// the whole text where the caller rendered it.
     ///
     /// # Errors
-    /// With the place when such a token stands elsewhere in the response: who wrote it there would be read as one who ends
-    /// a step.
+    /// With the place when such a token stands elsewhere there: who wrote it would be read as one who ends a step.
     pub(super) fn read_at(
         &mut self,
         mark: u32,
@@ -158,7 +163,7 @@ impl Tokens {
         start: usize,
         ends: &[Range<usize>],
     ) -> Result<(), TextError> {
-        if self.boundary != Boundary::Known {
+        if let Boundary::Changed(_) = self.boundary {
             return Ok(());
         }
         let offsets = encoding.get_offsets();
@@ -274,19 +279,14 @@ impl Tokens {
         Ok(())
     }
 
-    /// The finished input, with the places at which steps are read: those of every mark where the caller wrote the text
-    /// whole.
-    /// None when no token of the response stands for text: what is invisible can't be judged.
-    pub(super) fn into_input(self, step_mark: Option<u32>) -> Option<TokenizedInput> {
+    /// The finished input, with the places at which steps are read. None when no token of the response stands for text: what
+    /// is invisible can't be judged.
+    pub(super) fn into_input(self) -> Option<TokenizedInput> {
         if self.response.clone().all(|token| self.special[token]) {
             return None;
         }
-        let steps = match step_mark.filter(|_| self.boundary != Boundary::Known) {
-            Some(mark) => self.response.clone().filter(|token| self.ids[*token] == mark).collect(),
-            None => self.steps,
-        };
         let response = self.response.clone();
-        let input = TokenizedInput::new(self.ids, self.type_ids, self.response, self.cut)?.with_steps(steps)?;
+        let input = TokenizedInput::new(self.ids, self.type_ids, self.response, self.cut)?.with_steps(self.steps)?;
         match self.characters {
             Some(characters) => input.with_offsets(characters[response].to_vec()),
             None => Some(input),

@@ -143,7 +143,7 @@ impl HeadOutput {
         }
     }
 
-    /// How much memory the scores take, for caches that are bounded in bytes.
+    /// The memory that it takes, for caches that are bounded in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let own = match self {
@@ -159,6 +159,6 @@ impl HeadOutput {
                 size_of_val(scores.as_slice()) + each + size_of_val(rewards.as_slice())
             }
         };
-        own + size_of_val(self.members())
+        size_of::<Self>() + own + size_of_val(self.members())
     }
 }

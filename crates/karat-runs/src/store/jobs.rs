@@ -65,6 +65,35 @@ pub struct NewJob {
     pub key: Option<String>,
 }
 
+/// By what a job is known that is handed over again, as by a client that heard no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// What its client calls it: one word for each job that is meant.
+    pub name: String,
+    /// A digest over its options and rows.
+    pub digest: String,
+}
+
+/// What became of a job whose rows have all arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// It lasts from now on.
+    New,
+    /// It was accepted before, as the job of that id, and isn't kept again.
+    Before(String),
+    /// What its client calls it is the name of the job of that id, which is another. It isn't kept.
+    Other(String),
+}
+
+/// A job with rows that wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningJob {
+    /// Its id.
+    pub id: String,
+    /// The name of the key that it came with, if it came with one.
+    pub key: Option<String>,
+}
+
 /// A row that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRow {
@@ -156,13 +185,31 @@ impl JobStore {
             .await
     }
 
-    /// Says that all rows have arrived: from now on the job lasts.
+    /// Says that all rows have arrived: from now on the job lasts, unless its key's client has handed it over before.
     ///
     /// # Errors
     /// When the file can't be written.
-    pub async fn accept(&self, id: String, rows: u64) -> Result<(), StoreError> {
-        let accepted = "UPDATE jobs SET state = 'running', size = ?2 WHERE id = ?1";
-        self.0.call(move |connection| connection.execute(accepted, params![id, rows.cast_signed()]).map(drop)).await
+    pub async fn accept(&self, id: String, rows: u64, submission: Option<Submission>) -> Result<Accepted, StoreError> {
+        self.0
+            .call(move |connection| {
+                if let Some(Submission { name, digest }) = submission {
+                    let earlier = "SELECT jobs.id, digest FROM job_submissions JOIN jobs ON jobs.id = job
+                                   WHERE submission = ?1 AND key IS (SELECT key FROM jobs WHERE id = ?2)";
+                    let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+                    let earlier = connection.query_row(earlier, [&name, &id], read).optional()?;
+                    if let Some((earlier, digest_then)) = earlier {
+                        remove(connection, &id)?;
+                        let is_same = digest_then == digest;
+                        return Ok(if is_same { Accepted::Before(earlier) } else { Accepted::Other(earlier) });
+                    }
+                    let kept = "INSERT INTO job_submissions (job, submission, digest) VALUES (?1, ?2, ?3)";
+                    connection.execute(kept, [&id, &name, &digest])?;
+                }
+                let accepted = "UPDATE jobs SET state = 'running', size = ?2 WHERE id = ?1";
+                connection.execute(accepted, params![id, rows.cast_signed()])?;
+                Ok(Accepted::New)
+            })
+            .await
     }
 
     /// Drops a job with its rows and results; whether there was one.
@@ -194,26 +241,29 @@ impl JobStore {
             .await
     }
 
-    /// The job with rows that wait whose turn it is, and the first of these, up to `most`: the one behind `last`, which had
-    /// its turn before, by their ids, or the first. Those of `resting` are passed over.
+    /// The jobs with rows that wait, by their ids.
     ///
     /// # Errors
     /// When the file can't be read.
-    pub async fn next(
-        &self,
-        most: u32,
-        last: Option<String>,
-        resting: Vec<String>,
-    ) -> Result<Option<(Job, Vec<JobRow>)>, StoreError> {
+    pub async fn running(&self) -> Result<Vec<RunningJob>, StoreError> {
+        self.0
+            .call(|connection| {
+                let running = "SELECT id, key FROM jobs WHERE state = 'running' ORDER BY id";
+                let job = |row: &Row<'_>| Ok(RunningJob { id: row.get(0)?, key: row.get(1)? });
+                connection.prepare_cached(running)?.query_map([], job)?.collect()
+            })
+            .await
+    }
+
+    /// A job that runs, and the first of its rows that wait, up to `most`.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub async fn next(&self, id: String, most: u32) -> Result<Option<(Job, Vec<JobRow>)>, StoreError> {
         self.0
             .call(move |connection| {
-                // Those behind the last one come first.
-                let turns = "SELECT id FROM jobs WHERE state = 'running' ORDER BY id <= ?1, id";
-                let mut turns = connection.prepare_cached(turns)?;
-                let turns = turns.query_map([last.unwrap_or_default()], |row| row.get::<_, String>(0))?;
-                let turns = turns.collect::<rusqlite::Result<Vec<_>>>()?;
-                let Some(id) = turns.iter().find(|id| !resting.contains(id)) else { return Ok(None) };
-                let Some(found) = find(connection, id)? else { return Ok(None) };
+                let running = find(connection, &id)?.filter(|job| job.state == JobState::Running);
+                let Some(found) = running else { return Ok(None) };
                 let mut rows = connection.prepare_cached(
                     "SELECT place, body FROM job_rows WHERE job = ?1 AND place >= ?2 ORDER BY place LIMIT ?3",
                 )?;
@@ -330,5 +380,6 @@ impl JobStore {
 fn remove(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
     connection.execute("DELETE FROM job_rows WHERE job = ?1", [id])?;
     connection.execute("DELETE FROM job_results WHERE job = ?1", [id])?;
+    connection.execute("DELETE FROM job_submissions WHERE job = ?1", [id])?;
     Ok(connection.execute("DELETE FROM jobs WHERE id = ?1", [id])? > 0)
 }

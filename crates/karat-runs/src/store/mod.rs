@@ -10,6 +10,7 @@ mod schema;
 mod snapshots;
 
 use std::{
+    collections::VecDeque,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -19,10 +20,10 @@ use std::{
     thread,
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
-pub use jobs::{Job, JobRow, JobState, JobStore, NewJob, ResultRow};
+pub use jobs::{Accepted, Job, JobRow, JobState, JobStore, NewJob, ResultRow, RunningJob, Submission};
 pub use outcomes::Outcome;
 
 /// The file's name in the folder.
@@ -60,7 +61,10 @@ pub enum StoreError {
         /// The version that is known.
         known: u32,
     },
-    /// A statement failed, such as for want of room on the disk.
+    /// There is no room on the disk for what is to be kept.
+    #[error("the disk with the --state folder is full; free some room there, and what was refused can be sent again")]
+    Full,
+    /// A statement failed.
     #[error("the state can't be written or read: {0}")]
     Sqlite(Arc<rusqlite::Error>),
     /// The thread has ended.
@@ -70,7 +74,10 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(Arc::new(error))
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Sqlite(Arc::new(error)),
+        }
     }
 }
 
@@ -83,7 +90,8 @@ pub struct Store {
 
 /// Something to do with the file, and somebody who waits for it.
 trait Call: Send {
-    fn run(&mut self, connection: &Connection);
+    /// Does it within a transaction, which is another's as well.
+    fn run(&mut self, connection: &Connection) -> Result<(), StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
@@ -99,16 +107,21 @@ where
     F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
     A: FnOnce(Result<T, StoreError>) + Send,
 {
-    fn run(&mut self, connection: &Connection) {
-        let Some(work) = self.work.take() else { return };
+    fn run(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        let Some(work) = self.work.take() else { return Ok(()) };
         // What fails takes back what it wrote, and nothing of what others wrote.
         let run = || {
             connection.execute_batch("SAVEPOINT work")?;
             let result = work(connection);
-            connection.execute_batch(if result.is_ok() { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" })?;
-            result
+            let end = if result.is_ok() { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" };
+            let ended = connection.execute_batch(end);
+            // Why the work failed says more than that nothing of it is left to be taken back.
+            result.and_then(|value| ended.map(|()| value))
         };
-        self.result = Some(run().map_err(StoreError::from));
+        let result = run().map_err(StoreError::from);
+        let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.result = Some(result);
+        outcome
     }
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
@@ -181,24 +194,46 @@ impl Store {
 
 fn serve(connection: &Connection, calls: &Receiver<Box<dyn Call>>) {
     while let Ok(first) = calls.recv() {
-        let mut together = vec![first];
-        while together.len() < TOGETHER
+        let mut waiting = VecDeque::from([first]);
+        while waiting.len() < TOGETHER
             && let Ok(call) = calls.try_recv()
         {
-            together.push(call);
+            waiting.push_back(call);
         }
-        let begun = connection.execute_batch("BEGIN IMMEDIATE");
-        if begun.is_ok() {
-            together.iter_mut().for_each(|call| call.run(connection));
+        while !waiting.is_empty() {
+            commit_together(connection, &mut waiting);
         }
-        let committed = begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(StoreError::from);
-        if let Err(error) = &committed {
-            tracing::error!(%error, "the state was not written");
+    }
+}
+
+/// Does what waits in one transaction and answers it. Where that breaks off, what hasn't been begun still waits.
+fn commit_together(connection: &Connection, waiting: &mut VecDeque<Box<dyn Call>>) {
+    let mut begun = Vec::with_capacity(waiting.len());
+    let mut committed = connection.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
+    if committed.is_err() {
+        begun.extend(waiting.drain(..));
+    }
+    while committed.is_ok()
+        && let Some(mut call) = waiting.pop_front()
+    {
+        let outcome = call.run(connection);
+        begun.push(call);
+        // SQLite takes a whole transaction back where there is no room for a part of it.
+        if let Err(error) = outcome
+            && connection.is_autocommit()
+        {
+            committed = Err(error);
+        }
+    }
+    let committed = committed.and_then(|()| Ok(connection.execute_batch("COMMIT")?));
+    if let Err(error) = &committed {
+        tracing::error!(%error, "the state was not written");
+        if !connection.is_autocommit() {
             // A transaction that couldn't be committed would be in the way of the next.
             let _ = connection.execute_batch("ROLLBACK");
         }
-        together.into_iter().for_each(|call| call.answer(committed.clone()));
     }
+    begun.into_iter().for_each(|call| call.answer(committed.clone()));
 }
 
 #[cfg(test)]

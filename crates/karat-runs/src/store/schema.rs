@@ -50,6 +50,13 @@ CREATE TABLE IF NOT EXISTS jobs (
     done INTEGER NOT NULL,
     failed INTEGER NOT NULL
 );
+-- By what a job is known that is handed over again.
+CREATE TABLE IF NOT EXISTS job_submissions (
+    job TEXT PRIMARY KEY,
+    submission TEXT NOT NULL,
+    digest TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS job_submissions_by_name ON job_submissions (submission);
 CREATE TABLE IF NOT EXISTS job_rows (
     job TEXT NOT NULL,
     place INTEGER NOT NULL,

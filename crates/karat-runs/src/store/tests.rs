@@ -135,8 +135,8 @@ fn what_fails_takes_nothing_of_others_with_it() {
     assert!(wait(jobs.begin(new_job("a"), 2)).is_err(), "the id is taken");
     wait(jobs.add_rows("a".to_owned(), 0, vec!["x".to_owned()])).unwrap();
     assert!(wait(jobs.add_rows("a".to_owned(), 0, vec!["y".to_owned(), "z".to_owned()])).is_err());
-    wait(jobs.accept("a".to_owned(), 1)).unwrap();
-    let (_, rows) = wait(jobs.next(10, None, Vec::new())).unwrap().unwrap();
+    wait(jobs.accept("a".to_owned(), 1, None)).unwrap();
+    let (_, rows) = wait(jobs.next("a".to_owned(), 10)).unwrap().unwrap();
     assert_eq!(rows, [JobRow { place: 0, body: "x".to_owned() }]);
 }
 
@@ -151,14 +151,16 @@ fn a_job_goes_on_where_it_was_and_unfinished_arrivals_are_dropped() {
         let jobs = JobStore::new(Store::open(Some(folder.path())).unwrap()).unwrap();
         wait(jobs.begin(new_job("whole"), 1)).unwrap();
         wait(jobs.add_rows("whole".to_owned(), 0, (0..5).map(|row| row.to_string()).collect())).unwrap();
-        wait(jobs.accept("whole".to_owned(), 5)).unwrap();
+        wait(jobs.accept("whole".to_owned(), 5, None)).unwrap();
         wait(jobs.finish("whole".to_owned(), vec![result(0, false), result(1, true)], 2)).unwrap();
         wait(jobs.begin(new_job("part"), 0)).unwrap();
         wait(jobs.add_rows("part".to_owned(), 0, vec!["x".to_owned()])).unwrap();
     }
     let jobs = JobStore::new(reopened(folder.path())).unwrap();
     assert_eq!(wait(jobs.find("part".to_owned())).unwrap(), None);
-    let (job, rows) = wait(jobs.next(2, None, Vec::new())).unwrap().unwrap();
+    let running = RunningJob { id: "whole".to_owned(), key: Some("trainer".to_owned()) };
+    assert_eq!(wait(jobs.running()).unwrap(), [running]);
+    let (job, rows) = wait(jobs.next("whole".to_owned(), 2)).unwrap().unwrap();
     assert_eq!(job.key.as_deref(), Some("trainer"));
     assert_eq!((job.rows, job.done, job.failed), (5, 2, 1));
     assert_eq!(rows.iter().map(|row| row.place).collect::<Vec<_>>(), [2, 3]);
@@ -166,7 +168,7 @@ fn a_job_goes_on_where_it_was_and_unfinished_arrivals_are_dropped() {
     let done = wait(jobs.find("whole".to_owned())).unwrap().unwrap();
     assert_eq!((done.state, done.ended), (JobState::Done, Some(9)));
     assert_eq!(wait(jobs.results("whole".to_owned(), 3, 10)).unwrap(), ["result 3", "result 4"]);
-    assert!(wait(jobs.next(2, None, Vec::new())).unwrap().is_none());
+    assert!(wait(jobs.next("whole".to_owned(), 2)).unwrap().is_none() && wait(jobs.running()).unwrap().is_empty());
 }
 
 #[test]
@@ -174,36 +176,108 @@ fn a_cancelled_job_keeps_its_results_and_gets_no_more() {
     let jobs = JobStore::new(Store::open(None).unwrap()).unwrap();
     wait(jobs.begin(new_job("a"), 1)).unwrap();
     wait(jobs.add_rows("a".to_owned(), 0, vec!["x".to_owned(); 3])).unwrap();
-    wait(jobs.accept("a".to_owned(), 3)).unwrap();
+    wait(jobs.accept("a".to_owned(), 3, None)).unwrap();
     wait(jobs.finish("a".to_owned(), vec![result(0, false)], 2)).unwrap();
     let job = wait(jobs.cancel("a".to_owned(), 3)).unwrap().unwrap();
     assert_eq!((job.state, job.done), (JobState::Cancelled, 1));
     // What was being scored meanwhile comes too late.
     wait(jobs.finish("a".to_owned(), vec![result(1, false)], 4)).unwrap();
     assert_eq!(wait(jobs.results("a".to_owned(), 0, 10)).unwrap().len(), 1);
-    assert!(wait(jobs.next(2, None, Vec::new())).unwrap().is_none());
+    assert!(wait(jobs.next("a".to_owned(), 2)).unwrap().is_none());
     assert_eq!(wait(jobs.retain(3, 100)).unwrap(), 0);
     assert_eq!(wait(jobs.retain(4, 100)).unwrap(), 1);
     assert!(wait(jobs.list()).unwrap().is_empty());
 }
 
+/// A job of one row that arrives; what becomes of it.
+fn handed_over(jobs: &JobStore, id: &str, key: Option<&str>, submission: Option<(&str, &str)>) -> Accepted {
+    let submission = submission.map(|(name, digest)| Submission { name: name.to_owned(), digest: digest.to_owned() });
+    wait(jobs.begin(NewJob { key: key.map(str::to_owned), ..new_job(id) }, 1)).unwrap();
+    wait(jobs.add_rows(id.to_owned(), 0, vec!["x".to_owned()])).unwrap();
+    wait(jobs.accept(id.to_owned(), 1, submission)).unwrap()
+}
+
 #[test]
-fn jobs_take_turns_and_those_that_rest_are_passed_over() {
-    let jobs = JobStore::new(Store::open(None).unwrap()).unwrap();
-    for id in ["a", "b", "c"] {
-        wait(jobs.begin(new_job(id), 1)).unwrap();
-        wait(jobs.add_rows(id.to_owned(), 0, vec!["x".to_owned(); 3])).unwrap();
-        wait(jobs.accept(id.to_owned(), 3)).unwrap();
+fn a_job_that_is_handed_over_again_is_the_same_one() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let jobs = JobStore::new(Store::open(Some(folder.path())).unwrap()).unwrap();
+    for owner in [None, Some("trainer")] {
+        let [first, again, other] = ["first", "again", "other"].map(|id| format!("{id} of {owner:?}"));
+        assert_eq!(handed_over(&jobs, &first, owner, Some(("run 7", "rows"))), Accepted::New);
+        assert_eq!(handed_over(&jobs, &again, owner, Some(("run 7", "rows"))), Accepted::Before(first.clone()));
+        assert_eq!(handed_over(&jobs, &other, owner, Some(("run 7", "others"))), Accepted::Other(first));
+        assert_eq!(wait(jobs.find(again)).unwrap().or(wait(jobs.find(other)).unwrap()), None);
     }
-    let next = |last: Option<&str>, resting: &[&str]| {
-        let resting = resting.iter().map(|id| (*id).to_owned()).collect();
-        wait(jobs.next(2, last.map(str::to_owned), resting)).unwrap().map(|(job, _)| job.id)
+    assert_eq!(wait(jobs.waiting()).unwrap(), 2);
+    // Without a name each is a job of its own.
+    assert_eq!(["b", "c"].map(|id| handed_over(&jobs, id, None, None)), [Accepted::New, Accepted::New]);
+    drop(jobs);
+    // It is known after a restart, and forgotten with the job.
+    let jobs = JobStore::new(reopened(folder.path())).unwrap();
+    let again = || handed_over(&jobs, "again", None, Some(("run 7", "rows")));
+    assert_eq!(again(), Accepted::Before("first of None".to_owned()));
+    assert!(wait(jobs.remove("first of None".to_owned())).unwrap());
+    assert_eq!(again(), Accepted::New);
+}
+
+/// From now on a file may have so many pages, and at least those that it has: with 1, its disk is full.
+fn limit(connection: &Connection, pages: u32) {
+    connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+}
+
+#[test]
+fn what_finds_no_room_is_refused_and_can_be_sent_again() {
+    let folder = tempfile::TempDir::new().unwrap();
+    {
+        let store = Store::open(Some(folder.path())).unwrap();
+        let jobs = JobStore::new(store.clone()).unwrap();
+        handed_over(&jobs, "kept", None, None);
+        wait(jobs.begin(new_job("large"), 1)).unwrap();
+        let limit_to = |pages| {
+            let limited = store.call(move |connection| {
+                limit(connection, pages);
+                Ok(())
+            });
+            wait(limited).unwrap();
+        };
+        let large = || wait(jobs.add_rows("large".to_owned(), 0, vec!["x".repeat(1 << 20)]));
+        limit_to(1);
+        assert!(matches!(large(), Err(StoreError::Full)));
+        assert!(wait(jobs.find("kept".to_owned())).unwrap().is_some(), "what is there can be read");
+        limit_to(100_000);
+        large().unwrap();
+        wait(jobs.accept("large".to_owned(), 1, None)).unwrap();
+    }
+    let jobs = JobStore::new(reopened(folder.path())).unwrap();
+    let running = wait(jobs.running()).unwrap().into_iter().map(|job| job.id);
+    assert_eq!(running.collect::<Vec<_>>(), ["kept", "large"]);
+}
+
+#[test]
+fn what_is_told_to_be_kept_is_kept_whatever_finds_no_room_beside_it() {
+    let connection = Connection::open_in_memory().unwrap();
+    schema::create(&connection, None).unwrap();
+    limit(&connection, 1);
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let write = |name: &'static str, bytes: usize| -> Box<dyn Call> {
+        let told = Arc::clone(&told);
+        let insert = move |connection: &Connection| {
+            let state = "x".repeat(bytes);
+            connection.execute("INSERT INTO runs VALUES (?1, 1, 0, ?2)", [name, &state]).map(drop)
+        };
+        let answer = move |result: Result<(), StoreError>| told.lock().unwrap().push((name, result.is_ok()));
+        Box::new(Work { work: Some(insert), result: None, answer })
     };
-    let turns = [next(None, &[]), next(Some("a"), &[]), next(Some("b"), &[]), next(Some("c"), &[])];
-    assert_eq!(turns.map(Option::unwrap), ["a", "b", "c", "a"]);
-    assert_eq!(next(Some("a"), &["b"]).unwrap(), "c");
-    assert_eq!(next(Some("c"), &["a", "b", "c"]), None);
-    // One that is done or gone meanwhile has its neighbour's turn come.
-    wait(jobs.cancel("b".to_owned(), 2)).unwrap();
-    assert_eq!(next(Some("b"), &[]).unwrap(), "c");
+    let mut waiting =
+        VecDeque::from([write("before", 1), write("large", 1 << 20), write("after", 1), write("last", 1)]);
+    while !waiting.is_empty() {
+        commit_together(&connection, &mut waiting);
+    }
+    let mut kept = connection.prepare("SELECT name FROM runs").unwrap();
+    let kept =
+        kept.query_map([], |row| row.get::<_, String>(0)).unwrap().collect::<rusqlite::Result<Vec<_>>>().unwrap();
+    let told = told.lock().unwrap();
+    let told_kept = told.iter().filter(|(_, is_kept)| *is_kept).map(|(name, _)| *name);
+    assert_eq!((told.len(), told_kept.collect::<Vec<_>>()), (4, vec!["after", "last"]));
+    assert_eq!(kept, ["after", "last"]);
 }

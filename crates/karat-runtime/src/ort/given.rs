@@ -260,12 +260,12 @@ mod tests {
 
     use super::{
         super::{
-            BuiltGraph, Graph,
+            BuiltGraph, Graph, SessionTrial,
             testing::{GraphWriter, library},
         },
         *,
     };
-    use crate::{Cancellation, GraphBinding, Provider, TokenBatch};
+    use crate::{Cancellation, Executor, GraphBinding, Provider, TokenBatch};
 
     const SIZE: usize = 64;
     const ALONE: Sessions = Sessions { threads: NonZeroUsize::MIN, alone: true };
@@ -298,7 +298,7 @@ mod tests {
         library().open_built(built, &[Provider::Cpu], sessions).unwrap()
     }
 
-    fn run(graph: &Graph, threads: usize) -> Result<Vec<f32>, RuntimeError> {
+    fn executor(graph: &Graph, threads: usize) -> Result<Box<dyn Executor>, RuntimeError> {
         let binding = GraphBinding {
             input_ids: "input_ids".to_owned(),
             attention_mask: None,
@@ -307,10 +307,20 @@ mod tests {
             outputs: vec!["scores".to_owned()],
             pad_id: 0,
         };
+        graph.executor(&binding, NonZeroUsize::new(threads).unwrap())
+    }
+
+    fn scores(executor: &mut dyn Executor) -> Vec<f32> {
         let input = TokenizedInput::new(vec![1, 2], vec![0, 0], 0..2, Cut::default()).unwrap();
-        let batch = TokenBatch::single(Arc::new(input));
-        let mut executor = graph.executor(&binding, NonZeroUsize::new(threads).unwrap())?;
-        Ok(executor.run(&batch, &Cancellation::new())?[0][0].values().to_vec())
+        executor.run(&TokenBatch::single(Arc::new(input)), &Cancellation::new()).unwrap()[0][0].values().to_vec()
+    }
+
+    fn run(graph: &Graph, threads: usize) -> Result<Vec<f32>, RuntimeError> {
+        Ok(scores(&mut *executor(graph, threads)?))
+    }
+
+    fn trial(executor: &mut dyn Executor) -> SessionTrial<'_> {
+        Box::new(|| Some(scores(executor).into_iter().map(f32::to_bits).collect()))
     }
 
     #[test]
@@ -327,7 +337,12 @@ mod tests {
         for threads in 1..=3 {
             assert_eq!(run(&shared, threads).unwrap(), expected);
         }
-        shared.give_back_weights(|| true);
+        let (mut tried, mut other) = (executor(&shared, 1).unwrap(), executor(&shared, 2).unwrap());
+        // While one isn't tried, nothing is given back.
+        shared.give_back_weights(&mut [trial(&mut *tried)]);
+        assert_eq!(run(&shared, 1).unwrap(), expected);
+        shared.give_back_weights(&mut [trial(&mut *tried), trial(&mut *other)]);
         assert!(run(&shared, 1).unwrap_err().to_string().contains("given back"));
+        assert_eq!([scores(&mut *tried), scores(&mut *other)], [expected.clone(), expected]);
     }
 }

@@ -7,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    thread,
 };
 
 use ::ort::session::Session;
@@ -93,7 +94,15 @@ pub struct Graph {
     opening: Mutex<Option<Session>>,
     /// How many sessions were given out.
     sessions: AtomicUsize,
+    /// Of which each session on the processor that is still there has a clone.
+    leases: Arc<()>,
+    /// Whether there is a session that several use.
+    is_shared: AtomicBool,
 }
+
+/// A session that is tried: gives numbers, bit for bit what it computes, or none where it can't. It borrows the session, so
+/// that nothing else runs on that meanwhile.
+pub type SessionTrial<'a> = Box<dyn FnMut() -> Option<Vec<u32>> + Send + 'a>;
 
 impl Graph {
     pub(super) fn open(library: &Library, file: &GraphFile<'_>, sessions: Sessions) -> Result<Self, RuntimeError> {
@@ -175,6 +184,8 @@ impl Graph {
                         opening_threads: threads,
                         opening: Mutex::new(Some(session)),
                         sessions: AtomicUsize::new(0),
+                        leases: Arc::default(),
+                        is_shared: AtomicBool::new(false),
                     });
                 }
                 Err(RuntimeError::Provider { provider, reason, .. }) if !behind.is_empty() => {
@@ -224,14 +235,22 @@ impl Graph {
     }
 
     /// Gives memory back that sessions on the processor don't read any more, now that all of them run; no other can start
-    /// afterwards. `is_unchanged` computes something with them while that memory is spoilt, and says whether it came to
-    /// the same as before: if not, everything stays. Nothing else may run on the sessions meanwhile.
-    pub fn give_back_weights(&self, is_unchanged: impl FnMut() -> bool) {
+    /// afterwards. `sessions` try all of them, each its own: what they give must stay the same while that memory is spoilt.
+    /// If it doesn't, or there is a session that isn't among them, everything stays.
+    pub fn give_back_weights(&self, sessions: &mut [SessionTrial<'_>]) {
         // One that nobody took over would keep what it has.
         drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(lent) = self.source.weights.lent().filter(|_| self.provider() == ProviderKind::Cpu) {
-            lent.give_back(is_unchanged);
+        let lent = self.source.weights.lent().filter(|_| self.provider() == ProviderKind::Cpu);
+        let Some(lent) = lent.filter(|lent| lent.packs() && !self.is_shared.load(Ordering::Relaxed)) else { return };
+        let there = Arc::strong_count(&self.leases) - 1;
+        if there != sessions.len() {
+            tracing::debug!(there, tried = sessions.len(), "not all sessions are tried: nothing is given back");
+            return;
         }
+        let Some(before) = numbers(sessions) else { return };
+        // Copies are made meanwhile, of one graph at a time, lest those of several don't fit.
+        let _copies = self.source.library.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        lent.give_back(|| numbers(sessions).is_some_and(|now| now == before));
     }
 
     /// The providers that were preferred to the one that runs, each with why it can't start.
@@ -306,9 +325,13 @@ impl Graph {
     /// A session that scores, in turns with what is written where both are on the processor.
     fn scoring(&self, session: impl Executor + 'static) -> Box<dyn Executor> {
         match self.provider() {
-            ProviderKind::Cpu => Box::new(InTurns::new(session, self.source.library.turns.clone(), Purpose::Scoring)),
+            ProviderKind::Cpu => Box::new(self.in_turns(session, Purpose::Scoring)),
             ProviderKind::Cuda | ProviderKind::Tensorrt => Box::new(session),
         }
+    }
+
+    fn in_turns<E>(&self, session: E, purpose: Purpose) -> InTurns<E> {
+        InTurns::new(session, self.source.library.turns.clone(), purpose, Arc::clone(&self.leases))
     }
 
     /// Ends the session that the graph was opened with, unless one of so many threads takes it over: it holds all
@@ -341,6 +364,14 @@ impl Graph {
     pub(super) fn new_session(&self) -> Result<Session, RuntimeError> {
         self.source.start(self.opening_threads, 0)
     }
+}
+
+/// What each session gives, all of them side by side.
+fn numbers(sessions: &mut [SessionTrial<'_>]) -> Option<Vec<Vec<u32>>> {
+    thread::scope(|scope| {
+        let running: Vec<_> = sessions.iter_mut().map(|session| scope.spawn(session)).collect();
+        running.into_iter().map(|session| session.join().ok().flatten()).collect()
+    })
 }
 
 #[cfg(test)]

@@ -68,6 +68,11 @@ impl LentWeights {
         &self.pool
     }
 
+    /// Whether there are some that sessions pack.
+    pub(super) fn packs(&self) -> bool {
+        self.tensors.iter().any(|lent| lent.packed.is_some())
+    }
+
     /// Each by its name.
     pub(super) fn tensors(&self) -> impl Iterator<Item = (&str, &Arc<DynValue>)> {
         self.tensors.iter().map(|lent| (lent.name.as_str(), &lent.value))
@@ -86,7 +91,8 @@ impl LentWeights {
     }
 
     /// Gives back what sessions don't read any more, unless `is_unchanged` says that something has changed without it. No
-    /// session may be running or starting meanwhile, but for what `is_unchanged` runs; none can start afterwards.
+    /// session may be running or starting meanwhile, but for those that `is_unchanged` has for itself and runs; none can
+    /// start afterwards.
     pub(super) fn give_back(&self, mut is_unchanged: impl FnMut() -> bool) {
         for packing in [Packing::Product, Packing::QuantisedProduct] {
             self.give_back_packed(packing, &mut is_unchanged);

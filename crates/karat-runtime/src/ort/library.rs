@@ -3,7 +3,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use ::ort::environment::Environment;
@@ -39,6 +39,8 @@ pub struct Library {
     pub(super) turns: Turns,
     /// The weights that graphs of one file share.
     pub(super) pools: Pools,
+    /// Held by whoever keeps copies of a graph's weights aside.
+    pub(super) copies: Arc<Mutex<()>>,
     path: PathBuf,
 }
 
@@ -72,7 +74,8 @@ impl Library {
             .build()
             .map_err(|error| unusable(error.into()))?;
         arena::share(&environment).map_err(|error| unusable(error.into()))?;
-        let library = Self { environment, turns: Turns::default(), pools: Pools::default(), path };
+        let library =
+            Self { environment, turns: Turns::default(), pools: Pools::default(), copies: Arc::default(), path };
         *loaded = Some(library.clone());
         Ok(library)
     }

@@ -124,3 +124,18 @@ impl Outputs<'_> {
 pub(super) fn tensor<'a>(results: &'a SessionOutputs<'_>, name: &str) -> Result<&'a DynValue, RuntimeError> {
     results.get(name).ok_or_else(|| RuntimeError::Pass { cause: format!("the output {name:?} did not come").into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_graph_meets_an_axis_of_length_0() {
+        let mut read = ReadTokens::default();
+        assert_eq!(read.fill([7, 2, 7].into_iter()), [1, 0, 1]);
+        assert_eq!(read.0, [2, 7]);
+        // On some graphs ONNX Runtime would divide by it, and the process would die.
+        assert!(read.fill(std::iter::empty()).is_empty());
+        assert_eq!(read.0, [0]);
+    }
+}

@@ -232,13 +232,18 @@ mod tests {
         let mut scores: Vec<Vec<f32>> = (1..=3).map(&mut run).collect();
         let mut last = graph.executor(&binding, NonZeroUsize::new(2).unwrap()).unwrap();
         let mut again = || last.run(&batch, &Cancellation::new()).unwrap()[0][0].values().to_vec();
-        // What nobody would give back is still there, and what was packed isn't needed any more.
-        graph.give_back_weights(|| false);
+        // What a session reads, so that it changes, is still there, and what was packed isn't needed any more.
+        let mut number = 0;
+        let mut changing = || {
+            number += 1;
+            again().first().map(|_| vec![number])
+        };
+        graph.give_back_weights(&mut [Box::new(&mut changing)]);
         scores.push(again());
-        graph.give_back_weights(|| {
+        graph.give_back_weights(&mut [Box::new(|| {
             scores.push(again());
-            true
-        });
+            Some(Vec::new())
+        })]);
         scores.push(again());
         let another = graph.executor(&binding, NonZeroUsize::MIN);
         assert_eq!(another.err().is_some_and(|error| error.to_string().contains("given back")), packs);
@@ -280,11 +285,11 @@ mod tests {
         let bytes: Vec<u8> = matrix().into_iter().flat_map(f32::to_le_bytes).collect();
 
         let (_folder, path) = graph().raw("matrix", &[64, 64], &bytes).write();
-        assert_eq!(scores(&path, true), vec![expected.clone(); 6]);
+        assert_eq!(scores(&path, true), vec![expected.clone(); 7]);
 
         let (folder, path) = graph().external("matrix", &[64, 64], "weights.bin", 8).write();
         fs::write(folder.path().join("weights.bin"), [&[0; 8], bytes.as_slice()].concat()).unwrap();
-        assert_eq!(scores(&path, true), vec![expected; 6]);
+        assert_eq!(scores(&path, true), vec![expected; 7]);
     }
 
     #[test]

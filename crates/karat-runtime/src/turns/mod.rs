@@ -107,12 +107,14 @@ pub(crate) struct InTurns<E> {
     turns: Turns,
     purpose: Purpose,
     session: E,
+    /// By which its graph knows that it is there.
+    _lease: Arc<()>,
 }
 
 impl<E> InTurns<E> {
-    /// Takes a session that runs on the machine's cores.
-    pub(crate) fn new(session: E, turns: Turns, purpose: Purpose) -> Self {
-        Self { turns, purpose, session }
+    /// Takes a session that runs on the machine's cores, and a clone of what is counted of its graph's sessions.
+    pub(crate) fn new(session: E, turns: Turns, purpose: Purpose, lease: Arc<()>) -> Self {
+        Self { turns, purpose, session, _lease: lease }
     }
 }
 

@@ -137,8 +137,8 @@ fn who_gives_up_waiting_holds_nobody_up() {
     let turns = Turns::default();
     let control = FakeControl::new();
     control.close();
-    let mut scoring = InTurns::new(control.executor(), turns.clone(), Purpose::Scoring);
-    let mut writing = InTurns::new(control.executor(), turns.clone(), Purpose::Writing);
+    let mut scoring = InTurns::new(control.executor(), turns.clone(), Purpose::Scoring, Arc::default());
+    let mut writing = InTurns::new(control.executor(), turns.clone(), Purpose::Writing, Arc::default());
     let batch = || {
         let input = karat_rules::domain::TokenizedInput::new(vec![7], vec![0], 0..1, Default::default()).unwrap();
         TokenBatch::single(Arc::new(input))

@@ -63,6 +63,8 @@ def _arguments(request: Send) -> dict[str, Any]:
         headers["content-type"] = "application/json"
     if request.prefix is not None:
         headers["x-karat-prefix"] = request.prefix
+    if request.idempotency_key is not None:
+        headers["idempotency-key"] = request.idempotency_key
     return {**arguments, "headers": headers}
 
 

@@ -41,6 +41,8 @@ class Send:
     """Builds the body when the request is about to leave, from the seconds that remain then."""
     prefix: str | None = None
     """A digest of the prompt, by which balancers send equal prompts to equal replicas."""
+    idempotency_key: str | None = None
+    """What names a request that changes something, so that sending it again doesn't do it again."""
     unread: bool = False
     """Leaves the content of a reply with a status below 300 unread, in `Reply.unread`."""
 

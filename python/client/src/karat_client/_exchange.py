@@ -31,6 +31,7 @@ class Exchange:
         body: Callable[[float], bytes] | None = None,
         *,
         prefix: str | None = None,
+        idempotency_key: str | None = None,
         unread: bool = False,
     ) -> Operation[Reply]:
         """Sends until there is a reply with a status below 300, whose content may be left `unread`.
@@ -38,7 +39,7 @@ class Exchange:
         Raises Problem for an error reply that is final, ConnectionFailed when no attempt got a reply, and
         TimeoutPassed when the deadline passes first.
         """
-        attempt = Send(method, path, self.deadline, body, prefix, unread)
+        attempt = Send(method, path, self.deadline, body, prefix, idempotency_key, unread)
         failures = 0
         failure: KaratError | None = None
         while True:

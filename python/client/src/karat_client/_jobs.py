@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,8 +21,10 @@ POLL_SECONDS = 0.5
 """How often a job is asked for results that aren't there yet."""
 
 
-def submit(caller: Caller, inputs: Sequence[Input | InvalidInput], options: ScoreOptions) -> Operation[Job]:
-    """Hands all inputs over in one request."""
+def submit(
+    caller: Caller, inputs: Sequence[Input | InvalidInput], options: ScoreOptions, idempotency_key: str | None
+) -> Operation[Job]:
+    """Hands all inputs over in one request; an attempt that got no reply may have handed them over, too."""
     rows: list[bytes] = []
     for entry in inputs:
         if isinstance(entry, InvalidInput):
@@ -29,7 +32,10 @@ def submit(caller: Caller, inputs: Sequence[Input | InvalidInput], options: Scor
         rows.append(entry.body)
     head = json.dumps(request_fields(options, caller.settings.model), ensure_ascii=False, allow_nan=False).encode()
     body = b"\n".join([head, *rows])
-    reply = yield from caller.exchange(options.get("timeout")).request("POST", "/v1/jobs", lambda _: body)
+    exchange = caller.exchange(options.get("timeout"))
+    reply = yield from exchange.request(
+        "POST", "/v1/jobs", lambda _: body, idempotency_key=idempotency_key or str(uuid.uuid4())
+    )
     return _job(json_object(reply))
 
 

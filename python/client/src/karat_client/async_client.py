@@ -217,11 +217,12 @@ class AsyncClient(Base):
         responses: Iterable[Response] | None = None,
         messages: Iterable[Messages] | None = None,
         texts: Iterable[str] | None = None,
+        idempotency_key: str | None = None,
         **options: Unpack[ScoreOptions],
     ) -> Job:
         """As `Client.submit_job`."""
         inputs = gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
-        return await self._driver.run(_jobs.submit(self._caller, inputs, options))
+        return await self._driver.run(_jobs.submit(self._caller, inputs, options, idempotency_key))
 
     async def job(self, job: str, *, timeout: float | None = None) -> Job:
         """As `Client.job`."""

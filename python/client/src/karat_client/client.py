@@ -253,14 +253,19 @@ class Client(Base):
         responses: Iterable[Response] | None = None,
         messages: Iterable[Messages] | None = None,
         texts: Iterable[str] | None = None,
+        idempotency_key: str | None = None,
         **options: Unpack[ScoreOptions],
     ) -> Job:
         """Has many inputs scored when the server has nothing else to do; returns once it has all of them.
 
         They are handed over in one request. Raises as `score` does for what could never be scored.
+
+        A job that is submitted again under the same `idempotency_key`, such as by a script that was killed, is the
+        same job, and `errors.OtherJob` is raised where its inputs or options differ. By default each call has a key
+        of its own.
         """
         inputs = gather_inputs(prompts=prompts, responses=responses, messages=messages, texts=texts)
-        return self._driver.run(_jobs.submit(self._caller, inputs, options))
+        return self._driver.run(_jobs.submit(self._caller, inputs, options, idempotency_key))
 
     def job(self, job: str, *, timeout: float | None = None) -> Job:
         """How far a job is."""

@@ -131,6 +131,10 @@ class UnknownModel(RequestRefused):
     """The server has no model of that name."""
 
 
+class OtherJob(RequestRefused):
+    """A job's `idempotency_key` is that of another job, whose inputs or options are others."""
+
+
 class UnknownRoute(RequestRefused):
     """The server has no such route: the URL is wrong or the server is older than this client."""
 
@@ -171,6 +175,10 @@ class DeadlinePassed(ServerFailed):
     """The server gave the request up because its time had passed (504)."""
 
 
+class StateFull(ServerFailed):
+    """The server has no room on its disk for what it is to keep (507)."""
+
+
 class ModelFailed(ServerFailed):
     """The model failed in its forward pass (500)."""
 
@@ -189,6 +197,7 @@ PROBLEM_TYPES: dict[str, type[Problem]] = {
         "body-too-large": BodyTooLarge,
         "body-too-slow": BodyTooSlow,
         "unknown-model": UnknownModel,
+        "other-job": OtherJob,
         "unknown-route": UnknownRoute,
         "wrong-method": WrongMethod,
         "model-unavailable": ModelUnavailable,
@@ -198,6 +207,7 @@ PROBLEM_TYPES: dict[str, type[Problem]] = {
         "out-of-tokens": OutOfTokens,
         "overloaded": Overloaded,
         "deadline-passed": DeadlinePassed,
+        "state-full": StateFull,
         "model-failed": ModelFailed,
         "internal": InternalError,
     }.items()

@@ -10,8 +10,9 @@ class Retry:
     """Exponential back-off with jitter.
 
     Sent again: what got no reply, and 429, 502, 503 and 504. Other errors are final. Scoring changes nothing on
-    the server, so sending again is safe. A 429 that says when to come back is waited out as long as the call's
-    timeout allows and doesn't count as an attempt: the server is well, and asks for patience.
+    the server, and a job that is sent again is the same job, so sending again is safe. A 429 that says when to
+    come back is waited out as long as the call's timeout allows and doesn't count as an attempt: the server is well,
+    and asks for patience.
     """
 
     attempts: int = 8

@@ -46,7 +46,9 @@ impl dialect::ErrorBody for ErrorBody {
             ProblemType::NoInputs => ErrorType::Empty,
             ProblemType::ModelUnavailable => ErrorType::Unhealthy,
             ProblemType::Overloaded | ProblemType::OutOfTokens => ErrorType::Overloaded,
-            ProblemType::ModelFailed | ProblemType::Internal | ProblemType::DeadlinePassed => ErrorType::Backend,
+            ProblemType::ModelFailed | ProblemType::Internal | ProblemType::DeadlinePassed | ProblemType::StateFull => {
+                ErrorType::Backend
+            }
             _ => ErrorType::Validation,
         };
         Self { error: problem.detail().to_owned(), error_type }

@@ -1,10 +1,11 @@
 //! `/v1/jobs`: rows that are scored when there is nothing else to do, and whose results come as they come.
 
+mod submission;
+mod turns;
 mod upload;
 mod worker;
 
 use aide::{
-    NoApi,
     axum::{
         ApiRouter,
         routing::{get_with, post_with},
@@ -115,13 +116,14 @@ fn describe_submit(operation: TransformOperation<'_>) -> TransformOperation<'_> 
         .description(
             "The body is that of `POST /v1/score`, or JSON Lines of any length: first a line with all fields of that body but \
              `inputs`, then a line for each input. The lines are kept as they come, and answered with 202 when the last is \
-             there. Rows are scored at the lowest priority, a few of each job in turn, \
-             with the key that the job came with; no other key sees the job, but admin ones. With `--state` a job that was accepted survives restarts.",
+             there. Rows are scored at the lowest priority, a few of each job in turn and of each key's jobs in turn, \
+             with the key that the job came with; no other key sees the job, but admin ones. With `--state` a job that was accepted survives restarts. A client \
+             that heard no answer sends the job again under the same `Idempotency-Key`, and it is the same job.",
         )
         .response_with::<202, Json<JobBody>, _>(|response| response.description("The job, whose rows wait to be scored"))
 }
 
-async fn submit(Visited(state): Visited, NoApi(upload): NoApi<Upload>) -> Result<Response, Problem> {
+async fn submit(Visited(state): Visited, upload: Upload) -> Result<Response, Problem> {
     let id = upload.receive().await?;
     let job = visible(&state, &id).await?;
     state.runs.progress.wake();

@@ -6,17 +6,21 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use http::HeaderMap;
 use karat_engine::engine::ScoreRequest;
 use karat_rules::domain::Sample;
-use karat_runs::store::NewJob;
+use karat_runs::store::{Accepted, NewJob};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::{collections::BTreeSet, time::Duration};
 
-use super::super::{
-    call::split,
-    request::{Input, Options},
-    result::Include,
+use super::{
+    super::{
+        call::split,
+        request::{Input, Options},
+        result::Include,
+    },
+    submission::Arrived,
 };
 use crate::api::{
     AppState, body,
@@ -54,6 +58,7 @@ impl JobOptions {
 #[derive(Debug)]
 pub(super) struct Upload {
     state: AppState,
+    headers: HeaderMap,
     body: Body,
 }
 
@@ -61,17 +66,22 @@ impl FromRequest<AppState> for Upload {
     type Rejection = std::convert::Infallible;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Self::Rejection> {
-        Ok(Self { state: state.visited_by(request.extensions()), body: request.into_body() })
+        let state = state.visited_by(request.extensions());
+        let (parts, body) = request.into_parts();
+        Ok(Self { state, headers: parts.headers, body })
     }
 }
 
 impl Upload {
-    /// Reads the body and keeps its rows; the id of the job, which lasts from now on.
+    /// Reads the body and keeps its rows; the id of the job, which lasts from now on or has lasted since it was handed over
+    /// before.
     ///
     /// # Errors
-    /// When the body can't be read, a line isn't a sample, or the options could never score one. Nothing of it is kept.
+    /// When the body can't be read, a line isn't a sample, the options could never score one, or another job has its name.
+    /// Nothing of it is kept.
     pub(super) async fn receive(self) -> Result<String, Problem> {
         let state = &self.state;
+        let mut named = Arrived::named(&self.headers)?;
         let mut lines = Lines::new(self.body, state.limits.receive, state.limits.body_bytes);
         let Some(first) = lines.next().await? else { return Err(no_rows()) };
         let (head, mut given) = match JobOptions::parse(&first) {
@@ -88,8 +98,11 @@ impl Upload {
         let id = uuid::Uuid::now_v7().to_string();
         let new = NewJob { id: id.clone(), options: head.clone(), key: state.visit.key_name().map(str::to_owned) };
         state.runs.jobs.begin(new, now()).await?;
-        let mut arriving = Arriving { state, id: id.clone(), head, rows: Vec::new(), bytes: 0, count: 0 };
-        let arrived = async {
+        if let Some(named) = &mut named {
+            named.add(&head);
+        }
+        let mut arriving = Arriving { state, id: id.clone(), head, named, rows: Vec::new(), bytes: 0, count: 0 };
+        let arrived = async move {
             for input in given.take().unwrap_or_default() {
                 arriving.add(input.get().as_bytes()).await?;
             }
@@ -99,7 +112,9 @@ impl Upload {
             arriving.finish().await
         };
         match arrived.await {
-            Ok(()) => Ok(id),
+            Ok(Accepted::New) => Ok(id),
+            Ok(Accepted::Before(earlier)) => Ok(earlier),
+            Ok(Accepted::Other(earlier)) => Err(another(&earlier)),
             Err(problem) => {
                 // It would be dropped at the next start as well.
                 let _ = state.runs.jobs.remove(id).await;
@@ -116,6 +131,14 @@ fn no_rows() -> Problem {
     )
 }
 
+fn another(earlier: &str) -> Problem {
+    let detail = format!(
+        "the Idempotency-Key is that of the job {earlier}, whose options or rows are others; send each job under a key of its \
+         own"
+    );
+    Problem::new(ProblemType::OtherJob, detail)
+}
+
 /// The options as they are kept: without the inputs, which are rows.
 fn without_inputs(head: &[u8]) -> Result<String, Problem> {
     let mut fields: serde_json::Map<String, serde_json::Value> = body::parse(head)?;
@@ -128,6 +151,7 @@ struct Arriving<'a> {
     state: &'a AppState,
     id: String,
     head: String,
+    named: Option<Arrived>,
     rows: Vec<String>,
     /// How long those are together.
     bytes: usize,
@@ -152,6 +176,9 @@ impl Arriving<'_> {
         }
         // It was parsed, so that it is text; white space between lines is no part of it.
         let row = String::from_utf8_lossy(line.trim_ascii()).into_owned();
+        if let Some(named) = &mut self.named {
+            named.add(&row);
+        }
         self.bytes += row.len();
         self.rows.push(row);
         let is_full = self.rows.len() >= TOGETHER || self.bytes >= BYTES_TOGETHER;
@@ -185,12 +212,13 @@ impl Arriving<'_> {
         Ok(())
     }
 
-    async fn finish(&mut self) -> Result<(), Problem> {
+    async fn finish(mut self) -> Result<Accepted, Problem> {
         self.write().await?;
         if self.count == 0 {
             return Err(no_rows());
         }
-        Ok(self.state.runs.jobs.accept(self.id.clone(), self.count).await?)
+        let submission = self.named.map(Arrived::finish);
+        Ok(self.state.runs.jobs.accept(self.id, self.count, submission).await?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Works on jobs in turns, a few rows of each at a time and at the lowest priority: neither a long job nor one that waits
+//! Works on jobs in [turns](super::turns), a few rows of each at a time and at the lowest priority: neither a long job nor one that waits
 //! for its model or its key's tokens holds the others up.
 
 use std::{
@@ -20,6 +20,7 @@ use super::{
         request::{Input, Options},
         result::{Include, SampleResult},
     },
+    turns::{Turn, Turns},
     upload::JobOptions,
 };
 use crate::api::{
@@ -84,32 +85,16 @@ impl Progress {
     }
 }
 
-/// Whose turn it was, and which jobs rest until when.
-#[derive(Debug, Default)]
-struct Turns {
-    last: Option<String>,
-    resting: HashMap<String, Instant>,
-}
-
-impl Turns {
-    /// The jobs that rest now.
-    fn resting(&mut self) -> Vec<String> {
-        let now = Instant::now();
-        self.resting.retain(|_, until| *until > now);
-        self.resting.keys().cloned().collect()
-    }
-}
-
 /// Works on jobs for as long as the server runs.
 pub(in crate::api) async fn work(state: AppState) {
     let mut turns = Turns::default();
     loop {
         match step(&state, &mut turns).await {
-            Ok(Worked::Turn) => {}
-            Ok(Worked::Resting(until)) => {
+            Ok(Turn::Of(_)) => {}
+            Ok(Turn::Resting(until)) => {
                 let _ = tokio::time::timeout_at(until, state.runs.progress.more.notified()).await;
             }
-            Ok(Worked::Nothing) => {
+            Ok(Turn::Nothing) => {
                 // Those that were cancelled meanwhile are among them.
                 state.runs.progress.forget_all();
                 let before = now().saturating_sub(u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX));
@@ -128,15 +113,6 @@ pub(in crate::api) async fn work(state: AppState) {
     }
 }
 
-enum Worked {
-    /// A job had its turn.
-    Turn,
-    /// All jobs rest, the first of them until then.
-    Resting(Instant),
-    /// There is no job.
-    Nothing,
-}
-
 /// A result as it is kept: a job may see more than one version of its model.
 #[derive(Serialize)]
 struct Done<'a> {
@@ -152,22 +128,33 @@ struct Failed<E> {
     error: E,
 }
 
-async fn step(state: &AppState, turns: &mut Turns) -> Result<Worked, StoreError> {
-    let resting = turns.resting();
-    let Some((job, rows)) = state.runs.jobs.next(TOGETHER, turns.last.take(), resting).await? else {
-        return Ok(turns.resting.values().min().map_or(Worked::Nothing, |until| Worked::Resting(*until)));
-    };
-    turns.last = Some(job.id.clone());
+async fn step(state: &AppState, turns: &mut Turns) -> Result<Turn, StoreError> {
+    let running = state.runs.jobs.running().await?;
+    let turn = turns.next(running, Instant::now());
+    let Turn::Of(id) = &turn else { return Ok(turn) };
+    // One that was cancelled meanwhile has no rows any more.
+    let Some((job, rows)) = state.runs.jobs.next(id.clone(), TOGETHER).await? else { return Ok(turn) };
     state.runs.progress.begin(&job);
     let Some(results) = score_rows(state, &job, &rows).await else {
-        turns.resting.insert(job.id, Instant::now() + PAUSE);
-        return Ok(Worked::Turn);
+        turns.rest(job.id, Instant::now() + PAUSE);
+        return Ok(turn);
     };
     if job.done + results.len() as u64 >= job.rows {
         state.runs.progress.forget(&job.id);
     }
-    state.runs.jobs.finish(job.id, results, now()).await?;
-    Ok(Worked::Turn)
+    keep(state, &job.id, &results).await?;
+    Ok(turn)
+}
+
+/// Keeps results, and waits for room on the disk where there is none: what was scored anew would be paid for anew.
+async fn keep(state: &AppState, job: &str, results: &[ResultRow]) -> Result<(), StoreError> {
+    loop {
+        match state.runs.jobs.finish(job.to_owned(), results.to_vec(), now()).await {
+            Err(error @ StoreError::Full) => tracing::error!(%error, "a job's results wait"),
+            done => return done,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// The results of rows; none where the model or its queue takes nothing now, or the key's tokens are used up.
@@ -212,6 +199,7 @@ async fn score_together(state: &AppState, job: &Job, rows: &[JobRow]) -> Scored 
             ProblemType::Overloaded
             | ProblemType::DeadlinePassed
             | ProblemType::ModelUnavailable
+            | ProblemType::StateFull
             | ProblemType::OutOfTokens => Scored::Later,
             // A server that has just begun may not have come to its models yet.
             ProblemType::UnknownModel if !state.engine.repository().is_ready() => Scored::Later,

@@ -42,7 +42,7 @@ pub(super) fn each<T: Send, R: Send>(items: Vec<T>, threads: NonZeroUsize, work:
 
 /// Lets models in one by one as their memory fits beside that of those that are being loaded.
 pub(super) struct Room {
-    free: fn() -> Option<u64>,
+    free: Box<dyn Fn() -> Option<u64> + Send + Sync>,
     taken: Mutex<Taken>,
     left: Condvar,
 }
@@ -62,7 +62,7 @@ pub(super) struct Place<'a> {
 impl Room {
     /// The memory that is free.
     pub(super) fn new() -> Self {
-        Self { free: free_memory, taken: Mutex::default(), left: Condvar::new() }
+        Self { free: Box::new(free_memory), taken: Mutex::default(), left: Condvar::new() }
     }
 
     /// Blocks until a model whose files have so many bytes fits beside those that are being loaded, or none is: whether it
@@ -113,20 +113,27 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_beside_others_waits_until_they_are_done() {
-        let room = Room { free: || Some(1000), taken: Mutex::default(), left: Condvar::new() };
+        let (ask, asked) = mpsc::channel();
+        let free = move || {
+            ask.send(()).ok();
+            Some(1000)
+        };
+        let room = Room { free: Box::new(free), taken: Mutex::default(), left: Condvar::new() };
+        // Whoever asks what is free has the lock until it waits or is in.
+        let models_once_asked = || {
+            asked.recv().unwrap();
+            room.taken.lock().unwrap().models
+        };
         let first = room.enter(200);
         let second = room.enter(100);
-        let (entered, news) = mpsc::channel();
+        assert_eq!(models_once_asked(), 2, "900 are less than 1000");
         thread::scope(|scope| {
-            scope.spawn(|| {
-                let large = room.enter(300);
-                entered.send(()).unwrap();
-                drop(large);
-            });
+            let large = scope.spawn(|| room.enter(300).bytes);
+            assert_eq!(models_once_asked(), 2, "900 and 900 are more than 1000");
             drop(second);
-            assert!(news.try_recv().is_err(), "900 and 600 are more than 1000");
+            assert_eq!(models_once_asked(), 1, "600 and 900 are, too");
             drop(first);
-            news.recv().unwrap();
+            assert_eq!(large.join().unwrap(), 900);
         });
         // Alone it is let in, whatever there is.
         drop(room.enter(10_000));

@@ -29,7 +29,6 @@ pub(super) struct Parts<'a> {
     pub(super) definition: &'a GraphDefinition,
     pub(super) critique: &'a CritiqueDefinition,
     pub(super) pipeline: &'a TextPipeline,
-    pub(super) graph: &'a Graph,
     /// How the graph takes samples.
     pub(super) form: &'a GraphForm,
     pub(super) metrics: &'a ModelMetrics,
@@ -38,35 +37,67 @@ pub(super) struct Parts<'a> {
     pub(super) roster: &'a Roster,
 }
 
-/// Starts what writes: on one more session of a graph, on all cores, or in turns with scoring where the graph takes
-/// packed rows; and writes a token with it.
-pub(super) fn start(parts: &Parts<'_>) -> Result<Critic, LoadError> {
+/// What writes.
+pub(super) enum Writer {
+    /// One more session of a graph, on all cores.
+    Own(Box<dyn DecoderExecutor>),
+    /// The session that scores, in turns with that, where the graph takes packed rows.
+    Packed(PackedTexts),
+}
+
+impl Writer {
+    /// Opens it, for a graph that scores already.
+    pub(super) fn open(definition: &GraphDefinition, graph: &Graph, form: &GraphForm) -> Result<Self, LoadError> {
+        if let GraphForm::Packed { session, logits: Some(logits) } = form {
+            return Ok(Self::Packed(PackedTexts::new(session.clone(), *logits)));
+        }
+        let threads = definition.scheduling.threads;
+        let threads = threads.unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
+        graph
+            .decoder_executor(&[DecoderOutput::Logits.name().to_owned()], threads, Purpose::Writing)
+            .map(Self::Own)
+            .map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })
+    }
+
+    /// The session that nothing else uses.
+    pub(super) fn own(&mut self) -> Option<&mut dyn DecoderExecutor> {
+        match self {
+            Self::Own(session) => Some(&mut **session),
+            Self::Packed(_) => None,
+        }
+    }
+}
+
+/// Starts what writes, and writes a token with it.
+pub(super) fn start(parts: &Parts<'_>, writer: Writer) -> Result<Critic, LoadError> {
     let Parts { definition, critique, pipeline, metrics, probe, roster, .. } = *parts;
     let path = &definition.manifest;
     let ends =
         pipeline.end_ids(&critique.end_tokens).map_err(|source| LoadError::Text { path: path.clone(), source })?.into();
     let texts = critique.texts.get();
-    let generator = if let GraphForm::Packed { session, logits: Some(logits) } = parts.form {
-        let limits = GenerationLimits {
-            texts,
-            tokens: blocks_for_texts(session.shape().blocks, pipeline.max_tokens()) * BLOCK_TOKENS,
-            row: PACKED_ROW,
-            block: BLOCK_TOKENS,
-            ..GenerationLimits::default()
-        };
-        Generator::start_packed(PackedTexts::new(session.clone(), *logits), limits, metrics.clone())
-    } else {
-        let executor = executor(parts)?;
-        let limits = GenerationLimits {
-            texts,
-            tokens: (TEXT_BYTES / executor.shape().bytes_per_token().max(1)).max(pipeline.max_tokens()),
-            ..GenerationLimits::default()
-        };
-        match parts.form {
-            GraphForm::Prefixes(known) => {
-                Generator::start_knowing(executor, Arc::clone(known), limits, metrics.clone())
+    let generator = match writer {
+        Writer::Packed(packed) => {
+            let limits = GenerationLimits {
+                texts,
+                tokens: blocks_for_texts(packed.shape().blocks, pipeline.max_tokens()) * BLOCK_TOKENS,
+                row: PACKED_ROW,
+                block: BLOCK_TOKENS,
+                ..GenerationLimits::default()
+            };
+            Generator::start_packed(packed, limits, metrics.clone())
+        }
+        Writer::Own(session) => {
+            let limits = GenerationLimits {
+                texts,
+                tokens: (TEXT_BYTES / session.shape().bytes_per_token().max(1)).max(pipeline.max_tokens()),
+                ..GenerationLimits::default()
+            };
+            match parts.form {
+                GraphForm::Prefixes(known) => {
+                    Generator::start_knowing(session, Arc::clone(known), limits, metrics.clone())
+                }
+                GraphForm::Padded | GraphForm::Packed { .. } => Generator::start(session, limits, metrics.clone()),
             }
-            GraphForm::Padded | GraphForm::Packed { .. } => Generator::start(executor, limits, metrics.clone()),
         }
     };
     let generator = generator.map_err(|source| LoadError::Workers { path: path.clone(), source: source.into() })?;
@@ -87,21 +118,7 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Critic, LoadError> {
     Ok(Critic { definition: critique.clone(), ends, generator })
 }
 
-/// A session of its own.
-fn executor(parts: &Parts<'_>) -> Result<Box<dyn DecoderExecutor>, LoadError> {
-    let Parts { definition, graph, .. } = *parts;
-    let threads = definition.scheduling.threads;
-    let threads = threads.unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
-    graph
-        .decoder_executor(&[DecoderOutput::Logits.name().to_owned()], threads, Purpose::Writing)
-        .map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })
-}
-
 /// Writes a token, or says why that can't be done.
-pub(super) fn begins(critic: &Critic, probe: &TokenizedInput) -> Result<(), String> {
-    write_one(&critic.generator, probe)
-}
-
 fn write_one(generator: &Generator, probe: &TokenizedInput) -> Result<(), String> {
     let order = Order {
         prompt: probe.ids().into(),

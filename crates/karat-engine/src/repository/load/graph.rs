@@ -14,7 +14,7 @@ use karat_runtime::{
 use super::{
     LoadOptions,
     checkpoint::Opening,
-    critic,
+    critic::{self, Writer},
     decoder::{self, Decoder},
     digest::Digest,
     packed::Packed,
@@ -159,10 +159,19 @@ impl<'a> Loader<'a> {
         let mut images = images.into_iter();
         // One after another, as each gives back what its sessions don't need any more.
         for (source, graph) in definition.graphs.iter().zip(graphs) {
-            let mut unit = self.unit(&parts, source, &graph, self.replaced(units.len(), &graph))?;
+            let mut running = self.start(&parts, source, &graph, self.replaced(units.len(), &graph))?;
+            // Of several graphs, the first one writes.
+            let critique = definition.critique.as_ref().filter(|_| critic.is_none()).zip(pipeline.text());
+            let mut writer = match critique {
+                Some(_) => Some(Writer::open(&definition, &graph, &running.form)?),
+                None => None,
+            };
+            give_back_weights(&graph, &mut running, writer.as_mut().and_then(Writer::own), &probes);
+            let mut unit = self.schedule(&parts, &graph, running)?;
             let images = images.next();
             if let Some(images) = &images {
-                unit.images = Some(Box::new(self.pixel_unit(&parts, source, images)?));
+                let running = self.start_pixels(&parts, source, images)?;
+                unit.images = Some(Box::new(self.schedule(&parts, images, running)?));
             }
             warm_up(&unit, &probes).map_err(|(tokens, reason)| LoadError::WarmUp {
                 path: path.clone(),
@@ -174,15 +183,12 @@ impl<'a> Loader<'a> {
                 // Nobody will send what it was warmed up with.
                 prefixes.forget();
             }
-            // Of several graphs, the first one writes.
-            if let (None, Some(critique), Some(pipeline)) = (&critic, &definition.critique, pipeline.text()) {
+            if let Some(((critique, pipeline), writer)) = critique.zip(writer) {
                 let (definition, pipeline, metrics, probe) = (&definition, &**pipeline, &metrics, probes.first());
-                let (graph, form, roster) = (&graph, &unit.form, &self.given.repository.roster);
-                let parts = critic::Parts { definition, critique, pipeline, graph, form, metrics, probe, roster };
-                critic = Some(critic::start(&parts)?);
+                let (form, roster) = (&unit.form, &self.given.repository.roster);
+                let parts = critic::Parts { definition, critique, pipeline, form, metrics, probe, roster };
+                critic = Some(critic::start(&parts, writer)?);
             }
-            let critic = critic.as_ref().filter(|_| units.is_empty());
-            give_back_weights(&graph, &unit, critic, &probes);
             units.push(unit);
         }
         let hub = definition.graphs.iter().flat_map(GraphSource::folders);
@@ -265,22 +271,23 @@ impl<'a> Loader<'a> {
         self.given.library.open(&file, sessions).map_err(runtime)
     }
 
-    fn unit(
+    /// Starts a graph's sessions, in the way that it takes samples.
+    fn start(
         &self,
         parts: &Parts<'_>,
         source: &GraphSource,
         graph: &Graph,
         replaced: Option<&GraphUnit>,
-    ) -> Result<GraphUnit, LoadError> {
+    ) -> Result<Running, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         if let Some(model) = graph.packed_model() {
-            return self.packed_unit(parts, source, graph, model);
+            return self.start_packed(parts, source, graph, model);
         }
         if graph.decoder_shape().is_some() {
-            return self.decoder_unit(parts, source, graph, replaced);
+            return self.start_decoder(parts, source, graph, replaced);
         }
-        let Some(text) = pipeline.text() else { return self.pixel_unit(parts, source, graph) };
+        let Some(text) = pipeline.text() else { return self.start_pixels(parts, source, graph) };
         let binding = manifest::bind_graph(definition, graph.signature(), text.padding_id())?;
         check_vocabulary(graph, &binding.input_ids, parts.texts).map_err(runtime)?;
         let plan = Plan {
@@ -310,7 +317,7 @@ impl<'a> Loader<'a> {
         };
         let shapes = executors.parallel.first().and_then(Executor::shapes);
         let policy = enforce(&trial, &mut executors, Policy { shapes, ..calibration.policy() });
-        self.schedule(parts, graph, Running { policy, calibration, awaits, executors, form: GraphForm::Padded, trial })
+        Ok(Running { policy, calibration, awaits, executors, form: GraphForm::Padded, trial })
     }
 
     /// What tries the graph, and keeps the verdict in `file`.
@@ -325,7 +332,7 @@ impl<'a> Loader<'a> {
     }
 
     /// A graph that takes images.
-    fn pixel_unit(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> Result<GraphUnit, LoadError> {
+    fn start_pixels(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> Result<Running, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         // Only models that see get here.
         let image = pipeline.image().ok_or(LoadError::Panicked)?;
@@ -339,19 +346,17 @@ impl<'a> Loader<'a> {
             time: self.given.options.calibration,
             graph_trial: GraphTrial { texts: &images, ..self.graph_trial(parts, graph, &file) },
         };
-        let running =
-            pixels.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })?;
-        self.schedule(parts, graph, running)
+        pixels.start(graph).map_err(|source| LoadError::Runtime { path: definition.manifest.clone(), source })
     }
 
     /// A graph that follows the contract for sharing prefixes.
-    fn decoder_unit(
+    fn start_decoder(
         &self,
         parts: &Parts<'_>,
         source: &GraphSource,
         graph: &Graph,
         replaced: Option<&GraphUnit>,
-    ) -> Result<GraphUnit, LoadError> {
+    ) -> Result<Running, LoadError> {
         let Parts { definition, .. } = *parts;
         let context = graph.decoder_shape().map_or(0, |shape| shape.context);
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
@@ -372,18 +377,17 @@ impl<'a> Loader<'a> {
             replaced: replaced.and_then(|unit| unit.form.row_cost()),
             graph_trial: self.graph_trial(parts, graph, &file),
         };
-        let running = decoder.start(graph).map_err(runtime)?;
-        self.schedule(parts, graph, running)
+        decoder.start(graph).map_err(runtime)
     }
 
     /// A graph that follows the contract for packed rows.
-    fn packed_unit(
+    fn start_packed(
         &self,
         parts: &Parts<'_>,
         source: &GraphSource,
         graph: &Graph,
         model: &PackedModel,
-    ) -> Result<GraphUnit, LoadError> {
+    ) -> Result<Running, LoadError> {
         let Parts { definition, pipeline, .. } = *parts;
         let runtime = |source: RuntimeError| LoadError::Runtime { path: definition.manifest.clone(), source };
         let max_tokens = pipeline.max_tokens();
@@ -401,8 +405,7 @@ impl<'a> Loader<'a> {
             packed_metrics: self.given.metrics.prefixes().packed(self.name),
             graph_trial: self.graph_trial(parts, graph, &file),
         };
-        let running = packed.start(graph, model).map_err(runtime)?;
-        self.schedule(parts, graph, running)
+        packed.start(graph, model).map_err(runtime)
     }
 
     /// Puts a queue in front of a graph's sessions.

@@ -1,19 +1,22 @@
 //! The first passes of a graph: samples that warm it up, and show that it takes what its manifest promises.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use karat_rules::{
     domain::{Cut, RowTensor, Sample, TokenizedInput},
     head::Head,
 };
-use karat_runtime::ort::Graph;
+use karat_runtime::{
+    Cancellation, DecoderExecutor, DecoderRow, Read, ReadAt, Span, TokenBatch,
+    ort::{Graph, SessionTrial},
+};
 
-use super::critic;
+use super::sessions::Running;
 use crate::{
     input::{InputError, InputPipeline},
     manifest::{GraphDefinition, GraphSource},
-    repository::{Critic, GraphForm, GraphUnit},
-    schedule::Job,
+    repository::{GraphForm, GraphUnit},
+    schedule::{Executors, Job},
     text::{TextError, TextOptions, TextPipeline},
 };
 
@@ -100,33 +103,57 @@ fn at_its_end(input: TokenizedInput) -> TokenizedInput {
     input.clone().with_steps(vec![last]).unwrap_or(input)
 }
 
-/// Gives the memory of weights back that the sessions of a graph don't read any more. That they don't is tried with the
-/// shortest probe: its numbers must stay the same, bit for bit, and a critique must still be begun.
+/// Gives the memory of weights back that the sessions of a graph don't read any more. That they don't is tried with every
+/// session, `writing` among them, and all probes of text: their numbers must stay the same, bit for bit.
 pub(super) fn give_back_weights(
     graph: &Graph,
-    unit: &GraphUnit,
-    critic: Option<&Critic>,
+    running: &mut Running,
+    writing: Option<&mut dyn DecoderExecutor>,
     probes: &[Arc<TokenizedInput>],
 ) {
-    let Some(probe) = probes.iter().find(|probe| probe.pixels().is_none()) else { return };
-    let forget = || match &unit.form {
-        // Otherwise it would be remembered, not computed.
-        GraphForm::Prefixes(prefixes) => prefixes.forget(),
-        GraphForm::Padded | GraphForm::Packed { .. } => {}
+    let texts = || probes.iter().filter(|probe| probe.pixels().is_none());
+    let Some(first) = texts().next() else { return };
+    let batches: Vec<TokenBatch> = texts().map(|text| TokenBatch::single(Arc::clone(text))).collect();
+    let Running { executors: Executors { parallel, single }, form, .. } = running;
+    // What one session has computed of a prefix, another would remember.
+    let prefixes = match form {
+        GraphForm::Prefixes(prefixes) => Some(Mutex::new(prefixes)),
+        GraphForm::Padded | GraphForm::Packed { .. } => None,
     };
-    let numbers = || {
-        forget();
-        let ticket = unit.scheduler.submit(vec![Job::new(Arc::clone(probe))]).ok()?.pop()?;
-        let completed = futures_executor::block_on(ticket).ok()?;
-        forget();
-        let bits = |row: &RowTensor| row.values().iter().map(|number| number.to_bits()).collect::<Vec<_>>();
-        Some(completed.rows.iter().map(bits).collect::<Vec<_>>())
-    };
-    let Some(before) = numbers() else { return };
-    graph.give_back_weights(|| {
-        numbers().is_some_and(|now| now == before) && critic.is_none_or(|critic| critic::begins(critic, probe).is_ok())
+    let (batches, prefixes) = (&batches, &prefixes);
+    let scoring = parallel.iter_mut().chain(single).map(|session| -> SessionTrial<'_> {
+        Box::new(move || {
+            let mut numbers = Vec::new();
+            for batch in batches {
+                let prefixes =
+                    prefixes.as_ref().map(|prefixes| prefixes.lock().unwrap_or_else(PoisonError::into_inner));
+                prefixes.iter().for_each(|prefixes| prefixes.forget());
+                let rows = session.run(batch, &Cancellation::new()).ok()?;
+                prefixes.iter().for_each(|prefixes| prefixes.forget());
+                numbers.extend(rows.iter().flatten().flat_map(bits));
+            }
+            Some(numbers)
+        })
     });
-    forget();
+    let row = whole(first);
+    let writing = writing.map(|session| -> SessionTrial<'_> {
+        Box::new(move || {
+            let output = session.forward(&row, &Cancellation::new()).ok()?;
+            Some(output.reads.iter().flat_map(bits).collect())
+        })
+    });
+    graph.give_back_weights(&mut scoring.chain(writing).collect::<Vec<_>>());
+}
+
+fn bits(row: &RowTensor) -> impl Iterator<Item = u32> + '_ {
+    row.values().iter().map(|number| number.to_bits())
+}
+
+/// A text as a row of its own, which is read at its end.
+fn whole(text: &TokenizedInput) -> DecoderRow {
+    let span = Span { tokens: text.ids().to_vec(), ..Span::default() };
+    let read = ReadAt { at: text.len() - 1, output: 0, what: Read::Numbers };
+    DecoderRow { spans: vec![span], reads: vec![read], ..DecoderRow::default() }
 }
 
 /// Runs each probe once; an error comes with the length of the sample that failed.

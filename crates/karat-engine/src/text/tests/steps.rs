@@ -26,9 +26,26 @@ fn a_mark_where_no_step_ends_is_refused() {
         let error = pipeline.tokenize(&pair("a", &response), None).unwrap_err();
         assert!(matches!(error, TextError::StrayMark { at } if at == place), "{step}: {error}");
     }
-    // The last end may lack the space behind it, and a text that the caller wrote whole keeps its marks.
+    // The last end may lack the space behind it.
     assert_eq!(pipeline.tokenize(&pair("a", "a x b x"), None).unwrap().steps(), [4, 6]);
-    assert_eq!(pipeline.tokenize(&Sample::Text(text("x b x")), None).unwrap().steps().len(), 2);
+}
+
+#[test]
+fn marks_of_a_text_that_was_sent_rendered_stand_where_steps_end_too() {
+    let folder = folder(&[]);
+    let toml = "render = \"raw\"\nspecial_tokens = false\nmax_tokens = 16\nstep_mark = \"x\"\nstep_end = \" x \"";
+    let pipeline = pipeline(&folder, toml).unwrap();
+    let tokenize = |said: &str| pipeline.tokenize(&Sample::Text(text(said)), None);
+    assert_eq!(tokenize("a x b x").unwrap().steps(), [1, 3]);
+    // What a template writes behind the last step.
+    assert_eq!(tokenize("a x b x\nc").unwrap().steps(), [1, 3]);
+    for (said, place) in [("x b x", 0), ("a b\nx b", 4)] {
+        let error = tokenize(said).unwrap_err();
+        assert!(matches!(error, TextError::StrayMark { at } if at == place), "{said}: {error}");
+    }
+    // Whoever sends tokens says what is a mark.
+    let ids = pipeline.tokenize(&Sample::Text(text("a x b x")), None).unwrap().ids().to_vec();
+    assert_eq!(pipeline.tokenize(&Sample::Tokens(vec![ids[1], ids[0], ids[1]]), None).unwrap().steps(), [0, 2]);
 }
 
 #[test]

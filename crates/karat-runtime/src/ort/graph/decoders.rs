@@ -1,6 +1,6 @@
 //! What a graph is where it follows a contract of causal models: their measures, and sessions of their own kind.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, sync::atomic::Ordering};
 
 use karat_rules::domain::TensorSpec;
 
@@ -14,7 +14,7 @@ use super::{
     Graph,
 };
 use crate::{
-    DecoderExecutor, DecoderShape, InTurns, Padding, ProviderKind, Purpose, RuntimeError, TextNeeds,
+    DecoderExecutor, DecoderShape, Padding, ProviderKind, Purpose, RuntimeError, TextNeeds,
     packed::{PackedExecutor, PackedModel},
 };
 
@@ -66,7 +66,7 @@ impl Graph {
         self.forget_opening(threads);
         let session = OrtDecoder::new(self.session(threads, self.next_turn())?, contract, outputs)?;
         Ok(match self.provider() {
-            ProviderKind::Cpu => Box::new(InTurns::new(session, self.source.library.turns.clone(), purpose)),
+            ProviderKind::Cpu => Box::new(self.in_turns(session, purpose)),
             ProviderKind::Cuda | ProviderKind::Tensorrt => Box::new(session),
         })
     }
@@ -111,6 +111,8 @@ impl Graph {
         };
         self.forget_opening(threads);
         let session = self.session(threads, turn)?;
+        // It is shared by who scores and who writes, so that nobody has it for himself: its weights stay.
+        self.is_shared.store(true, Ordering::Relaxed);
         Ok(Box::new(OrtPacked::new(session, contract.clone(), outputs, blocks, memory)?))
     }
 

@@ -1,7 +1,10 @@
 //! KServe's V2 protocol over gRPC, with gRPC's own health protocol, on the same port as HTTP.
 
+mod codec;
 mod convert;
 mod health;
+
+use std::mem;
 
 use axum::Router;
 use tonic::{Request, Response, Status, codec::CompressionEncoding, metadata::MetadataValue, service::Routes};
@@ -10,15 +13,22 @@ use tonic_health::pb::health_server::HealthServer;
 use super::{DIALECT, addressed, dto, find, inference, repository};
 use crate::api::{
     AppState, checks,
-    dialects::parts::Call,
+    dialects::parts::{Call, UrlChoices},
     middleware,
     problem::{Problem, ProblemType},
 };
-use protocol::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
+use codec::UnreadInferRequest;
+use service::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 
 /// The protocol's messages.
 #[allow(warnings, reason = "generated from proto/inference.proto")]
 mod protocol {
+    include!(concat!(env!("OUT_DIR"), "/messages/inference.rs"));
+}
+
+/// The protocol's service.
+#[allow(warnings, reason = "generated from proto/inference.proto")]
+mod service {
     tonic::include_proto!("inference");
 }
 
@@ -55,11 +65,32 @@ fn status(problem: &Problem) -> Status {
         ProblemType::NoKey => Status::unauthenticated(detail),
         ProblemType::KeyForbids | ProblemType::Forbidden => Status::permission_denied(detail),
         ProblemType::OtherVersion | ProblemType::InUse | ProblemType::NotLoaded => Status::failed_precondition(detail),
-        ProblemType::Overloaded | ProblemType::OutOfTokens => Status::resource_exhausted(detail),
+        ProblemType::Overloaded | ProblemType::OutOfTokens | ProblemType::StateFull => {
+            Status::resource_exhausted(detail)
+        }
         ProblemType::DeadlinePassed => Status::deadline_exceeded(detail),
         ProblemType::ModelFailed | ProblemType::Internal => Status::internal(detail),
         _ => Status::invalid_argument(detail),
     }
+}
+
+/// What a client wants scored, and by which model: whether that is there is told first.
+struct Wanted {
+    model: String,
+    version: String,
+    /// Whether its tensors came packed.
+    packed: bool,
+    request: Result<(inference::InferRequest, UrlChoices), Problem>,
+}
+
+fn read(unread: UnreadInferRequest) -> Result<Wanted, Status> {
+    let mut message = unread.read()?;
+    Ok(Wanted {
+        model: mem::take(&mut message.model_name),
+        version: mem::take(&mut message.model_version),
+        packed: !message.raw_input_contents.is_empty(),
+        request: convert::request(message),
+    })
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -114,15 +145,15 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(convert::config(&model, self.state.limits.inputs)))
     }
 
-    async fn model_infer(&self, request: Request<protocol::ModelInferRequest>) -> Answer<protocol::ModelInferResponse> {
+    async fn model_infer(&self, request: Request<UnreadInferRequest>) -> Answer<protocol::ModelInferResponse> {
         let state = self.state.visited_by(request.extensions());
         let id = middleware::id_among(request.extensions());
-        let request = request.into_inner();
-        let model = addressed(&self.state, &request.model_name, Some(&request.model_version));
-        let model = model.map_err(|problem| status(&problem))?;
+        let unread = request.into_inner();
+        let read = state.large_bodies.read(unread.len(), move || read(unread)).await;
+        let Wanted { model, version, packed, request } = read.map_err(|problem| status(&problem))??;
+        let model = addressed(&self.state, &model, Some(&version)).map_err(|problem| status(&problem))?;
         self.state.engine.model(&model).map_err(|error| status(&error.into()))?;
-        let packed = !request.raw_input_contents.is_empty();
-        let (request, url) = convert::request(request).map_err(|problem| status(&problem))?;
+        let (request, url) = request.map_err(|problem| status(&problem))?;
         let call = Call::of_model(state, &DIALECT, id, model.to_string(), url).map_err(|problem| status(&problem))?;
         let inferred = inference::run(call, request).await.map_err(|problem| status(&problem))?;
         let refused = inferred.report.refused;
