@@ -131,12 +131,17 @@ fn taps(filter: Filter, from: usize, to: usize, wanted: Range<usize>) -> Vec<Tap
     wanted.map(tap).collect()
 }
 
-/// One value out of weighed ones.
-fn weigh(values: impl Iterator<Item = u8>, weights: &[i32]) -> u8 {
-    let sum = values.zip(weights).fold(1_i32 << (PRECISION - 1), |sum, (value, weight)| {
-        // As in C on every machine that Pillow runs on: no sum of weights that are normalised overflows.
-        sum.wrapping_add(i32::from(value).wrapping_mul(*weight))
-    });
+/// Half of what is dropped behind the point, so that dropping it rounds.
+const HALF: i32 = 1 << (PRECISION - 1);
+
+/// Adds a weighed value to a sum.
+fn add(sum: &mut i32, value: u8, weight: i32) {
+    // As in C on every machine that Pillow runs on: no sum of weights that are normalised overflows.
+    *sum = sum.wrapping_add(i32::from(value).wrapping_mul(weight));
+}
+
+/// The 8-bit value that a sum of weighed ones stands for.
+fn rounded(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
@@ -174,9 +179,11 @@ fn along_rows(image: &Rgb, width: usize, filter: Filter, rows: Range<usize>, col
             let line = line(row);
             for tap in &taps {
                 let pixels = &line[tap.first * 3..(tap.first + tap.weights.len()) * 3];
-                for channel in 0..3 {
-                    values.push(weigh(pixels.iter().skip(channel).step_by(3).copied(), &tap.weights));
+                let mut sums = [HALF; 3];
+                for (pixel, weight) in pixels.chunks_exact(3).zip(&tap.weights) {
+                    sums.iter_mut().zip(pixel).for_each(|(sum, value)| add(sum, *value, *weight));
                 }
+                values.extend(sums.map(rounded));
             }
         }
     }
@@ -187,11 +194,15 @@ fn along_rows(image: &Rgb, width: usize, filter: Filter, rows: Range<usize>, col
 fn along_columns(image: &Rgb, taps: &[Taps], start: usize) -> Rgb {
     let stride = image.width * 3;
     let mut values = Vec::with_capacity(taps.len() * stride);
+    let mut sums = vec![HALF; stride];
     for tap in taps {
-        let first = (tap.first - start) * stride;
-        for place in 0..stride {
-            values.push(weigh(image.values[first + place..].iter().step_by(stride.max(1)).copied(), &tap.weights));
+        sums.fill(HALF);
+        // Row after row as they lie in memory, and not value after value.
+        let rows = image.values[(tap.first - start) * stride..].chunks_exact(stride.max(1));
+        for (row, weight) in rows.zip(&tap.weights) {
+            sums.iter_mut().zip(row).for_each(|(sum, value)| add(sum, *value, *weight));
         }
+        values.extend(sums.iter().map(|sum| rounded(*sum)));
     }
     Rgb { height: taps.len(), width: image.width, values }
 }
