@@ -257,7 +257,10 @@ mod tests {
             let step_told = told.models[0].steps.last().unwrap();
             let twice = u64::from(step % 3 == 0);
             assert!(step_told.samples >= 3 + twice && step_told.unscored > twice, "{step_told:?}");
-            assert!(step_told.preference.is_none_or(|preference| preference.mean.is_some()), "members stay in their places");
+            assert!(
+                step_told.preference.is_none_or(|preference| preference.mean.is_some()),
+                "members stay in their places"
+            );
             let matched = runs.find(&name("a"), &format!("a-{step}"), 0).unwrap();
             assert_eq!((matched.step, matched.reward), (step, step as f64));
         }
