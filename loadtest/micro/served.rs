@@ -1,5 +1,7 @@
 //! A server without a network and with forward passes that cost nothing, and requests for it.
 
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
 use std::{fmt::Write as _, path::Path, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};

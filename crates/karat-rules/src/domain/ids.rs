@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The name of a model: the name of its folder in the model repository. With a label, as in `reward@2`, it means one
 /// version of the model only: the one of that number, or the one whose [`ModelVersion`] begins so.
 ///
-/// Invariant: 1 to 128 characters out of `A–Z a–z 0–9 . _ -`, not starting with a dot; the same of a label. A copy shares
-/// its text.
+/// Invariant: 1 to 128 characters out of `A–Z a–z 0–9 . _ -`, not starting with a dot; the same of a label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]

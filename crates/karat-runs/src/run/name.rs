@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A run's name, safe in a path, a URL, a metric's label and a file. A copy shares its text.
+/// A run's name, safe in a path, a URL, a metric's label and a file.
 ///
 /// Invariant: 1 to 128 characters out of `A–Z a–z 0–9 . _ : -`, not starting with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
