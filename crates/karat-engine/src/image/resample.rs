@@ -131,12 +131,17 @@ fn taps(filter: Filter, from: usize, to: usize, wanted: Range<usize>) -> Vec<Tap
     wanted.map(tap).collect()
 }
 
-/// One value out of weighed ones.
-fn weigh(values: impl Iterator<Item = u8>, weights: &[i32]) -> u8 {
-    let sum = values.zip(weights).fold(1_i32 << (PRECISION - 1), |sum, (value, weight)| {
-        // As in C on every machine that Pillow runs on: no sum of weights that are normalised overflows.
-        sum.wrapping_add(i32::from(value).wrapping_mul(*weight))
-    });
+/// What a sum of weighed values begins with, so that dropping what is behind the point rounds.
+const HALF: i32 = 1 << (PRECISION - 1);
+
+/// Adds a weighed value to a sum.
+fn weigh(sum: i32, value: u8, weight: i32) -> i32 {
+    // As in C on every machine that Pillow runs on: no sum of weights that are normalised overflows.
+    sum.wrapping_add(i32::from(value).wrapping_mul(weight))
+}
+
+/// The value that a sum stands for.
+fn value(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
@@ -174,9 +179,11 @@ fn along_rows(image: &Rgb, width: usize, filter: Filter, rows: Range<usize>, col
             let line = line(row);
             for tap in &taps {
                 let pixels = &line[tap.first * 3..(tap.first + tap.weights.len()) * 3];
-                for channel in 0..3 {
-                    values.push(weigh(pixels.iter().skip(channel).step_by(3).copied(), &tap.weights));
-                }
+                let sums =
+                    pixels.as_chunks::<3>().0.iter().zip(&tap.weights).fold([HALF; 3], |sums, (pixel, weight)| {
+                        [0, 1, 2].map(|channel| weigh(sums[channel], pixel[channel], *weight))
+                    });
+                values.extend_from_slice(&sums.map(value));
             }
         }
     }
@@ -184,14 +191,21 @@ fn along_rows(image: &Rgb, width: usize, filter: Filter, rows: Range<usize>, col
 }
 
 /// `taps` count rows from the image that `image` begins at row `start` of.
+///
+/// A row is added as a whole, as it lies in memory, so that many of its values are weighed by one instruction.
 fn along_columns(image: &Rgb, taps: &[Taps], start: usize) -> Rgb {
     let stride = image.width * 3;
     let mut values = Vec::with_capacity(taps.len() * stride);
+    let mut sums = vec![HALF; stride];
     for tap in taps {
+        sums.fill(HALF);
         let first = (tap.first - start) * stride;
-        for place in 0..stride {
-            values.push(weigh(image.values[first + place..].iter().step_by(stride.max(1)).copied(), &tap.weights));
+        for (line, weight) in image.values[first..].chunks_exact(stride.max(1)).zip(&tap.weights) {
+            for (sum, value) in sums.iter_mut().zip(line) {
+                *sum = weigh(*sum, *value, *weight);
+            }
         }
+        values.extend(sums.iter().map(|sum| value(*sum)));
     }
     Rgb { height: taps.len(), width: image.width, values }
 }
