@@ -12,8 +12,6 @@ SHELL := /bin/sh
 
 # The Python that the virtual environment is made from: 3.11 or newer, with pip.
 PYTHON ?= python3
-# What `make gpu-check` runs on.
-PROVIDER ?= cuda
 # Where `make serve` listens.
 LISTEN ?= 127.0.0.1:8080
 
@@ -49,7 +47,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Before .venv is there, what fetches ONNX Runtime's library runs on PYTHON alone.
 FETCH := PYTHONPATH=python $(PYTHON) -m tools.onnxruntime_library
 
-.PHONY: gpu-check gpu-check-bundle help setup setup-cuda demo serve test test-cards test-clients lint generate bench bench-decoder bench-generation bench-images micro-bench setup-decoders setup-images train-harmless train-smol-reward FORCE
+.PHONY: gpu-check gpu-check-bundle gpu-check-tiny help setup setup-cuda demo serve test test-cards test-clients lint generate bench bench-decoder bench-generation bench-images micro-bench setup-decoders setup-images train-harmless train-smol-reward FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -163,7 +161,7 @@ console-check: setup $(RELEASE) ## Drive the console in Chromium; says so where 
 	$(CONSOLE)/check.sh
 
 micro-bench: setup ## Measure the parts that cost time beside the forward pass
-	cargo bench --bench planner --bench request --bench scoring
+	cargo bench --bench planner --bench request --bench runs --bench scoring
 
 lint: $(VENV) ## Check formatting, lints, types and that generated files are up to date
 	cargo fmt --all --check
@@ -236,13 +234,19 @@ train-smol-reward: $(VENV) $(ONNXRUNTIME) $(RELEASE) ## Train the smol-reward he
 $(ONNXRUNTIME): $(TOOLS)/onnxruntime_library.py $(TOOLS)/packages.py
 	$(FETCH) --output $@
 
-gpu-check-bundle: setup $(ONNXRUNTIME_CUDA) $(HALF) ## Pack what checks a GPU machine without a network, in files below 60 MiB
+gpu-check-bundle: setup $(ONNXRUNTIME_CUDA) $(HALF) ## Pack what checks a GPU machine without a network, in pieces of at most 50 MB
 	cargo build --release --bin karat --example loadtest
-	$(VENV_PYTHON) -m tests.gpu.bundle --onnxruntime $(dir $(ONNXRUNTIME_CUDA)) --half $(dir $(HALF)) --output $(GPU_BUNDLE)
+	$(VENV_PYTHON) -m tests.gpu.bundle --onnxruntime $(dir $(ONNXRUNTIME_CUDA)) --foreign $(HALF) --output $(GPU_BUNDLE)
 
-gpu-check: ## Check scores and speed on this machine's GPU (PROVIDER=cuda|tensorrt|cpu, QUICK=1)
+# Transformers is measured with the Python that runs the check, unless another one is named.
+PEER = $(if $(filter environment command%,$(origin TORCH)),--peer $(TORCH))
+gpu-check: ## Check scores and speed on this machine's GPU, six minutes (ONLY=parity,sharing; TORCH: a Python that has it)
 	test -f $(GPU_BUNDLE)/pieces.json || $(MAKE) gpu-check-bundle
-	$(PYTHON) $(GPU_BUNDLE)/check.py --work .karat/gpu-check/run --provider $(PROVIDER) $(if $(QUICK),--quick)
+	$(PYTHON) $(GPU_BUNDLE)/check.py --output .karat/gpu-check/found $(PEER) $(if $(ONLY),--only $(ONLY))
+
+gpu-check-tiny: setup ## Go through every part of the GPU check on the processor, with models of a few numbers (ONLY=parity)
+	cargo build --release --bin karat --example loadtest
+	$(VENV_PYTHON) -m tests.gpu.check --provider cpu --tiny --output .karat/gpu-check/tiny $(PEER) $(if $(ONLY),--only $(ONLY))
 
 $(ONNXRUNTIME_CUDA): $(TOOLS)/onnxruntime_library.py $(TOOLS)/packages.py
 	$(FETCH) --cuda --output $@

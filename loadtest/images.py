@@ -3,7 +3,8 @@
 Images from 224 x 224 to 4000 x 3000, one in eight a PNG and the others JPEG, eight for each prompt, in a random order;
 closed loop. All servers get the same requests in turns, each round in another order, karat without its cache, and their
 scores are compared first. A ratio is the median of the rounds' ratios. The peer runs as `PEERS` says; the fastest of
-each round is what karat is held to.
+each round is what karat is held to. Each round also times Transformers' model by itself, without a server and on images
+that are prepared: how much of a server's time is the model's tells what any server can win.
 
     .venv/bin/python -m loadtest.images --python PYTHON    # one with torch, transformers, Pillow, fastapi and uvicorn
 """
@@ -19,6 +20,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ SIZES = [(224, 224), (512, 512), (640, 480), (300, 900), (1024, 768), (1280, 960
 PNG = [16, [1, 12]]
 TOLERANCE = 1e-3
 COMPARED = 32
+ALONE = "the model alone"
 # Ways in which such servers are written, and the options of `peers/images_server.py` that stand for them.
 PEERS = {
     "batches of 8": ["--max-batch", "8"],
@@ -101,18 +104,20 @@ def peer_body(prompt: str, image: str) -> bytes:
     return json.dumps({"prompt": prompt, "image": image}).encode()
 
 
-def measure(karat: Contender, peers: list[Contender], rounds: int, clients: int) -> None:
+def measure(karat: Contender, peers: list[Contender], alone: Callable[[], float], rounds: int, clients: int) -> None:
     """Prints what every round gives, and the ratios."""
     shuffled = random.Random(1)
-    ratios: dict[str, list[float]] = {name: [] for name in [*(peer.name for peer in peers), "the fastest"]}
+    known = [*(peer.name for peer in peers), ALONE]
+    ratios: dict[str, list[float]] = {name: [] for name in [*known, "the fastest"]}
     for number in range(rounds):
         order = [karat, *peers]
         shuffled.shuffle(order)
         rates = {contender.name: contender.rate(clients) for contender in order}
+        rates[ALONE] = alone()
         rates["the fastest"] = max(rates[peer.name] for peer in peers)
         for name, kept in ratios.items():
             kept.append(rates[karat.name] / rates[name])
-        told = ", ".join(f"{name} {rates[name]:.1f}" for name in [karat.name, *(peer.name for peer in peers)])
+        told = ", ".join(f"{name} {rates[name]:.1f}" for name in [karat.name, *known])
         print(f"round {number + 1}, images a second: {told}")
     for name, kept in ratios.items():
         print(f"karat over {name}: {statistics.median(kept):.2f} ({min(kept):.2f}–{max(kept):.2f})")
@@ -143,6 +148,8 @@ def main() -> None:
 
         address = free_address()
         command = [str(given.karat), "serve", "--model", str(model), "--listen", address, "--cache-mb", "0"]
+        # All of the clients' images may wait, on however slow a machine.
+        command += ["--queue-seconds", "600"]
         start(command, address, "/health/ready")
         karat = Contender("karat", f"http://{address}/v1/score", [karat_body(*one) for one in asked])
         peers = []
@@ -157,7 +164,12 @@ def main() -> None:
             print(f"largest difference from {other.name}: {worst:.2e}")
             if worst > TOLERANCE:
                 raise SystemExit("the servers give different scores")
-        measure(karat, peers, given.rounds, given.clients)
+
+        def alone() -> float:
+            told = [*peer, "--model", str(model), "--alone", str(given.images)]
+            return float(subprocess.run(told, check=True, cwd=ROOT, capture_output=True).stdout)
+
+        measure(karat, peers, alone, given.rounds, given.clients)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 A static plan knows every sample in advance: groups of similar length, the
 longest first, pulled by as many sessions as the plan says.
 
-    python -m loadtest.offline --graph FILE --workload FILE --sessions 2 --threads 1 --budget 512 [--provider cuda]
+    python -m loadtest.offline --graph FILE --workload FILE --sessions 2 --threads 1 --budget 512
 """
 
 from __future__ import annotations
@@ -22,30 +22,11 @@ Row = tuple[list[int], list[int]]
 Feed = dict[str, np.ndarray]
 
 
-PROVIDERS = {
-    "cpu": ["CPUExecutionProvider"],
-    "cuda": ["CUDAExecutionProvider"],
-    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider"],
-}
-
-
-def open_session(graph: Path, threads: int, provider: str = "cpu") -> onnxruntime.InferenceSession:
-    """A session on the provider; on the processor it computes on that many threads.
-
-    Raises SystemExit where the provider can't start: ONNX Runtime would take the processor without a word.
-    """
+def open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A session on the processor, which computes on that many threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    wanted = PROVIDERS[provider]
-    if provider != "cpu" and hasattr(onnxruntime, "preload_dlls"):
-        # CUDA's libraries from the `nvidia-*` packages of this Python.
-        onnxruntime.preload_dlls()
-    if wanted[0] not in onnxruntime.get_available_providers():
-        raise SystemExit(f"this Python's onnxruntime has no {wanted[0]}: install onnxruntime-gpu")
-    session = onnxruntime.InferenceSession(str(graph), options, providers=wanted)
-    if session.get_providers()[0] != wanted[0]:
-        raise SystemExit(f"{wanted[0]} can't start here: see ONNX Runtime's message above")
-    return session
+    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 
 def feed(rows: list[Row], names: list[str]) -> Feed:
@@ -84,11 +65,9 @@ def scores(graph: Path, rows: list[Row]) -> list[float]:
     return [float(session.run(None, feed([row], names))[0].mean()) for row in rows]
 
 
-def measure(
-    graph: Path, rows: list[Row], sessions: int, threads: int, budget: int, provider: str = "cpu"
-) -> tuple[float, float]:
+def measure(graph: Path, rows: list[Row], sessions: int, threads: int, budget: int) -> tuple[float, float]:
     """Seconds by the clock and of processor time for all rows, by one static plan."""
-    pool = [open_session(graph, threads, provider) for _ in range(sessions)]
+    pool = [open_session(graph, threads) for _ in range(sessions)]
     names = [tensor.name for tensor in pool[0].get_inputs()]
     feeds = [feed(group, names) for group in groups(rows, budget)]
     for session in pool:
@@ -131,7 +110,6 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=int, default=1)
-    parser.add_argument("--provider", choices=list(PROVIDERS), default="cpu")
     arguments = parser.parse_args()
     rows = read(arguments.workload, arguments.samples)
     tokens = sum(len(ids) for ids, _ in rows)
@@ -141,7 +119,6 @@ def main() -> None:
         arguments.sessions,
         arguments.threads,
         arguments.budget,
-        arguments.provider,
     )
     report = {
         "seconds": seconds,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! workload ─▶ dialect ─▶ plan ─▶ closed | open | hang_up ─▶ client ─▶ report (JSON on standard output)
-//!         └────────────────────▶ offline, bare                     ─▶ report
+//!         └────────────────────▶ offline, packed, bare             ─▶ report
 //! ```
 //!
 //! It shares the machine with the server it measures, so it does little while it measures: one thread, request bodies
@@ -21,6 +21,7 @@ mod dialect;
 mod hang_up;
 mod offline;
 mod open;
+mod packed;
 mod plan;
 mod report;
 mod workload;
@@ -85,6 +86,8 @@ enum Mode {
     },
     /// Raw sessions with every sample known in advance, by one static plan
     Offline(offline::Arguments),
+    /// A checkpoint's packed rows with every sample known in advance, in their order
+    Packed(packed::Arguments),
     /// One raw session, one sample after another: what a single request costs without a server
     Bare(offline::BareArguments),
 }
@@ -138,6 +141,7 @@ fn main() -> ExitCode {
 fn run(mode: &Mode) -> Result<(), Failure> {
     match mode {
         Mode::Offline(arguments) => return print(&offline::run(arguments)?),
+        Mode::Packed(arguments) => return print(&packed::run(arguments)?),
         Mode::Bare(arguments) => return print(&offline::bare(arguments)?),
         Mode::Closed { .. } | Mode::Open { .. } | Mode::HangUp { .. } => {}
     }
@@ -161,7 +165,7 @@ fn run(mode: &Mode) -> Result<(), Failure> {
                     hang_up::Leavers { clients: *clients, at_once: *at_once, stay: Duration::from_millis(*stay_ms) };
                 print(&hang_up::run(&target.client()?, target.plan()?, leavers, target.limit()).await?)
             }
-            Mode::Offline(_) | Mode::Bare(_) => Ok(()),
+            Mode::Offline(_) | Mode::Packed(_) | Mode::Bare(_) => Ok(()),
         }
     })
 }

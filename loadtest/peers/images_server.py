@@ -3,7 +3,9 @@
 Images are decoded and prepared with their batch, as an image processor takes a list of them, or with `--threads` one by
 one as they arrive, on all cores, while the model computes. `--max-batch 1` forms no batches.
 
-`--write FOLDER` writes the random checkpoint that all servers are measured with, in CLIP's shape.
+`--write FOLDER` writes the random checkpoint that all servers are measured with, in CLIP's shape. `--alone IMAGES`
+serves nothing: the model computes so many images that are prepared already, batch after batch, and their number a
+second is printed: about what a server could give that did nothing else.
 
     PYTHON -m loadtest.peers.images_server --model FOLDER --port 8081   # with torch, transformers, Pillow and fastapi
 """
@@ -16,6 +18,7 @@ import base64
 import io
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -131,17 +134,32 @@ def application(scorer: Scorer, max_batch: int, threads: int) -> FastAPI:
     return app
 
 
+def alone(scorer: Scorer, images: int, max_batch: int) -> float:
+    """Images a second of the model by itself, with a prompt for each image as in what servers are asked."""
+    pixels = torch.zeros(max_batch, 3, SIDE, SIDE)
+    prompts = ["w1 w2 w7"] * max_batch
+    scorer.score(prompts, pixels)
+    batches = -(-images // max_batch)
+    started = time.perf_counter()
+    for _ in range(batches):
+        scorer.score(prompts, pixels)
+    return batches * max_batch / (time.perf_counter() - started)
+
+
 def main() -> None:
-    """Serves, or writes the checkpoint."""
+    """Serves, writes the checkpoint, or computes by itself."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--port", type=int, default=8081)
     parser.add_argument("--max-batch", type=int, default=8)
+    parser.add_argument("--alone", type=int, metavar="IMAGES", help="serve nothing; print images a second of the model")
     parser.add_argument("--threads", action="store_true", help="prepare images as they arrive, on all cores")
     given = parser.parse_args()
     if given.write:
         write(given.write)
+    elif given.alone:
+        print(alone(Scorer(given.model), given.alone, given.max_batch))
     else:
         threads = os.cpu_count() or 1 if given.threads else 0
         app = application(Scorer(given.model), given.max_batch, threads)

@@ -1,21 +1,29 @@
-"""What the GPU check computes, without a GPU or a server."""
+"""What the GPU check computes, and its every part's way on the processor."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import onnx
 import pytest
+from safetensors import safe_open
+from tokenizers import Tokenizer
 
-from loadtest import repository
-from tests.gpu import bundle, check, findings, pieces
+from tests.gpu import bundle, check, checkpoints, findings, foreign, pieces, shapes, texts
+from tests.gpu.parts import PARTS
+from tests.server_files import ROOT, executable
 
 
 class TestPieces:
     @pytest.fixture(autouse=True)
-    def _bundle(self, tmp_path: Path) -> None:
+    def _bundle(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pieces, "CHUNK", 3000)
         self.folder = tmp_path
         self.bundle, self.target = self.folder / "bundle", self.folder / "target"
         self.content = os.urandom(10_000)
@@ -24,11 +32,11 @@ class TestPieces:
         program.chmod(0o755)
         empty = self.folder / "empty"
         empty.touch()
-        pieces.pack({"bin/program": program, "empty": empty}, self.bundle, largest=4000)
+        self.pieces = pieces.pack({"bin/program": program, "empty": empty}, self.bundle, largest=4000)
 
     def test_what_is_packed_comes_back(self) -> None:
-        sizes = [path.stat().st_size for path in self.bundle.glob("*.xz.*")]
-        assert len(sizes) >= 4
+        sizes = [path.stat().st_size for path in self.pieces]
+        assert len(sizes) >= 3
         assert max(sizes) <= 4000
         program, empty = pieces.unpack(self.bundle, self.target)
         assert program.read_bytes() == self.content
@@ -42,14 +50,14 @@ class TestPieces:
         assert program.read_bytes() == self.content
 
     def test_a_missing_or_damaged_piece_is_named(self) -> None:
-        piece = self.bundle / "bin-program.xz.001"
+        piece = self.pieces[1]
         data = bytearray(piece.read_bytes())
         data[100] ^= 255
         piece.write_bytes(data)
         with pytest.raises(pieces.Damaged):
             pieces.unpack(self.bundle, self.target)
         piece.unlink()
-        with pytest.raises(pieces.Damaged, match=r"bin-program\.xz\.001"):
+        with pytest.raises(pieces.Damaged, match=piece.name):
             pieces.unpack(self.bundle, self.target)
         assert not (self.target / "bin/program").exists()
         with pytest.raises(pieces.Damaged, match="make the bundle"):
@@ -76,78 +84,101 @@ class TestComparisons:
             findings.compare([1.0], [], [0], 1e-3)
 
 
-class TestTables:
-    def test_only_what_must_hold_fails_the_check(self) -> None:
-        table = findings.Table()
-        table.add("slow", "0.1", ">= 2", holds=False)
-        assert not table.failed
-        table.must("wrong", "1", "0", holds=False)
-        assert table.failed
-        assert "MISSED" in str(table)
+class TestTexts:
+    @pytest.mark.parametrize("name", ["minilm-l12", "roberta-large", "llama-8b"])
+    def test_a_sample_has_the_tokens_that_its_tokenizer_counts(self, name: str) -> None:
+        shape = shapes.TINY[name]
+        tokenizer = Tokenizer.from_str(json.dumps(texts.vocabulary(shape).tokenizer()))
+        for sample in texts.Texts(shape, seed=1).mixed(20):
+            if isinstance(shape, shapes.Encoder):
+                encoding = tokenizer.encode(sample["prompt"], sample["response"])
+            else:
+                encoding = tokenizer.encode(f" {sample['prompt']} {sample['response']}")
+            assert encoding.ids == sample["ids"]
 
 
-class TestRepositories:
-    @pytest.fixture(autouse=True)
-    def _source(self, tmp_path: Path) -> None:
-        self.source, self.target = tmp_path / "source", tmp_path / "new/model"
-        self.source.mkdir()
-        (self.source / "model.onnx").write_bytes(b"graph")
+class TestCheckpoints:
+    @pytest.mark.parametrize(("name", "dtype"), [("minilm-l12", "F32"), ("llama-8b", "BF16")])
+    def test_weights_keep_the_size_of_states(self, name: str, dtype: str, tmp_path: Path) -> None:
+        shape = shapes.TINY[name]
+        checkpoints.write_checkpoint(tmp_path, shape, "cpu")
+        index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+        assert set(index) == set(shape.tensors)
+        for tensor, wanted in shape.tensors.items():
+            with safe_open(str(tmp_path / index[tensor]), "np") as file:
+                part = file.get_slice(tensor)
+                assert part.get_dtype() == dtype
+                assert tuple(part.get_shape()) == wanted
+                if dtype == "F32" and len(wanted) == 2 and wanted[0] > 8 and "embed" not in tensor:
+                    assert part[:].std() * math.sqrt(wanted[1]) == pytest.approx(1.0, abs=0.2)
 
-    def on(self, manifest: str, provider: str) -> str:
-        (self.source / "model.toml").write_text(manifest)
-        repository.on_provider(self.source, self.target, provider)
-        return (self.target / "model.toml").read_text()
-
-    def test_the_provider_takes_the_place_of_those_that_were_written(self) -> None:
-        manifest = 'head = "scalar"\nproviders = ["cpu"]\n[graph]\nfile = "model.onnx"\n'
-        assert self.on(manifest, "cuda") == manifest.replace('"cpu"', '"cuda"')
-        assert (self.source / "model.toml").read_text() == manifest
-
-    def test_a_manifest_without_providers_gets_one_above_its_tables(self) -> None:
-        assert self.on('[graph]\nfile = "a"\n', "cuda") == 'providers = ["cuda"]\n[graph]\nfile = "a"\n'
-
-    def test_engines_of_an_earlier_run_stay_and_a_new_graph_takes_the_old_ones_place(self) -> None:
-        self.on("", "tensorrt")
-        (self.target / "tensorrt").mkdir()
-        (self.source / "model.onnx").unlink()
-        (self.source / "model.onnx").write_bytes(b"another graph")
-        self.on("", "tensorrt")
-        assert (self.target / "tensorrt").is_dir()
-        assert (self.target / "model.onnx").read_bytes() == b"another graph"
-        assert not (self.target / "model.onnx").is_symlink()
+    def test_the_largest_shape_is_that_of_llama_3_1(self) -> None:
+        parameters = sum(math.prod(shape) for shape in shapes.FULL["llama-8b-writer"].tensors.values())
+        # The count that its authors publish.
+        assert parameters == 8_030_261_248
 
 
-class TestSharing:
-    def test_only_the_row_of_the_target_is_judged(self) -> None:
-        table = findings.Table()
-        row = {"prompt": 1024, "candidates": 16, "response": 128, "speedup": 2.9, "bound": 6.0}
-        check.add_sharing(table, "smol-reward", row, has_target=True)
-        check.add_sharing(table, "smol-reward", row, has_target=False)
-        assert [found[3] for found in table.rows] == ["MISSED", ""]
-        assert not table.failed
+class TestForeignGraphs:
+    def test_a_graph_without_its_weights_gets_random_ones_of_the_same_shapes(self, tmp_path: Path) -> None:
+        graph = ROOT / "tests/graphs/exported/bert/model.onnx"
+        foreign.strip(graph, tmp_path)
+        assert (tmp_path / foreign.GRAPH).stat().st_size < graph.stat().st_size
+        foreign.restore(tmp_path)
+        restored = onnx.load(str(tmp_path / foreign.GRAPH))
+        original = onnx.load(str(graph))
+        shapes_of = [[(t.name, *t.dims) for t in model.graph.initializer] for model in (restored, original)]
+        assert shapes_of[0] == shapes_of[1]
 
-    def test_without_a_decoder_a_line_says_so(self) -> None:
-        nowhere = Path("/nowhere")
-        kit = check.Kit(
-            karat=nowhere,
-            loadtest=nowhere,
-            onnxruntime=nowhere,
-            models={},
-            decoders=nowhere,
-            workload=nowhere,
-            work=nowhere,
-            provider="cuda",
-            quick=True,
-        )
-        table = findings.Table()
-        assert check.check_sharing(kit, table) == {}
-        assert "holds no decoder" in str(table)
+
+class TestEnding:
+    def test_a_part_that_is_cut_takes_what_it_started_with_it(self, tmp_path: Path) -> None:
+        told = tmp_path / "child"
+        child = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+        command = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], start_new_session=True)"
+        process = subprocess.Popen([sys.executable, "-c", command, child])
+        while not told.is_file() or not told.read_text():
+            time.sleep(0.01)
+        check.end(process.pid)
+        assert process.wait() == -9
+        deadline = time.monotonic() + 30
+        while _lives(int(told.read_text())) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not _lives(int(told.read_text()))
 
 
 class TestBundle:
-    @pytest.mark.parametrize("program", [["check.py"], ["-m", "loadtest.decoder"]])
+    @pytest.mark.parametrize("program", [["check.py"], ["-m", "tests.gpu.peer"]])
     def test_the_programs_that_are_packed_need_nothing_else(self, program: list[str], tmp_path: Path) -> None:
         bundle.write_program(tmp_path)
         # -S: without the packages of this Python.
         command = [sys.executable, "-S", *program, "--help"]
         subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_every_part_runs_to_its_end_on_the_processor(tmp_path: Path) -> None:
+    """What is not true of a processor is told and not judged; everything else must hold, or it would break there."""
+    command = [
+        *(sys.executable, "-m", "tests.gpu.check", "--provider", "cpu", "--tiny", "--output", str(tmp_path)),
+        *("--karat", str(executable()), "--loadtest", str(_generator()), "--seconds", "600"),
+        *("--onnxruntime", os.environ["KARAT_ONNXRUNTIME"]),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert {row["part"] for row in rows} == {part.name for part in PARTS}
+    assert [row for row in rows if "cut" in row["found"] or "failed" in row["found"]] == []
+    assert (tmp_path / "table.txt").read_text().count("\n") == len(rows) + 1
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is neither gone nor dead and not yet buried by whoever inherited it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def _generator() -> Path:
+    """The load generator that cargo built last: with the tests, or for a measurement."""
+    built = [ROOT / "target" / kind / "examples/loadtest" for kind in ("release", "debug")]
+    return max((path for path in built if path.is_file()), key=lambda path: path.stat().st_mtime)

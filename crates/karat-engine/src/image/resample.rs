@@ -131,17 +131,17 @@ fn taps(filter: Filter, from: usize, to: usize, wanted: Range<usize>) -> Vec<Tap
     wanted.map(tap).collect()
 }
 
-/// What a sum of weighed values begins with, so that dropping what is behind the point rounds.
+/// Half of what is dropped behind the point, so that dropping it rounds.
 const HALF: i32 = 1 << (PRECISION - 1);
 
 /// Adds a weighed value to a sum.
-fn weigh(sum: i32, value: u8, weight: i32) -> i32 {
+fn add(sum: &mut i32, value: u8, weight: i32) {
     // As in C on every machine that Pillow runs on: no sum of weights that are normalised overflows.
-    sum.wrapping_add(i32::from(value).wrapping_mul(weight))
+    *sum = sum.wrapping_add(i32::from(value).wrapping_mul(weight));
 }
 
-/// The value that a sum stands for.
-fn value(sum: i32) -> u8 {
+/// The 8-bit value that a sum of weighed ones stands for.
+fn rounded(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
@@ -179,11 +179,11 @@ fn along_rows(image: &Rgb, width: usize, filter: Filter, rows: Range<usize>, col
             let line = line(row);
             for tap in &taps {
                 let pixels = &line[tap.first * 3..(tap.first + tap.weights.len()) * 3];
-                let sums =
-                    pixels.as_chunks::<3>().0.iter().zip(&tap.weights).fold([HALF; 3], |sums, (pixel, weight)| {
-                        [0, 1, 2].map(|channel| weigh(sums[channel], pixel[channel], *weight))
-                    });
-                values.extend_from_slice(&sums.map(value));
+                let mut sums = [HALF; 3];
+                for (pixel, weight) in pixels.chunks_exact(3).zip(&tap.weights) {
+                    sums.iter_mut().zip(pixel).for_each(|(sum, value)| add(sum, *value, *weight));
+                }
+                values.extend(sums.map(rounded));
             }
         }
     }
@@ -191,21 +191,18 @@ fn along_rows(image: &Rgb, width: usize, filter: Filter, rows: Range<usize>, col
 }
 
 /// `taps` count rows from the image that `image` begins at row `start` of.
-///
-/// A row is added as a whole, as it lies in memory, so that many of its values are weighed by one instruction.
 fn along_columns(image: &Rgb, taps: &[Taps], start: usize) -> Rgb {
     let stride = image.width * 3;
     let mut values = Vec::with_capacity(taps.len() * stride);
     let mut sums = vec![HALF; stride];
     for tap in taps {
         sums.fill(HALF);
-        let first = (tap.first - start) * stride;
-        for (line, weight) in image.values[first..].chunks_exact(stride.max(1)).zip(&tap.weights) {
-            for (sum, value) in sums.iter_mut().zip(line) {
-                *sum = weigh(*sum, *value, *weight);
-            }
+        // Row after row as they lie in memory, and not value after value.
+        let rows = image.values[(tap.first - start) * stride..].chunks_exact(stride.max(1));
+        for (row, weight) in rows.zip(&tap.weights) {
+            sums.iter_mut().zip(row).for_each(|(sum, value)| add(sum, *value, *weight));
         }
-        values.extend(sums.iter().map(|sum| value(*sum)));
+        values.extend(sums.iter().map(|sum| rounded(*sum)));
     }
     Rgb { height: taps.len(), width: image.width, values }
 }
