@@ -134,7 +134,7 @@ bench-start: setup ## Measure how soon the demo models serve, and the memory tha
 
 # Needs torch, transformers, Pillow, fastapi and uvicorn: TORCH is a Python that has them.
 bench-images: setup $(RELEASE) ## Measure images beside FastAPI with Transformers (TORCH=python, QUICK=1)
-	$(VENV_PYTHON) -m loadtest.images --python $(TORCH) $(if $(QUICK),--images 32 --rounds 1)
+	$(VENV_PYTHON) -m loadtest.images --python $(TORCH) $(if $(QUICK),--images 48 --rounds 3)
 
 .PHONY: wheel
 wheel: $(VENV) ## Build the program as a Python wheel in target/wheels, and try it in a fresh environment

@@ -1,10 +1,10 @@
 """How many images a second karat rates, beside FastAPI with Transformers and Pillow, on one checkpoint.
 
-Images of mixed sizes, JPEG and PNG, eight for each prompt, in a random order; closed loop. All servers get the same
-requests in turns, each round in another order, karat without its cache, and their scores are compared first. A ratio is
-the median of the rounds' ratios. The peer runs as `PEERS` says; the fastest of each round is what karat is held to.
-Each round also times Transformers' model by itself, without a server and on images that are prepared: how much of a
-server's time is the model's tells what any server can win.
+Images from 224 x 224 to 4000 x 3000, one in eight a PNG and the others JPEG, eight for each prompt, in a random order;
+closed loop. All servers get the same requests in turns, each round in another order, karat without its cache, and their
+scores are compared first. A ratio is the median of the rounds' ratios. The peer runs as `PEERS` says; the fastest of
+each round is what karat is held to. Each round also times Transformers' model by itself, without a server and on images
+that are prepared: how much of a server's time is the model's tells what any server can win.
 
     .venv/bin/python -m loadtest.images --python PYTHON    # one with torch, transformers, Pillow, fastapi and uvicorn
 """
@@ -30,7 +30,9 @@ from typing import Any
 from tools.server_process import answers, free_address, running
 
 ROOT = Path(__file__).parent.parent
-SIZES = [(224, 224), (320, 240), (512, 512), (640, 480), (800, 600), (1024, 768), (1280, 960), (300, 900)]
+SIZES = [(224, 224), (512, 512), (640, 480), (300, 900), (1024, 768), (1280, 960), (1920, 1080), (4000, 3000)]
+# Of every so many images these are PNG, as models that draw write them: 512 x 512 and 1024 x 768.
+PNG = [16, [1, 12]]
 TOLERANCE = 1e-3
 COMPARED = 32
 ALONE = "the model alone"
@@ -44,19 +46,19 @@ PEERS = {
 DRAW = """
 import json, os, random, sys
 from PIL import Image
-count, sizes, seed = json.load(sys.stdin)
+count, sizes, (period, png), seed = json.load(sys.stdin)
 random.seed(seed)
 folder = sys.argv[1]
 for number in range(count):
     small = Image.frombytes("RGB", (16, 12), random.randbytes(16 * 12 * 3))
-    kind = "PNG" if number % 4 == 0 else "JPEG"
+    kind = "PNG" if number % period in png else "JPEG"
     small.resize(sizes[number % len(sizes)], 3).save(os.path.join(folder, f"{number:04}"), kind, quality=85)
 """
 
 
 def draw(python: str, folder: Path, count: int) -> list[str]:
     """Files of mixed sizes, in base64."""
-    given = json.dumps([count, SIZES, 5]).encode()
+    given = json.dumps([count, SIZES, PNG, 5]).encode()
     subprocess.run([python, "-c", DRAW, str(folder)], input=given, check=True)
     return [base64.b64encode(file.read_bytes()).decode() for file in sorted(folder.iterdir())]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COMPARING = ("clip", "siglip")
 TOWERS = ("clip_vision_model", "siglip_vision_model")
-CLASSIFIERS = ("vit", "convnext")
+CLASSIFIERS = ("vit", "convnext", "convnextv2")
 SEEING = (*COMPARING, *TOWERS, *CLASSIFIERS)
 HEAD = "value_head"
 # What stands between the matrices of a head, by the places that they have in their sequence.

@@ -158,6 +158,18 @@ def convnext() -> None:
     save("convnext", model, processor, None, logits(model, processor))
 
 
+def convnextv2() -> None:
+    """A ConvNeXt V2 classifier, which weighs channels by their norms."""
+    config = transformers.ConvNextV2Config(
+        patch_size=2, hidden_sizes=[4, 8, 12], depths=[1, 2, 1], num_stages=3, image_size=SIDE, num_labels=3
+    )
+    model = transformers.ConvNextV2ForImageClassification(config)
+    randomise(model)
+    model.eval()
+    processor = ConvNextImageProcessorPil(size={"shortest_edge": SIDE}, crop_pct=0.8)
+    save("convnextv2", model, processor, None, logits(model, processor))
+
+
 class Mlp(torch.nn.Module):  # type: ignore[misc]
     """Matrices under the places that their authors gave them, with what stands between."""
 
@@ -291,7 +303,7 @@ def save_adapter(name: str, base: str, adapted: Any, cases: list[dict[str, Any]]
 
 def main() -> None:
     """Every folder, or those of the parts that are named."""
-    parts: list[Callable[[], None]] = [clips, siglip, vit, convnext, heads, aesthetics, adapters]
+    parts: list[Callable[[], None]] = [clips, siglip, vit, convnext, convnextv2, heads, aesthetics, adapters]
     named = sys.argv[1:]
     for part in parts:
         if not named or part.__name__ in named:

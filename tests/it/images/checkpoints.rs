@@ -70,7 +70,7 @@ async fn served() -> Server {
     for name in ["clip", "clip-highest", "siglip"] {
         copy(&repository, name, &[]);
     }
-    for name in ["vit", "convnext"] {
+    for name in ["vit", "convnext", "convnextv2"] {
         copy(&repository, name, &[("model.toml", THREE)]);
     }
     copy(&repository, "aesthetic", &[]);
@@ -125,6 +125,7 @@ async fn classifiers_give_the_logits_of_transformers() {
     for (model, folder) in [
         ("vit", "checkpoints/vit"),
         ("convnext", "checkpoints/convnext"),
+        ("convnextv2", "checkpoints/convnextv2"),
         ("vit-lora", "adapters/vit-lora"),
         ("convnext-lora", "adapters/convnext-lora"),
     ] {

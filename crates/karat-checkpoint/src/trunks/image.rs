@@ -19,6 +19,7 @@ pub(crate) const IMAGE_TRUNKS: &[ImageFamily] = &[
     towers::SIGLIP_VISION_FAMILY,
     towers::VIT_FAMILY,
     convnext::FAMILY,
+    convnext::FAMILY_V2,
 ];
 
 /// A family of models that see.

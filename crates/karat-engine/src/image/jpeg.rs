@@ -48,7 +48,7 @@ pub(super) fn decode(bytes: &[u8], [width, height]: [u32; 2]) -> Result<RgbImage
     let (size, pixels) = decoded
         .map_err(|told| broken(told.downcast_ref::<String>().map_or_else(String::new, Clone::clone)))?
         .map_err(|error| broken(error.to_string()))?;
-    let image = RgbImage::from_raw(width, height, pixels.as_flattened().to_vec());
+    let image = RgbImage::from_raw(width, height, pixels.into_flattened());
     // Two readers of one header agree, unless it holds two.
     let agrees = size == [width, height].map(|side| side as usize);
     image.filter(|_| agrees).ok_or_else(|| broken("its headers contradict each other".to_owned()))
