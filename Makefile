@@ -161,7 +161,7 @@ console-check: setup $(RELEASE) ## Drive the console in Chromium; says so where 
 	$(CONSOLE)/check.sh
 
 micro-bench: setup ## Measure the parts that cost time beside the forward pass
-	cargo bench --bench planner --bench request --bench scoring
+	cargo bench --bench planner --bench request --bench runs --bench scoring
 
 lint: $(VENV) ## Check formatting, lints, types and that generated files are up to date
 	cargo fmt --all --check

@@ -17,7 +17,7 @@ use karat_runtime::{
     Cancellation, Executor, Provider, ProviderKind, Readout, ScoresAt, TokenBatch,
     ort::{BuiltGraph, Graph, Library, Sessions, Weight, WeightNumbersMut},
     packed::{BLOCK_TOKENS, PackedRows, PackedSession},
-    telemetry::SharingMetrics,
+    telemetry::{PackedMetrics, SharingMetrics},
 };
 use serde::Serialize;
 
@@ -70,7 +70,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Report, Failure> {
     let blocks = blocks.ok_or("the workload has no samples")?;
     let passes: Vec<TokenBatch> = groups.into_iter().filter_map(TokenBatch::new).collect();
     let outputs = vec![model.outputs.first().ok_or("the graph gives nothing")?.name.clone()];
-    let session = PackedSession::new(graph.packed_executor(&outputs, blocks, threads(kind))?);
+    let executor = graph.packed_executor(&outputs, blocks, threads(kind))?;
+    let session = PackedSession::new(executor, PackedMetrics::unread()?);
     let scores_at = if model.causal { ScoresAt::End { padding: model.padding } } else { ScoresAt::Start };
     let readout = Arc::new(Readout { outputs, scores_at });
     let rows = PackedRows::new(session, readout, arguments.rows.get(), SharingMetrics::unread()?);

@@ -2,177 +2,27 @@
 //!
 //! `route` is the whole way of 32 samples that are known already, from the bytes of the body to the bytes of the reply.
 //! `parse` is its beginning, as far as the model's name is looked up; `engine` is its middle. What `route` takes beyond
-//! both is the reply's serialisation and the middleware. `route_in_run` is `route` for a run: the difference is what its
-//! statistics cost the request itself.
+//! both is the reply's serialisation and the middleware. What a run adds is measured by `cargo bench --bench runs`.
 
 #![allow(missing_docs, reason = "divan's attribute makes items that can't be documented")]
 #![allow(clippy::unwrap_used, reason = "a benchmark's input is its own")]
 
-use std::{fmt::Write as _, path::Path, sync::Arc, time::Duration};
+mod served;
 
-use axum::{Router, body::Body};
 use divan::{Bencher, counter::ItemsCount};
-use http::{Request, StatusCode};
-use http_body_util::BodyExt;
-use karat::api::{self, ApiLimits, AppState, Closing, Fetcher, LargeBodies, RunSettings, RunState, Visit};
-use karat::telemetry::Metrics;
-use karat_engine::{
-    engine::{Engine, ScoreRequest},
-    repository::{GraphForm, GraphId, GraphModel, GraphUnit, MachineUse, Model, ModelBody, ModelStatus, WrittenRules},
-    schedule::{Executors, Policy, QueueLimits, Scheduler},
-    text::{TextConfig, TextPipeline},
-};
-use karat_rules::{
-    aggregate,
-    domain::{Dimension, ElementType, GraphSignature, ModelName, ModelVersion, Sample, TensorSpec, catalogue::Choice},
-    head,
-    transform::Chain,
-};
-use karat_runtime::{ProviderKind, fake::FakeControl};
-use serde_json::{Value, json};
-use tokio::runtime::Runtime;
-use tower::ServiceExt;
+use http::StatusCode;
+use karat_engine::engine::ScoreRequest;
+use karat_rules::domain::Sample;
 
-const SAMPLES: usize = 32;
-const MODEL: &str = "relevance";
+use served::{MODEL, SAMPLES, Served, body, name, pipeline, texts};
 
 fn main() {
     divan::main();
 }
 
-/// A server without a network, whose forward passes cost nothing.
-struct Served {
-    runtime: Runtime,
-    engine: Arc<Engine>,
-    router: Router,
-}
-
-impl Served {
-    fn new() -> Self {
-        let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
-        let engine = Arc::new(Engine::new(64 << 20));
-        engine.repository().set_status(name(), ModelStatus::Ready(Arc::new(model(&metrics))));
-        let state = AppState {
-            keys: Arc::default(),
-            closing: Closing::default(),
-            traces: None,
-            visit: Visit::default(),
-            engine: Arc::clone(&engine),
-            metrics,
-            limits: ApiLimits {
-                body_bytes: 32 << 20,
-                inputs: 4096,
-                receive: Duration::from_secs(60),
-                buffered_bytes: 1 << 30,
-            },
-            visitors: Arc::default(),
-            images: Fetcher::new(Vec::new()),
-            large_bodies: LargeBodies::default(),
-            dialects: Arc::default(),
-            runs: Arc::new(RunState::open(&RunSettings::default()).unwrap()),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { runtime, engine, router: api::router(state) }
-    }
-
-    /// The status and the length of the reply.
-    fn post(&self, body: &str) -> (StatusCode, usize) {
-        let request = Request::post("/v1/score").body(Body::from(body.to_owned())).unwrap();
-        self.runtime.block_on(async {
-            let reply = self.router.clone().oneshot(request).await.unwrap();
-            let status = reply.status();
-            (status, reply.into_body().collect().await.unwrap().to_bytes().len())
-        })
-    }
-}
-
-fn name() -> ModelName {
-    MODEL.parse().unwrap()
-}
-
-/// The pipeline of the demo model.
-fn pipeline() -> TextPipeline {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(MODEL);
-    let config: TextConfig =
-        toml::from_str("tokenizer = \"tokenizer.json\"\nrender = \"pair\"\nmax_tokens = 512").unwrap();
-    TextPipeline::load(&folder, &config).unwrap()
-}
-
-fn model(metrics: &Metrics) -> Model {
-    let metrics = metrics.engine().model(&name());
-    let executors = Executors { parallel: vec![FakeControl::new().executor()], single: None };
-    let scheduler = Scheduler::start(executors, Policy::default(), QueueLimits::default(), metrics.clone()).unwrap();
-    let logits = TensorSpec {
-        name: "logits".to_owned(),
-        element: ElementType::Float32,
-        shape: vec![Dimension::Dynamic("batch".to_owned()), Dimension::Fixed(1)],
-    };
-    let unit = GraphUnit {
-        id: GraphId::unique(),
-        signature: GraphSignature { inputs: Vec::new(), outputs: vec![logits] },
-        provider: ProviderKind::Cpu,
-        weights: Arc::default(),
-        skipped: Vec::new(),
-        trial: None,
-        machine: MachineUse::default(),
-        form: GraphForm::Padded,
-        scheduler,
-        images: None,
-    };
-    let graph = GraphModel {
-        name: name(),
-        metrics,
-        pipeline: Arc::new(pipeline().into()),
-        head: head::CATALOGUE.build(&Choice::named("scalar")).unwrap(),
-        units: vec![unit],
-        critic: None,
-    };
-    Model {
-        name: name(),
-        version: ModelVersion::from_digest(&[0; 32]),
-        hub: Vec::new(),
-        description: None,
-        license: None,
-        aggregate: aggregate::CATALOGUE.build(&Choice::named("mean")).unwrap(),
-        transforms: Chain::default(),
-        written: WrittenRules { aggregate: Choice::named("mean"), transforms: Vec::new() },
-        references: None,
-        body: ModelBody::Graph(Arc::new(graph)),
-    }
-}
-
-/// About 160 tokens, no two samples alike.
-fn texts() -> Vec<(String, String)> {
-    let words = ["reward", "model", "the", "answer", "tides", "because", "moon", "gravity", "water", "question"];
-    let text = |mut state: usize, count: usize| {
-        let mut text = String::new();
-        for _ in 0..count {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            write!(text, "{} ", words[(state >> 33) % words.len()]).unwrap();
-        }
-        text
-    };
-    (0..SAMPLES).map(|number| (text(number, 40), text(number + SAMPLES, 120))).collect()
-}
-
-fn body(model: &str) -> String {
-    let pair = |(prompt, response): (String, String)| json!({"prompt": prompt, "response": response});
-    let inputs: Vec<Value> = texts().into_iter().map(pair).collect();
-    json!({"model": model, "inputs": inputs}).to_string()
-}
-
 #[divan::bench]
 fn route(bencher: Bencher<'_, '_>) {
     let (served, body) = (Served::new(), body(MODEL));
-    assert_eq!(served.post(&body).0, StatusCode::OK);
-    bencher.counter(ItemsCount::new(SAMPLES)).bench_local(|| served.post(&body));
-}
-
-/// The same for a step of a run, whose statistics the recorder keeps on a thread of its own meanwhile.
-#[divan::bench]
-fn route_in_run(bencher: Bencher<'_, '_>) {
-    let served = Served::new();
-    let body = body(MODEL).replacen('{', r#"{"run":"bench","step":1,"#, 1);
     assert_eq!(served.post(&body).0, StatusCode::OK);
     bencher.counter(ItemsCount::new(SAMPLES)).bench_local(|| served.post(&body));
 }

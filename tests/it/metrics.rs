@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Repository, Server};
 
 /// Every metric with its type and labels.
-const CONTRACT: [(&str, &str, &[&str]); 52] = [
+const CONTRACT: [(&str, &str, &[&str]); 58] = [
     ("karat_backlog_samples", "gauge", &[]),
     ("karat_batch_padding_ratio", "histogram", &["model"]),
     ("karat_batch_samples", "histogram", &["model"]),
@@ -32,6 +32,12 @@ const CONTRACT: [(&str, &str, &[&str]); 52] = [
     ("karat_job_rows", "gauge", &[]),
     ("karat_model_state", "gauge", &["model", "state"]),
     ("karat_model_weight_bytes", "gauge", &["model"]),
+    ("karat_packed_blocks_evicted_total", "counter", &["model"]),
+    ("karat_packed_blocks_free", "gauge", &["model"]),
+    ("karat_packed_blocks_kept", "gauge", &["model"]),
+    ("karat_packed_blocks_used", "gauge", &["model"]),
+    ("karat_packed_pass_sequences", "histogram", &["model"]),
+    ("karat_packed_pass_tokens", "histogram", &["model"]),
     ("karat_padding_tokens_total", "counter", &["model"]),
     ("karat_prefix_cache_bytes", "gauge", &[]),
     ("karat_prefix_cache_evicted_blocks_total", "counter", &[]),

@@ -173,11 +173,17 @@ type Recorded = (usize, Vec<Vec<u32>>, Vec<f64>);
 
 /// A server of one checkpoint with a longer context, and what was recorded of it.
 async fn long(name: &str, scheduling: &str) -> (Server, Vec<Recorded>) {
+    long_after(name, scheduling, |_| ()).await
+}
+
+/// The same of a checkpoint that was changed.
+async fn long_after(name: &str, scheduling: &str, change: impl FnOnce(&Path)) -> (Server, Vec<Recorded>) {
     let recorded = json_of(&fixtures().join("long.json"));
     let lengths: Vec<u32> = numbers(&recorded["candidates"]).into_iter().map(|length| length as u32).collect();
     let checkpoint = &recorded["checkpoints"][name];
     let repository = Repository::empty();
     copy(&repository, name);
+    change(&repository.path().join(name));
     configure(&repository, name, &checkpoint["config"]);
     pack(&repository, name, scheduling);
     let samples = |(length, recorded): (&String, &Value)| {
@@ -247,6 +253,63 @@ async fn single_requests_of_one_prompt_share_it_whatever_else_comes() {
     let cached = server.metric("karat_prefix_cached_tokens_total{model=\"qwen3\"}");
     let asked = server.metric("karat_prefix_tokens_total{model=\"qwen3\"}");
     assert!(computed(&server, "qwen3") + cached <= asked);
+}
+
+#[tokio::test]
+async fn of_several_replicas_the_one_that_knows_a_prompt_scores_its_candidates() {
+    let (server, prompts) = long("qwen3", "sessions = 2").await;
+    for (length, samples, wanted) in &prompts {
+        for (number, (ids, wanted)) in samples.iter().zip(wanted).enumerate() {
+            let before = computed(&server, "qwen3");
+            assert_close("qwen3", &rewards(&server, "qwen3", std::slice::from_ref(ids)).await, &[*wanted]);
+            let known = if number == 0 { 0 } else { length / 256 * 256 };
+            let added = usize::try_from(computed(&server, "qwen3") - before).unwrap();
+            assert!(added <= ids.len() - known, "{added} of {} tokens were computed anew", ids.len());
+        }
+    }
+}
+
+/// Makes a token's embedding so large that it overflows where the model scales it.
+fn overflow(folder: &Path, token: usize) {
+    let path = folder.join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let (length, rest) = bytes.split_first_chunk::<8>().unwrap();
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap();
+    let header: Value = serde_json::from_slice(&rest[..length]).unwrap();
+    let table = &header["model.embed_tokens.weight"];
+    let [start, end] = [0, 1].map(|at| usize::try_from(table["data_offsets"][at].as_u64().unwrap()).unwrap());
+    let row = (end - start) / usize::try_from(table["shape"][0].as_u64().unwrap()).unwrap();
+    let first = 8 + length + start + token * row;
+    // In 32 bits and in bfloat16 about 3.4e38, which is a number still.
+    bytes[first..first + row].fill(0x7f);
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_sample_that_overflows_is_told_and_those_beside_it_have_their_scores() {
+    const OVERFLOWS: u32 = 3;
+    let (server, prompts) = long_after("gemma2", "", |folder| overflow(folder, OVERFLOWS as usize)).await;
+    let (_, samples, wanted) = prompts.iter().find(|(length, ..)| *length == 300).unwrap();
+    let bad = [&prompt(300)[..], &[OVERFLOWS, 9]].concat();
+    let good = samples.iter().zip(wanted).map(|(ids, wanted)| (ids, Some(*wanted)));
+    let all: Vec<(&Vec<u32>, Option<f64>)> = good.chain([(&bad, None)]).collect();
+    for _ in 0..2 {
+        let asked = all.iter().map(|(ids, wanted)| {
+            let server = &server;
+            async move {
+                if let Some(wanted) = wanted {
+                    assert_close("beside", &rewards(server, "gemma2", std::slice::from_ref(*ids)).await, &[*wanted]);
+                    return;
+                }
+                let body = json!({"model": "gemma2", "input_ids": [[9, 9], ids]});
+                let reply = server.post_to("/classify", &body).await;
+                assert!(reply.status == 500 && reply.text.contains("sample 1"), "{}: {}", reply.status, reply.text);
+            }
+        });
+        futures_util::future::join_all(asked).await;
+    }
+    assert!(server.metric("karat_forward_passes_failed_total{model=\"gemma2\"}") > 0);
+    assert_eq!(server.get("/v1/models/gemma2").await.body["status"], "ready", "it serves everything else");
 }
 
 /// Makes a sequence classifier a language model: its logits are those of its embeddings, and its score goes unused.

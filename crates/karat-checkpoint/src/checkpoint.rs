@@ -282,6 +282,12 @@ impl Checkpoint {
         self.recipe.obstacle(form).is_none()
     }
 
+    /// Why it hasn't a form, as a sentence without an end; `None` where it has.
+    #[must_use]
+    pub fn lacks(&self, form: Form) -> Option<String> {
+        self.recipe.lacks(form)
+    }
+
     /// The 16-bit format that suits it: of a decoder the one in which its weights are stored, where they are.
     #[must_use]
     pub fn half(&self) -> Element {

@@ -21,9 +21,8 @@ pub(crate) enum Recipe {
 impl Recipe {
     /// Writes the graph in a form; what stands in the way goes into `problems`.
     pub(crate) fn write(&self, form: Form, weights: &Weights, problems: &mut Problems) -> Option<Graph> {
-        if let Some(obstacle) = self.obstacle(form) {
-            let bits = if form == Form::Packed(Element::Float32) { "" } else { " in 16 bits" };
-            return problems.add(format!("{obstacle} no form of packed rows{bits}; write form = \"rows\" in [graph]"));
+        if let Some(reason) = self.lacks(form) {
+            return problems.add(format!("{reason}; write form = \"rows\" in [graph]"));
         }
         Some(match (self, form) {
             (Self::Decoder { trunk, head, pad_id, pooling, last_token }, _) => {
@@ -52,6 +51,12 @@ impl Recipe {
         })
     }
 
+    /// Why it hasn't a form.
+    pub(crate) fn lacks(&self, form: Form) -> Option<String> {
+        let bits = if form == Form::Packed(Element::Float32) { "" } else { " in 16 bits" };
+        self.obstacle(form).map(|obstacle| format!("{obstacle} no form of packed rows{bits}"))
+    }
+
     /// What of it a form doesn't have, as the beginning of a sentence.
     pub(crate) fn obstacle(&self, form: Form) -> Option<&'static str> {
         let (Form::Packed(element) | Form::Rounded(element)) = form else { return None };
@@ -61,9 +66,7 @@ impl Recipe {
         if form == Form::Rounded(element) && !matches!(self, Self::Decoder { .. }) {
             return Some("encoders have");
         }
-        if element != Element::Float32 && !graphs::takes_heads(self.head_dim()) {
-            return Some("heads whose size is no multiple of 8, or above 256, have");
-        }
+        // What no other sizes would change comes first.
         match self {
             Self::Decoder { trunk, .. } if element != Element::Float32 && trunk.experts.is_some() => {
                 Some("experts that are chosen token by token have")
@@ -72,6 +75,9 @@ impl Recipe {
                 Some("attention to distances has")
             }
             Self::Modern { .. } => Some("windows that look ahead have"),
+            _ if element != Element::Float32 && !graphs::takes_heads(self.head_dim()) => {
+                Some("heads whose size is no multiple of 8, or above 256, have")
+            }
             Self::Decoder { .. } | Self::Encoder { .. } | Self::Seeing(_) => None,
         }
     }

@@ -90,6 +90,12 @@ impl<V> Chain<V> {
         self.touch(key, self.clock)
     }
 
+    /// Where the next block would stand after one that is kept, which isn't used by that.
+    pub(crate) fn peek(&self, place: Place, tokens: &[u32]) -> Option<Place> {
+        let block = self.blocks.get(&Key { place, tokens: tokens.into() })?;
+        Some(Place::After(block.number))
+    }
+
     /// Keeps a block of a text of `root` after `place`; gives where the next one would stand, and `value` back where such
     /// a block is kept already. `None` when the block before it is gone: its turn may have come meanwhile.
     pub(crate) fn insert(&mut self, root: u64, place: Place, tokens: &[u32], value: V) -> Option<(Place, Option<V>)> {

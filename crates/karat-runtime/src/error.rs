@@ -118,7 +118,8 @@ pub enum RuntimeError {
     },
     /// The device's memory doesn't hold so many blocks of keys and values.
     #[error(
-        "{blocks} blocks of keys and values, {bytes} bytes, don't fit into the device's memory: {cause}; ask for fewer"
+        "{blocks} blocks of keys and values, {bytes} bytes, don't fit into the device's memory: {cause}; ask for fewer \
+         (scheduling.block_memory_mb). Each of several devices holds the whole model: layers are not split among them"
     )]
     Blocks {
         /// How many blocks were asked for.

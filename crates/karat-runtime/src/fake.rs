@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use karat_rules::domain::RowTensor;
 
-use super::{Cancellation, Executor, RuntimeError, TokenBatch};
+use super::{Cancellation, Executor, RuntimeError, Shapes, SharedDevice, TokenBatch};
 
 /// A score that depends on every token id and its place, as a stand-in for a model's logit.
 #[must_use]
@@ -55,7 +55,19 @@ impl FakeControl {
     /// An executor under this control.
     #[must_use]
     pub fn executor(&self) -> Box<dyn Executor> {
-        Box::new(FakeExecutor { control: self.clone() })
+        Box::new(FakeExecutor { control: self.clone(), shapes: None, device: None })
+    }
+
+    /// The same, but it says that it rounds passes up.
+    #[must_use]
+    pub fn rounding(&self, shapes: Shapes) -> Box<dyn Executor> {
+        Box::new(FakeExecutor { control: self.clone(), shapes: Some(shapes), device: None })
+    }
+
+    /// The same, but on a device that it may share with others.
+    #[must_use]
+    pub fn executor_on(&self, device: &Arc<FakeDevice>) -> Box<dyn Executor> {
+        Box::new(FakeExecutor { control: self.clone(), shapes: None, device: Some(Arc::clone(device)) })
     }
 
     /// Holds every pass that starts from now on until [`Self::open`] or its cancellation.
@@ -111,6 +123,28 @@ impl FakeControl {
 #[derive(Debug)]
 struct FakeExecutor {
     control: FakeControl,
+    shapes: Option<Shapes>,
+    device: Option<Arc<FakeDevice>>,
+}
+
+/// A device without anything on it.
+#[derive(Debug)]
+pub struct FakeDevice {
+    known: Vec<u32>,
+}
+
+impl FakeDevice {
+    /// A device that knows the whole of texts which begin with one of these ids.
+    #[must_use]
+    pub fn knowing(known: &[u32]) -> Arc<Self> {
+        Arc::new(Self { known: known.to_vec() })
+    }
+}
+
+impl SharedDevice for FakeDevice {
+    fn known(&self, ids: &[u32]) -> usize {
+        if ids.first().is_some_and(|first| self.known.contains(first)) { ids.len() } else { 0 }
+    }
 }
 
 impl Executor for FakeExecutor {
@@ -157,5 +191,13 @@ impl Executor for FakeExecutor {
             .iter()
             .map(|input| RowTensor::new(vec![1], vec![score(input.ids())]).into_iter().collect())
             .collect())
+    }
+
+    fn shapes(&self) -> Option<Shapes> {
+        self.shapes
+    }
+
+    fn device(&self) -> Option<Arc<dyn SharedDevice>> {
+        self.device.clone().map(|device| device as Arc<dyn SharedDevice>)
     }
 }

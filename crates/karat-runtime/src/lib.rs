@@ -26,8 +26,11 @@ pub mod prefix;
 mod profile;
 mod provider;
 mod readout;
+mod shapes;
 pub mod telemetry;
 mod turns;
+
+use std::{fmt, sync::Arc};
 
 use karat_rules::domain::RowTensor;
 
@@ -48,6 +51,7 @@ pub use profile::{BatchLimits, Shape, ShapeProfile};
 pub(crate) use provider::Arena;
 pub use provider::{CudaOptions, Provider, ProviderKind, SkippedProvider, TensorrtOptions};
 pub use readout::{Readout, ScoresAt};
+pub use shapes::Shapes;
 pub use turns::Purpose;
 pub(crate) use turns::{InTurns, Turns};
 
@@ -69,6 +73,17 @@ pub trait Executor: Send {
         true
     }
 
+    /// The device that it shares with others, each of which makes its next pass ready while another's runs; `None` where it
+    /// has one of its own.
+    fn device(&self) -> Option<Arc<dyn SharedDevice>> {
+        None
+    }
+
+    /// The few shapes that its passes are rounded up to, where a new one is dear; `None` where they run as they are.
+    fn shapes(&self) -> Option<Shapes> {
+        None
+    }
+
     /// Says whether a pass's shape may be rounded up, where that makes it faster: then samples are padded that are
     /// computed alone, too. Allowed unless this says otherwise.
     fn allow_rounding(&mut self, _allowed: bool) {}
@@ -83,9 +98,23 @@ impl<E: Executor + ?Sized> Executor for Box<E> {
         (**self).pads()
     }
 
+    fn device(&self) -> Option<Arc<dyn SharedDevice>> {
+        (**self).device()
+    }
+
+    fn shapes(&self) -> Option<Shapes> {
+        (**self).shapes()
+    }
+
     fn allow_rounding(&mut self, allowed: bool) {
         (**self).allow_rounding(allowed);
     }
+}
+
+/// A device with what several executors share on it.
+pub trait SharedDevice: fmt::Debug + Send + Sync {
+    /// How many of the tokens that a text begins with need not be computed there.
+    fn known(&self, ids: &[u32]) -> usize;
 }
 
 /// How a graph's inputs and outputs are used: which input takes what, and which outputs are wanted.

@@ -11,10 +11,13 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use karat_engine::{engine::ScoreRequest, schedule::Priority};
+use karat_engine::{
+    engine::{Facts, ScoreRequest},
+    schedule::Priority,
+};
 use tokio::sync::Notify;
 
-use crate::api::{AppState, runs::Facts, visit::Visit};
+use crate::api::{AppState, visit::Visit};
 
 /// How many samples wait at most.
 const MOST: usize = 10_000;

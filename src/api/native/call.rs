@@ -59,7 +59,7 @@ impl<T: OwnBody> FromRequest<AppState> for Call<T> {
         let received = body::receive(&mut request, state).await?;
         // What is wrong is found where each half is parsed by itself: unknown fields first, and then the wrong value.
         let length = received.len();
-        let (mut body, options) = state.large_bodies.read(length, move || split::<T>(received.bytes())).await??;
+        let (mut body, mut options) = state.large_bodies.read(length, move || split::<T>(received.bytes())).await??;
         checks::count(T::inputs(&body), &state.limits)?;
         let fetched = images::fetch(&state.images, T::images(&mut body));
         match options.deadline()? {
@@ -69,7 +69,7 @@ impl<T: OwnBody> FromRequest<AppState> for Call<T> {
             }
         }
         let (query, headers) = (RunFields::of_query(request.uri())?, RunFields::of_headers(request.headers())?);
-        let run = options.run_fields().or(query).or(headers).tag()?;
+        let run = options.take_run_fields().or(query).or(headers).tag()?;
         let options = match checks::wanted_version(request.headers())? {
             Some(version) => options.of_version(&version)?,
             None => options,

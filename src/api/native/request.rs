@@ -117,9 +117,9 @@ impl Options {
         !(self.counts.is_empty() && self.margins.is_empty() && self.successes.is_empty())
     }
 
-    /// What the body says of the run that it belongs to.
-    pub(super) fn run_fields(&self) -> RunFields {
-        RunFields { run: self.run.clone(), step: self.step, task: self.task.clone() }
+    /// What the body says of the run that it belongs to, which nothing but that needs.
+    pub(super) fn take_run_fields(&mut self) -> RunFields {
+        RunFields { run: self.run.take(), step: self.step.take(), task: self.task.take() }
     }
 
     /// When to give up, if a request that arrives now says so.

@@ -113,6 +113,10 @@ async fn score(call: Call<ScoreBody>) -> Result<Reply<Envelope<ScoreResponse>>, 
     if percentiles && run.is_none() {
         return Err(invalid("include: a percentile is that among the rewards of a run; name the run"));
     }
+    if percentiles {
+        // Among the rewards of all requests that were answered before.
+        state.runs.settle().await;
+    }
     let grouped = body.group;
     if !body.wait && (options.has_lists() || options.spares_others()) {
         return Err(invalid(

@@ -3,7 +3,6 @@
 //! A request that names no run is scored and nothing else. Of one that does, what its samples were goes to the recorder
 //! after they were scored, so that nobody waits for statistics.
 
-mod facts;
 mod learned;
 mod side;
 mod tag;
@@ -15,15 +14,15 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use karat_engine::engine::{Engine, ScoreReport, ScoreRequest};
+use karat_engine::engine::{Engine, Facts, SampleReport, ScoreReport, ScoreRequest};
 use karat_runs::{
-    registry::{Bounds, Record, Recorder, Runs},
-    run::{Batch, RunName},
+    registry::{Bounds, ClaimedRun, Recorder, Runs},
+    run::{Origin, RequestKey, RunName},
+    statistics::Observation,
     store::{JobStore, Store, StoreError},
 };
 use tokio::sync::Mutex;
 
-pub(crate) use facts::Facts;
 pub(crate) use learned::memories;
 pub(crate) use tag::{RunFields, RunTag};
 
@@ -111,7 +110,7 @@ impl RunState {
     }
 
     /// Writes runs down every few seconds, for as long as the server runs.
-    async fn keep_saving(&self, engine: &Engine) {
+    async fn keep_saving(self: &Arc<Self>, engine: &Engine) {
         if !self.store.lasts() {
             return;
         }
@@ -141,11 +140,12 @@ impl RunState {
     /// Waits until what was scored before is recorded.
     pub(super) async fn settle(self: &Arc<Self>) {
         let state = Arc::clone(self);
-        // Flushing fails only where the recorder has ended, with nothing left to record.
+        // What panics while it is folded is logged, and what was folded before is there.
         let _ = tokio::task::spawn_blocking(move || state.recorder.flush()).await;
     }
 
-    async fn save(&self) {
+    async fn save(self: &Arc<Self>) {
+        self.settle().await;
         // The log has the cause; what was acknowledged is committed by itself.
         if let Err(error) = self.store.save(&self.runs).await {
             tracing::error!(%error, "the runs were not written down");
@@ -188,20 +188,20 @@ impl AppState {
         self.runs.runs.owner(name).is_none_or(|owner| self.visit.may_use(owner.as_deref()))
     }
 
-    /// Makes a run the request's key's, unless it is there already.
+    /// The run of that name, made the request's key's unless it is there already.
     ///
     /// # Errors
     /// When it is another key's.
-    pub(super) async fn claim_run(&self, name: &RunName) -> Result<(), Problem> {
-        let claim = self.runs.runs.claim(name, self.visit.key_name(), now());
-        if !self.visit.may_use(claim.owner.as_deref()) {
+    pub(super) async fn claim_run(&self, name: &RunName) -> Result<ClaimedRun, Problem> {
+        let claim = self.runs.runs.claim(name, self.visit.key_name(), now);
+        if !self.visit.may_use(claim.run.owner()) {
             return Err(another_keys(name));
         }
         // Whose a run is lasts before anything of it is acknowledged.
-        if claim.is_new && claim.owner.is_some() && self.runs.store.lasts() {
+        if claim.is_new && claim.run.owner().is_some() && self.runs.store.lasts() {
             self.runs.store.save(&self.runs.runs).await?;
         }
-        Ok(())
+        Ok(claim.run)
     }
 
     /// Scores a request, and keeps statistics of it where it belongs to a run.
@@ -243,41 +243,41 @@ impl AppState {
     ) -> Result<ScoreReport, Problem> {
         // What isn't let in is none of the run's samples.
         let mut request = self.let_in(request)?;
-        self.claim_run(&tag.run).await?;
-        let facts: Vec<Facts> = request.samples().iter().map(Facts::of).collect();
-        let sent = request.places();
+        let run = self.claim_run(&tag.run).await?;
         let state = &self.runs;
         state.learned.restore(&self.engine, request.model());
-        let counts = self.engine.needs_counts(&request);
-        if counts {
+        if self.engine.needs_counts(&request) {
             // A count is never 0, as the sample itself is counted.
-            request = request.with_counts_if_none(&state.counts(tag, &facts)).map_err(invalid)?;
+            let counts = state.counts(tag, &request).await;
+            request = request.with_counts_if_none(&counts).map_err(invalid)?;
         }
-        let (model, count) = (request.model().clone(), facts.len() as u64);
-        let side = state.side(tag, &facts, &request);
+        let (model, count) = (request.model().clone(), request.samples().len());
+        let side = state.side(tag, &request);
         let report = self.score_as_allowed(request).await;
+        let mut origin = Origin {
+            step: tag.step,
+            task: tag.task.clone(),
+            model,
+            probabilities: false,
+            request: RequestKey::of(id),
+            places,
+            unscored: 0,
+        };
         match &report {
             Err(_) => {
-                let (run, step) = (tag.run.clone(), tag.step);
-                state.recorder.record(Record::Unscored { run, model, step, samples: count });
+                origin.unscored = count as u64;
+                state.recorder.record(run, origin, std::iter::empty(), std::iter::empty());
             }
             Ok(report) => {
-                let scored = scored_places(report);
-                // What was scored was sent: each place has its facts.
-                let facts = scored.iter().filter_map(|place| Some(facts[sent.binary_search(place).ok()?]));
-                let refused = report.refused.len() as u64;
-                let own = (refused > 0).then(|| scored.clone());
-                let batch = Batch { places: places.or(own), ..batch(tag, id, facts, report) };
-                if refused > 0 {
-                    let (run, step) = (tag.run.clone(), tag.step);
-                    state.recorder.record(Record::Unscored { run, model, step, samples: refused });
+                origin.model = report.model.clone();
+                origin.probabilities = report.probabilities;
+                origin.unscored = report.refused.len() as u64;
+                if origin.unscored > 0 && origin.places.is_none() {
+                    origin.places = Some(scored_places(report));
                 }
-                if counts {
-                    // The next request's counts hold these.
-                    state.runs.add(&batch, now());
-                } else {
-                    state.recorder.record(Record::Scored(Box::new(batch)));
-                }
+                let samples = report.facts.iter().zip(&report.results);
+                let samples = samples.map(|(facts, sample)| observation(*facts, sample));
+                state.recorder.record(run, origin, samples, members(report));
                 if !side.is_empty() {
                     state.send_aside(self, tag, id, report, side);
                 }
@@ -293,29 +293,34 @@ fn scored_places(report: &ScoreReport) -> Vec<usize> {
     (0..all).filter(|place| report.refused.iter().all(|refusal| refusal.index != *place)).collect()
 }
 
-/// What is kept of a request that was scored.
-fn batch(tag: &RunTag, id: &str, facts: impl Iterator<Item = Facts>, report: &ScoreReport) -> Batch {
-    let width = report.results.first().map_or(0, |first| first.ensemble.members.len());
-    // Members are told apart only where each sample has the same ones.
-    let alike = report.results.iter().all(|sample| sample.ensemble.members.len() == width);
-    let scores = report.results.iter().flat_map(|sample| &sample.ensemble.members);
-    Batch {
-        run: tag.run.clone(),
-        step: tag.step,
-        task: tag.task.clone(),
-        model: report.model.clone(),
-        probabilities: report.probabilities,
-        request: id.to_owned(),
-        samples: facts.zip(&report.results).map(|(facts, sample)| facts.observe(sample)).collect(),
-        places: None,
-        members: if alike && width > 1 { scores.map(|score| score.get() as f32).collect() } else { Vec::new() },
+/// What is kept of a sample that was scored.
+fn observation(Facts { hash, length, refusal }: Facts, sample: &SampleReport) -> Observation {
+    Observation {
+        reward: sample.reward.get(),
+        mean: sample.ensemble.mean.get(),
+        worst_case: sample.ensemble.worst_case.get(),
+        deviation: sample.ensemble.variance.get().sqrt(),
+        length,
+        hash,
+        cut: sample.cut.is_cut(),
+        at_bound: sample.at_bound,
+        refusal,
     }
+}
+
+/// The members' scores, as many for each sample; none where samples don't have the same members, or have one alone.
+fn members(report: &ScoreReport) -> impl Iterator<Item = f32> {
+    let each = report.results.iter().map(|sample| &sample.ensemble.members[..]);
+    let width = each.clone().next().map_or(0, <[_]>::len);
+    let told_apart = width > 1 && each.clone().all(|members| members.len() == width);
+    told_apart.then_some(each).into_iter().flatten().flatten().map(|score| score.get() as f32)
 }
 
 impl RunState {
     /// How often each sample was seen in its run, this time and equal samples before it in the request included.
-    fn counts(&self, tag: &RunTag, facts: &[Facts]) -> Vec<u64> {
-        let hashes: Vec<u64> = facts.iter().map(|facts| facts.hash).collect();
+    async fn counts(self: &Arc<Self>, tag: &RunTag, request: &ScoreRequest) -> Vec<u64> {
+        self.settle().await;
+        let hashes: Vec<u64> = request.samples().iter().map(|sample| Facts::of(sample).hash).collect();
         let before = self.runs.times(&tag.run, &hashes).unwrap_or_else(|| vec![0; hashes.len()]);
         let mut within = std::collections::HashMap::new();
         let counts = hashes.iter().zip(before).map(|(hash, before)| {
@@ -327,13 +332,13 @@ impl RunState {
     }
 
     /// The samples for which more is asked than their score.
-    fn side(&self, tag: &RunTag, facts: &[Facts], request: &ScoreRequest) -> Vec<Beside> {
+    fn side(&self, tag: &RunTag, request: &ScoreRequest) -> Vec<Beside> {
         let Some(chosen) = self.runs.chosen(&tag.run) else { return Vec::new() };
-        let samples = facts.iter().zip(request.samples());
-        let wanted = request.places().into_iter().zip(samples).filter_map(|(index, (facts, sample))| {
-            let judge = chosen.config.judge.as_ref().filter(|_| chosen.is_judged(facts.hash));
+        let wanted = request.places().into_iter().zip(request.samples()).filter_map(|(index, sample)| {
+            let hash = Facts::of(sample).hash;
+            let judge = chosen.config.judge.as_ref().filter(|_| chosen.is_judged(hash));
             let judge = judge.map(|judge| judge.model.clone());
-            let probe = chosen.is_probed(facts.hash);
+            let probe = chosen.is_probed(hash);
             (judge.is_some() || probe).then(|| Beside { index, sample: sample.clone(), judge, probe })
         });
         wanted.collect()
@@ -344,7 +349,7 @@ impl RunState {
         let queue = self.side.get_or_init(|| SideQueue::start(of.clone()));
         let left_out = queue.send(&of.visit, tag, id, report, samples);
         if left_out > 0 {
-            self.recorder.record(Record::Unjudged { run: tag.run.clone(), samples: left_out });
+            self.runs.add_unjudged(&tag.run, left_out);
         }
     }
 }

@@ -50,12 +50,14 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// What the number is laid beside; none while the recorder hasn't come to the sample.
-    fn matched(&self, runs: &Runs) -> Option<Matched> {
-        match self.step {
-            Some(step) => Some(Matched { model: self.model.clone(), step, reward: self.reward }),
-            None => runs.find(&self.run, &self.request, self.beside.index),
+    /// What the number is laid beside; none where the run doesn't remember the sample any more.
+    async fn matched(&self, state: &AppState) -> Option<Matched> {
+        if let Some(step) = self.step {
+            return Some(Matched { model: self.model.clone(), step, reward: self.reward });
         }
+        // In which step it was counted is known once it is recorded.
+        state.runs.settle().await;
+        state.runs.runs.find(&self.run, &self.request, self.beside.index)
     }
 }
 
@@ -125,7 +127,7 @@ async fn judge_one(state: &AppState, one: &Waiting, judge: &ModelName) {
         Sample::Text(_) | Sample::Tokens(_) => None,
     };
     let score = judged.and_then(|rewards| rewards.first().copied());
-    match (score, one.matched(runs)) {
+    match (score, one.matched(state).await) {
         (Some(score), Some(matched)) => runs.add_beside(&one.run, What::Judge, &matched, score, now()),
         _ => runs.add_unjudged(&one.run, 1),
     }
@@ -142,7 +144,7 @@ async fn probe_one(state: &AppState, one: &Waiting) {
     let samples =
         std::iter::once(one.beside.sample.clone()).chain(edited.into_iter().map(|(_, edited)| edited)).collect();
     let Some(rewards) = quietly(state, one.model.clone(), samples).await else { return };
-    if let (Some((own, others)), Some(matched)) = (rewards.split_first(), one.matched(runs)) {
+    if let (Some((own, others)), Some(matched)) = (rewards.split_first(), one.matched(state).await) {
         let largest = others.iter().map(|other| (other - own).abs()).fold(0.0, f64::max);
         runs.add_beside(&one.run, What::Sensitivity, &matched, largest, now());
     }

@@ -43,6 +43,8 @@ pub(super) struct Found {
     free_mb: Option<u64>,
     /// What the weights take on a GPU, in 16 bits; none of what is served as padded rows.
     gpu_mb: Option<u64>,
+    /// Why it is served as padded rows on a GPU; none where it isn't.
+    gpu_padded: Option<String>,
     /// The file of its licence.
     licence: Option<&'static str>,
     /// How it compares with the scores that lie beside it; none where there are none, or where it differs.
@@ -99,6 +101,7 @@ impl Found {
             stored_as: checkpoint.types().into_iter().collect(),
             processor_mb: checkpoint.graph().memory(true, checkpoint.is_decoder()) >> 20,
             free_mb: free_memory().map(|free| free >> 20),
+            gpu_padded: checkpoint.lacks(packed),
             gpu_mb: gpu.map(|graph| graph.memory(false, true) >> 20),
             licence: LICENCES.into_iter().find(|name| folder.join(name).is_file()),
             references: references.map(|References { count, largest_difference, tolerance }| Compared {
@@ -129,6 +132,8 @@ impl Found {
         told.extend(self.gpu_mb.map(|bytes| {
             format!("On an NVIDIA GPU it takes {bytes} MB, in 16 bits, beside its blocks of keys and values.")
         }));
+        let padded = |reason| format!("On an NVIDIA GPU it is computed in 32 bits, and not in packed rows: {reason}.");
+        told.extend(self.gpu_padded.as_ref().map(padded));
         told.push(self.licence.map_or_else(
             || "No licence lies beside it: see the model's card.".to_owned(),
             |licence| format!("Its licence: {licence}"),

@@ -61,6 +61,23 @@ fn inspect_says_that_a_template_keeps_a_model_from_being_served() {
 }
 
 #[test]
+fn inspect_says_why_a_model_has_no_packed_rows_on_a_gpu() {
+    let whys = [("deberta-v3", "attention to distances"), ("modernbert", "look ahead"), ("mixtral", "experts")];
+    let is_one = |folder: &PathBuf| whys.iter().any(|(name_of_one, _)| name(folder) == *name_of_one);
+    let folders: Vec<PathBuf> = recorded().into_iter().filter(is_one).collect();
+    let repository = repository(&folders);
+    for (name, why) in whys {
+        let folder = repository.path().join(name);
+        let output = karat(&["inspect", folder.to_str().unwrap(), "--json"]).output().unwrap();
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(told["gpu_padded"].as_str().unwrap().contains(why) && told["gpu_mb"].is_null(), "{told}");
+        let output = karat(&["inspect", folder.to_str().unwrap()]).output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(told.contains("On an NVIDIA GPU") && told.contains(why), "{told}");
+    }
+}
+
+#[test]
 fn inspect_tells_programs_what_it_tells_people() {
     let folders: Vec<PathBuf> = recorded().into_iter().filter(|folder| name(folder) == "openrlhf").collect();
     let repository = repository(&folders);

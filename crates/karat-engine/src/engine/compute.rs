@@ -21,7 +21,7 @@ use karat_rules::{
 use karat_runtime::RuntimeError;
 
 use super::{
-    ScoreError, Timings, Usage,
+    Facts, ScoreError, Timings, Usage,
     refusal::is_of_one_sample,
     request::Urgency,
     single_flight::{Pending, SingleFlight, Source},
@@ -312,6 +312,12 @@ impl Leaves {
     /// Whether no sample is left.
     pub(super) fn is_empty(&self) -> bool {
         self.leaves.iter().all(|leaf| leaf.inputs.all().is_empty())
+    }
+
+    /// What is known of the samples' texts.
+    pub(super) fn facts(&self) -> Vec<Facts> {
+        // All leaves have the same samples.
+        self.leaves.first().map_or_else(Vec::new, |leaf| leaf.inputs.facts().to_vec())
     }
 
     /// What it cost, in tokens.

@@ -12,6 +12,7 @@ mod critique;
 mod embed;
 mod error;
 mod expected;
+mod facts;
 mod refusal;
 mod report;
 mod request;
@@ -25,6 +26,7 @@ use std::{sync::Arc, time::Instant};
 
 pub use critique::{Critique, CritiqueEvent, CritiqueRequest, Critiques, Ending};
 pub use error::{ErrorKind, ScoreError};
+pub use facts::Facts;
 pub use refusal::{Draft, OnRefused, Refusal};
 pub use report::{Detail, Embeddings, EnsembleReport, SampleReport, ScoreReport, StepRewards, Timings, Usage};
 pub use request::ScoreRequest;

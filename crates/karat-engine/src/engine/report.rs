@@ -7,7 +7,7 @@ use karat_rules::{
     head::{HeadOutput, TokenReward},
 };
 
-use super::Refusal;
+use super::{Facts, Refusal};
 use crate::schedule::PassRecord;
 
 /// The scores of one request, in the order of its samples; [`Self::into_outcomes`] puts what was refused among them.
@@ -19,6 +19,8 @@ pub struct ScoreReport {
     pub version: ModelVersion,
     /// One result for each sample that was scored, which is every one unless the request spares others.
     pub results: Vec<SampleReport>,
+    /// What is known of each of these samples' texts.
+    pub facts: Vec<Facts>,
     /// Those that weren't, in their order.
     pub refused: Vec<Refusal>,
     /// Whether every reward is a probability already, from 0 to 1, or an aggregate of such.

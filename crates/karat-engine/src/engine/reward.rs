@@ -63,6 +63,7 @@ pub(super) fn report(model: &Model, rules: &RequestRules, leaves: &Leaves) -> Re
         model: model.name.clone(),
         version: model.version.clone(),
         results: if leaves.is_empty() { Vec::new() } else { score_samples(model, &rules, leaves)? },
+        facts: leaves.facts(),
         refused: Vec::new(),
         probabilities: rules
             .transforms

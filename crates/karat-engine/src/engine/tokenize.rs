@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, ops::Range, sync::Arc, threa
 use karat_rules::domain::{Sample, TokenizedInput};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{ScoreError, refusal::is_of_one_sample};
+use super::{Facts, ScoreError, refusal::is_of_one_sample};
 use crate::{
     input,
     repository::{GraphId, GraphModel},
@@ -21,6 +21,8 @@ pub(super) struct Inputs {
     all: Vec<Arc<TokenizedInput>>,
     /// Where each sample's inputs end.
     ends: Vec<usize>,
+    /// What is known of each sample's text.
+    facts: Vec<Facts>,
 }
 
 impl Inputs {
@@ -30,7 +32,8 @@ impl Inputs {
     /// As [`TokenCache::tokenize`].
     pub(super) fn of(model: &GraphModel, sample: &Sample) -> Result<Self, ScoreError> {
         let mut inputs = Self::default();
-        inputs.push(&tokenize_sample(model, 0, sample, TextOptions::default())?.inputs);
+        let known = tokenize_sample(model, 0, sample, TextOptions::default())?;
+        inputs.push(&known.inputs, known.facts);
         Ok(inputs)
     }
 
@@ -42,9 +45,15 @@ impl Inputs {
         }
     }
 
-    fn push(&mut self, sample: &[Arc<TokenizedInput>]) {
+    fn push(&mut self, sample: &[Arc<TokenizedInput>], facts: Facts) {
         self.all.extend_from_slice(sample);
         self.ends.push(self.all.len());
+        self.facts.push(facts);
+    }
+
+    /// What is known of each sample's text.
+    pub(super) fn facts(&self) -> &[Facts] {
+        &self.facts
     }
 
     /// The position of the sample whose each input is.
@@ -60,7 +69,7 @@ impl Inputs {
         }
         let mut kept = Self::default();
         let samples = inputs.samples().enumerate().filter(|(sample, _)| !refused.contains_key(sample));
-        samples.for_each(|(_, range)| kept.push(&inputs.all[range]));
+        samples.for_each(|(sample, range)| kept.push(&inputs.all[range], inputs.facts[sample]));
         Arc::new(kept)
     }
 
@@ -99,6 +108,7 @@ struct Key {
 #[derive(Debug, Clone)]
 struct Known {
     inputs: Arc<[Arc<TokenizedInput>]>,
+    facts: Facts,
     doubled_beginning: bool,
 }
 
@@ -221,19 +231,19 @@ impl TokenCache {
                 }
                 (None, Some(Err(error))) => {
                     refused.insert(index, error);
-                    inputs.push(&[]);
+                    inputs.push(&[], Facts::default());
                     continue;
                 }
                 // Another leaf has refused it.
                 (None, None) => {
-                    inputs.push(&[]);
+                    inputs.push(&[], Facts::default());
                     continue;
                 }
             };
             if known.doubled_beginning {
                 leaf.metrics.doubled_beginning();
             }
-            inputs.push(&known.inputs);
+            inputs.push(&known.inputs, known.facts);
         }
         Ok(inputs)
     }
@@ -324,6 +334,7 @@ fn tokenize_sample(
         }
     };
     Ok(Known {
+        facts: Facts::of(sample),
         doubled_beginning: tokenized.iter().any(|tokenized| tokenized.doubled_beginning),
         inputs: tokenized.into_iter().map(|Tokenized { input, .. }| Arc::new(input)).collect(),
     })

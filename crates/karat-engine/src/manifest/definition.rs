@@ -354,6 +354,14 @@ impl Definition {
         if manifest.providers.is_empty() {
             return Err(refuse("providers", "the list is empty".to_owned(), "write providers = [\"cpu\"]"));
         }
+        let has_tensorrt = manifest.providers.iter().any(|provider| provider.kind() == ProviderKind::Tensorrt);
+        if graph.form == Some(CheckpointForm::Packed) && has_tensorrt {
+            return Err(refuse(
+                "providers",
+                "TensorRT has no attention over blocks of keys and values, which packed rows need".to_owned(),
+                "write providers = [\"cuda\"], or form = \"rows\" in [graph]",
+            ));
+        }
         let critique = manifest
             .critique
             .map(CritiqueDefinition::new)

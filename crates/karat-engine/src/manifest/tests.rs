@@ -88,6 +88,13 @@ fn what_contradicts_itself_is_refused_with_its_key() {
         (&format!("aggregate = {{ uncertainty_weighted = {{ lambda = -1 }} }}\n{GRAPH}"), "aggregate"),
         (&format!("transforms = [\"delta\"]\n{GRAPH}"), "transforms"),
         (&format!("providers = []\n{GRAPH}"), "providers"),
+        (
+            &format!(
+                "providers = [\"tensorrt\", \"cuda\"]\n{}",
+                GRAPH.replace("file = \"model.onnx\"", "checkpoint = \".\"\nform = \"packed\"")
+            ),
+            "providers",
+        ),
     ];
     for (toml, expected) in cases {
         match define(toml) {

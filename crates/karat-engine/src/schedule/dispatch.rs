@@ -15,6 +15,7 @@ use super::{
     admission::Load,
     loan::{Lending, Loan},
     rate::Rate,
+    replicas::{Homes, Replicas},
 };
 use crate::{
     telemetry::ModelMetrics,
@@ -28,12 +29,22 @@ pub(super) enum Role {
     Single,
 }
 
+/// Where a worker thread stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) role: Role,
+    /// The number of its device among those of its role.
+    pub(super) replica: usize,
+}
+
 /// What belongs to a job while it waits and runs.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) input: Arc<TokenizedInput>,
     pub(super) reply: oneshot::Sender<Result<Completed, JobError>>,
     pub(super) submitted: Instant,
+    /// The device that knows what it begins with.
+    home: Option<usize>,
 }
 
 /// A batch on its way through a worker.
@@ -41,8 +52,8 @@ pub(super) struct Pending {
 pub(super) struct Pass {
     pub(super) jobs: Vec<Planned<Pending>>,
     pub(super) cancellation: Cancellation,
-    /// What its session counts as.
-    pub(super) role: Role,
+    /// Where it runs, and what its session counts as.
+    pub(super) place: Place,
 }
 
 /// What a worker does next.
@@ -61,6 +72,7 @@ pub(super) struct Dispatch {
     parallel_wanted: Condvar,
     single_wanted: Condvar,
     limits: QueueLimits,
+    homes: Homes,
     pub(super) metrics: ModelMetrics,
 }
 
@@ -71,6 +83,7 @@ pub(super) struct Jobs {
     parallel_running: usize,
     parallel_idle: usize,
     single_running: bool,
+    replicas: Replicas,
     running_tokens: usize,
     /// The running pass of each job whose ticket is still held.
     running: HashMap<JobId, Arc<Listeners>>,
@@ -122,13 +135,21 @@ pub(super) struct Abandoned {
 
 impl Dispatch {
     /// An empty queue in front of so many sessions.
-    pub(super) fn new(sessions: Sessions, policy: Policy, limits: QueueLimits, metrics: ModelMetrics) -> Self {
+    pub(super) fn new(
+        sessions: Sessions,
+        replicas: Replicas,
+        policy: Policy,
+        limits: QueueLimits,
+        metrics: ModelMetrics,
+    ) -> Self {
         Self {
+            homes: replicas.homes(),
             gate: Gate::new(Jobs {
                 planner: Planner::new(policy).with_texts(|pending: &Pending| pending.input.ids()),
                 parallel_running: 0,
                 parallel_idle: 0,
                 single_running: false,
+                replicas,
                 running_tokens: 0,
                 running: HashMap::new(),
                 rate: Rate::assumed(limits.tokens_per_second),
@@ -149,6 +170,7 @@ impl Dispatch {
     /// # Errors
     /// When too much waits, a deadline can't be met, or the scheduler is shutting down.
     pub(super) fn submit(self: &Arc<Self>, jobs: Vec<Job>) -> Result<Vec<Ticket>, QueueRefusal> {
+        let homes: Vec<Option<usize>> = jobs.iter().map(|job| self.homes.of(job.input.ids())).collect();
         let now = Instant::now();
         let mut state = self.gate.lock();
         self.drop_expired(&mut state, now);
@@ -162,7 +184,8 @@ impl Dispatch {
         let mut request_tokens: usize = 0;
         let tickets = jobs
             .into_iter()
-            .map(|job| {
+            .zip(homes)
+            .map(|(job, home)| {
                 let (reply, result) = oneshot::channel();
                 request_tokens = request_tokens.saturating_add(job.input.len());
                 let tokens = job.input.len();
@@ -172,7 +195,7 @@ impl Dispatch {
                     priority: job.priority,
                     deadline: job.deadline,
                     bound: job.admission.bound(&self.limits),
-                    ..WaitingJob::new(tokens, Pending { input: job.input, reply, submitted: now })
+                    ..WaitingJob::new(tokens, Pending { input: job.input, reply, submitted: now, home })
                 };
                 let id = state.planner.push(waiting, now);
                 Ticket::new(result, id, Arc::downgrade(self))
@@ -238,7 +261,7 @@ impl Dispatch {
             // Its end will call again.
         } else if self.single_is_better(state) {
             self.single_wanted.notify_one();
-        } else if state.planner.len() >= state.parallel_idle {
+        } else if state.planner.len() >= state.parallel_idle || state.replicas.are_shared() {
             self.parallel_wanted.notify_all();
         } else {
             for _ in 0..state.planner.len() {
@@ -257,10 +280,10 @@ impl Dispatch {
     }
 
     /// Blocks until there is something to do; `None` when the worker should end.
-    pub(super) fn next(&self, worker: Role) -> Option<Task> {
+    pub(super) fn next(&self, worker: Place) -> Option<Task> {
         let mut state = self.gate.lock();
         loop {
-            let role = state.sessions.role(worker)?;
+            let role = state.sessions.role(worker.role)?;
             let now = Instant::now();
             self.drop_expired(&mut state, now);
             if state.planner.is_empty() && !state.is_open() {
@@ -270,22 +293,27 @@ impl Dispatch {
                 return Some(Task::Lend(lending.clone()));
             }
             let may_start = !state.single_running && self.single_is_better(&state) == (role == Role::Single);
-            if may_start {
+            let place = Place { role, ..worker };
+            if may_start && state.may_begin(place) {
                 let free = match role {
                     Role::Parallel => state.sessions.parallel - state.parallel_running,
                     Role::Single => 1,
                 };
-                if let Some(jobs) = state.planner.plan(now, free) {
-                    return Some(Task::Run(self.begin(&mut state, jobs, role)));
+                let elsewhere = |job: &Pending| job.home.is_some_and(|home| home != place.replica);
+                if let Some(jobs) = state.planner.plan_here(now, free, elsewhere) {
+                    return Some(Task::Run(self.begin(&mut state, jobs, place)));
                 }
             }
             state = self.sleep(state, role, now);
         }
     }
 
-    fn begin(&self, state: &mut Gated<Jobs>, jobs: Vec<Planned<Pending>>, role: Role) -> Pass {
-        match role {
-            Role::Parallel => state.parallel_running += 1,
+    fn begin(&self, state: &mut Gated<Jobs>, jobs: Vec<Planned<Pending>>, place: Place) -> Pass {
+        match place.role {
+            Role::Parallel => {
+                state.parallel_running += 1;
+                state.replicas.begin(place.replica, jobs.iter().map(|planned| planned.job.tokens).sum());
+            }
             Role::Single => state.single_running = true,
         }
         let cancellation = Cancellation::new();
@@ -295,7 +323,7 @@ impl Dispatch {
             state.running.insert(planned.id, Arc::clone(&listeners));
         }
         self.metrics.queue(state.planner.len(), state.planner.tokens());
-        Pass { jobs, cancellation, role }
+        Pass { jobs, cancellation, place }
     }
 
     fn sleep<'a>(
@@ -337,16 +365,17 @@ impl Dispatch {
     }
 
     /// Books a pass as ended; `took` is `None` when it gave no results.
-    pub(super) fn end(&self, role: Role, ids: &[JobId], tokens: usize, took: Option<Duration>) {
+    pub(super) fn end(&self, place: Place, ids: &[JobId], tokens: usize, took: Option<Duration>) {
         let mut state = self.gate.lock();
-        let workers = match role {
+        let (workers, took) = match place.role {
             Role::Parallel => {
                 state.parallel_running -= 1;
-                state.sessions.parallel
+                let had = state.replicas.end(place.replica, tokens, took.unwrap_or_default(), Instant::now());
+                (state.sessions.parallel.min(state.replicas.count()), took.map(|_| had))
             }
             Role::Single => {
                 state.single_running = false;
-                1
+                (1, took)
             }
         };
         state.running_tokens -= tokens;
@@ -395,6 +424,13 @@ impl Dispatch {
                 listeners.cancellation.cancel();
             }
         }
+    }
+}
+
+impl Jobs {
+    /// Whether a worker may take a batch for its device now.
+    fn may_begin(&self, place: Place) -> bool {
+        place.role == Role::Single || self.replicas.may_begin(place.replica, self.planner.tokens(), self.memory.bound())
     }
 }
 

@@ -5,7 +5,7 @@
 //!           (QueueLimits) (Policy)   one a session
 //! ```
 //!
-//! A batch is formed when a worker becomes free, never earlier: of what waits then, the job that is due first of
+//! A batch is formed when a worker becomes free, never earlier, where a device is shared while its last pass still runs: of what waits then, the job that is due first of
 //! the client that was served least is joined by those of similar length, or by those that begin alike. [`Planner`] is
 //! that decision alone, without clock, lock or thread; [`Scheduler`] drives it. [`calibrate`] measures which [`Policy`]
 //! suits a model on a machine, on a `loan` of sessions that have nothing to do, and [`trial`] finds out whether samples
@@ -21,6 +21,7 @@ mod planner;
 mod policy;
 mod rate;
 mod remembered;
+mod replicas;
 mod scheduler;
 pub mod trial;
 mod turns;

@@ -224,16 +224,33 @@ impl<T> Planner<T> {
     /// other workers stand idle. Where jobs are not padded, they are those that begin alike, or whatever is due next.
     /// Jobs whose deadline has passed at `now` are never chosen.
     pub fn plan(&mut self, now: Instant, free: usize) -> Option<Vec<Planned<T>>> {
+        self.plan_here(now, free, |_| false)
+    }
+
+    /// The same for a worker on one of several devices; `elsewhere` says which jobs it leaves to another one. Of those it
+    /// takes what is due behind a full batch of them.
+    pub(super) fn plan_here(
+        &mut self,
+        now: Instant,
+        free: usize,
+        elsewhere: impl Fn(&T) -> bool,
+    ) -> Option<Vec<Planned<T>>> {
         let alive =
             |id: JobId| self.jobs.get(&id).filter(|entry| entry.job.deadline.is_none_or(|deadline| deadline > now));
         let level = |id: JobId| {
             let entry = alive(id)?;
             Some(self.policy.level(entry.job.priority, now.saturating_duration_since(entry.arrived)))
         };
+        let mut left = 0;
+        let mut is_left = |job: &WaitingJob<T>| {
+            let leaves = elsewhere(&job.payload) && left < self.policy.budget;
+            left += if leaves { job.tokens } else { 0 };
+            leaves
+        };
         let mut window: Vec<(usize, JobId)> = self
             .turns
             .jobs(level)
-            .filter_map(|id| alive(id).map(|entry| (entry.job.tokens, id)))
+            .filter_map(|id| alive(id).filter(|entry| !is_left(&entry.job)).map(|entry| (entry.job.tokens, id)))
             .take(self.policy.window.max(1))
             .collect();
         let &(_, first) = window.first()?;
@@ -306,6 +323,25 @@ impl<T> Planner<T> {
                     end += 1;
                 }
                 _ => break,
+            }
+        }
+        self.whole(window, anchor, start..end)
+    }
+
+    /// The part of a range around `anchor` whose number of samples is none that passes are rounded up to at a price that is
+    /// higher than another pass: the longest stay behind.
+    fn whole(&self, window: &[(usize, JobId)], anchor: usize, range: Range<usize>) -> Range<usize> {
+        let Some(shapes) = self.policy.shapes else { return range };
+        let Range { mut start, mut end } = range;
+        let [samples, length] = shapes.rounded([end - start, window[end - 1].0]);
+        if (samples - (end - start)) * length > self.policy.overhead {
+            let whole = shapes.whole(end - start);
+            while end - start > whole {
+                if end - 1 > anchor {
+                    end -= 1;
+                } else {
+                    start += 1;
+                }
             }
         }
         start..end

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
+use karat_runtime::Shapes;
+
 use super::{Priority, trial::Company};
 
 /// How a batch is formed.
@@ -24,6 +26,9 @@ pub struct Policy {
     /// `overhead` alone bounds what each job adds, which adds up where passes are dear and batches large, as on a
     /// GPU. While little waits, one padded pass is still better than two.
     pub padding_percent: usize,
+    /// The shapes that passes are rounded up to, where they are: a batch whose number of samples would be padded by more
+    /// than `overhead` leaves some of them for the next.
+    pub shapes: Option<Shapes>,
     /// What a batch is formed by.
     pub grouping: Grouping,
     /// How long a job may be overtaken by shorter ones at most, however long it is.
@@ -63,6 +68,7 @@ impl Default for Policy {
             window: 64,
             overhead: 16,
             padding_percent: 100,
+            shapes: None,
             grouping: Grouping::Length,
             age_bound: Duration::from_secs(10),
             priority_step: Duration::from_secs(30),
@@ -77,8 +83,8 @@ impl Policy {
     pub(crate) fn in_company(self, company: Company) -> Self {
         match company {
             Company::Any => self,
-            Company::EqualLengths => Self { grouping: Grouping::EqualLength, ..self },
-            Company::Alone => Self { max_batch: 1, ..self },
+            Company::EqualLengths => Self { grouping: Grouping::EqualLength, shapes: None, ..self },
+            Company::Alone => Self { max_batch: 1, shapes: None, ..self },
         }
     }
 

@@ -7,7 +7,8 @@ use karat_runtime::{Executor, RuntimeError};
 use super::{
     Job, Policy, QueueLimits, QueueRefusal, Ticket,
     calibrate::{self, Calibration, Conditions},
-    dispatch::{Dispatch, Role, Sessions},
+    dispatch::{Dispatch, Place, Role, Sessions},
+    replicas::Replicas,
     worker,
 };
 use crate::{
@@ -59,15 +60,17 @@ impl Scheduler {
             return Err(StartError::NoExecutor);
         }
         let sessions = Sessions { parallel: parallel.len(), single: single.is_some(), crew: Role::Parallel };
+        let (replicas, numbers) = Replicas::of(&parallel);
         // Made before the threads, so that they are stopped if one of them can't start.
-        let workers = Workers::new(Dispatch::new(sessions, policy, limits, metrics));
+        let workers = Workers::new(Dispatch::new(sessions, replicas, policy, limits, metrics));
         let parallel = parallel
             .into_iter()
+            .zip(numbers)
             .enumerate()
-            .map(|(index, executor)| (format!("karat-run-{index}"), executor, Role::Parallel));
-        let single = single.map(|executor| ("karat-run-single".to_owned(), executor, Role::Single));
-        for (name, executor, role) in parallel.chain(single) {
-            workers.spawn(&name, move |dispatch| worker::work(dispatch, executor, role))?;
+            .map(|(index, (executor, replica))| (format!("karat-run-{index}"), executor, Role::Parallel, replica));
+        let single = single.map(|executor| ("karat-run-single".to_owned(), executor, Role::Single, 0));
+        for (name, executor, role, replica) in parallel.chain(single) {
+            workers.spawn(&name, move |dispatch| worker::work(dispatch, executor, Place { role, replica }))?;
         }
         Ok(Self { workers })
     }

@@ -11,15 +11,15 @@ use karat_runtime::{Cancellation, Executor, RuntimeError, TokenBatch};
 
 use super::{
     Completed, JobError, JobId, PassId, PassRecord, Planned,
-    dispatch::{Dispatch, Pass, Pending, Role, Task, reply},
+    dispatch::{Dispatch, Pass, Pending, Place, Task, reply},
 };
 
 /// Runs passes until the scheduler stops, or wants this session no more.
-pub(super) fn work(dispatch: &Dispatch, mut executor: Box<dyn Executor>, worker: Role) {
+pub(super) fn work(dispatch: &Dispatch, mut executor: Box<dyn Executor>, worker: Place) {
     while let Some(task) = dispatch.next(worker) {
         let pass = match task {
             Task::Run(pass) => pass,
-            Task::Lend(lending) => match lending.lend(worker, executor) {
+            Task::Lend(lending) => match lending.lend(worker.role, executor) {
                 Some(back) => {
                     executor = back;
                     continue;
@@ -27,11 +27,11 @@ pub(super) fn work(dispatch: &Dispatch, mut executor: Box<dyn Executor>, worker:
                 None => return,
             },
         };
-        let role = pass.role;
+        let place = pass.place;
         let ids: Vec<JobId> = pass.jobs.iter().map(|planned| planned.id).collect();
         let tokens = pass.jobs.iter().map(|planned| planned.job.tokens).sum();
         let took = run(dispatch, executor.as_mut(), pass);
-        dispatch.end(role, &ids, tokens, took);
+        dispatch.end(place, &ids, tokens, took);
     }
 }
 
@@ -95,7 +95,11 @@ fn attempt(
     let inputs = jobs.iter().map(|planned| Arc::clone(&planned.job.payload.input)).collect();
     // A plan holds at least one job.
     let batch = TokenBatch::new(inputs).ok_or(JobError::Stopped)?;
-    let positions = if executor.pads() { batch.padded_tokens() } else { batch.tokens() };
+    let positions = match executor.shapes() {
+        Some(shapes) => shapes.rounded([batch.len(), batch.longest()]).into_iter().product(),
+        None if executor.pads() => batch.padded_tokens(),
+        None => batch.tokens(),
+    };
     let guard = dispatch.metrics.pass(batch.len(), batch.tokens(), positions);
     // An executor that panicked is used again: its session is ONNX Runtime's, which no Rust panic passes through,
     // and its buffers are rewritten for each pass.

@@ -44,7 +44,7 @@ impl EngineMetrics {
     #[must_use]
     pub fn model(&self, name: &ModelName) -> ModelMetrics {
         // A model that shares nothing counts zero, where a figure that is missing could mean anything.
-        let _ = self.prefixes.model(name);
+        let _ = (self.prefixes.model(name), self.prefixes.packed(name));
         self.models.of(name.as_str())
     }
 

@@ -1,6 +1,6 @@
 //! Names and versions of models, safe to put in a path, a URL and a metric label.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 /// The name of a model: the name of its folder in the model repository. With a label, as in `reward@2`, it means one
 /// version of the model only: the one of that number, or the one whose [`ModelVersion`] begins so.
 ///
-/// Invariant: 1 to 128 characters out of `A–Z a–z 0–9 . _ -`, not starting with a dot; the same of a label.
+/// Invariant: 1 to 128 characters out of `A–Z a–z 0–9 . _ -`, not starting with a dot; the same of a label. A copy shares
+/// its text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
-pub struct ModelName(String);
+pub struct ModelName(Arc<str>);
 
 /// Why a text can't name a model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +59,7 @@ impl FromStr for ModelName {
         let is_part =
             |part: &str| !part.is_empty() && part.len() <= 128 && !part.starts_with('.') && part.chars().all(allowed);
         let named = text.split_once('@').map_or_else(|| is_part(text), |(base, label)| is_part(base) && is_part(label));
-        if named { Ok(Self(text.to_owned())) } else { Err(ModelNameError(text.chars().take(160).collect())) }
+        if named { Ok(Self(text.into())) } else { Err(ModelNameError(text.chars().take(160).collect())) }
     }
 }
 
@@ -72,7 +73,7 @@ impl TryFrom<String> for ModelName {
 
 impl From<ModelName> for String {
     fn from(name: ModelName) -> Self {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod chosen;
 mod recorder;
+mod watched;
 
 use std::{
     collections::HashMap,
@@ -15,12 +16,12 @@ use karat_rules::domain::ModelName;
 use tokio::sync::broadcast;
 
 pub use chosen::{Chosen, ConfigError};
-pub use recorder::{Record, Recorder};
+pub use recorder::Recorder;
+pub use watched::ClaimedRun;
+
+use watched::Watched;
 
 use crate::run::{Batch, Beside, Config, Event, Matched, Run, RunName, RunReport, RunSummary};
-
-/// How many events wait for a listener that is slow; it is told when it missed some.
-const WAITING: usize = 256;
 
 /// Bounds on all runs together. Those that were heard of longest ago go first.
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +32,13 @@ pub struct Bounds {
     pub bytes: usize,
 }
 
-/// All runs of a server.
+/// All runs of a server. Which there are and what each of them holds is locked apart, the former always first or alone, so
+/// that a request never waits for statistics to learn whose a run is.
 #[derive(Debug)]
 pub struct Runs {
     bounds: Bounds,
-    inner: Mutex<Inner>,
+    index: Mutex<Index>,
+    clock: AtomicU64,
     /// Whether any run wants more than statistics, so that all others ask nobody.
     any_chooses: AtomicBool,
     samples: AtomicU64,
@@ -43,9 +46,8 @@ pub struct Runs {
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Index {
     runs: HashMap<RunName, Entry>,
-    clock: u64,
     bytes: usize,
     /// Runs that were let go and that a file may still hold.
     gone: Vec<RunName>,
@@ -53,19 +55,16 @@ struct Inner {
 
 #[derive(Debug)]
 struct Entry {
-    run: Run,
-    touched: u64,
+    run: Arc<Watched>,
+    /// The memory that it took when it was last reckoned.
     bytes: usize,
-    /// Whether it changed since it was last written down.
-    changed: bool,
-    listeners: Option<broadcast::Sender<Arc<Event>>>,
 }
 
-/// Whose a run is, told to who wants to use it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A run, told to who wants to use it.
+#[derive(Debug, Clone)]
 pub struct Claim {
-    /// The name of the key that it was made with; none of one that everybody may use.
-    pub owner: Option<String>,
+    /// The run.
+    pub run: ClaimedRun,
     /// Whether it was made now.
     pub is_new: bool,
 }
@@ -76,95 +75,108 @@ impl Runs {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            inner: Mutex::default(),
+            index: Mutex::default(),
+            clock: AtomicU64::new(0),
             any_chooses: AtomicBool::new(false),
             samples: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
         }
     }
 
-    /// A panic while a run was changed leaves figures that are off by a sample, which is no reason to stop all of them.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn index(&self) -> MutexGuard<'_, Index> {
+        // Runs are put in and taken out whole.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with a run. What comes late, for one that went meanwhile, does nothing: made anew, the run would be
-    /// everybody's.
-    fn change(&self, name: &RunName, change: impl FnOnce(&mut Run) -> Vec<Event>) {
-        self.change_in(&mut self.lock(), name, change);
+    fn find_run(&self, name: &RunName) -> Option<Arc<Watched>> {
+        self.index().runs.get(name).map(|entry| Arc::clone(&entry.run))
     }
 
-    fn change_in(&self, inner: &mut Inner, name: &RunName, change: impl FnOnce(&mut Run) -> Vec<Event>) {
-        inner.clock += 1;
-        let Some(entry) = inner.runs.get_mut(name) else { return };
-        entry.touched = inner.clock;
-        entry.changed = true;
-        let events = change(&mut entry.run);
-        let fresh = entry.bytes == 0;
-        if let Some(listeners) = &entry.listeners {
-            for event in &events {
-                // Without a listener there is nobody to tell.
-                let _ = listeners.send(Arc::new(event.clone()));
-            }
+    /// Every run, the one heard of last first.
+    fn all(&self) -> Vec<Arc<Watched>> {
+        let mut runs = self.index().all();
+        runs.sort_by_cached_key(|run| std::cmp::Reverse(run.touched.load(Ordering::Relaxed)));
+        runs
+    }
+
+    fn touch(&self, run: &Watched) {
+        run.touched.store(self.clock.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Does something with a run, and reckons anew what it takes.
+    fn change(&self, run: &Arc<Watched>, change: impl FnOnce(&mut Run, bool) -> Vec<Event>) {
+        self.touch(run);
+        let bytes = run.change(change);
+        let mut index = self.index();
+        // One that was let go meanwhile takes nothing.
+        let Some(entry) = index.runs.get_mut(&run.name).filter(|entry| Arc::ptr_eq(&entry.run, run)) else { return };
+        let before = std::mem::replace(&mut entry.bytes, bytes);
+        index.bytes = index.bytes + bytes - before;
+        self.evict(&mut index, &run.name);
+    }
+
+    /// The same with the run of a name. What comes late, for one that went meanwhile, does nothing: made anew, the run
+    /// would be everybody's.
+    fn change_named(&self, name: &RunName, change: impl FnOnce(&mut Run) -> Vec<Event>) {
+        if let Some(run) = self.find_run(name) {
+            self.change(&run, |run, _| change(run));
         }
-        // What a run takes is reckoned anew when a step is over: in between it changes little.
-        if fresh || !events.is_empty() {
-            let bytes = entry.run.bytes();
-            let before = std::mem::replace(&mut entry.bytes, bytes);
-            inner.bytes = inner.bytes + bytes - before;
-            self.evict(inner, name);
+    }
+
+    fn insert(&self, index: &mut Index, run: Run, changed: bool) -> Arc<Watched> {
+        let (name, bytes) = (run.name().clone(), run.bytes());
+        let run = Arc::new(Watched::new(run, changed));
+        self.touch(&run);
+        index.bytes += bytes;
+        if let Some(replaced) = index.runs.insert(name.clone(), Entry { run: Arc::clone(&run), bytes }) {
+            index.bytes -= replaced.bytes;
         }
+        self.evict(index, &name);
+        run
     }
 
-    /// Makes a run for a key, or for everybody, where there is none of that name.
-    fn make(&self, inner: &mut Inner, name: &RunName, owner: Option<&str>, now: u64) {
-        let run = || Run::new(name.clone(), now).of(owner.map(str::to_owned));
-        inner.runs.entry(name.clone()).or_insert_with(|| Entry::new(run()));
-        self.change_in(inner, name, |_| Vec::new());
-    }
-
-    fn evict(&self, inner: &mut Inner, but: &RunName) {
-        while inner.runs.len() > self.bounds.runs.max(1) || inner.bytes > self.bounds.bytes {
-            let oldest = inner.runs.iter().filter(|(name, _)| *name != but).min_by_key(|(_, entry)| entry.touched);
+    fn evict(&self, index: &mut Index, but: &RunName) {
+        while index.runs.len() > self.bounds.runs.max(1) || index.bytes > self.bounds.bytes {
+            let others = index.runs.iter().filter(|(name, _)| *name != but);
+            let oldest = others.min_by_key(|(_, entry)| entry.run.touched.load(Ordering::Relaxed));
             let Some(name) = oldest.map(|(name, _)| name.clone()) else { break };
-            inner.forget(&name);
+            index.forget(&name);
             self.evicted.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Makes a run for a key, or for everybody, where there is none of that name; whose it is.
-    pub fn claim(&self, name: &RunName, owner: Option<&str>, now: u64) -> Claim {
-        let mut inner = self.lock();
-        if let Some(entry) = inner.runs.get(name) {
-            return Claim { owner: entry.run.owner().map(str::to_owned), is_new: false };
+    /// Makes a run for a key, or for everybody, where there is none of that name. `now` is asked for a new one.
+    pub fn claim(&self, name: &RunName, owner: Option<&str>, now: impl FnOnce() -> u64) -> Claim {
+        let mut index = self.index();
+        if let Some(entry) = index.runs.get(name) {
+            return Claim { run: ClaimedRun(Arc::clone(&entry.run)), is_new: false };
         }
-        self.make(&mut inner, name, owner, now);
-        Claim { owner: owner.map(str::to_owned), is_new: true }
+        let run = Run::new(name.clone(), now()).of(owner.map(str::to_owned));
+        Claim { run: ClaimedRun(self.insert(&mut index, run, true)), is_new: true }
     }
 
     /// The name of the key that a run was made with, if it is one's; none of a run that isn't there.
     #[must_use]
     pub fn owner(&self, name: &RunName) -> Option<Option<String>> {
-        self.lock().runs.get(name).map(|entry| entry.run.owner().map(str::to_owned))
+        Some(self.find_run(name)?.owner.clone())
     }
 
-    /// Takes samples in, of a run that was claimed.
-    pub fn add(&self, batch: &Batch, now: u64) {
-        self.samples.fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
-        self.change(&batch.run, |run| run.add(batch, now));
-    }
-
-    /// Counts samples that got no reward.
-    pub fn add_unscored(&self, name: &RunName, model: &ModelName, step: Option<u64>, samples: u64, now: u64) {
-        self.change(name, |run| {
-            run.add_unscored(model, step, samples, now);
-            Vec::new()
+    /// Takes the samples of some requests of one run in.
+    pub fn add<'a>(&self, run: &ClaimedRun, batches: impl Iterator<Item = Batch<'a>>, now: u64) {
+        self.change(&run.0, |run, heard| {
+            let mut happened = Vec::new();
+            for batch in batches {
+                self.samples.fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
+                happened.extend(run.add(&batch, heard, now));
+            }
+            happened.extend(run.catch_up(now));
+            happened
         });
     }
 
     /// Counts samples that a second judge didn't score.
     pub fn add_unjudged(&self, name: &RunName, samples: u64) {
-        self.change(name, |run| {
+        self.change_named(name, |run| {
             run.add_unjudged(samples);
             Vec::new()
         });
@@ -172,7 +184,7 @@ impl Runs {
 
     /// Lays a number beside a reward.
     pub fn add_beside(&self, name: &RunName, what: Beside, matched: &Matched, other: f64, now: u64) {
-        self.change(name, |run| {
+        self.change_named(name, |run| {
             run.add_beside(what, matched, other, now);
             Vec::new()
         });
@@ -180,7 +192,7 @@ impl Runs {
 
     /// Lays outcomes beside their rewards, the last of them of that number in the store, and reads the run's signals.
     pub fn add_outcomes(&self, name: &RunName, outcomes: &[(Matched, f64)], last: u64, now: u64) {
-        self.change(name, |run| {
+        self.change_named(name, |run| {
             for (matched, value) in outcomes {
                 run.add_beside(Beside::Outcome, matched, *value, now);
             }
@@ -192,7 +204,7 @@ impl Runs {
     /// The reward that a request of a run got for a sample, if it is among the latest.
     #[must_use]
     pub fn find(&self, name: &RunName, request: &str, index: usize) -> Option<Matched> {
-        self.lock().runs.get(name)?.run.find(request, index)
+        self.find_run(name)?.lock().run.find(request, index)
     }
 
     /// Asks other things of a run, which is made for a key, or for everybody, where there is none.
@@ -204,31 +216,23 @@ impl Runs {
         let reference = match &config.reference {
             None => None,
             Some(other) => {
-                let found = self.lock().runs.get(other).map(|entry| entry.run.clone());
-                Some(
-                    found
-                        .filter(|run| run.summary().samples > 0)
-                        .ok_or_else(|| ConfigError::NoReference(other.clone()))?,
-                )
+                let found = self.find_run(other).map(|run| run.copy()).filter(|run| run.summary().samples > 0);
+                Some(found.ok_or_else(|| ConfigError::NoReference(other.clone()))?)
             }
         };
-        let mut inner = self.lock();
-        self.make(&mut inner, name, owner, now);
-        self.change_in(&mut inner, name, |run| {
+        self.change(&self.claim(name, owner, || now).run.0, |run, _| {
             if let Some(reference) = reference.filter(|_| run.config().reference != config.reference) {
                 run.take_reference(&reference);
             }
             run.configure(config, now);
             Vec::new()
         });
-        drop(inner);
         self.look_for_choices();
         Ok(())
     }
 
     fn look_for_choices(&self) {
-        let chooses = |run: &Run| run.config().judge.is_some() || run.config().probe.is_some();
-        let any = self.lock().runs.values().any(|entry| chooses(&entry.run));
+        let any = self.all().iter().any(|run| run.lock().run.config().asks_for_samples());
         self.any_chooses.store(any, Ordering::Relaxed);
     }
 
@@ -238,17 +242,18 @@ impl Runs {
         if !self.any_chooses.load(Ordering::Relaxed) {
             return None;
         }
-        let inner = self.lock();
-        let config = inner.runs.get(name)?.run.config();
-        (config.judge.is_some() || config.probe.is_some()).then(|| Chosen { config: config.clone() })
+        let run = self.find_run(name)?;
+        let state = run.lock();
+        let config = state.run.config();
+        config.asks_for_samples().then(|| Chosen { config: config.clone() })
     }
 
     /// How often a run saw each sample, by its hash; none of a run that isn't there.
     #[must_use]
     pub fn times(&self, name: &RunName, hashes: &[u64]) -> Option<Vec<u32>> {
-        let inner = self.lock();
-        let run = &inner.runs.get(name)?.run;
-        Some(hashes.iter().map(|hash| run.times(*hash)).collect())
+        let run = self.find_run(name)?;
+        let state = run.lock();
+        Some(hashes.iter().map(|hash| state.run.times(*hash)).collect())
     }
 
     /// The share of a model's rewards in a run, or in one of its tasks, that lie below each value; none where it gave none.
@@ -260,87 +265,70 @@ impl Runs {
         task: Option<&RunName>,
         rewards: &[f64],
     ) -> Option<Vec<f64>> {
-        let run = self.lock().runs.get(name)?.run.clone();
-        run.percentiles(model, task, rewards)
+        self.find_run(name)?.copy().percentiles(model, task, rewards)
     }
 
     /// Every run in a line, of those whose owner `shows` takes, the one heard of last first.
     #[must_use]
     pub fn list(&self, shows: impl Fn(Option<&str>) -> bool) -> Vec<RunSummary> {
-        let inner = self.lock();
-        let mut entries: Vec<&Entry> = inner.runs.values().filter(|entry| shows(entry.run.owner())).collect();
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.touched));
-        entries.iter().map(|entry| entry.run.summary()).collect()
+        let shown = self.all().into_iter().filter(|run| shows(run.owner.as_deref()));
+        shown.map(|run| run.lock().run.summary()).collect()
     }
 
     /// How many signals of a run fire; none of a run that isn't there yet.
     #[must_use]
     pub fn firing(&self, name: &RunName) -> Option<usize> {
-        Some(self.lock().runs.get(name)?.run.summary().firing.len())
+        Some(self.find_run(name)?.firing.load(Ordering::Relaxed))
     }
 
     /// All that is known of a run.
     #[must_use]
     pub fn report(&self, name: &RunName) -> Option<RunReport> {
-        // What takes time is done without the lock, which scoring's records wait for.
-        let run = self.lock().runs.get(name)?.run.clone();
-        Some(run.report())
+        // What takes time is done without the lock, which what is recorded waits for.
+        Some(self.find_run(name)?.copy().report())
     }
 
     /// Copies of the runs that were heard of last, the latest first.
     #[must_use]
     pub fn latest(&self, most: usize) -> Vec<Run> {
-        let inner = self.lock();
-        let mut entries: Vec<&Entry> = inner.runs.values().collect();
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.touched));
-        entries.iter().take(most).map(|entry| entry.run.clone()).collect()
+        self.all().iter().take(most).map(|run| run.copy()).collect()
     }
 
     /// The events of a run from now on, and the signals after the event of that number; none of a run that isn't there.
     #[must_use]
     pub fn listen(&self, name: &RunName, after: u64) -> Option<(Vec<Event>, broadcast::Receiver<Arc<Event>>)> {
-        let mut inner = self.lock();
-        let entry = inner.runs.get_mut(name)?;
-        let listeners = entry.listeners.get_or_insert_with(|| broadcast::channel(WAITING).0);
-        Some((entry.run.events_after(after), listeners.subscribe()))
+        Some(self.find_run(name)?.listen(after))
     }
 
     /// Forgets a run; whether there was one.
     pub fn forget(&self, name: &RunName) -> bool {
-        let forgotten = self.lock().forget(name);
+        let forgotten = self.index().forget(name);
         self.look_for_choices();
         forgotten
     }
 
     /// Takes in a run that was written down.
     pub fn restore(&self, run: Run) {
-        let mut inner = self.lock();
-        inner.clock += 1;
-        let touched = inner.clock;
-        let name = run.name().clone();
-        let bytes = run.bytes();
-        inner.bytes += bytes;
-        inner.runs.insert(name.clone(), Entry { touched, bytes, changed: false, ..Entry::new(run) });
-        self.evict(&mut inner, &name);
-        drop(inner);
-        self.look_for_choices();
+        self.any_chooses.fetch_or(run.config().asks_for_samples(), Ordering::Relaxed);
+        self.insert(&mut self.index(), run, false);
     }
 
     /// Copies of the runs that changed since this was last asked, and the names of those that were let go.
     #[must_use]
     pub fn changes(&self) -> (Vec<Run>, Vec<RunName>) {
-        let mut inner = self.lock();
-        let gone = std::mem::take(&mut inner.gone);
-        let changed =
-            inner.runs.values_mut().filter_map(|entry| std::mem::take(&mut entry.changed).then(|| entry.run.clone()));
-        (changed.collect(), gone)
+        let mut index = self.index();
+        // Both at once: a name that is let go and taken anew is first forgotten and then written.
+        let (gone, all) = (std::mem::take(&mut index.gone), index.all());
+        drop(index);
+        let changed = all.into_iter().filter(|run| run.changed.swap(false, Ordering::Acquire));
+        (changed.map(|run| run.copy()).collect(), gone)
     }
 
     /// How many runs there are, and how many bytes they take.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
-        let inner = self.lock();
-        (inner.runs.len(), inner.bytes)
+        let index = self.index();
+        (index.runs.len(), index.bytes)
     }
 
     /// How many samples were taken in, and how many runs were let go for want of room.
@@ -350,18 +338,17 @@ impl Runs {
     }
 }
 
-impl Inner {
+impl Index {
+    fn all(&self) -> Vec<Arc<Watched>> {
+        self.runs.values().map(|entry| Arc::clone(&entry.run)).collect()
+    }
+
     fn forget(&mut self, name: &RunName) -> bool {
         let Some(entry) = self.runs.remove(name) else { return false };
         self.bytes -= entry.bytes;
         self.gone.push(name.clone());
+        entry.run.end();
         true
-    }
-}
-
-impl Entry {
-    fn new(run: Run) -> Self {
-        Self { run, touched: 0, bytes: 0, changed: true, listeners: None }
     }
 }
 

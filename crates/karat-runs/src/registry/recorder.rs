@@ -1,140 +1,297 @@
-//! Takes what was scored off the threads that answer clients: they leave it in a bounded queue, which one thread empties.
+//! Takes what was scored off the threads that answer clients, for next to nothing.
 //!
-//! Nothing ever waits for it. What finds the queue full is left out of the statistics, and counted.
+//! A request leaves its samples' numbers at the end of one flat buffer: nothing is hashed, and hardly anything allocated,
+//! for it. All that waits is folded into its runs together, and by whoever comes first:
+//! - a thread of its own, which is woken by the first request after a rest, lets more gather for [`GATHER`] and then folds;
+//!   so it wakes a few times a second, however many requests there are, and never while nothing is scored;
+//! - the same thread at once, where the buffer passes [`MARK`];
+//! - a reader, who [flushes](Recorder::flush) first, and so is told of all that was acknowledged before.
+//!
+//! Scoring never waits for any of them. What finds the buffer full is left out of the statistics, and counted.
 
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use karat_rules::domain::ModelName;
+use super::{ClaimedRun, Runs};
+use crate::{
+    run::{Batch, Origin},
+    statistics::Observation,
+};
 
-use super::Runs;
-use crate::run::{Batch, Beside, Matched, RunName};
+/// How long the thread lets requests gather. Whoever listens to events hears of them so much later.
+const GATHER: Duration = Duration::from_millis(50);
+/// From how many bytes on what waits is folded at once.
+const MARK: usize = 1 << 20;
+/// The most bytes that wait, but for the last request's.
+const MOST: usize = 16 << 20;
 
-/// How many records wait.
-const QUEUE: usize = 4096;
-
-/// What is to be recorded.
-#[derive(Debug)]
-pub enum Record {
-    /// Samples that were scored.
-    Scored(Box<Batch>),
-    /// Samples that got no reward.
-    Unscored {
-        /// The run.
-        run: RunName,
-        /// The model.
-        model: ModelName,
-        /// The step, if the request named one.
-        step: Option<u64>,
-        /// How many there were.
-        samples: u64,
-    },
-    /// Samples that a second judge didn't score.
-    Unjudged {
-        /// The run.
-        run: RunName,
-        /// How many there were.
-        samples: u64,
-    },
-    /// Numbers beside rewards.
-    Beside {
-        /// The run.
-        run: RunName,
-        /// What they are.
-        what: Beside,
-        /// Each beside its reward.
-        pairs: Vec<(Matched, f64)>,
-    },
-}
-
-impl Record {
-    fn samples(&self) -> u64 {
-        match self {
-            Self::Scored(batch) => batch.samples.len() as u64,
-            Self::Unscored { samples, .. } | Self::Unjudged { samples, .. } => *samples,
-            Self::Beside { pairs, .. } => pairs.len() as u64,
-        }
-    }
-}
-
-/// The queue's entrance.
+/// The buffer's entrance.
 #[derive(Debug)]
 pub struct Recorder {
-    queue: SyncSender<Message>,
+    shared: Arc<Shared>,
     dropped: AtomicU64,
 }
 
-enum Message {
-    Record(Record),
-    /// Answers when everything before it is recorded.
-    Flush(SyncSender<()>),
+#[derive(Debug)]
+struct Shared {
+    runs: Arc<Runs>,
+    waiting: Mutex<Waiting>,
+    more: Condvar,
+    /// What is being folded, or else an empty buffer. Who holds it folds; everything before is folded once he has let go.
+    folding: Mutex<Buffer>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    buffer: Buffer,
+    /// Whether the thread has to be woken.
+    asleep: bool,
+    ended: bool,
+}
+
+/// What requests left, one behind the other.
+#[derive(Debug, Default)]
+struct Buffer {
+    requests: Vec<Left>,
+    samples: Vec<Observation>,
+    members: Vec<f32>,
+}
+
+/// What one request left.
+#[derive(Debug)]
+struct Left {
+    run: ClaimedRun,
+    origin: Origin,
+    samples: usize,
+    members: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic leaves a request behind whose samples are missing, or folded twice.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Recorder {
-    /// Starts the thread that records into `runs`. It ends when the recorder is dropped.
+    /// Starts the thread that folds into `runs`. It ends when the recorder is dropped.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(runs: Arc<Runs>) -> io::Result<Self> {
-        let (queue, records) = sync_channel(QUEUE);
-        thread::Builder::new().name("karat-runs".to_owned()).spawn(move || record(&runs, &records))?;
-        Ok(Self { queue, dropped: AtomicU64::new(0) })
+        let (waiting, more, folding) = (Mutex::default(), Condvar::new(), Mutex::default());
+        let shared = Arc::new(Shared { runs, waiting, more, folding });
+        let theirs = Arc::clone(&shared);
+        thread::Builder::new().name("karat-runs".to_owned()).spawn(move || theirs.keep_folding())?;
+        Ok(Self { shared, dropped: AtomicU64::new(0) })
     }
 
-    /// Leaves something to be recorded. Never waits.
-    pub fn record(&self, record: Record) {
-        let samples = record.samples();
-        if self.queue.try_send(Message::Record(record)).is_err() {
-            self.dropped.fetch_add(samples, Ordering::Relaxed);
+    /// Leaves a request's samples to be recorded, with the members' scores, as many for each or none at all. Never waits
+    /// for statistics.
+    pub fn record(
+        &self,
+        run: ClaimedRun,
+        origin: Origin,
+        samples: impl Iterator<Item = Observation>,
+        members: impl Iterator<Item = f32>,
+    ) {
+        let mut waiting = lock(&self.shared.waiting);
+        let before = waiting.buffer.bytes();
+        if before >= MOST {
+            drop(waiting);
+            self.dropped.fetch_add(samples.count() as u64 + origin.unscored, Ordering::Relaxed);
+            return;
+        }
+        waiting.buffer.push(run, origin, samples, members);
+        let passes = before < MARK && waiting.buffer.bytes() >= MARK;
+        let wakes = std::mem::take(&mut waiting.asleep) || passes;
+        drop(waiting);
+        if wakes {
+            self.shared.more.notify_one();
         }
     }
 
-    /// Waits until everything that was left before is recorded.
+    /// Folds everything that was left before.
     pub fn flush(&self) {
-        let (done, recorded) = sync_channel(1);
-        if self.queue.send(Message::Flush(done)).is_ok() {
-            // The thread answers, or has ended with nothing left to do.
-            let _ = recorded.recv();
-        }
+        self.shared.fold();
     }
 
-    /// How many samples found the queue full.
+    /// How many samples found the buffer full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
-fn record(runs: &Runs, records: &Receiver<Message>) {
-    for message in records {
-        let now = milliseconds();
-        match message {
-            Message::Record(Record::Scored(batch)) => runs.add(&batch, now),
-            Message::Record(Record::Unscored { run, model, step, samples }) => {
-                runs.add_unscored(&run, &model, step, samples, now);
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        lock(&self.shared.waiting).ended = true;
+        self.shared.more.notify_one();
+    }
+}
+
+impl Shared {
+    fn fold(&self) {
+        let mut folding = lock(&self.folding);
+        std::mem::swap(&mut *folding, &mut lock(&self.waiting).buffer);
+        folding.fold_into(&self.runs);
+        folding.clear();
+    }
+
+    fn keep_folding(&self) {
+        loop {
+            let mut waiting = lock(&self.waiting);
+            waiting.asleep = waiting.buffer.requests.is_empty();
+            let rests = |waiting: &mut Waiting| waiting.asleep && !waiting.ended;
+            let waiting = self.more.wait_while(waiting, rests).unwrap_or_else(PoisonError::into_inner);
+            let gathers = |waiting: &mut Waiting| !waiting.ended && waiting.buffer.bytes() < MARK;
+            let gathered = self.more.wait_timeout_while(waiting, GATHER, gathers);
+            let (waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
+            let ended = waiting.ended;
+            drop(waiting);
+            self.fold();
+            if ended {
+                return;
             }
-            Message::Record(Record::Unjudged { run, samples }) => runs.add_unjudged(&run, samples),
-            Message::Record(Record::Beside { run, what, pairs }) => {
-                for (matched, other) in pairs {
-                    runs.add_beside(&run, what, &matched, other, now);
-                }
-            }
-            // Who asked may have gone.
-            Message::Flush(done) => drop(done.send(())),
         }
     }
 }
 
+impl Buffer {
+    fn push(
+        &mut self,
+        run: ClaimedRun,
+        origin: Origin,
+        samples: impl Iterator<Item = Observation>,
+        members: impl Iterator<Item = f32>,
+    ) {
+        let before = (self.samples.len(), self.members.len());
+        self.samples.extend(samples);
+        self.members.extend(members);
+        let (samples, members) = (self.samples.len() - before.0, self.members.len() - before.1);
+        self.requests.push(Left { run, origin, samples, members });
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.requests) + size_of_val(&*self.samples) + size_of_val(&*self.members)
+    }
+
+    /// Folds what requests left, of each run in their order, and of neighbours of one run together.
+    fn fold_into(&self, runs: &Runs) {
+        let (mut samples, mut members) = (&self.samples[..], &self.members[..]);
+        for of_one_run in self.requests.chunk_by(|one, next| one.run.is(&next.run)) {
+            let batches = of_one_run.iter().map(|left| Batch {
+                origin: &left.origin,
+                samples: samples.split_off(..left.samples).unwrap_or_default(),
+                members: members.split_off(..left.members).unwrap_or_default(),
+            });
+            runs.add(&of_one_run[0].run, batches, milliseconds());
+        }
+    }
+
+    /// Empties it, and gives the memory of a rush back.
+    fn clear(&mut self) {
+        if self.bytes() > MARK {
+            *self = Self::default();
+        }
+        self.requests.clear();
+        self.samples.clear();
+        self.members.clear();
+    }
+}
+
 /// The time in milliseconds since 1970.
-pub(crate) fn milliseconds() -> u64 {
+fn milliseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        registry::Bounds,
+        run::{Event, RequestKey, RunName},
+        statistics::testing::observation,
+    };
+
+    fn recorder() -> (Arc<Runs>, Recorder) {
+        let runs = Arc::new(Runs::new(Bounds { runs: 10, bytes: usize::MAX }));
+        (Arc::clone(&runs), Recorder::start(runs).unwrap())
+    }
+
+    fn name(run: &str) -> RunName {
+        run.parse().unwrap()
+    }
+
+    /// Leaves a request with so many samples, which have two members each.
+    fn leave(runs: &Runs, recorder: &Recorder, run: &str, step: u64, samples: usize) {
+        let origin = Origin {
+            step: Some(step),
+            task: None,
+            model: "m".parse().unwrap(),
+            probabilities: false,
+            request: RequestKey::of(&format!("{run}-{step}")),
+            places: None,
+            unscored: 1,
+        };
+        let rewards = || (0..samples).map(|number| number as f64 + step as f64);
+        let members = rewards().flat_map(|reward| [reward as f32, -reward as f32]);
+        recorder.record(runs.claim(&name(run), None, || 1).run, origin, rewards().map(observation), members);
+    }
+
+    #[test]
+    fn a_reader_that_flushes_is_told_of_all_that_was_left_before() {
+        let (runs, recorder) = recorder();
+        for step in 0..100 {
+            leave(&runs, &recorder, "a", step, 3);
+            leave(&runs, &recorder, if step % 3 == 0 { "a" } else { "b" }, step, 1);
+            recorder.flush();
+            let told = runs.report(&name("a")).unwrap();
+            assert_eq!(told.samples, (step + 1) * 3 + step / 3 + 1);
+            let step_told = told.models[0].steps.last().unwrap();
+            let twice = u64::from(step % 3 == 0);
+            assert!(step_told.samples >= 3 + twice && step_told.unscored > twice, "{step_told:?}");
+            assert!(
+                step_told.preference.is_none_or(|preference| preference.mean.is_some()),
+                "members stay in their places"
+            );
+            let matched = runs.find(&name("a"), &format!("a-{step}"), 0).unwrap();
+            assert_eq!((matched.step, matched.reward), (step, step as f64));
+        }
+        assert_eq!((runs.totals().0, recorder.dropped()), (400, 0));
+    }
+
+    #[test]
+    fn who_listens_hears_of_steps_that_nobody_flushes() {
+        let (runs, recorder) = recorder();
+        leave(&runs, &recorder, "a", 0, 1);
+        let (_, mut future) = runs.listen(&name("a"), 0).unwrap();
+        let mut heard = || -> Arc<Event> { future.blocking_recv().unwrap() };
+        leave(&runs, &recorder, "a", 1, 1);
+        assert_eq!(heard().id, 1);
+        leave(&runs, &recorder, "a", 2, 1);
+        assert_eq!(heard().id, 2);
+        leave(&runs, &recorder, "a", 3, 1);
+        drop(recorder);
+        assert_eq!(heard().id, 3, "the rest is folded at the end");
+    }
+
+    #[test]
+    fn what_finds_the_buffer_full_is_counted() {
+        let (runs, recorder) = recorder();
+        let folding = lock(&recorder.shared.folding);
+        leave(&runs, &recorder, "a", 0, MOST / size_of::<Observation>());
+        leave(&runs, &recorder, "a", 1, 5);
+        assert_eq!(recorder.dropped(), 6);
+        drop(folding);
+        leave(&runs, &recorder, "a", 2, 0);
+        recorder.flush();
+        assert_eq!(runs.report(&name("a")).unwrap().models[0].steps.len(), 2);
+    }
 }

@@ -1,34 +1,43 @@
 //! Which runs stay, whose they are, and who hears of them.
 
 use super::*;
-use crate::statistics::testing::observation;
+use crate::{
+    run::{Origin, RequestKey},
+    statistics::testing::observation,
+};
 
-fn batch(run: &str, step: u64) -> Batch {
-    Batch {
-        run: run.parse().unwrap(),
+fn name(run: &str) -> RunName {
+    run.parse().unwrap()
+}
+
+fn origin(step: u64) -> Origin {
+    Origin {
         step: Some(step),
         task: None,
         model: "m".parse().unwrap(),
         probabilities: false,
-        request: "r".to_owned(),
-        samples: vec![observation(1.0); 4],
+        request: RequestKey::of("r"),
         places: None,
-        members: Vec::new(),
+        unscored: 0,
     }
 }
 
+fn add_to(runs: &Runs, run: &ClaimedRun, step: u64, now: u64) {
+    let (origin, samples) = (&origin(step), &[observation(1.0); 4]);
+    runs.add(run, std::iter::once(Batch { origin, samples, members: &[] }), now);
+}
+
 /// Adds to a run that is made for everybody where there is none.
-fn add(runs: &Runs, batch: &Batch, now: u64) {
-    runs.claim(&batch.run, None, now);
-    runs.add(batch, now);
+fn add(runs: &Runs, run: &str, step: u64, now: u64) {
+    add_to(runs, &runs.claim(&name(run), None, || now).run, step, now);
 }
 
 #[test]
 fn a_thousand_runs_stay_and_the_oldest_goes() {
     let runs = Runs::new(Bounds { runs: 1000, bytes: usize::MAX });
     for number in 0..1200 {
-        add(&runs, &batch(&format!("run-{number}"), 0), 1);
-        add(&runs, &batch("kept", 0), 1);
+        add(&runs, &format!("run-{number}"), 0, 1);
+        add(&runs, "kept", 0, 1);
     }
     assert_eq!(runs.size().0, 1000);
     let list = runs.list(|_| true);
@@ -45,7 +54,7 @@ fn memory_is_bounded_and_reckoned() {
     let runs = Runs::new(Bounds { runs: 1000, bytes: 2 << 20 });
     for number in 0..100 {
         for step in 0..4 {
-            add(&runs, &batch(&format!("run-{number}"), step), 1);
+            add(&runs, &format!("run-{number}"), step, 1);
         }
     }
     let (count, bytes) = runs.size();
@@ -61,24 +70,30 @@ fn a_run_is_the_keys_that_made_it_until_it_is_forgotten() {
     let runs = Runs::new(Bounds { runs: 10, bytes: usize::MAX });
     let name: RunName = "a".parse().unwrap();
     assert_eq!(runs.owner(&name), None);
-    let claim = |owner| runs.claim(&name, owner, 1);
-    let of = |owner: &str, is_new| Claim { owner: Some(owner.to_owned()), is_new };
+    let claim = |owner| runs.claim(&name, owner, || 1);
+    let told = |owner| {
+        let claim = claim(owner);
+        (claim.run.owner().map(str::to_owned), claim.is_new)
+    };
+    let of = |owner: &str, is_new| (Some(owner.to_owned()), is_new);
     assert_eq!(
-        (claim(Some("one")), claim(Some("other")), claim(None)),
+        (told(Some("one")), told(Some("other")), told(None)),
         (of("one", true), of("one", false), of("one", false))
     );
-    add(&runs, &batch("a", 0), 1);
-    add(&runs, &batch("everybodys", 0), 1);
+    add(&runs, "a", 0, 1);
+    add(&runs, "everybodys", 0, 1);
     let shown = |key: &str| runs.list(|owner| owner.is_none_or(|owner| owner == key)).len();
     assert_eq!((shown("one"), shown("other")), (2, 1));
+    let ones = claim(Some("one")).run;
     runs.forget(&name);
     // What was still on its way doesn't make the run anew, as one of everybody.
-    runs.add(&batch("a", 0), 2);
-    runs.add_unscored(&name, &"m".parse().unwrap(), None, 1, 2);
+    add_to(&runs, &ones, 0, 2);
     runs.add_unjudged(&name, 1);
     runs.add_outcomes(&name, &[], 1, 2);
     assert_eq!(runs.owner(&name), None);
-    assert_eq!(claim(Some("other")), of("other", true));
+    assert_eq!(told(Some("other")), of("other", true));
+    add_to(&runs, &ones, 0, 2);
+    assert_eq!(runs.report(&name).unwrap().samples, 0, "and goes to no other key's run of the same name");
 }
 
 #[test]
@@ -86,10 +101,10 @@ fn listeners_hear_of_steps() {
     let runs = Runs::new(Bounds { runs: 10, bytes: usize::MAX });
     let name: RunName = "a".parse().unwrap();
     assert!(runs.listen(&name, 0).is_none());
-    add(&runs, &batch("a", 0), 1);
+    add(&runs, "a", 0, 1);
     let (past, mut future) = runs.listen(&name, 0).unwrap();
     assert!(past.is_empty() && future.try_recv().is_err());
-    add(&runs, &batch("a", 1), 2);
+    add(&runs, "a", 1, 2);
     let event = future.try_recv().unwrap();
     assert_eq!((event.kind.word(), event.at), ("step", 2));
 }
@@ -100,7 +115,7 @@ fn a_reference_must_have_rewards() {
     let name: RunName = "a".parse().unwrap();
     let config = Config { reference: Some("b".parse().unwrap()), ..Config::default() };
     assert!(matches!(runs.configure(&name, config.clone(), None, 1), Err(ConfigError::NoReference(_))));
-    add(&runs, &batch("b", 0), 1);
+    add(&runs, "b", 0, 1);
     runs.configure(&name, config, None, 1).unwrap();
     assert!(runs.report(&name).unwrap().models[0].registered);
 }

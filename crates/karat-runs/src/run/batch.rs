@@ -3,14 +3,12 @@
 use karat_rules::domain::ModelName;
 use serde::{Deserialize, Serialize};
 
-use super::RunName;
+use super::{RequestKey, RunName};
 use crate::statistics::Observation;
 
-/// Samples that one request had scored.
+/// What the samples of one request have in common.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Batch {
-    /// The run that they belong to.
-    pub run: RunName,
+pub struct Origin {
     /// The step, if the request named one.
     pub step: Option<u64>,
     /// What the samples are of, if the request says so: rewards of different tasks are told apart.
@@ -19,24 +17,33 @@ pub struct Batch {
     pub model: ModelName,
     /// Whether its rewards are probabilities.
     pub probabilities: bool,
-    /// The request's id, by which outcomes find the rewards.
-    pub request: String,
-    /// The samples, in the order of the request.
-    pub samples: Vec<Observation>,
-    /// The place of each in the request, ascending, where it had others that got no reward yet.
+    /// The request, by which outcomes find the rewards.
+    pub request: RequestKey,
+    /// The place of each sample in the request, ascending, where it had others that got no reward, or none yet.
     pub places: Option<Vec<usize>>,
-    /// The members' scores, as many for each sample.
-    pub members: Vec<f32>,
+    /// How many other samples of it got no reward at all.
+    pub unscored: u64,
 }
 
-impl Batch {
+/// Samples that one request had scored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Batch<'a> {
+    /// What they have in common.
+    pub origin: &'a Origin,
+    /// The samples, in the order of the request.
+    pub samples: &'a [Observation],
+    /// The members' scores, as many for each sample; empty where members aren't told apart.
+    pub members: &'a [f32],
+}
+
+impl Batch<'_> {
     /// The rewards by place in the request.
-    pub(super) fn rewards(&self) -> impl Iterator<Item = Option<f64>> {
-        let places = self.places.as_deref();
+    pub(super) fn rewards(&self) -> impl Iterator<Item = Option<f32>> {
+        let places = self.origin.places.as_deref();
         let count = places.map_or(self.samples.len(), |places| places.last().map_or(0, |last| last + 1));
         (0..count).map(move |place| {
             let index = places.map_or(Some(place), |places| places.binary_search(&place).ok())?;
-            self.samples.get(index).map(|sample| sample.reward)
+            self.samples.get(index).map(|sample| sample.reward as f32)
         })
     }
 }

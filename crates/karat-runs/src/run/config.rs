@@ -48,6 +48,12 @@ fn tenth() -> f64 {
 }
 
 impl Config {
+    /// Whether more is asked of samples than their score.
+    #[must_use]
+    pub fn asks_for_samples(&self) -> bool {
+        self.judge.is_some() || self.probe.is_some()
+    }
+
     /// Whether shares are shares.
     ///
     /// # Errors

@@ -1,83 +1,125 @@
 //! The rewards that were given lately, by request and place, so that what came of a sample can be laid beside its reward.
+//!
+//! Requests lie one behind the other in a few rings: keeping one costs no allocation, and an outcome, which comes seldom,
+//! looks through the keys.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The most bytes that one run's rewards take.
-const BYTES: usize = 192 << 10;
-/// What a request takes beside its rewards, the maps' own memory included.
-const REQUEST: usize = 96;
-/// What a reward takes.
-const REWARD: usize = size_of::<Option<f32>>();
+/// The most bytes that one run's rewards need; the rings, which grow by doubling, take up to twice as many.
+const BYTES: usize = 128 << 10;
 
-/// The rewards of one request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct GivenRequest {
-    key: u64,
-    pub(super) step: u64,
-    /// Which of the run's models it was.
-    pub(super) track: u8,
-    /// By place in the request; none of a sample that got none.
-    pub(super) rewards: Vec<Option<f32>>,
-}
+/// By what the rewards of a request are found: a hash of its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestKey(u64);
 
-/// The latest requests of a run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(into = "Vec<GivenRequest>", from = "Vec<GivenRequest>")]
-pub(super) struct Given {
-    requests: VecDeque<GivenRequest>,
-    /// The place of each among all that there ever were.
-    places: HashMap<u64, u64>,
-    dropped: u64,
-    bytes: usize,
-}
-
-impl From<Given> for Vec<GivenRequest> {
-    fn from(given: Given) -> Self {
-        given.requests.into()
+impl RequestKey {
+    /// The key of the request of that id.
+    #[must_use]
+    pub fn of(id: &str) -> Self {
+        Self(xxh3_64(id.as_bytes()))
     }
 }
 
-impl From<Vec<GivenRequest>> for Given {
-    fn from(requests: Vec<GivenRequest>) -> Self {
+/// Whose rewards they are, and how many.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Entry {
+    step: u64,
+    track: u8,
+    rewards: u32,
+}
+
+/// The latest requests of a run, the oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Vec<Written>", from = "Vec<Written>")]
+pub(super) struct Given {
+    keys: VecDeque<RequestKey>,
+    entries: VecDeque<Entry>,
+    /// By place in each request; not a number of a sample that got none.
+    rewards: VecDeque<f32>,
+}
+
+/// The reward of one sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Found {
+    pub(super) step: u64,
+    /// Which of the run's models it was.
+    pub(super) track: u8,
+    pub(super) reward: f32,
+}
+
+/// A request as it is written to a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Written {
+    key: RequestKey,
+    step: u64,
+    track: u8,
+    rewards: Vec<Option<f32>>,
+}
+
+impl From<Given> for Vec<Written> {
+    fn from(given: Given) -> Self {
+        let mut rewards = given.rewards.into_iter().map(|reward| (!reward.is_nan()).then_some(reward));
+        let requests = given.keys.into_iter().zip(given.entries);
+        let written = requests.map(|(key, Entry { step, track, rewards: count })| Written {
+            key,
+            step,
+            track,
+            rewards: rewards.by_ref().take(count as usize).collect(),
+        });
+        written.collect()
+    }
+}
+
+impl From<Vec<Written>> for Given {
+    fn from(written: Vec<Written>) -> Self {
         let mut given = Self::default();
-        requests.into_iter().for_each(|request| given.push(request));
+        for Written { key, step, track, rewards } in written {
+            given.add(key, step, track, rewards.into_iter());
+        }
         given
     }
 }
 
 impl Given {
     /// Keeps the rewards of a request.
-    pub(super) fn add(&mut self, request: &str, step: u64, track: u8, rewards: impl Iterator<Item = Option<f64>>) {
-        let rewards = rewards.map(|reward| reward.map(|reward| reward as f32)).collect();
-        self.push(GivenRequest { key: xxh3_64(request.as_bytes()), step, track, rewards });
-    }
-
-    fn push(&mut self, request: GivenRequest) {
-        self.bytes += REQUEST + request.rewards.len() * REWARD;
-        self.places.insert(request.key, self.dropped + self.requests.len() as u64);
-        self.requests.push_back(request);
-        while self.bytes > BYTES && self.requests.len() > 1 {
-            let Some(oldest) = self.requests.pop_front() else { break };
-            self.bytes -= REQUEST + oldest.rewards.len() * REWARD;
-            // A later request of the same id has its own place.
-            if self.places.get(&oldest.key) == Some(&self.dropped) {
-                self.places.remove(&oldest.key);
-            }
-            self.dropped += 1;
+    pub(super) fn add(&mut self, key: RequestKey, step: u64, track: u8, rewards: impl Iterator<Item = Option<f32>>) {
+        let before = self.rewards.len();
+        self.rewards.extend(rewards.map(|reward| reward.unwrap_or(f32::NAN)));
+        // No request has as many samples.
+        let rewards = u32::try_from(self.rewards.len() - before).unwrap_or(u32::MAX);
+        self.keys.push_back(key);
+        self.entries.push_back(Entry { step, track, rewards });
+        while self.needed() > BYTES && self.entries.len() > 1 {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.keys.pop_front();
+            self.rewards.drain(..oldest.rewards as usize);
         }
     }
 
-    /// The request of that id, if it is among the latest.
-    pub(super) fn find(&self, request: &str) -> Option<&GivenRequest> {
-        let place = self.places.get(&xxh3_64(request.as_bytes()))? - self.dropped;
-        self.requests.get(usize::try_from(place).ok()?)
+    /// The reward of a sample of a request, if it is among the latest; of several requests of one id the latest one's.
+    pub(super) fn find(&self, key: RequestKey, index: usize) -> Option<Found> {
+        let request = self.keys.iter().rposition(|other| *other == key)?;
+        let Entry { step, track, rewards } = self.entries[request];
+        if index >= rewards as usize {
+            return None;
+        }
+        let later: usize = self.entries.range(request..).map(|entry| entry.rewards as usize).sum();
+        let reward = self.rewards[self.rewards.len() - later + index];
+        (!reward.is_nan()).then_some(Found { step, track, reward })
     }
 
+    fn needed(&self) -> usize {
+        self.entries.len() * (size_of::<RequestKey>() + size_of::<Entry>()) + self.rewards.len() * size_of::<f32>()
+    }
+
+    /// The memory that it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.keys.capacity() * size_of::<RequestKey>()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.rewards.capacity() * size_of::<f32>()
     }
 }
 
@@ -85,25 +127,32 @@ impl Given {
 mod tests {
     use super::*;
 
+    fn key(request: u32) -> RequestKey {
+        RequestKey::of(&request.to_string())
+    }
+
     #[test]
     fn the_latest_requests_are_found_and_memory_is_bounded() {
         let mut given = Given::default();
-        for request in 0..100_000_u32 {
-            given.add(&request.to_string(), 3, 1, [Some(f64::from(request)), None].into_iter());
+        for request in 0..100_000 {
+            given.add(key(request), 3, 1, [Some(request as f32), None, Some(0.5)].into_iter());
         }
-        let latest = given.find("99999").unwrap();
-        assert_eq!((latest.step, latest.track, latest.rewards.as_slice()), (3, 1, &[Some(99999.0), None][..]));
-        assert!(given.find("0").is_none());
-        assert!(given.bytes() <= BYTES && given.places.len() == given.requests.len());
-        let read: Given = serde_json::from_str(&serde_json::to_string(&given).unwrap()).unwrap();
-        assert_eq!(read.find("99999"), given.find("99999"));
+        let found = |request, index| given.find(key(request), index);
+        assert_eq!(found(99_999, 0), Some(Found { step: 3, track: 1, reward: 99_999.0 }));
+        assert_eq!(found(98_000, 2), Some(Found { step: 3, track: 1, reward: 0.5 }));
+        assert_eq!([found(99_999, 1), found(99_999, 3), found(0, 0)], [None; 3]);
+        assert!(given.bytes() <= 2 * BYTES && given.rewards.len() > 10_000);
+        let written = serde_json::to_string(&given).unwrap();
+        let read: Given = serde_json::from_str(&written).unwrap();
+        assert_eq!(read.find(key(98_000), 2), found(98_000, 2));
+        assert_eq!(serde_json::to_string(&read).unwrap(), written);
     }
 
     #[test]
     fn one_id_twice_means_the_later_request() {
         let mut given = Given::default();
-        given.add("a", 1, 0, [Some(1.0)].into_iter());
-        given.add("a", 2, 0, [Some(2.0)].into_iter());
-        assert_eq!(given.find("a").unwrap().step, 2);
+        given.add(key(0), 1, 0, [Some(1.0)].into_iter());
+        given.add(key(0), 2, 0, [Some(2.0)].into_iter());
+        assert_eq!(given.find(key(0), 0).unwrap().step, 2);
     }
 }

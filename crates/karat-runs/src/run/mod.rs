@@ -13,10 +13,11 @@ mod track;
 use karat_rules::domain::ModelName;
 use serde::{Deserialize, Serialize};
 
-pub use batch::{Batch, Matched};
+pub use batch::{Batch, Matched, Origin};
 pub use calibration::CalibrationReport;
 pub use config::{Config, Judge, Probe, is_in_share};
 pub use event::{Event, EventKind};
+pub use given::RequestKey;
 pub use name::{RunName, RunNameError};
 pub use report::{ModelReport, PairStep, PairsReport, Preference, RunReport, RunSummary, SignalReport, StepReport};
 pub use track::Beside;
@@ -133,46 +134,63 @@ impl Run {
         found
     }
 
-    /// Takes samples in; what happened.
-    pub fn add(&mut self, batch: &Batch, now: u64) -> Vec<Event> {
+    /// Takes the samples of one request in; what happened. The statistics of a step that ended are among that where
+    /// `heard`: somebody listens.
+    pub fn add(&mut self, batch: &Batch<'_>, heard: bool, now: u64) -> Vec<Event> {
+        let Batch { origin, samples, members } = *batch;
         self.updated = now;
-        let count = batch.samples.len() as u64;
-        let Some(place) = self.track(&batch.model) else {
+        let count = samples.len() as u64;
+        let Some(place) = self.track(&origin.model) else {
             self.left_out += count;
             return Vec::new();
         };
-        self.samples += count;
         let (_, track) = &mut self.tracks[place];
-        track.probabilities = batch.probabilities;
-        let seen = &mut self.seen;
-        let began = track.series.add(batch.step, &batch.samples, &batch.members, |hash| seen.count(hash) > 1);
-        let step = batch.step.unwrap_or_else(|| track.series.buckets().last().map_or(0, |bucket| bucket.last_step));
-        // There are two tracks at most.
-        self.given.add(&batch.request, step, place as u8, batch.rewards());
-        self.unread += count;
-        self.add_to_task(batch);
+        let mut began = false;
+        if count > 0 {
+            track.probabilities = origin.probabilities;
+            let seen = &mut self.seen;
+            began = track.series.add(origin.step, samples, members, |hash| seen.count(hash) > 1);
+            let latest = || track.series.buckets().last().map_or(0, |bucket| bucket.last_step);
+            // There are two tracks at most.
+            self.given.add(origin.request, origin.step.unwrap_or_else(latest), place as u8, batch.rewards());
+            self.add_to_task(batch);
+            self.samples += count;
+            self.unread += count;
+        }
+        if origin.unscored > 0 {
+            self.tracks[place].1.series.add_unscored(origin.step, origin.unscored);
+        }
+        if began { self.end_step(place, heard, now) } else { Vec::new() }
+    }
+
+    /// Reads the signals of a model one of whose steps has ended; what happened.
+    fn end_step(&mut self, place: usize, heard: bool, now: u64) -> Vec<Event> {
+        self.unread = 0;
         let (model, track) = &mut self.tracks[place];
         let mut happened = Vec::new();
-        if began || self.unread >= READ {
-            self.unread = 0;
-            let ended = track.ended_step().filter(|_| began).map(|step| EventKind::Step { step: Box::new(step) });
-            let changed = ended.into_iter().chain(track.read_signals());
-            happened.extend(changed.map(|kind| self.events.add(now, model, kind)));
+        match track.ended_step() {
+            Some((step, before)) if heard => {
+                let step = Box::new(StepReport::new(step, before));
+                happened.push(self.events.add(now, model, EventKind::Step { step }));
+            }
+            Some(_) => self.events.pass(),
+            None => {}
         }
+        happened.extend(track.read_signals().into_iter().map(|kind| self.events.add(now, model, kind)));
         happened
     }
 
-    fn add_to_task(&mut self, batch: &Batch) {
-        let Some(task) = &batch.task else { return };
-        let found = self.tasks.iter().position(|(name, model, _)| name == task && *model == batch.model);
+    fn add_to_task(&mut self, batch: &Batch<'_>) {
+        let Origin { task: Some(task), model, .. } = batch.origin else { return };
+        let found = self.tasks.iter().position(|(name, scorer, _)| name == task && scorer == model);
         let place = found.or_else(|| {
             (self.tasks.len() < TASKS).then(|| {
-                self.tasks.push((task.clone(), batch.model.clone(), Sketch::default()));
+                self.tasks.push((task.clone(), model.clone(), Sketch::default()));
                 self.tasks.len() - 1
             })
         });
         if let Some(place) = place {
-            batch.samples.iter().for_each(|sample| self.tasks[place].2.add(sample.reward));
+            self.tasks[place].2.add_all(batch.samples.iter().map(|sample| sample.reward));
         }
     }
 
@@ -185,14 +203,6 @@ impl Run {
     /// Says that outcomes up to that number are laid beside their rewards.
     pub fn know_outcomes(&mut self, last: u64) {
         self.outcomes = last;
-    }
-
-    /// Counts samples that got no reward.
-    pub fn add_unscored(&mut self, model: &ModelName, step: Option<u64>, samples: u64, now: u64) {
-        self.updated = now;
-        if let Some(place) = self.track(model) {
-            self.tracks[place].1.series.add_unscored(step, samples);
-        }
     }
 
     /// Counts samples that a second judge didn't score.
@@ -208,6 +218,15 @@ impl Run {
         }
     }
 
+    /// Reads every signal where many samples came and no step ended.
+    pub fn catch_up(&mut self, now: u64) -> Vec<Event> {
+        if self.unread < READ {
+            return Vec::new();
+        }
+        self.unread = 0;
+        self.read_signals(now)
+    }
+
     /// Reads every signal now, as after outcomes, which no sample follows.
     pub fn read_signals(&mut self, now: u64) -> Vec<Event> {
         let mut happened = Vec::new();
@@ -220,10 +239,9 @@ impl Run {
     /// The reward that a request got for a sample, if it is among the latest.
     #[must_use]
     pub fn find(&self, request: &str, index: usize) -> Option<Matched> {
-        let given = self.given.find(request)?;
-        let reward = f64::from((*given.rewards.get(index)?)?);
+        let given = self.given.find(RequestKey::of(request), index)?;
         let (model, _) = self.tracks.get(usize::from(given.track))?;
-        Some(Matched { model: model.clone(), step: given.step, reward })
+        Some(Matched { model: model.clone(), step: given.step, reward: given.reward.into() })
     }
 
     /// How often the run saw a sample, by its hash.
@@ -236,6 +254,12 @@ impl Run {
     #[must_use]
     pub fn events_after(&self, id: u64) -> Vec<Event> {
         self.events.kept().filter(|event| event.id > id).cloned().collect()
+    }
+
+    /// How many signals fire, each once.
+    #[must_use]
+    pub fn firing(&self) -> usize {
+        self.summary().firing.len()
     }
 
     /// In a line.
@@ -307,29 +331,31 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::statistics::testing::observation;
+    use crate::statistics::{Observation, testing::observation};
 
     fn name(text: &str) -> RunName {
         text.parse().unwrap()
     }
 
     /// Samples whose reward rises with the step while what a judge thinks of them falls.
-    fn batch(step: u64, count: u64) -> Batch {
+    fn samples(step: u64, count: u64) -> Vec<Observation> {
         let samples = (0..count).map(|number| {
             let mut sample = observation(step as f64 * 0.1 + (number % 17) as f64);
             sample.hash = step * 1000 + number;
             sample
         });
-        Batch {
-            run: name("a"),
+        samples.collect()
+    }
+
+    fn origin(model: &str, step: u64) -> Origin {
+        Origin {
             step: Some(step),
             task: Some(format!("task-{}", step % 40).parse().unwrap()),
-            model: "m".parse().unwrap(),
+            model: model.parse().unwrap(),
             probabilities: false,
-            request: format!("request-{step}"),
-            samples: samples.collect(),
+            request: RequestKey::of(&format!("{model}-{step}")),
             places: None,
-            members: Vec::new(),
+            unscored: 0,
         }
     }
 
@@ -338,9 +364,10 @@ mod tests {
         let mut run = Run::new(name("a"), 1);
         let mut happened = Vec::new();
         for step in 0..200 {
-            happened.extend(run.add(&batch(step, 32), 2));
+            let (origin, samples) = (&origin("m", step), &samples(step, 32)[..]);
+            happened.extend(run.add(&Batch { origin, samples, members: &[] }, false, 2));
             for index in 0..16 {
-                let matched = run.find(&format!("request-{step}"), index).unwrap();
+                let matched = run.find(&format!("m-{step}"), index).unwrap();
                 run.add_beside(Beside::Judge, &matched, (index % 17) as f64 - step as f64 * 0.01, 2);
             }
         }
@@ -363,11 +390,10 @@ mod tests {
         let mut run = Run::new(name("a"), 1);
         for step in 0..3000_u64 {
             for model in ["m", "n", "o"] {
-                let mut batch = Batch { model: model.parse().unwrap(), ..batch(step, 48) };
-                batch.request = format!("{model}-{step}");
-                batch.members = (0..48 * 20).map(|score| score as f32).collect();
-                run.add(&batch, 2);
-                let matched = Matched { model: batch.model, step, reward: 1.0 };
+                let (origin, samples) = (&origin(model, step), &samples(step, 48)[..]);
+                let members: Vec<f32> = (0..48 * 20).map(|score| score as f32).collect();
+                run.add(&Batch { origin, samples, members: &members }, true, 2);
+                let matched = Matched { model: origin.model.clone(), step, reward: 1.0 };
                 for what in [Beside::Judge, Beside::Outcome, Beside::Sensitivity] {
                     run.add_beside(what, &matched, 0.5, 2);
                 }
@@ -383,7 +409,10 @@ mod tests {
     #[test]
     fn a_table_has_a_line_a_step_and_as_many_columns_in_each() {
         let mut run = Run::new(name("a"), 1);
-        (0..3).for_each(|step| drop(run.add(&batch(step, 1), 2)));
+        for step in 0..3 {
+            let (origin, samples) = (&origin("m", step), &samples(step, 1)[..]);
+            run.add(&Batch { origin, samples, members: &[] }, false, 2);
+        }
         let table = run.report().to_csv();
         let columns: Vec<usize> = table.lines().map(|line| line.split(',').count()).collect();
         assert_eq!(columns, [24; 4], "{table}");

@@ -1,17 +1,17 @@
 //! What a run is called.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A run's name, safe in a path, a URL, a metric's label and a file.
+/// A run's name, safe in a path, a URL, a metric's label and a file. A copy shares its text.
 ///
 /// Invariant: 1 to 128 characters out of `A–Z a–z 0–9 . _ : -`, not starting with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
-pub struct RunName(String);
+pub struct RunName(Arc<str>);
 
 /// Why a text can't name a run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +34,7 @@ impl FromStr for RunName {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
         let named = !text.is_empty() && text.len() <= 128 && !text.starts_with('.') && text.chars().all(allowed);
-        if named { Ok(Self(text.to_owned())) } else { Err(RunNameError(text.chars().take(160).collect())) }
+        if named { Ok(Self(text.into())) } else { Err(RunNameError(text.chars().take(160).collect())) }
     }
 }
 
@@ -48,7 +48,7 @@ impl TryFrom<String> for RunName {
 
 impl From<RunName> for String {
     fn from(name: RunName) -> Self {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 

@@ -27,9 +27,7 @@ impl From<Vec<(u64, u32)>> for Seen {
         let mut seen = Self::default();
         // Of each set the latest comes first.
         for (hash, count) in counts.into_iter().rev().filter(|(_, count)| *count > 0) {
-            seen.place(hash);
-            let set = seen.set(hash);
-            seen.places[set * WAYS].1 = count;
+            *seen.place(hash) = count;
         }
         seen
     }
@@ -41,26 +39,27 @@ impl Seen {
         (hash % SETS as u64) as usize
     }
 
-    /// Brings a sample to the front of its set; its count so far.
-    fn place(&mut self, hash: u64) -> u32 {
+    /// Brings a sample to the front of its set; its count so far, which may be changed.
+    fn place(&mut self, hash: u64) -> &mut u32 {
         if self.places.is_empty() {
             self.places = vec![(0, 0); SETS * WAYS];
         }
         let first = self.set(hash) * WAYS;
         let set = &mut self.places[first..first + WAYS];
         let found = set.iter().position(|(seen, count)| *seen == hash && *count > 0);
-        let count = found.map_or(0, |place| set[place].1);
-        set[..=found.unwrap_or(WAYS - 1)].rotate_right(1);
-        set[0] = (hash, count);
-        count
+        if found != Some(0) {
+            let count = found.map_or(0, |place| set[place].1);
+            set.copy_within(..found.unwrap_or(WAYS - 1), 1);
+            set[0] = (hash, count);
+        }
+        &mut set[0].1
     }
 
     /// Counts a sample; how often it was seen, this time included.
     pub fn count(&mut self, hash: u64) -> u32 {
-        let count = self.place(hash).saturating_add(1);
-        let set = self.set(hash);
-        self.places[set * WAYS].1 = count;
-        count
+        let count = self.place(hash);
+        *count = count.saturating_add(1);
+        *count
     }
 
     /// How often a sample was seen so far.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{EventKind, ModelReport, SignalReport, StepReport, calibration::Calibration, report::PairsReport};
 use crate::{
     signals::{self, Reading, Sides, View},
-    statistics::{PairSeries, Series},
+    statistics::{Bucket, PairSeries, Series},
 };
 
 /// What stands beside a model's rewards.
@@ -94,11 +94,11 @@ impl Track {
         self.states.iter().filter_map(|(name, state)| Some((name.as_str(), state.reading?)))
     }
 
-    /// The step before the latest one, which is over.
-    pub(super) fn ended_step(&self) -> Option<StepReport> {
+    /// The step before the latest one, which is over, and the one before that.
+    pub(super) fn ended_step(&self) -> Option<(&Bucket, Option<&Bucket>)> {
         let buckets = self.series.buckets();
         let ended = buckets.len().checked_sub(2)?;
-        Some(StepReport::new(&buckets[ended], ended.checked_sub(1).map(|before| &buckets[before])))
+        Some((&buckets[ended], ended.checked_sub(1).map(|before| &buckets[before])))
     }
 
     pub(super) fn report(&self, model: &ModelName) -> ModelReport {

@@ -135,7 +135,7 @@ pub(crate) mod testing {
         let mut bucket = Bucket::at(0);
         for number in 0..count {
             let (observation, members) = sample(f64::from(number) / f64::from(count - 1));
-            bucket.add(number.into(), &observation, &members, false);
+            bucket.add(number.into(), &[observation], &members, 0);
         }
         bucket
     }

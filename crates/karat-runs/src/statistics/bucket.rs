@@ -79,26 +79,33 @@ impl Bucket {
         Self { first_step: step, last_step: step, lowest: f64::INFINITY, highest: f64::NEG_INFINITY, ..Self::default() }
     }
 
-    /// Takes a sample in, the `number`th of its series.
-    pub(crate) fn add(&mut self, number: u64, sample: &Observation, members: &[f32], duplicate: bool) {
-        self.length.add(sample.reward, f64::from(sample.length));
-        self.disagreement.add(sample.reward, sample.deviation);
-        self.gap.add(sample.mean, sample.mean - sample.worst_case);
-        self.lowest = self.lowest.min(sample.reward);
-        self.highest = self.highest.max(sample.reward);
-        self.rewards.add(sample.reward);
-        let members = &members[..members.len().min(MEMBERS)];
-        if self.members.len() < members.len() {
-            self.members.resize(members.len(), Moments::default());
+    /// Takes samples in, the first of them the `number`th of its series; `members` has as many scores for each.
+    pub(crate) fn add(&mut self, number: u64, samples: &[Observation], members: &[f32], duplicates: u64) {
+        let count = samples.len();
+        self.length.add_all(count, |place| (samples[place].reward, f64::from(samples[place].length)));
+        self.disagreement.add_all(count, |place| (samples[place].reward, samples[place].deviation));
+        self.gap.add_all(count, |place| (samples[place].mean, samples[place].mean - samples[place].worst_case));
+        for sample in samples {
+            // As `f64::min`, of finite numbers, in one instruction.
+            self.lowest = if sample.reward < self.lowest { sample.reward } else { self.lowest };
+            self.highest = if sample.reward > self.highest { sample.reward } else { self.highest };
+            self.counts.at_bound += u64::from(sample.at_bound);
+            self.counts.cut += u64::from(sample.cut);
+            self.counts.refusals += u64::from(sample.refusal);
         }
-        for (moments, score) in self.members.iter_mut().zip(members) {
-            moments.add(f64::from(*score), 0.0);
+        self.counts.duplicates += duplicates;
+        self.rewards.add_all(samples.iter().map(|sample| sample.reward));
+        let width = members.len().checked_div(count).unwrap_or(0);
+        let told = width.min(MEMBERS);
+        if self.members.len() < told {
+            self.members.resize(told, Moments::default());
         }
-        self.kept.add(number, members);
-        self.counts.at_bound += u64::from(sample.at_bound);
-        self.counts.cut += u64::from(sample.cut);
-        self.counts.refusals += u64::from(sample.refusal);
-        self.counts.duplicates += u64::from(duplicate);
+        for (member, moments) in self.members.iter_mut().enumerate().take(told) {
+            moments.add_all(count, |place| (f64::from(members[place * width + member]), 0.0));
+        }
+        if width > 1 {
+            (number..).zip(members.chunks_exact(width)).for_each(|(number, row)| self.kept.add(number, &row[..told]));
+        }
     }
 
     /// Takes in another bucket's samples and steps.
@@ -135,5 +142,69 @@ impl Bucket {
 
     pub(crate) fn bytes(&self) -> usize {
         size_of::<Self>() + self.rewards.bytes() + self.kept.bytes() + self.members.capacity() * size_of::<Moments>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Rewards of a few samples, some of them equal, with two members of each.
+    fn samples() -> impl Strategy<Value = Vec<Observation>> {
+        let one = (-50..50_i32, 0.0..2.0_f64, 0..400_u32, any::<[bool; 3]>());
+        let one = one.prop_map(|(reward, deviation, length, [cut, at_bound, refusal])| {
+            let reward = f64::from(reward) / 7.0;
+            let (mean, worst_case) = (reward, reward - deviation);
+            Observation { reward, mean, worst_case, deviation, length, hash: 0, cut, at_bound, refusal }
+        });
+        prop::collection::vec(one, 1..700)
+    }
+
+    fn members(samples: &[Observation]) -> Vec<f32> {
+        samples.iter().flat_map(|sample| [sample.worst_case as f32, sample.mean as f32]).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn many_at_once_are_as_one_by_one(samples in samples(), size in 1..300_usize) {
+            let (mut together, mut alone) = (Bucket::at(3), Bucket::at(3));
+            let mut first = 0;
+            for part in samples.chunks(size) {
+                together.add(first, part, &members(part), part.len() as u64 / 2);
+                first += part.len() as u64;
+            }
+            for (number, sample) in (0..).zip(&samples) {
+                alone.add(number, &[*sample], &members(&[*sample]), 0);
+            }
+            alone.counts.duplicates = together.counts.duplicates;
+            prop_assert_eq!(together.count(), samples.len() as u64);
+            prop_assert_eq!(together.counts, alone.counts);
+            prop_assert_eq!((together.lowest, together.highest), (alone.lowest, alone.highest));
+            prop_assert_eq!(&together.kept, &alone.kept);
+            let pairs = |bucket: &Bucket| {
+                let all = [&bucket.length, &bucket.disagreement, &bucket.gap].into_iter().chain(&bucket.members);
+                all.map(|moments| (moments.means(), moments.deviations())).collect::<Vec<_>>()
+            };
+            for (x, y) in pairs(&together).into_iter().zip(pairs(&alone)) {
+                for (x, y) in [(x.0.0, y.0.0), (x.0.1, y.0.1), (x.1.0, y.1.0), (x.1.1, y.1.1)] {
+                    prop_assert!((x - y).abs() <= 1e-9 * (1.0 + y.abs()), "{x} {y}");
+                }
+            }
+            let mut sorted: Vec<f64> = samples.iter().map(|sample| sample.reward).collect();
+            sorted.sort_by(f64::total_cmp);
+            for level in [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0] {
+                let [found] = together.rewards.quantiles([level]).unwrap();
+                // Of some equal numbers any rank is that of their value; two hundredths of all to each side are the sketch's error.
+                let rank = |passes: &dyn Fn(f64) -> bool| sorted.partition_point(|value| passes(*value)) as f64;
+                let slack = 2.0 + 0.02 * sorted.len() as f64;
+                let (low, high) = (rank(&|value| value < found - 1e-9), rank(&|value| value <= found + 1e-9));
+                let place = level * (sorted.len() - 1) as f64;
+                prop_assert!((low - slack..=high + slack).contains(&place), "{level}: {found} has {low} to {high}");
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! Means, variances and covariances of numbers that come one by one, mergeable and without cancellation.
+//! Means, variances and covariances of numbers that come one by one or many at once, mergeable and without cancellation.
 //!
-//! Welford 1962; merging as in Chan et al. 1979, "Updating Formulae and a Pairwise Algorithm for Computing
-//! Sample Variances".
+//! One by one as in Welford 1962; many at once in two passes, which are merged with what was there as in Chan et al. 1979,
+//! "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances".
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,33 @@ impl Mean {
     }
 }
 
+/// How many sums run beside each other: one alone would wait for each of its own additions.
+const LANES: usize = 4;
+
 impl Moments {
+    /// Takes `count` pairs in: those of the numbers from 0 on. What isn't finite is left out as by [`Self::add`], and
+    /// where it is as large that sums overflow, pairs are taken one by one.
+    pub fn add_all(&mut self, count: usize, pair: impl Fn(usize) -> (f64, f64)) {
+        if count == 0 {
+            return;
+        }
+        let all = count as f64;
+        let [x, y] = sums(count, |place| {
+            let (x, y) = pair(place);
+            [x, y]
+        })
+        .map(|sum| sum / all);
+        let [xx, yy, xy] = sums(count, |place| {
+            let (dx, dy) = (pair(place).0 - x, pair(place).1 - y);
+            [dx * dx, dy * dy, dx * dy]
+        });
+        if [x, y, xx, yy].iter().all(|sum| sum.is_finite()) {
+            self.merge(&Self { count: count as u64, x, y, xx, yy, xy });
+        } else {
+            (0..count).map(pair).for_each(|(x, y)| self.add(x, y));
+        }
+    }
+
     /// Takes a pair in. A number that isn't finite is left out, with its partner.
     pub fn add(&mut self, x: f64, y: f64) {
         if !(x.is_finite() && y.is_finite()) {
@@ -54,6 +80,10 @@ impl Moments {
     /// Takes in all that another one saw.
     pub fn merge(&mut self, other: &Self) {
         if other.count == 0 {
+            return;
+        }
+        if self.count == 0 {
+            *self = *other;
             return;
         }
         let (ours, theirs) = (self.count as f64, other.count as f64);
@@ -124,6 +154,23 @@ impl Moments {
     }
 }
 
+/// The sums of several terms over the numbers from 0 to `count`.
+fn sums<const N: usize>(count: usize, terms: impl Fn(usize) -> [f64; N]) -> [f64; N] {
+    let mut lanes = [[0.0; N]; LANES];
+    let whole = count - count % LANES;
+    for first in (0..whole).step_by(LANES) {
+        for (lane, sums) in lanes.iter_mut().enumerate() {
+            let terms = terms(first + lane);
+            sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+        }
+    }
+    let mut rest = [0.0; N];
+    for sums in lanes.into_iter().chain((whole..count).map(terms)) {
+        rest.iter_mut().zip(sums).for_each(|(rest, sum)| *rest += sum);
+    }
+    rest
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -154,9 +201,33 @@ mod tests {
         let moments = of(&[(f64::NAN, 1.0), (1.0, f64::INFINITY), (2.0, 3.0)]);
         assert_eq!((moments.count(), moments.means()), (1, (2.0, 3.0)));
         assert_eq!(moments.first(), None);
+        let mut huge = Moments::default();
+        huge.add_all(3, |place| ([1e308, 1.5e308, f64::NAN][place], 1.0));
+        assert_eq!((huge.count(), huge.means()), (2, (1.25e308, 1.0)));
     }
 
     proptest! {
+        #[test]
+        fn many_at_once_are_as_one_by_one(
+            pairs in prop::collection::vec((-1e3..1e3_f64, -1e3..1e3_f64), 0..80),
+            offset in prop::sample::select(vec![0.0, 1e6]),
+            cut in 0..80_usize,
+        ) {
+            let pairs: Vec<(f64, f64)> = pairs.iter().map(|(x, y)| (x + offset, *y)).collect();
+            let mut together = Moments::default();
+            let (one, other) = pairs.split_at(cut.min(pairs.len()));
+            for part in [one, other] {
+                together.add_all(part.len(), |place| part[place]);
+            }
+            let alone = of(&pairs);
+            prop_assert_eq!(together.count(), alone.count());
+            let (x, y) = (together.means(), alone.means());
+            prop_assert!((x.0 - y.0).abs() <= 1e-9 * (1.0 + offset) && (x.1 - y.1).abs() <= 1e-9, "{x:?} {y:?}");
+            if let (Some(x), Some(y)) = (together.combined(0.5, 2.0), alone.combined(0.5, 2.0)) {
+                prop_assert!((x.variance - y.variance).abs() <= 1e-6 * (1.0 + y.variance), "{x:?} {y:?}");
+            }
+        }
+
         #[test]
         fn merging_is_seeing_all(pairs in prop::collection::vec((-1e3..1e3_f64, -1e3..1e3_f64), 2..60), cut in 0..60_usize) {
             let (one, other) = pairs.split_at(cut.min(pairs.len()));

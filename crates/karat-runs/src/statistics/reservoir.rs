@@ -10,12 +10,32 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(super) const KEPT: usize = 64;
 
 /// The members' scores of the samples that stayed.
+///
+/// Invariant: where it is full, the highest key comes first, so that nearly all samples are left out by one look.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written")]
 pub struct Reservoir {
     keys: Vec<u64>,
     /// The members' scores, `width` a sample.
     scores: Vec<f32>,
     width: usize,
+}
+
+/// What is read from a file, in any order.
+#[derive(Deserialize)]
+struct Written {
+    keys: Vec<u64>,
+    scores: Vec<f32>,
+    width: usize,
+}
+
+impl From<Written> for Reservoir {
+    fn from(Written { keys, scores, width }: Written) -> Self {
+        let mut read = Self { keys, scores, width };
+        read.keys.truncate(read.scores.len().checked_div(width).unwrap_or(0));
+        read.bring_highest_first();
+        read
+    }
 }
 
 impl Reservoir {
@@ -35,12 +55,22 @@ impl Reservoir {
         if self.keys.len() < most {
             self.keys.push(key);
             self.scores.extend(members);
-            return;
+            if self.keys.len() == most {
+                self.bring_highest_first();
+            }
+        } else if key < self.keys[0] {
+            self.keys[0] = key;
+            self.scores[..self.width].copy_from_slice(members);
+            self.bring_highest_first();
         }
+    }
+
+    fn bring_highest_first(&mut self) {
         let highest = self.keys.iter().enumerate().max_by_key(|(_, key)| **key);
-        if let Some((place, _)) = highest.filter(|(_, highest)| **highest > key) {
-            self.keys[place] = key;
-            self.scores[place * self.width..(place + 1) * self.width].copy_from_slice(members);
+        if let Some((place, _)) = highest.filter(|(place, _)| *place > 0) {
+            self.keys.swap(0, place);
+            let (first, others) = self.scores.split_at_mut(place * self.width);
+            first[..self.width].swap_with_slice(&mut others[..self.width]);
         }
     }
 

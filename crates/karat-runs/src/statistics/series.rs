@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bucket, Observation, Sketch};
+use super::{Bucket, Observation, Sketch, reservoir::KEPT};
 
 /// The most buckets of a series.
 pub(crate) const BUCKETS: usize = 48;
@@ -54,15 +54,13 @@ impl<B: Merge> Steps<B> {
 
     /// The bucket of a step, wherever it lies among the others; whether it is new.
     pub(crate) fn bucket(&mut self, step: u64) -> (&mut B, bool) {
-        let first = step - step % self.width;
-        // Nearly always it is the last one.
-        let place =
-            self.buckets.partition_point(|bucket| bucket.first_step() - bucket.first_step() % self.width < first);
-        let found = self
-            .buckets
-            .get(place)
-            .is_some_and(|bucket| bucket.first_step() - bucket.first_step() % self.width == first);
-        if found {
+        let (width, wanted) = (self.width, step / self.width);
+        let place = match self.buckets.last() {
+            // Nearly always it is the last one.
+            Some(last) if last.first_step() / width == wanted => self.buckets.len() - 1,
+            _ => self.buckets.partition_point(|bucket| bucket.first_step() / width < wanted),
+        };
+        if self.buckets.get(place).is_some_and(|bucket| bucket.first_step() / width == wanted) {
             return (&mut self.buckets[place], false);
         }
         if let Some(previous) = place.checked_sub(1).and_then(|place| self.buckets.get_mut(place)) {
@@ -114,7 +112,7 @@ impl Merge for Bucket {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     steps: Steps<Bucket>,
-    /// The run's beginning, or what was registered in its place.
+    /// The run's beginning once it is over, or what was registered in its place.
     reference: Bucket,
     reference_closed: bool,
     registered: bool,
@@ -132,36 +130,39 @@ impl Series {
     ) -> bool {
         let width = members.len() / samples.len().max(1);
         let mut began = false;
-        for (index, sample) in samples.iter().enumerate() {
+        let (mut samples, mut members) = (samples, members);
+        while !samples.is_empty() {
+            let most = step.map_or(STEP - self.count % STEP, |_| u64::MAX);
+            let count = samples.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+            let these = samples.split_off(..count).unwrap_or_default();
+            let their_members = members.split_off(..count * width).unwrap_or_default();
             let step = step.unwrap_or(self.count / STEP);
-            let number = self.count;
-            self.count += 1;
-            let members = &members[index * width..(index + 1) * width];
-            let duplicate = duplicate(sample.hash);
+            self.close_reference_before(step);
+            let duplicates = these.iter().filter(|sample| duplicate(sample.hash)).count() as u64;
             let (bucket, new) = self.steps.bucket(step);
             bucket.first_step = bucket.first_step.min(step);
             bucket.last_step = bucket.last_step.max(step);
-            bucket.add(number, sample, members, duplicate);
+            bucket.add(self.count, these, their_members, duplicates);
             began |= new;
-            self.add_to_reference(step, number, sample, members, duplicate);
+            self.count += count as u64;
         }
         began
     }
 
-    fn add_to_reference(&mut self, step: u64, number: u64, sample: &Observation, members: &[f32], duplicate: bool) {
-        if self.reference_closed {
+    /// What came before a step is the run's beginning, where that is enough and the step is later than all of it.
+    fn close_reference_before(&mut self, step: u64) {
+        if self.reference_closed || self.count < REFERENCE {
             return;
         }
-        if self.reference.count() == 0 {
-            self.reference = Bucket::at(step);
-        }
-        if self.reference.count() >= REFERENCE && step > self.reference.last_step {
+        let scored: Vec<&Bucket> = self.buckets().iter().filter(|bucket| bucket.count() > 0).collect();
+        if scored.iter().all(|bucket| bucket.last_step < step)
+            && let Some(mut whole) = merged(&scored, KEPT)
+        {
+            whole.close();
+            whole.counts.unscored = 0;
+            self.reference = whole;
             self.reference_closed = true;
-            self.reference.close();
-            return;
         }
-        self.reference.last_step = self.reference.last_step.max(step);
-        self.reference.add(number, sample, members, duplicate);
     }
 
     /// Counts samples that got no reward.
@@ -172,7 +173,7 @@ impl Series {
 
     /// Takes another series' rewards in place of the run's own beginning.
     pub fn register_reference(&mut self, other: &Self) -> bool {
-        let Some(whole) = merged(other.buckets(), RANKED) else { return false };
+        let Some(whole) = merged(&other.buckets().iter().collect::<Vec<_>>(), RANKED) else { return false };
         self.reference = whole;
         self.reference_closed = true;
         self.registered = true;
@@ -185,7 +186,7 @@ impl Series {
         self.steps.buckets()
     }
 
-    /// What later steps are compared with.
+    /// What later steps are compared with; empty until the run's beginning is over.
     #[must_use]
     pub fn reference(&self) -> &Bucket {
         &self.reference
@@ -206,6 +207,9 @@ impl Series {
     /// The latest buckets, as many as make a window; none while they would reach into the run's own beginning.
     #[must_use]
     pub fn window(&self) -> Option<Bucket> {
+        if !self.reference_closed {
+            return None;
+        }
         let later = |bucket: &&Bucket| self.registered || bucket.first_step > self.reference.last_step;
         let mut latest = self.buckets().iter().rev().take_while(later);
         let mut window = latest.next()?.clone();
@@ -215,7 +219,7 @@ impl Series {
             }
             window.merge_keeping(bucket, RANKED);
         }
-        (self.reference_closed && window.count() >= WINDOW).then_some(window)
+        (window.count() >= WINDOW).then_some(window)
     }
 
     /// The share of all rewards so far that lie below each value, from 0 to 1; none of none.
@@ -233,9 +237,9 @@ impl Series {
     }
 }
 
-fn merged(buckets: &[Bucket], kept: usize) -> Option<Bucket> {
+fn merged(buckets: &[&Bucket], kept: usize) -> Option<Bucket> {
     let (first, others) = buckets.split_first()?;
-    let mut whole = first.clone();
+    let mut whole = Bucket::clone(first);
     others.iter().for_each(|bucket| whole.merge_keeping(bucket, kept));
     Some(whole)
 }

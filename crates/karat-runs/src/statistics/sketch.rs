@@ -1,13 +1,16 @@
 //! Quantiles of numbers that come one by one, in bounded memory.
 //!
 //! A t-digest (Dunning 2021, "The t-digest: Efficient estimates of distributions") of at most [`CENTROIDS`] centroids.
-//! Numbers are kept as they come and folded in many at once, so that one of them costs next to nothing.
+//! Numbers wait as they come. Many are folded in at once, by one sort and one pass over both sorted lists (the paper's
+//! merging variant), so that one of them costs next to nothing.
 
 use serde::{Deserialize, Serialize};
 use tdigests::{Centroid, TDigest};
 
 /// The most centroids: errors of a percent in the middle, far less at the ends.
 const CENTROIDS: usize = 64;
+/// The most between the smallest number and the largest.
+const GROUPS: usize = CENTROIDS - 2;
 /// How many numbers wait before they are folded in.
 const WAITING: usize = 256;
 
@@ -16,7 +19,8 @@ const WAITING: usize = 256;
 #[serde(into = "Vec<(f64, f64)>", from = "Vec<(f64, f64)>")]
 pub struct Sketch {
     digest: Option<TDigest>,
-    waiting: Vec<f64>,
+    /// Numbers as [integers of their order](order), which sort faster.
+    waiting: Vec<i64>,
 }
 
 impl From<Sketch> for Vec<(f64, f64)> {
@@ -38,13 +42,13 @@ impl From<Vec<(f64, f64)>> for Sketch {
 }
 
 impl Sketch {
-    /// Takes a number in; one that isn't finite is left out.
-    pub fn add(&mut self, value: f64) {
-        if value.is_finite() {
-            self.waiting.push(value);
+    /// Takes numbers in; those that aren't finite are left out.
+    pub fn add_all(&mut self, values: impl Iterator<Item = f64>) {
+        for value in values.filter(|value| value.is_finite()) {
             if self.waiting.len() >= WAITING {
                 self.fold();
             }
+            self.waiting.push(order(value));
         }
     }
 
@@ -53,8 +57,7 @@ impl Sketch {
         self.waiting.extend(&other.waiting);
         self.fold();
         if let Some(theirs) = &other.digest {
-            let merged = self.digest.take().map_or_else(|| theirs.clone(), |ours| ours.merge(theirs));
-            self.digest = Some(compressed(merged));
+            self.fold_in(theirs.centroids());
         }
     }
 
@@ -65,13 +68,20 @@ impl Sketch {
     }
 
     fn fold(&mut self) {
-        if self.waiting.is_empty() {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.sort_unstable();
+        self.fold_in(&grouped(&waiting));
+        waiting.clear();
+        self.waiting = waiting;
+    }
+
+    /// Takes in centroids in the order of their means.
+    fn fold_in(&mut self, fresh: &[Centroid]) {
+        if fresh.is_empty() {
             return;
         }
-        let fresh = TDigest::from_values(self.waiting.clone());
-        self.waiting.clear();
-        let merged = self.digest.take().map_or_else(|| fresh.clone(), |digest| digest.merge(&fresh));
-        self.digest = Some(compressed(merged));
+        let own = self.digest.as_ref().map_or(&[][..], TDigest::centroids);
+        self.digest = Some(TDigest::from_centroids(compressed(own, fresh)));
     }
 
     fn whole(&self) -> Option<TDigest> {
@@ -90,17 +100,16 @@ impl Sketch {
     /// The share of numbers that lie below each value, from 0 to 1; none of nothing.
     #[must_use]
     pub fn ranks(&self, values: &[f64]) -> Option<Vec<f64>> {
-        let digest = self.whole()?;
-        Some(values.iter().map(|value| digest.estimate_rank(*value).clamp(0.0, 1.0)).collect())
+        let ranks = Ranks::of(&self.whole()?);
+        Some(values.iter().map(|value| ranks.rank(*value)).collect())
     }
 
     /// The probability that a number of this distribution is above one of another's, ties counted half, both drawn alone.
     #[must_use]
     pub fn beats(&self, other: &Self) -> Option<f64> {
-        let (ours, theirs) = (self.whole()?, other.whole()?);
+        let (ours, theirs) = (self.whole()?, Ranks::of(&other.whole()?));
         let all: f64 = ours.centroids().iter().map(|centroid| centroid.weight).sum();
-        let wins: f64 =
-            ours.centroids().iter().map(|centroid| centroid.weight * theirs.estimate_rank(centroid.mean)).sum();
+        let wins: f64 = ours.centroids().iter().map(|centroid| centroid.weight * theirs.rank(centroid.mean)).sum();
         Some((wins / all).clamp(0.0, 1.0))
     }
 
@@ -108,9 +117,9 @@ impl Sketch {
     /// the sketches keep.
     #[must_use]
     pub fn distance(&self, other: &Self) -> Option<f64> {
-        let (ours, theirs) = (self.whole()?, other.whole()?);
-        let places = ours.centroids().iter().chain(theirs.centroids());
-        let gaps = places.map(|place| (ours.estimate_rank(place.mean) - theirs.estimate_rank(place.mean)).abs());
+        let (ours, theirs) = (Ranks::of(&self.whole()?), Ranks::of(&other.whole()?));
+        let places = ours.0.iter().chain(&theirs.0);
+        let gaps = places.map(|(place, _)| (ours.rank(*place) - theirs.rank(*place)).abs());
         gaps.max_by(f64::total_cmp).map(|gap| gap.min(1.0))
     }
 
@@ -118,13 +127,148 @@ impl Sketch {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let centroids = self.digest.as_ref().map_or(0, |digest| digest.centroids().len());
-        size_of::<Self>() + self.waiting.capacity() * size_of::<f64>() + centroids * size_of::<Centroid>()
+        size_of::<Self>() + self.waiting.capacity() * size_of::<i64>() + centroids * size_of::<Centroid>()
     }
 }
 
-fn compressed(mut digest: TDigest) -> TDigest {
-    digest.compress(CENTROIDS);
-    digest
+/// A digest's means, each with the share of numbers below it: what [`TDigest::estimate_rank`] finds by adding up all
+/// weights, for who asks for many ranks.
+struct Ranks(Vec<(f64, f64)>);
+
+impl Ranks {
+    fn of(digest: &TDigest) -> Self {
+        let centroids = digest.centroids();
+        let all: f64 = centroids.iter().map(|centroid| centroid.weight).sum();
+        let mut below = 0.0;
+        let places = centroids.iter().map(|Centroid { mean, weight }| {
+            let share = (below + (weight - 1.0) / 2.0) / (all - 1.0);
+            below += weight;
+            (*mean, share)
+        });
+        Self(places.collect())
+    }
+
+    /// The share of numbers that lie below a value, from 0 to 1.
+    fn rank(&self, value: f64) -> f64 {
+        let Self(places) = self;
+        let lower = places.partition_point(|(mean, _)| *mean < value);
+        match (lower.checked_sub(1).map(|lower| places[lower]), places.get(lower)) {
+            // One place has nothing beside it: what equals it lies half below.
+            (None, Some((mean, _))) if places.len() == 1 && *mean <= value => 0.5,
+            (None, _) => 0.0,
+            (_, None) => 1.0,
+            (Some((left, below)), Some((right, share))) => {
+                (below + (value - left) / (right - left) * (share - below)).clamp(0.0, 1.0)
+            }
+        }
+    }
+}
+
+/// A number as an integer: of two, the smaller has the smaller one.
+fn order(value: f64) -> i64 {
+    let bits = value.to_bits().cast_signed();
+    bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
+}
+
+/// The number of an [`order`].
+fn number(order: i64) -> f64 {
+    f64::from_bits((order ^ ((order >> 63).cast_unsigned() >> 1).cast_signed()).cast_unsigned())
+}
+
+/// Sorted numbers as centroids, grouped as by [`compressed`].
+fn grouped(sorted: &[i64]) -> Vec<Centroid> {
+    let alone = |order: &i64| Centroid::new(number(*order), 1.0);
+    if sorted.len() <= CENTROIDS {
+        return sorted.iter().map(alone).collect();
+    }
+    let (first, last) = (alone(&sorted[0]), alone(&sorted[sorted.len() - 1]));
+    let mut inner = &sorted[1..sorted.len() - 1];
+    let all = inner.len() as f64;
+    let mut kept = Vec::with_capacity(CENTROIDS);
+    kept.push(first);
+    for group in 1..=GROUPS {
+        let end = (all * share_below(group)) as usize;
+        let seen = sorted.len() - 2 - inner.len();
+        let numbers = inner.split_off(..end - seen).unwrap_or_default();
+        let mut together = Group::default();
+        numbers.iter().for_each(|order| together.add(number(*order), 1.0));
+        kept.extend(together.take());
+    }
+    kept.push(last);
+    kept
+}
+
+/// Two lists in the order of their means as one of at most [`CENTROIDS`] centroids: light ones at both ends, of which the
+/// smallest and the largest number stay what they are, and heavier ones towards the middle.
+fn compressed(own: &[Centroid], fresh: &[Centroid]) -> Vec<Centroid> {
+    let mut all = merged(own, fresh);
+    if all.len() <= CENTROIDS {
+        return all;
+    }
+    let [smallest, largest] = [0, all.len() - 1].map(|end| {
+        let taken = all[end].weight.min(1.0);
+        all[end].weight -= taken;
+        Centroid::new(all[end].mean, taken)
+    });
+    let inner: f64 = all.iter().map(|centroid| centroid.weight).sum();
+    let mut kept = Vec::with_capacity(CENTROIDS);
+    kept.push(smallest);
+    let (mut before, mut limit) = (0.0, inner * share_below(1));
+    let mut group = Group::default();
+    for Centroid { mean, weight } in all.into_iter().filter(|centroid| centroid.weight > 0.0) {
+        if before + group.weight + weight > limit && kept.len() < GROUPS {
+            before += group.weight;
+            kept.extend(group.take());
+            limit = inner * share_below(kept.len());
+        }
+        group.add(mean, weight);
+    }
+    kept.extend(group.take());
+    kept.push(largest);
+    kept
+}
+
+/// The share of all that lies below the end of a group: they grow with their distance from the nearer end.
+fn share_below(group: usize) -> f64 {
+    let share = group as f64 / GROUPS as f64;
+    if share < 0.5 { 2.0 * share * share } else { 1.0 - 2.0 * (1.0 - share) * (1.0 - share) }
+}
+
+fn merged(own: &[Centroid], mut fresh: &[Centroid]) -> Vec<Centroid> {
+    let mut all = Vec::with_capacity(own.len() + fresh.len());
+    for centroid in own {
+        let lower = fresh.iter().take_while(|fresh| fresh.mean < centroid.mean).count();
+        all.extend_from_slice(&fresh[..lower]);
+        all.push(centroid.clone());
+        fresh = &fresh[lower..];
+    }
+    all.extend_from_slice(fresh);
+    all
+}
+
+/// Centroids that become one. Their distances from the first are added up, so that equal numbers stay what they are.
+#[derive(Default)]
+struct Group {
+    first: f64,
+    distances: f64,
+    weight: f64,
+}
+
+impl Group {
+    fn add(&mut self, mean: f64, weight: f64) {
+        if self.weight == 0.0 {
+            self.first = mean;
+        }
+        self.distances += (mean - self.first) * weight;
+        self.weight += weight;
+    }
+
+    /// What was added, if anything was, to begin anew.
+    fn take(&mut self) -> Option<Centroid> {
+        let Self { first, distances, weight } = std::mem::take(self);
+        let apart = distances / weight;
+        (weight > 0.0).then(|| Centroid::new(if apart.is_finite() { first + apart } else { first }, weight))
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +277,7 @@ mod tests {
 
     fn of(values: impl IntoIterator<Item = f64>) -> Sketch {
         let mut sketch = Sketch::default();
-        values.into_iter().for_each(|value| sketch.add(value));
+        sketch.add_all(values.into_iter());
         sketch
     }
 
@@ -164,6 +308,18 @@ mod tests {
         assert!(high.beats(&low).unwrap() > 0.99 && low.beats(&high).unwrap() < 0.01);
         assert!((merged.beats(&merged).unwrap() - 0.5).abs() < 0.02);
         assert!(low.distance(&high).unwrap() > 0.98 && low.distance(&low).unwrap() < 1e-9);
+    }
+
+    #[test]
+    fn ranks_are_those_of_the_digest() {
+        for count in [1, 2, 3, 90, 5000] {
+            let sketch = of((0..count).map(|number| f64::from(number % 37).powi(2) / 7.0));
+            let values: Vec<f64> = (-10..200).map(|number| f64::from(number) * 0.93).chain([0.0, 1.0 / 7.0]).collect();
+            let digest = sketch.whole().unwrap();
+            for (value, rank) in values.iter().zip(sketch.ranks(&values).unwrap()) {
+                assert!((rank - digest.estimate_rank(*value).clamp(0.0, 1.0)).abs() < 1e-12, "{count}: {value}");
+            }
+        }
     }
 
     #[test]

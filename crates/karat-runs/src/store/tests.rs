@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     registry::{Bounds, Runs},
-    run::{Batch, Matched, Run, RunName},
+    run::{Batch, Matched, Origin, RequestKey, Run, RunName},
     statistics::testing::observation,
 };
 use karat_rules::transform::Learned;
@@ -29,18 +29,20 @@ fn runs() -> Runs {
     Runs::new(Bounds { runs: 10, bytes: 1 << 30 })
 }
 
-fn scored(run: &str) -> Batch {
-    Batch {
-        run: name(run),
+/// Four samples of a request, for a run that is a key's.
+fn score(runs: &Runs, run: &str, owner: Option<&str>) {
+    let origin = Origin {
         step: Some(3),
         task: None,
         model: "m".parse().unwrap(),
         probabilities: false,
-        request: "r".to_owned(),
-        samples: vec![observation(0.5); 4],
+        request: RequestKey::of("r"),
         places: None,
-        members: Vec::new(),
-    }
+        unscored: 0,
+    };
+    let claim = runs.claim(&name(run), owner, || 1);
+    let batch = Batch { origin: &origin, samples: &[observation(0.5); 4], members: &[] };
+    runs.add(&claim.run, std::iter::once(batch), 1);
 }
 
 #[test]
@@ -49,9 +51,7 @@ fn what_was_acknowledged_is_there_after_a_restart_whether_or_not_the_run_was_wri
     {
         let store = Store::open(Some(folder.path())).unwrap();
         let runs = runs();
-        runs.claim(&name("a"), Some("trainer"), 1);
-        runs.claim(&name("a"), None, 1);
-        runs.add(&scored("a"), 1);
+        score(&runs, "a", Some("trainer"));
         let (new, last) = wait(store.add_outcomes(name("a"), vec![outcome("r", 1.0), outcome("s", 0.0)])).unwrap();
         assert_eq!(new, [true, true]);
         runs.add_outcomes(&name("a"), &[(outcome("r", 1.0).matched, 1.0), (outcome("s", 0.0).matched, 0.0)], last, 7);
@@ -106,8 +106,7 @@ fn a_run_that_was_let_go_is_gone_from_the_file_as_well() {
     let folder = tempfile::TempDir::new().unwrap();
     let store = Store::open(Some(folder.path())).unwrap();
     let runs = runs();
-    runs.claim(&name("a"), None, 1);
-    runs.add(&scored("a"), 1);
+    score(&runs, "a", None);
     wait(store.save(&runs)).unwrap();
     runs.forget(&name("a"));
     wait(store.save(&runs)).unwrap();

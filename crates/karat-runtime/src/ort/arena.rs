@@ -1,7 +1,8 @@
 //! One arena for what passes on the processor compute with.
 //!
 //! By itself each session keeps an arena, as large as its largest pass was. Of many sessions few run at once, so that one
-//! arena for all of them holds far less. It grows by what is asked for, so that it can give that back.
+//! arena for all of them holds far less. It grows by what is asked for, so that it can give that back, and does so when
+//! nothing is computed any more: otherwise the longest text that ever came would be paid for as long as the process runs.
 
 use std::ptr;
 
@@ -9,10 +10,17 @@ use ::ort::{
     AsPointer,
     environment::Environment,
     memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
+    session::{RunOptions, Session},
+    value::TensorRef,
 };
+use karat_onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto, tensor_proto::DataType};
+use prost::Message;
 
 /// Grow by as much as is asked for, not by powers of two.
 const SAME_AS_REQUESTED: usize = 1;
+
+/// Options of a pass by their names: afterwards the arena gives back what nobody uses.
+pub(super) const SHRINKING: &[(&str, &str)] = &[("memory.enable_memory_arena_shrinkage", "cpu:0")];
 
 /// Gives the environment an arena, which sessions take that are told to.
 #[expect(unsafe_code, reason = "ort has no call for it")]
@@ -33,5 +41,107 @@ pub(super) fn share(environment: &Environment) -> Result<(), ::ort::Error> {
         let registered = (api.CreateAndRegisterAllocator)(environment.ptr().cast_mut(), memory.ptr(), settings);
         (api.ReleaseArenaCfg)(settings);
         ::ort::Error::result_from_status(registered)
+    }
+}
+
+/// Gives back what of the arena nobody uses; passes that run meanwhile keep what they have. Only the end of a pass does so:
+/// here one that computes nothing.
+pub(super) fn shrink(environment: &Environment) -> Result<(), ::ort::Error> {
+    let number = |name| ValueInfoProto::tensor(name, DataType::Float, &["1"]);
+    let model = ModelProto::of(GraphProto {
+        name: Some("nothing".to_owned()),
+        node: vec![NodeProto::new("Identity", &["in"], "out", Vec::new())],
+        input: vec![number("in")],
+        output: vec![number("out")],
+        ..GraphProto::default()
+    });
+    let mut session = Session::builder(environment)?
+        .with_env_allocators()?
+        .with_intra_threads(1)?
+        .commit_from_memory(&model.encode_to_vec())?;
+    let mut options = RunOptions::new()?;
+    for (key, value) in SHRINKING {
+        options.set(key, value)?;
+    }
+    let nothing = TensorRef::from_array_view(([1_usize], &[0.0_f32][..]))?;
+    session.run_with_options(::ort::inputs![nothing], &options)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, num::NonZeroUsize, process::Command, sync::Arc};
+
+    use karat_rules::domain::{Cut, TokenizedInput};
+
+    use super::{
+        super::{
+            GraphFile, Sessions,
+            testing::{GraphWriter, library},
+        },
+        *,
+    };
+    use crate::{Cancellation, GraphBinding, Provider, TokenBatch};
+
+    /// Set for the process that [`child`] runs in.
+    const CHILD: &str = "KARAT_TEST_ARENA";
+    const MIB: usize = 1 << 20;
+
+    fn resident() -> usize {
+        let pages = fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    /// Runs alone in a process of its own, whose memory nobody else changes.
+    #[test]
+    #[ignore = "only meant to be run by the test below"]
+    fn child() {
+        if std::env::var_os(CHILD).is_none() {
+            return;
+        }
+        // Each token times each other one: 16 MiB of 2,000.
+        let (_folder, path) = GraphWriter::default()
+            .input("input_ids", DataType::Int64, &["batch", "tokens"])
+            .cast("input_ids", "ids", DataType::Float)
+            .node("Transpose", &["ids"], "column", &[])
+            .node("Mul", &["column", "ids"], "table", &[])
+            .integers("axes", &[0, 1])
+            .node("ReduceSum", &["table", "axes"], "scores", &[("keepdims", 1)])
+            .output("scores", DataType::Float, &["1", "1"])
+            .write();
+        let graph = library().open(&GraphFile { path: &path, providers: &[Provider::Cpu] }, Sessions::SEVERAL).unwrap();
+        let binding = GraphBinding {
+            input_ids: "input_ids".to_owned(),
+            attention_mask: None,
+            token_type_ids: None,
+            position_ids: None,
+            outputs: vec!["scores".to_owned()],
+            pad_id: 0,
+        };
+        let mut executor = graph.executor(&binding, NonZeroUsize::MIN).unwrap();
+        let mut run = |tokens: usize| {
+            let input = TokenizedInput::new(vec![1; tokens], vec![0; tokens], 0..tokens, Cut::default()).unwrap();
+            executor.run(&TokenBatch::single(Arc::new(input)), &Cancellation::new()).unwrap()[0][0].values().to_vec()
+        };
+        let score = run(2000);
+        let (before, library) = (resident(), library());
+        library.give_back_at_rest();
+        let after = resident();
+        assert!(after + 12 * MIB < before, "{before} bytes became {after}");
+        // Nothing ran since.
+        library.give_back_at_rest();
+        assert_eq!(run(2000), score);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_a_large_pass_computed_with_is_given_back_at_rest() {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "ort::arena::tests::child", "--ignored"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
     }
 }

@@ -1,7 +1,7 @@
 //! A session on a GPU.
 //!
 //! Inputs are written into pinned memory, which the GPU reads without another copy, and bound; of the outputs only
-//! those that are read come back. Small passes cost more time for starting kernels than for computing, so their shapes
+//! those that are read come back. Where a new shape is dear, all are rounded up to a few. Small passes cost more time for starting kernels than for computing, so their shapes
 //! are rounded up to a few, each of which CUDA captures once and replays. ([`Memory::Host`] makes all of it run on the
 //! processor, so that it can be tested without a GPU.)
 
@@ -22,7 +22,7 @@ use super::{
     executor::{Input, Integers, Output, bind_inputs, bind_outputs, fill},
     failure,
 };
-use crate::{Cancellation, Executor, GraphBinding, Registration, RuntimeError, TokenBatch};
+use crate::{Cancellation, Executor, GraphBinding, Registration, RuntimeError, Shapes, TokenBatch};
 
 /// Where the tensors of a pass lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,9 @@ pub(super) struct DeviceExecutor {
     host: MemoryInfo<'static>,
     options: Arc<RunOptions>,
     captures: Option<Captures>,
-    /// Whether a pass may be rounded up to a shape that is captured.
+    /// The shapes that passes which aren't captured are rounded up to, where others are dear.
+    shapes: Option<Shapes>,
+    /// Whether a pass may be rounded up.
     rounds: bool,
 }
 
@@ -112,14 +114,19 @@ impl DeviceExecutor {
             pad_id: binding.pad_id,
             options: Arc::new(options),
             captures,
+            shapes: None,
             rounds: true,
             session,
         })
     }
 
-    /// A pass of the batch's own shape.
-    fn compute(&mut self, batch: &TokenBatch, cancel: &Cancellation) -> Result<Rows, Failure> {
-        let run = [batch.len(), batch.longest()];
+    /// The same, but passes are rounded up to those shapes.
+    pub(super) fn in_shapes(self, shapes: Option<Shapes>) -> Self {
+        Self { shapes, ..self }
+    }
+
+    /// A pass of that shape, which the batch fits into.
+    fn compute(&mut self, run: Run, batch: &TokenBatch, cancel: &Cancellation) -> Result<Rows, Failure> {
         for input in &self.inputs {
             let tensor = staged(input, &self.staging, run, batch, self.pad_id)?;
             self.binding.bind_input(&input.name, &tensor)?;
@@ -141,7 +148,7 @@ impl DeviceExecutor {
 
     /// A pass of a shape that is captured, or is being captured by this.
     fn replay(&mut self, run: Run, batch: &TokenBatch, cancel: &Cancellation) -> Result<Rows, Failure> {
-        let Some(captures) = self.captures.as_mut() else { return self.compute(batch, cancel) };
+        let Some(captures) = self.captures.as_mut() else { return self.compute(run, batch, cancel) };
         let number = captures.passes.len();
         let capture = match captures.passes.entry(run) {
             Entry::Occupied(known) => known.into_mut(),
@@ -189,7 +196,7 @@ impl Executor for DeviceExecutor {
         let captures = self.captures.as_ref().filter(|_| self.rounds);
         let result = match captures.and_then(|captures| captures.shape(exact)) {
             Some(run) => self.replay(run, batch, cancel),
-            None => self.compute(batch, cancel),
+            None => self.compute(self.shapes().map_or(exact, |shapes| shapes.rounded(exact)), batch, cancel),
         };
         result.map_err(|failure| {
             // What a failed pass had bound would hold its memory until the next.
@@ -199,6 +206,10 @@ impl Executor for DeviceExecutor {
                 Failure::Runtime(error) => error,
             }
         })
+    }
+
+    fn shapes(&self) -> Option<Shapes> {
+        self.shapes.filter(|_| self.rounds)
     }
 
     fn allow_rounding(&mut self, allowed: bool) {

@@ -9,7 +9,7 @@ use ::ort::{
 use half::{bf16, f16};
 use karat_rules::domain::{Dimension, ElementType, GraphSignature, RowTensor, TensorSpec};
 
-use super::failure;
+use super::{arena, failure};
 use crate::{Cancellation, Executor, GraphBinding, RuntimeError, TokenBatch};
 
 /// Memory grows with the positions of a pass times the length that each attends to. From this product on, that of 16
@@ -135,7 +135,7 @@ impl OrtExecutor {
             outputs,
             pad_id: binding.pad_id,
             usual_options: options(&[])?,
-            shrinking_options: options(&[("memory.enable_memory_arena_shrinkage", "cpu:0")])?,
+            shrinking_options: options(arena::SHRINKING)?,
         })
     }
 }

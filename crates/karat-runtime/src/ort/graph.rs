@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     Executor, FileIdentity, GraphBinding, InTurns, PixelBinding, Provider, ProviderKind, Purpose, RuntimeError,
-    ShapeProfile, SkippedProvider,
+    ShapeProfile, Shapes, SkippedProvider,
 };
 
 pub use spare::SessionTrial;
@@ -272,18 +272,20 @@ impl Graph {
     pub fn executor(&self, binding: &GraphBinding, threads: NonZeroUsize) -> Result<Box<dyn Executor>, RuntimeError> {
         let turn = self.next_turn();
         let session = self.session(threads, turn)?;
-        let (devices, captures) = match &self.source.provider {
+        let (devices, captures, shapes) = match &self.source.provider {
             Provider::Cpu => return Ok(self.scoring(OrtExecutor::new(session, &self.signature, binding)?)),
             Provider::Cuda(options) => {
                 // Rounding a shape pads it, which such a graph's scores depend on.
                 let may_pad = self.is_batch_invariant() && binding.attention_mask.is_some();
                 let captures = (options.cuda_graph && may_pad).then_some(options.longest);
-                (&options.devices, captures)
+                let rounds = self.inspection.fused_attention && may_pad && captures.is_none();
+                (&options.devices, captures, options.longest.filter(|_| rounds).map(Shapes::new))
             }
-            Provider::Tensorrt(options) => (&options.devices, None),
+            Provider::Tensorrt(options) => (&options.devices, None, None),
         };
         let memory = Memory::Gpu(devices.of_session(turn));
-        Ok(Box::new(DeviceExecutor::new(session, &self.signature, binding, memory, captures)?))
+        let executor = DeviceExecutor::new(session, &self.signature, binding, memory, captures)?;
+        Ok(Box::new(executor.in_shapes(shapes)))
     }
 
     /// A session of its own for one worker of a graph that takes images, computing on `threads` threads.

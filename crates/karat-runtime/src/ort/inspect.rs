@@ -26,6 +26,8 @@ pub(super) struct Inspection {
     pub(super) tables: BTreeMap<String, usize>,
     /// The coarsest number format of its weights, of those that are computed with.
     pub(super) rounds_to: ElementType,
+    /// Whether attention is one operator, which a GPU may plan anew for each shape.
+    pub(super) fused_attention: bool,
 }
 
 /// Reads the file, without the weights that it keeps in other files.
@@ -53,8 +55,10 @@ pub(super) fn inspect(model: &ModelProto) -> Inspection {
     let nodes =
         model.graph.iter().map(|graph| &graph.node).chain(model.functions.iter().map(|function| &function.node));
     let mut dynamic_quantisation = Vec::new();
+    let mut fused_attention = false;
     for nodes in nodes {
         collect(nodes, &mut dynamic_quantisation);
+        fused_attention |= nodes.iter().any(|node| matches!(node.op_type(), "Attention" | "MultiHeadAttention"));
     }
     dynamic_quantisation.sort();
     dynamic_quantisation.dedup();
@@ -69,7 +73,7 @@ pub(super) fn inspect(model: &ModelProto) -> Inspection {
         model.metadata_props.iter().map(|entry| (entry.key().to_owned(), entry.value().to_owned())).collect();
     let tables = model.graph.as_ref().map(|graph| tables(graph, &inputs)).unwrap_or_default();
     let rounds_to = model.graph.as_ref().map_or(ElementType::Float32, rounds_to);
-    Inspection { inputs, dynamic_quantisation, metadata, tables, rounds_to }
+    Inspection { inputs, dynamic_quantisation, metadata, tables, rounds_to, fused_attention }
 }
 
 /// The tables in which inputs are looked up, cast or not; of several for one input the smallest.
@@ -216,6 +220,15 @@ mod tests {
         let (_folder, path) = graph.write();
         let tables = inspect(&read(&path).unwrap()).tables;
         assert_eq!(tables, [("input_ids".to_owned(), 7), ("token_type_ids".to_owned(), 2)].into());
+    }
+
+    #[test]
+    fn attention_is_fused_where_it_is_one_operator() {
+        let fused = |operator: &str| {
+            let (_folder, path) = GraphWriter::default().node(operator, &["a", "b"], "c", &[]).write();
+            inspect(&read(&path).unwrap()).fused_attention
+        };
+        assert_eq!(["Attention", "MultiHeadAttention", "MatMul"].map(fused), [true, true, false]);
     }
 
     #[test]

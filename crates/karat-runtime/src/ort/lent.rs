@@ -34,10 +34,19 @@ pub(super) struct LentWeights {
 struct LentTensor {
     name: String,
     value: Arc<DynValue>,
-    /// Whether all that reads it packs it.
-    is_packed: bool,
+    /// What packs it, where all that reads it does.
+    packed: Option<Packing>,
     /// Whether ONNX Runtime may permute it in its place, of which each session makes a copy.
     is_permuted: bool,
+}
+
+/// What packs a weight. Each kind is tried by itself before it is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    /// Products in floating point.
+    Product,
+    /// Products of integers, where ONNX Runtime makes one of a product between its factors' and its own scales.
+    QuantisedProduct,
 }
 
 impl LentWeights {
@@ -46,10 +55,10 @@ impl LentWeights {
         let packed = graph.map(packed).unwrap_or_default();
         let permuted = graph.map(permuted).unwrap_or_default();
         let lent = tensors.into_iter().map(|(name, value)| {
-            let is_packed = packed.contains(name.as_str());
+            let packed = packed.get(name.as_str()).copied();
             let is_permuted = permuted.contains(name.as_str());
-            let value = if is_packed { Arc::new(value) } else { pool.keep(value) };
-            LentTensor { name, value, is_packed, is_permuted }
+            let value = if packed.is_some() { Arc::new(value) } else { pool.keep(value) };
+            LentTensor { name, value, packed, is_permuted }
         });
         Self { tensors: lent.collect(), pool, given_back: AtomicBool::new(false) }
     }
@@ -61,7 +70,7 @@ impl LentWeights {
 
     /// Whether there are some that sessions pack.
     pub(super) fn packs(&self) -> bool {
-        self.tensors.iter().any(|lent| lent.is_packed)
+        self.tensors.iter().any(|lent| lent.packed.is_some())
     }
 
     /// Each by its name.
@@ -84,9 +93,15 @@ impl LentWeights {
     /// Gives back what sessions don't read any more, unless `is_unchanged` says that something has changed without it. No
     /// session may be running or starting meanwhile, but for those that `is_unchanged` has for itself and runs; none can
     /// start afterwards.
-    pub(super) fn give_back(&self, is_unchanged: impl FnOnce() -> bool) {
-        let mut pages: Vec<Pages> =
-            self.tensors.iter().filter(|lent| lent.is_packed).filter_map(|lent| Pages::of(&lent.value)).collect();
+    pub(super) fn give_back(&self, mut is_unchanged: impl FnMut() -> bool) {
+        for packing in [Packing::Product, Packing::QuantisedProduct] {
+            self.give_back_packed(packing, &mut is_unchanged);
+        }
+    }
+
+    fn give_back_packed(&self, packing: Packing, is_unchanged: impl FnOnce() -> bool) {
+        let packed = self.tensors.iter().filter(|lent| lent.packed == Some(packing));
+        let mut pages: Vec<Pages> = packed.filter_map(|lent| Pages::of(&lent.value)).collect();
         let bytes: u64 = pages.iter().map(Pages::bytes).sum();
         // What is overwritten is kept aside meanwhile.
         if pages.is_empty() || free_memory().is_some_and(|free| free < bytes.saturating_mul(2)) {
@@ -110,20 +125,9 @@ impl fmt::Debug for LentWeights {
     }
 }
 
-/// The weights that kernels pack, and nothing else reads: right factors of products. Those of quantised products are
-/// rewritten before they are packed, and read on.
-fn packed(graph: &GraphProto) -> BTreeSet<&str> {
-    let mut readers: BTreeMap<&str, Vec<(&NodeProto, usize)>> = BTreeMap::new();
-    for node in &graph.node {
-        for (place, input) in node.input.iter().enumerate() {
-            readers.entry(input).or_default().push((node, place));
-        }
-    }
-    let is_factor = |name: &str| {
-        readers.get(name).is_some_and(|readers| {
-            readers.iter().all(|(node, place)| *place == 1 && matches!(node.op_type(), "MatMul" | "Gemm"))
-        })
-    };
+/// The weights that kernels pack, and nothing else reads: right factors of products.
+fn packed(graph: &GraphProto) -> BTreeMap<&str, Packing> {
+    let nodes = Nodes::of(graph);
     let given: BTreeSet<&str> = graph.output.iter().map(ValueInfoProto::name).collect();
     let inner: BTreeSet<&str> = graph.node.iter().flat_map(inner_names).collect();
     graph
@@ -131,9 +135,58 @@ fn packed(graph: &GraphProto) -> BTreeSet<&str> {
         .iter()
         .filter(|tensor| tensor.dims.len() == 2)
         .map(TensorProto::name)
-        .filter(|name| is_factor(name))
         .filter(|name| !given.contains(name) && !inner.contains(name))
+        .filter_map(|name| Some((name, nodes.packing(name)?)))
         .collect()
+}
+
+/// Which nodes of a graph read and write a value.
+struct Nodes<'a> {
+    readers: BTreeMap<&'a str, Vec<(&'a NodeProto, usize)>>,
+    writers: BTreeMap<&'a str, &'a NodeProto>,
+}
+
+impl<'a> Nodes<'a> {
+    fn of(graph: &'a GraphProto) -> Self {
+        let (mut readers, mut writers) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new());
+        for node in &graph.node {
+            for (place, input) in node.input.iter().enumerate() {
+                readers.entry(input.as_str()).or_default().push((node, place));
+            }
+            writers.extend(node.output.iter().map(|output| (output.as_str(), node)));
+        }
+        Self { readers, writers }
+    }
+
+    /// What packs a weight, where nothing else reads it.
+    fn packing(&self, weight: &str) -> Option<Packing> {
+        let readers = self.readers.get(weight)?;
+        let all = |is: &dyn Fn(&NodeProto, usize) -> bool| readers.iter().all(|&(node, place)| is(node, place));
+        if all(&|node, place| place == 1 && matches!(node.op_type(), "MatMul" | "Gemm")) {
+            return Some(Packing::Product);
+        }
+        all(&|node, place| place == 0 && self.widens_for_integers(node)).then_some(Packing::QuantisedProduct)
+    }
+
+    /// Whether what a node widens is the right factor of a product that is computed in integers: its left factor is widened
+    /// for it alone, and its result is quantised again.
+    fn widens_for_integers(&self, widening: &NodeProto) -> bool {
+        let Some((product, 1)) = self.only_reader(widening) else { return false };
+        let Some(left) = product.input.first().and_then(|left| self.writers.get(left.as_str())) else { return false };
+        widening.op_type() == "DequantizeLinear"
+            && product.op_type() == "MatMul"
+            && left.op_type() == "DequantizeLinear"
+            && self.only_reader(left).is_some()
+            && self.only_reader(product).is_some_and(|(reader, _)| reader.op_type() == "QuantizeLinear")
+    }
+
+    /// The one node that reads what a node writes, and at which place.
+    fn only_reader(&self, node: &NodeProto) -> Option<(&'a NodeProto, usize)> {
+        match self.readers.get(node.output.first()?.as_str())?.as_slice() {
+            [reader] => Some(*reader),
+            _ => None,
+        }
+    }
 }
 
 /// What the graphs within a node read, such as those of loops and branches.
@@ -158,7 +211,7 @@ mod tests {
     #[test]
     fn only_what_is_a_right_factor_and_nothing_else_is_packed() {
         let matrix = [0_u8; 16];
-        let names = ["right", "left", "looked_up", "quantised", "vector"];
+        let names = ["right", "left", "looked_up", "quantised", "vector", "integers"];
         let shape = |name: &str| if name == "vector" { vec![4] } else { vec![2, 2] };
         let model = names
             .iter()
@@ -171,10 +224,15 @@ mod tests {
             .node("MatMul", &["left", "c"], "d", &[])
             .node("DequantizeLinear", &["quantised", "scale"], "e", &[])
             .node("MatMul", &["d", "e"], "f", &[])
-            .node("MatMul", &["f", "vector"], "i", &[])
+            .node("DequantizeLinear", &["f", "scale"], "g", &[])
+            .node("DequantizeLinear", &["integers", "scale"], "h", &[])
+            .node("MatMul", &["g", "h"], "j", &[])
+            .node("QuantizeLinear", &["j", "scale"], "k", &[])
+            .node("MatMul", &["k", "vector"], "i", &[])
             .output("i", DataType::Float, &["tokens"])
             .model();
         let found = packed(model.graph.as_ref().unwrap());
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["right"]);
+        let expected = [("integers", Packing::QuantisedProduct), ("right", Packing::Product)];
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
     }
 }

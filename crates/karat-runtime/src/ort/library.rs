@@ -10,7 +10,7 @@ use ::ort::environment::Environment;
 
 use super::{BuiltGraph, Graph, GraphFile, Sessions, arena, pool::Pools};
 use crate::{
-    Provider, RuntimeError, Turns,
+    Provider, RuntimeError, Turns, give_back_memory,
     libraries::{own_prefix, python_packages},
 };
 
@@ -84,6 +84,18 @@ impl Library {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Gives memory back that passes on the processor computed with, where some ran since this was called last and none
+    /// does now.
+    pub fn give_back_at_rest(&self) {
+        if !self.turns.have_come_to_rest() {
+            return;
+        }
+        if let Err(error) = arena::shrink(&self.environment) {
+            tracing::debug!(%error, "the memory that passes computed with can't be given back");
+        }
+        give_back_memory();
     }
 
     /// What ONNX Runtime says of its own build: version, commit and flags.

@@ -3,7 +3,10 @@
 //! The caches are allocated once, where the graph computes, and bound as inputs and as outputs: a pass writes into them
 //! and nothing of them is copied. What goes in are a few whole numbers a token, what comes out are the reads.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use ::ort::{
     memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType},
@@ -20,7 +23,7 @@ use super::{
 };
 use crate::{
     Cancellation, RuntimeError,
-    packed::{PackedExecutor, PackedPass, PackedShape},
+    packed::{PackedExecutor, PackedPass, PackedShape, PackedStaging, StagedPass},
 };
 
 /// Runs one session over its own blocks.
@@ -32,12 +35,26 @@ pub(super) struct OrtPacked {
     shape: PackedShape,
     /// In the contract's order.
     caches: Vec<DynTensor>,
-    /// Where inputs are written before they go to the device.
-    staging: Allocator,
+    staging: Arc<Staging>,
     /// Where outputs come to.
     host: MemoryInfo<'static>,
     options: Arc<RunOptions>,
-    read: ReadTokens,
+}
+
+/// Writes inputs into memory that the device reads without another copy, whatever runs meanwhile.
+struct Staging {
+    memory: Mutex<Allocator>,
+    causal: bool,
+    takes_positions: bool,
+    takes_segments: bool,
+}
+
+/// What a pass takes beside the caches.
+struct Inputs {
+    tensors: Vec<(&'static str, DynTensor)>,
+    /// How many tokens are read, and of each of the pass's reads the line in the outputs.
+    read_tokens: usize,
+    lines: Vec<usize>,
 }
 
 impl OrtPacked {
@@ -71,12 +88,16 @@ impl OrtPacked {
         })?;
         Ok(Self {
             binding: session.create_binding().map_err(failed)?,
-            staging: memory.staging(&session),
+            staging: Arc::new(Staging {
+                memory: Mutex::new(memory.staging(&session)),
+                causal: contract.model.causal,
+                takes_positions: contract.takes_positions,
+                takes_segments: contract.takes_segments,
+            }),
             host: MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
                 .map_err(failed)?,
             options: Arc::new(RunOptions::new().map_err(failed)?),
             outputs: outputs.to_vec(),
-            read: ReadTokens::default(),
             session,
             contract,
             shape,
@@ -85,29 +106,11 @@ impl OrtPacked {
     }
 
     /// Binds everything that a pass takes and gives.
-    fn bind(&mut self, pass: &PackedPass) -> ::ort::Result<()> {
-        let numbers = Numbers::of(pass);
-        let (rows, whole) = pass.longest();
-        let Self { binding, staging, contract, .. } = self;
-        let mut longs = vec![(names::INPUT_IDS, integers(&pass.tokens)), (names::READS, self.read.0.clone())];
-        if contract.model.causal {
-            longs.extend([(names::EXPAND, places(&pass.expand)), (names::CONTRACT, places(&pass.contract))]);
+    fn bind(&mut self, pass: &PackedPass, inputs: &Inputs) -> ::ort::Result<()> {
+        let Self { binding, contract, .. } = self;
+        for (name, tensor) in &inputs.tensors {
+            binding.bind_input(*name, tensor)?;
         }
-        if contract.takes_positions {
-            longs.push((names::POSITIONS, places(&pass.positions())));
-        }
-        if contract.takes_segments {
-            let first = || vec![0; pass.tokens.len()];
-            longs.push((names::SEGMENTS, if pass.segments.is_empty() { first() } else { integers(&pass.segments) }));
-        }
-        for (name, values) in longs {
-            bind(binding, staging, name, &[values.len()], &values)?;
-        }
-        let sequences = pass.sequences.len();
-        bind(binding, staging, names::ROW_STARTS, &[sequences + 1], &numbers.row_starts)?;
-        bind(binding, staging, names::PASTS, &[sequences], &numbers.pasts)?;
-        bind(binding, staging, names::BLOCKS, &[sequences, numbers.most_blocks], &numbers.blocks)?;
-        bind(binding, &Allocator::default(), names::LONGEST, &[2], &[short(rows), short(whole)])?;
         // Bound anew each time: what the last pass gave stands in the outputs' places, and has the last pass's shape.
         binding.clear_outputs();
         for (cache, tensor) in contract.caches.iter().zip(&mut self.caches) {
@@ -125,25 +128,76 @@ impl OrtPacked {
         Ok(())
     }
 
-    fn compute(&mut self, pass: &PackedPass, cancel: &Cancellation) -> Result<Vec<RowTensor>, RuntimeError> {
-        let lines = self.read.fill(pass.reads.iter().map(|read| read.at));
+    fn compute(
+        &mut self,
+        pass: &PackedPass,
+        inputs: &Inputs,
+        cancel: &Cancellation,
+    ) -> Result<Vec<RowTensor>, RuntimeError> {
         let tokens = pass.tokens.len();
         let failed = |error| failure::explain(error, pass.sequences.len(), tokens, cancel);
-        self.bind(pass).map_err(failed)?;
+        self.bind(pass, inputs).map_err(failed)?;
         let Self { session, binding, options, outputs, .. } = self;
         // Left set when an earlier pass was stopped.
         options.unterminate().map_err(failed)?;
         let stop = stop_on(cancel, options);
         let results: SessionOutputs<'_> = session.run_binding_with_options(binding, options).map_err(failed)?;
         drop(stop);
-        let given = Outputs { names: outputs, lines: self.read.0.len(), tokens };
-        let wanted = pass.reads.iter().zip(&lines);
+        let given = Outputs { names: outputs, lines: inputs.read_tokens, tokens };
+        let wanted = pass.reads.iter().zip(&inputs.lines);
         given.read(&results, wanted.map(|(read, line)| Wanted { line: *line, output: read.output, what: &read.what }))
     }
 }
 
-impl PackedExecutor for OrtPacked {
-    fn forward(&mut self, pass: &PackedPass, cancel: &Cancellation) -> Result<Vec<RowTensor>, RuntimeError> {
+impl Staging {
+    /// Writes what a pass takes.
+    fn write(&self, pass: &PackedPass) -> ::ort::Result<Inputs> {
+        let numbers = Numbers::of(pass);
+        let (rows, whole) = pass.longest();
+        let mut read = ReadTokens::default();
+        let lines = read.fill(pass.reads.iter().map(|read| read.at));
+        let read_tokens = read.0.len();
+        let mut longs = vec![(names::INPUT_IDS, integers(&pass.tokens)), (names::READS, read.0)];
+        if self.causal {
+            longs.extend([(names::EXPAND, places(&pass.expand)), (names::CONTRACT, places(&pass.contract))]);
+        }
+        if self.takes_positions {
+            longs.push((names::POSITIONS, places(&pass.positions())));
+        }
+        if self.takes_segments {
+            let first = || vec![0; pass.tokens.len()];
+            longs.push((names::SEGMENTS, if pass.segments.is_empty() { first() } else { integers(&pass.segments) }));
+        }
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tensors = Vec::with_capacity(longs.len() + 4);
+        for (name, values) in longs {
+            tensors.push((name, written(&memory, &[values.len()], &values)?));
+        }
+        let sequences = pass.sequences.len();
+        tensors.push((names::ROW_STARTS, written(&memory, &[sequences + 1], &numbers.row_starts)?));
+        tensors.push((names::PASTS, written(&memory, &[sequences], &numbers.pasts)?));
+        tensors.push((names::BLOCKS, written(&memory, &[sequences, numbers.most_blocks], &numbers.blocks)?));
+        let longest = [short(rows), short(whole)];
+        tensors.push((names::LONGEST, written(&Allocator::default(), &[2], &longest)?));
+        Ok(Inputs { tensors, read_tokens, lines })
+    }
+}
+
+impl PackedStaging for Arc<Staging> {
+    fn stage(&self, pass: &PackedPass) -> Result<StagedPass, RuntimeError> {
+        let failed = |error: ::ort::Error| RuntimeError::Pass { cause: error.into() };
+        Ok(StagedPass(Box::new(self.write(pass).map_err(failed)?)))
+    }
+}
+
+impl OrtPacked {
+    /// A pass whose inputs may have been written already.
+    fn pass(
+        &mut self,
+        pass: &PackedPass,
+        staged: Option<StagedPass>,
+        cancel: &Cancellation,
+    ) -> Result<Vec<RowTensor>, RuntimeError> {
         pass.check(&self.shape)?;
         if cancel.is_cancelled() {
             return Err(RuntimeError::Cancelled);
@@ -152,12 +206,36 @@ impl PackedExecutor for OrtPacked {
             // Nothing of it is kept.
             return Ok(Vec::new());
         }
-        let given = self.compute(pass, cancel);
+        let failed = |error| failure::explain(error, pass.sequences.len(), pass.tokens.len(), cancel);
+        let inputs = match staged.and_then(|staged| staged.0.downcast::<Inputs>().ok()) {
+            Some(inputs) => *inputs,
+            None => self.staging.write(pass).map_err(failed)?,
+        };
+        let given = self.compute(pass, &inputs, cancel);
         if given.is_err() {
             // What a failed pass had bound would hold its memory until the next.
             self.binding.clear();
         }
         given
+    }
+}
+
+impl PackedExecutor for OrtPacked {
+    fn forward(&mut self, pass: &PackedPass, cancel: &Cancellation) -> Result<Vec<RowTensor>, RuntimeError> {
+        self.pass(pass, None, cancel)
+    }
+
+    fn staging(&self) -> Option<Box<dyn PackedStaging>> {
+        Some(Box::new(Arc::clone(&self.staging)))
+    }
+
+    fn forward_staged(
+        &mut self,
+        pass: &PackedPass,
+        staged: StagedPass,
+        cancel: &Cancellation,
+    ) -> Result<Vec<RowTensor>, RuntimeError> {
+        self.pass(pass, Some(staged), cancel)
     }
 
     fn shape(&self) -> PackedShape {
@@ -205,15 +283,13 @@ fn short(value: usize) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-/// Binds numbers to an input, in memory of the device's choice.
-fn bind<T: PrimitiveTensorElementType + Copy + std::fmt::Debug>(
-    binding: &mut IoBinding,
+/// Numbers in a tensor of that memory.
+fn written<T: PrimitiveTensorElementType + Copy + std::fmt::Debug>(
     memory: &Allocator,
-    name: &str,
     shape: &[usize],
     values: &[T],
-) -> ::ort::Result<()> {
+) -> ::ort::Result<DynTensor> {
     let mut tensor = Tensor::<T>::new(memory, shape)?;
     tensor.extract_tensor_mut().1.copy_from_slice(values);
-    binding.bind_input(name, &tensor)
+    Ok(tensor.upcast())
 }

@@ -7,7 +7,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::BLOCK_TOKENS;
-use crate::chain::{Chain, Place};
+use crate::{
+    chain::{Chain, Place},
+    telemetry::{BlockCounts, PackedMetrics},
+};
 
 /// The one graph whose texts a session's blocks hold.
 const ROOT: u64 = 0;
@@ -29,6 +32,9 @@ struct State {
     /// How many are not leased, kept or not.
     idle: usize,
     known: Chain<u32>,
+    metrics: PackedMetrics,
+    /// What the metrics were told.
+    told: BlockCounts,
 }
 
 /// The blocks of a text's first tokens, in order, for as long as it lives.
@@ -40,11 +46,12 @@ pub(super) struct Lease {
 
 impl Blocks {
     /// So many blocks, all of them free.
-    pub(super) fn new(count: usize) -> Self {
+    pub(super) fn new(count: usize, metrics: PackedMetrics) -> Self {
         let free: Vec<u32> = (0..u32::try_from(count).unwrap_or(u32::MAX)).rev().collect();
         let count = free.len();
-        let state =
-            State { leases: vec![0; count], kept: vec![false; count], free, idle: count, known: Chain::default() };
+        let (leases, kept, known) = (vec![0; count], vec![false; count], Chain::default());
+        let mut state = State { leases, kept, free, idle: count, known, metrics, told: BlockCounts::default() };
+        state.tell();
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -64,8 +71,22 @@ impl Blocks {
             place = next;
         }
         state.lease(&blocks);
+        state.tell();
         drop(state);
         Lease { state: Arc::clone(&self.state), blocks }
+    }
+
+    /// How many blocks of `ids` are kept, without a claim to them.
+    pub(super) fn known(&self, ids: &[u32]) -> usize {
+        let state = lock(&self.state);
+        let mut place = Place::Root(ROOT);
+        let whole = ids.as_chunks::<BLOCK_TOKENS>().0.iter();
+        whole
+            .map_while(|tokens| {
+                place = state.known.peek(place, tokens)?;
+                Some(place)
+            })
+            .count()
     }
 
     /// Keeps the blocks of a lease that `ids` fill for later texts. They must have been computed.
@@ -95,10 +116,11 @@ impl Lease {
             return false;
         }
         for _ in 0..count {
-            let State { free, known, leases, kept, .. } = &mut *state;
+            let State { free, known, leases, kept, metrics, .. } = &mut *state;
             let found = free.pop().or_else(|| {
                 let evicted = known.evict(|block| leases[*block as usize] == 0)?;
                 kept[evicted as usize] = false;
+                metrics.evicted();
                 Some(evicted)
             });
             // Every block that is idle is free or kept.
@@ -106,6 +128,7 @@ impl Lease {
             state.lease(&[block]);
             self.blocks.push(block);
         }
+        state.tell();
         true
     }
 
@@ -130,6 +153,7 @@ impl Drop for Lease {
                 }
             }
         }
+        state.tell();
     }
 }
 
@@ -140,6 +164,23 @@ impl State {
             self.idle -= usize::from(*leases == 0);
             *leases += 1;
         }
+    }
+
+    /// Tells the metrics how the blocks are used.
+    fn tell(&mut self) {
+        let free = self.free.len();
+        self.told_as(BlockCounts { used: self.leases.len() - self.idle, kept: self.idle - free, free });
+    }
+
+    fn told_as(&mut self, now: BlockCounts) {
+        self.metrics.blocks(self.told, now);
+        self.told = now;
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.told_as(BlockCounts::default());
     }
 }
 
@@ -154,6 +195,10 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
+
+    fn blocks_of(count: usize) -> Blocks {
+        Blocks::new(count, PackedMetrics::unread().unwrap())
+    }
 
     fn text(letters: &[u32]) -> Vec<u32> {
         letters.iter().flat_map(|letter| [*letter; BLOCK_TOKENS]).collect()
@@ -172,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_beginning_is_found_by_its_exact_tokens() {
-        let blocks = Blocks::new(8);
+        let blocks = blocks_of(8);
         let (lease, new) = compute(&blocks, &text(&[1, 2, 3])).unwrap();
         assert_eq!((new.len(), blocks.room()), (3, 5));
         drop(lease);
@@ -192,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_gives_way_and_what_is_leased_does_not() {
-        let blocks = Blocks::new(4);
+        let blocks = blocks_of(4);
         drop(compute(&blocks, &text(&[1, 2])));
         drop(compute(&blocks, &text(&[5])));
         let leased = blocks.find(&text(&[1]));
@@ -209,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_can_not_grow_is_as_it_was() {
-        let blocks = Blocks::new(2);
+        let blocks = blocks_of(2);
         let mut lease = blocks.find(&[]);
         assert!(!lease.extend(3));
         assert_eq!((lease.blocks().len(), blocks.room()), (0, 2));
@@ -242,7 +287,7 @@ mod tests {
         fn no_block_is_freed_in_use_none_leaks_and_each_holds_its_own_text(
             count in 1..8_usize, steps in vec(step(), 1..60),
         ) {
-            let blocks = Blocks::new(count);
+            let blocks = blocks_of(count);
             // What was written into each block: everything up to its end. And the leases, with their texts.
             let mut written: HashMap<u32, Vec<u32>> = HashMap::new();
             let mut leases: Vec<(Lease, Vec<u32>)> = Vec::new();
@@ -281,6 +326,10 @@ mod tests {
                 }
                 let leased: HashSet<u32> = leases.iter().flat_map(|(lease, _)| lease.blocks().to_vec()).collect();
                 prop_assert_eq!(blocks.room(), count - leased.len());
+                let told = lock(&blocks.state).told;
+                prop_assert_eq!((told.used, told.used + told.kept + told.free), (leased.len(), count));
+                let ids = text(&[0, 1, 2]);
+                prop_assert_eq!(blocks.known(&ids), blocks.find(&ids).blocks().len());
             }
             leases.clear();
             prop_assert_eq!(blocks.room(), count);

@@ -28,6 +28,8 @@ pub(super) struct Layout {
     pub(super) placed: Vec<Placed>,
     /// The texts that have to wait for another pass, in the order in which they were given.
     pub(super) left: Vec<usize>,
+    /// Whether texts wait because blocks are short.
+    pub(super) short: bool,
 }
 
 /// A text in a pass.
@@ -37,6 +39,8 @@ pub(super) struct Placed {
     pub(super) lease: Lease,
     /// How many of its tokens were known.
     pub(super) known: usize,
+    /// How many of them another text of the pass computes, or nobody.
+    given: usize,
     /// Up to where its keys and values are worth keeping for later texts.
     pub(super) lasting: usize,
 }
@@ -54,21 +58,33 @@ impl Layout {
     /// A pass over as many of the `waiting` texts as its limits and the blocks allow, the first ones first. No text is in
     /// it where the first alone takes more blocks than there are.
     pub(super) fn new(texts: &[Text<'_>], waiting: &[usize], limits: Limits, blocks: &Blocks) -> Self {
-        let mut draft = Draft { texts, limits, blocks, chosen: Vec::new(), rows: 0, taken: 0 };
+        let mut draft = Draft { texts, limits, blocks, chosen: Vec::new(), rows: 0, taken: 0, short: false };
         for text in waiting {
             draft.join(*text);
         }
         let mut placing = Placing { texts, limits, layout: Self::default(), path: Vec::new(), bare: 0 };
-        for (text, lease) in draft.chosen {
+        for (text, lease) in std::mem::take(&mut draft.chosen) {
             placing.place(text, lease);
         }
         let mut layout = placing.layout;
+        layout.short |= draft.short;
         if layout.pass.segments.iter().all(|segment| *segment == 0) {
             layout.pass.segments.clear();
         }
         let placed: HashSet<usize> = layout.placed.iter().map(|placed| placed.text).collect();
         layout.left = waiting.iter().copied().filter(|text| !placed.contains(text)).collect();
         layout
+    }
+
+    /// Whether the same texts, laid out now, would come to the same: nothing more of them is known than when this was
+    /// laid out, it is no longer than a pass may be, and blocks weren't short.
+    pub(super) fn is_current(&self, texts: &[Text<'_>], limits: Limits, blocks: &Blocks) -> bool {
+        let known = |placed: &Placed| {
+            let text = &texts[placed.text];
+            blocks.known(&text.ids[..text.sharable]) * BLOCK_TOKENS
+        };
+        let fits = self.pass.expand.len() <= limits.rows || self.placed.len() == 1;
+        fits && !self.short && self.placed.iter().all(|placed| known(placed) <= placed.given)
     }
 }
 
@@ -83,6 +99,7 @@ struct Draft<'a> {
     rows: usize,
     /// How many blocks they take at most beside those that are known.
     taken: usize,
+    short: bool,
 }
 
 impl Draft<'_> {
@@ -104,7 +121,9 @@ impl Draft<'_> {
             (text.needed - whole * BLOCK_TOKENS, text.needed.div_ceil(BLOCK_TOKENS) - whole)
         };
         let fits = self.chosen.is_empty() || self.rows + rows <= self.limits.rows;
-        if fits && self.taken + taken <= self.blocks.room() {
+        let has_room = self.taken + taken <= self.blocks.room();
+        self.short |= fits && !has_room;
+        if fits && has_room {
             self.rows += rows;
             self.taken += taken;
             self.chosen.insert(place, (index, lease));
@@ -136,6 +155,7 @@ impl Placing<'_> {
         }
         let own = start..text.needed;
         if !own.is_empty() && !lease.extend(text.needed.div_ceil(BLOCK_TOKENS) - past) {
+            self.layout.short = true;
             return;
         }
         if lent > known {
@@ -169,7 +189,7 @@ impl Placing<'_> {
         }
         // What several texts of one pass share, later ones may share as well.
         let lasting = text.lasting.max(lent);
-        self.layout.placed.push(Placed { text: index, lease, known: self.bare, lasting });
+        self.layout.placed.push(Placed { text: index, lease, known: self.bare, given: start, lasting });
     }
 
     /// How many of its first tokens a text takes from the one before it.

@@ -4,6 +4,7 @@ mod blocks;
 mod layout;
 mod model;
 mod pass;
+mod queue;
 mod rows;
 mod session;
 #[cfg(test)]
@@ -11,7 +12,9 @@ mod simulated;
 mod texts;
 
 pub use model::PackedModel;
-pub use pass::{BLOCK_TOKENS, PackedExecutor, PackedPass, PackedRead, PackedSequence, PackedShape};
+pub use pass::{
+    BLOCK_TOKENS, PackedExecutor, PackedPass, PackedRead, PackedSequence, PackedShape, PackedStaging, StagedPass,
+};
 pub use rows::PackedRows;
 pub use session::PackedSession;
 pub use texts::{NextTokens, PackedText, PackedTexts};

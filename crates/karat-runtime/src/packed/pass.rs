@@ -1,6 +1,6 @@
 //! One pass over packed rows, as the contract `rm-packed/1` takes it.
 
-use std::ops::Range;
+use std::{any::Any, ops::Range};
 
 use karat_rules::domain::RowTensor;
 
@@ -21,7 +21,37 @@ pub trait PackedExecutor: Send {
 
     /// The model's measures.
     fn shape(&self) -> PackedShape;
+
+    /// What writes a pass's inputs while another pass runs, if that is worth something.
+    fn staging(&self) -> Option<Box<dyn PackedStaging>> {
+        None
+    }
+
+    /// The same as [`Self::forward`] of a pass whose inputs [`Self::staging`] has written.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    fn forward_staged(
+        &mut self,
+        pass: &PackedPass,
+        _staged: StagedPass,
+        cancel: &Cancellation,
+    ) -> Result<Vec<RowTensor>, RuntimeError> {
+        self.forward(pass, cancel)
+    }
 }
+
+/// Writes the inputs of passes where a session's device reads them, on any thread.
+pub trait PackedStaging: Send + Sync {
+    /// Writes the inputs of a pass.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    fn stage(&self, pass: &PackedPass) -> Result<StagedPass, RuntimeError>;
+}
+
+/// The inputs of a pass, which only the executor looks into that they were written for.
+pub struct StagedPass(pub(crate) Box<dyn Any + Send>);
 
 /// The measures of a packed graph and its caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,15 +1,16 @@
 //! Runs a batch of samples as passes of packed rows.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use karat_rules::domain::RowTensor;
 
 use super::{
     BLOCK_TOKENS, PackedSession, PackedShape,
     layout::{Layout, Limits},
+    session::{Claim, Ready, Turn},
 };
 use crate::{
-    Cancellation, Executor, MemoryBound, Readout, RuntimeError, TokenBatch,
+    Cancellation, Executor, MemoryBound, Purpose, Readout, RuntimeError, SharedDevice, TokenBatch,
     readout::{Plan, Text},
     telemetry::{PrefixCounts, SharingMetrics},
 };
@@ -23,7 +24,8 @@ pub struct PackedRows {
     shares: bool,
     readout: Arc<Readout>,
     metrics: SharingMetrics,
-    rows: MemoryBound,
+    /// The most rows of a pass of several samples, which is learned from all who score on the session.
+    rows: Arc<Mutex<MemoryBound>>,
 }
 
 impl PackedRows {
@@ -32,7 +34,21 @@ impl PackedRows {
     #[must_use]
     pub fn new(session: PackedSession, readout: Arc<Readout>, rows: usize, metrics: SharingMetrics) -> Self {
         let shape = session.shape();
-        Self { shares: shape.causal, shape, session, readout, metrics, rows: MemoryBound::new(rows) }
+        let rows = Arc::new(Mutex::new(MemoryBound::new(rows)));
+        Self { shares: shape.causal, shape, session, readout, metrics, rows }
+    }
+
+    /// Another one on the same session, which makes a pass ready while this one computes.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self {
+            session: self.session.clone(),
+            shape: self.shape,
+            shares: self.shares,
+            readout: Arc::clone(&self.readout),
+            metrics: self.metrics.clone(),
+            rows: Arc::clone(&self.rows),
+        }
     }
 
     /// The same, but every sample is computed whole, whatever is known of its beginning.
@@ -68,6 +84,10 @@ impl Executor for PackedRows {
     fn pads(&self) -> bool {
         false
     }
+
+    fn device(&self) -> Option<Arc<dyn SharedDevice>> {
+        Some(self.session.device())
+    }
 }
 
 impl PackedRows {
@@ -79,18 +99,25 @@ impl PackedRows {
         cancel: &Cancellation,
         results: &mut Results,
     ) -> Result<Vec<usize>, RuntimeError> {
-        let limits = Limits { rows: self.rows.bound(), shares: self.shares };
-        let mut turn = self.session.turn();
-        let layout = Layout::new(texts, waiting, limits, turn.blocks);
+        let limits = self.limits();
+        let claim = self.session.prepare(|blocks| Layout::new(texts, waiting, limits, blocks));
+        let mut turn = self.session.turn(Purpose::Scoring);
+        if cancel.is_cancelled() {
+            return Err(RuntimeError::Cancelled);
+        }
+        let limits = self.limits();
+        let ready = claim.and_then(Claim::take).filter(|ready| ready.layout.is_current(texts, limits, turn.blocks));
+        let Ready { layout, staged } =
+            ready.unwrap_or_else(|| Ready { layout: laid_out(texts, waiting, limits, &turn), staged: None });
         let rows = layout.pass.expand.len();
         if layout.placed.is_empty() {
             return Err(self.does_not_fit(waiting.iter().map(|text| texts[*text].needed)));
         }
         // Whatever comes of it, the leases end with the layout. What a pass that failed wrote is kept by nobody.
-        let output = match turn.executor.forward(&layout.pass, cancel) {
+        let output = match turn.run(&layout.pass, staged, cancel) {
             Ok(output) => output,
             Err(error @ RuntimeError::OutOfMemory { .. }) if layout.placed.len() > 1 => {
-                if let Some(bound) = self.rows.ran_out(rows) {
+                if let Some(bound) = self.bound().ran_out(rows) {
                     tracing::warn!(%error, rows, bound, "out of memory: passes are smaller from now on");
                     return Ok(waiting.to_vec());
                 }
@@ -102,7 +129,7 @@ impl PackedRows {
         if !output.iter().flat_map(RowTensor::values).all(|value| value.is_finite()) {
             return Err(RuntimeError::NotFinite);
         }
-        self.rows.fitted(rows);
+        self.bound().fitted(rows);
         let mut counts = PrefixCounts { computed: layout.pass.tokens.len(), ..PrefixCounts::default() };
         for placed in &layout.placed {
             let text = &texts[placed.text];
@@ -120,6 +147,14 @@ impl PackedRows {
         Ok(layout.left)
     }
 
+    fn limits(&self) -> Limits {
+        Limits { rows: self.bound().bound(), shares: self.shares }
+    }
+
+    fn bound(&self) -> MutexGuard<'_, MemoryBound> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn does_not_fit(&self, tokens: impl Iterator<Item = usize>) -> RuntimeError {
         let blocks = tokens.map(|tokens| tokens.div_ceil(BLOCK_TOKENS)).min().unwrap_or(0);
         let reason = format!(
@@ -129,6 +164,16 @@ impl PackedRows {
         );
         RuntimeError::Row { reason }
     }
+}
+
+/// A pass that is laid out in its turn. Where blocks are short, those of a pass that was made ready too early are taken.
+fn laid_out(texts: &[Text<'_>], waiting: &[usize], limits: Limits, turn: &Turn<'_>) -> Layout {
+    let layout = Layout::new(texts, waiting, limits, turn.blocks);
+    if !layout.short || !turn.reclaim() {
+        return layout;
+    }
+    drop(layout);
+    Layout::new(texts, waiting, limits, turn.blocks)
 }
 
 #[cfg(test)]

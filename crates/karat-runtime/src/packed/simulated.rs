@@ -5,11 +5,14 @@
 //! is wrong anywhere, a repeated row that is another token's, or a block that holds what another text left, gives another
 //! number or none at all.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Condvar, Mutex},
+    time::Duration,
+};
 
 use karat_rules::domain::RowTensor;
 
-use super::{BLOCK_TOKENS, PackedExecutor, PackedPass, PackedSequence, PackedShape};
+use super::{BLOCK_TOKENS, PackedExecutor, PackedPass, PackedSequence, PackedShape, PackedStaging, StagedPass};
 use crate::{Cancellation, RuntimeError};
 
 /// The layers that keep keys.
@@ -22,6 +25,16 @@ type Key = (usize, u64);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Control {
     inner: Arc<Mutex<Inner>>,
+    changed: Arc<Condvar>,
+}
+
+/// What happened to a pass of so many tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Its inputs were written before its turn.
+    Staged(usize),
+    Began(usize),
+    Ended(usize),
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +47,9 @@ struct Inner {
     /// Cancels the pass of this number in its middle.
     cancel_in: Option<usize>,
     panic_in: Option<usize>,
+    events: Vec<Event>,
+    /// Whether passes wait after they have begun.
+    held: bool,
 }
 
 impl Control {
@@ -59,6 +75,33 @@ impl Control {
     pub(super) fn panic_next(&self) {
         let mut inner = self.inner.lock().unwrap();
         inner.panic_in = Some(inner.passes.len());
+    }
+
+    /// Passes that begin from now on wait until they are [released](Self::release).
+    pub(super) fn hold(&self) {
+        self.inner.lock().unwrap().held = true;
+    }
+
+    pub(super) fn release(&self) {
+        self.inner.lock().unwrap().held = false;
+        self.changed.notify_all();
+    }
+
+    /// Waits until that has happened; whether it has.
+    pub(super) fn wait_for(&self, event: Event) -> bool {
+        const LONG: Duration = Duration::from_secs(60);
+        let missing = |inner: &mut Inner| !inner.events.contains(&event);
+        !self.changed.wait_timeout_while(self.inner.lock().unwrap(), LONG, missing).unwrap().1.timed_out()
+    }
+
+    /// What happened so far.
+    pub(super) fn events(&self) -> Vec<Event> {
+        self.inner.lock().unwrap().events.clone()
+    }
+
+    fn happened(&self, event: Event) {
+        self.inner.lock().unwrap().events.push(event);
+        self.changed.notify_all();
     }
 
     /// The passes so far.
@@ -144,6 +187,10 @@ impl PackedExecutor for Simulated {
             let mut inner = self.control.inner.lock().unwrap();
             let number = inner.passes.len();
             inner.passes.push(pass.clone());
+            inner.events.push(Event::Began(pass.tokens.len()));
+            self.control.changed.notify_all();
+            let mut inner = self.control.changed.wait_while(inner, |inner| inner.held).unwrap();
+            inner.events.push(Event::Ended(pass.tokens.len()));
             (inner.overflows_on, inner.memory, inner.cancel_in == Some(number), inner.panic_in == Some(number))
         };
         if memory.is_some_and(|rows| pass.expand.len() > rows) {
@@ -185,5 +232,26 @@ impl PackedExecutor for Simulated {
 
     fn shape(&self) -> PackedShape {
         self.shape
+    }
+
+    fn staging(&self) -> Option<Box<dyn PackedStaging>> {
+        Some(Box::new(self.control.clone()))
+    }
+
+    fn forward_staged(
+        &mut self,
+        pass: &PackedPass,
+        staged: StagedPass,
+        cancel: &Cancellation,
+    ) -> Result<Vec<RowTensor>, RuntimeError> {
+        assert_eq!(staged.0.downcast_ref::<PackedPass>(), Some(pass), "what was written is another pass");
+        self.forward(pass, cancel)
+    }
+}
+
+impl PackedStaging for Control {
+    fn stage(&self, pass: &PackedPass) -> Result<StagedPass, RuntimeError> {
+        self.happened(Event::Staged(pass.tokens.len()));
+        Ok(StagedPass(Box::new(pass.clone())))
     }
 }

@@ -2,8 +2,10 @@
 
 use karat_rules::domain::RowTensor;
 
-use super::{BLOCK_TOKENS, PackedPass, PackedRead, PackedSequence, PackedSession, PackedShape, blocks::Lease};
-use crate::{Cancellation, Read, RuntimeError};
+use super::{
+    BLOCK_TOKENS, PackedPass, PackedRead, PackedSequence, PackedSession, PackedShape, blocks::Lease, session::Turn,
+};
+use crate::{Cancellation, Purpose, Read, RuntimeError};
 
 /// Writes texts on one session. Its passes take turns with those that score.
 pub struct PackedTexts {
@@ -66,7 +68,7 @@ impl PackedTexts {
     /// A text that begins with `prompt`: whole blocks of it may be known already, but not its last token.
     #[must_use]
     pub fn begin(&self, prompt: &[u32]) -> PackedText {
-        let turn = self.session.turn();
+        let turn = self.session.turn(Purpose::Writing);
         let lease = turn.blocks.find(&prompt[..prompt.len().saturating_sub(1)]);
         PackedText { tokens: lease.blocks().len() * BLOCK_TOKENS, lease: Some(lease), heirs: Vec::new() }
     }
@@ -78,13 +80,13 @@ impl PackedTexts {
     /// `cancel` was used, [`RuntimeError::NotFinite`] when something that is read is no number, another error when the
     /// pass failed. The texts are then as they were.
     pub fn forward(&self, next: &mut [NextTokens], cancel: &Cancellation) -> Result<Vec<RowTensor>, RuntimeError> {
-        let mut turn = self.session.turn();
+        let mut turn = self.session.turn(Purpose::Writing);
         let mut pass = PackedPass::default();
         let mut heirs = Vec::with_capacity(next.len());
         for next in &mut *next {
             let lease = next.text.lease.get_or_insert_with(|| turn.blocks.find(&[]));
             let (start, end) = (next.text.tokens, next.text.tokens + next.tokens.len());
-            reserve(lease, end)?;
+            reserve(&turn, lease, end)?;
             let first = pass.tokens.len();
             for token in &next.tokens {
                 pass.contract.push(pass.expand.len());
@@ -102,7 +104,7 @@ impl PackedTexts {
             }
             let heir = || {
                 let mut lease = lease.first(whole);
-                reserve(&mut lease, end)?;
+                reserve(&turn, &mut lease, end)?;
                 if tail > 0 {
                     let blocks = lease.blocks().to_vec();
                     pass.sequences.push(PackedSequence { rows: tail, past: whole * BLOCK_TOKENS, blocks });
@@ -113,7 +115,7 @@ impl PackedTexts {
             let own = std::iter::repeat_with(heir).take(next.texts.saturating_sub(1));
             heirs.push(own.collect::<Result<Vec<_>, RuntimeError>>()?);
         }
-        let reads = turn.executor.forward(&pass, cancel)?;
+        let reads = turn.run(&pass, None, cancel)?;
         // A text sees nothing of others, but which of them it is can't be told from an error.
         if !reads.iter().flat_map(RowTensor::values).all(|value| value.is_finite()) {
             return Err(RuntimeError::NotFinite);
@@ -128,15 +130,19 @@ impl PackedTexts {
     /// Keeps the blocks that `ids` fill, which must be tokens of the text, for texts and samples that begin with them.
     pub fn keep(&self, text: &PackedText, ids: &[u32]) {
         if let Some(lease) = &text.lease {
-            self.session.turn().blocks.keep(lease, &ids[..text.tokens.min(ids.len())]);
+            self.session.turn(Purpose::Writing).blocks.keep(lease, &ids[..text.tokens.min(ids.len())]);
         }
     }
 }
 
-/// Makes room in a lease for so many tokens.
-fn reserve(lease: &mut Lease, tokens: usize) -> Result<(), RuntimeError> {
+/// Makes room in a lease for so many tokens, if need be out of a pass that was made ready for later.
+fn reserve(turn: &Turn<'_>, lease: &mut Lease, tokens: usize) -> Result<(), RuntimeError> {
     let missing = tokens.div_ceil(BLOCK_TOKENS).saturating_sub(lease.blocks().len());
-    if lease.extend(missing) { Ok(()) } else { Err(short("no block is free")) }
+    if lease.extend(missing) || turn.reclaim() && lease.extend(missing) {
+        Ok(())
+    } else {
+        Err(short("no block is free"))
+    }
 }
 
 fn short(reason: &str) -> RuntimeError {
@@ -153,11 +159,13 @@ mod tests {
         super::simulated::{Control, Simulated, scores},
         *,
     };
+    use crate::telemetry::PackedMetrics;
 
     fn session(blocks: usize) -> (PackedTexts, Control) {
         let control = Control::default();
         let shape = PackedShape { blocks, block_bytes: 1, context: 4096, causal: true };
-        let session = PackedSession::new(Box::new(Simulated::new(shape, control.clone())));
+        let executor = Box::new(Simulated::new(shape, control.clone()));
+        let session = PackedSession::new(executor, PackedMetrics::unread().unwrap());
         (PackedTexts::new(session, 0), control)
     }
 

@@ -5,8 +5,11 @@
 //! set of values. A metric is one line: its field, its kind, its name and its help.
 
 mod declaration;
+mod packed;
 mod prefix;
 
 pub use declaration::{Declaration, Figure, Kind};
+pub(crate) use packed::BlockCounts;
+pub use packed::PackedMetrics;
 pub(crate) use prefix::PrefixCounts;
 pub use prefix::{PrefixCacheMetrics, PrefixMetrics, SharingMetrics};

@@ -3,6 +3,7 @@
 use karat_rules::domain::ModelName;
 use prometheus::{Error, IntCounter, IntGauge, Registry};
 
+use super::packed::{PackedFamilies, PackedMetrics};
 use crate::metrics;
 
 /// The metrics of everything that shares prefixes.
@@ -10,6 +11,7 @@ use crate::metrics;
 pub struct PrefixMetrics {
     cache: PrefixCacheMetrics,
     sharing: SharingFamilies,
+    packed: PackedFamilies,
 }
 
 impl PrefixMetrics {
@@ -18,7 +20,11 @@ impl PrefixMetrics {
     /// # Errors
     /// When `registry` holds a metric of the same name already.
     pub fn register(registry: &Registry) -> Result<Self, Error> {
-        Ok(Self { cache: PrefixCacheMetrics::register(registry)?, sharing: SharingFamilies::register(registry)? })
+        Ok(Self {
+            cache: PrefixCacheMetrics::register(registry)?,
+            sharing: SharingFamilies::register(registry)?,
+            packed: PackedFamilies::register(registry)?,
+        })
     }
 
     /// The metrics of the cache of prefixes.
@@ -31,6 +37,12 @@ impl PrefixMetrics {
     #[must_use]
     pub fn model(&self, name: &ModelName) -> SharingMetrics {
         self.sharing.of(name.as_str())
+    }
+
+    /// One model's passes and blocks of packed rows.
+    #[must_use]
+    pub fn packed(&self, name: &ModelName) -> PackedMetrics {
+        self.packed.of(name.as_str())
     }
 }
 

@@ -16,7 +16,8 @@ use karat_rules::domain::RowTensor;
 
 use self::shares::{Answer, Shares};
 use crate::{
-    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, Executor, RuntimeError, TokenBatch,
+    Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, Executor, RuntimeError, Shapes,
+    TokenBatch,
 };
 
 /// What a pass is for.
@@ -48,6 +49,11 @@ impl Shared {
 }
 
 impl Turns {
+    /// Whether passes ran since this was asked last, and none runs or is wanted now.
+    pub(crate) fn have_come_to_rest(&self) -> bool {
+        self.shared.lock().have_come_to_rest()
+    }
+
     /// Blocks until a pass may run, or `cancel` is used.
     fn take(&self, purpose: Purpose, cancel: &Cancellation) -> Result<Turn<'_>, RuntimeError> {
         let shared = &*self.shared;
@@ -120,6 +126,10 @@ impl<E: Executor> Executor for InTurns<E> {
 
     fn pads(&self) -> bool {
         self.session.pads()
+    }
+
+    fn shapes(&self) -> Option<Shapes> {
+        self.session.shapes()
     }
 
     fn allow_rounding(&mut self, allowed: bool) {

@@ -15,6 +15,8 @@ pub(super) const REST: Duration = Duration::from_secs(1);
 pub(super) struct Shares {
     scoring: Party,
     writing: Party,
+    /// Whether a pass ran since the last rest that was told.
+    ran: bool,
 }
 
 #[derive(Debug, Default)]
@@ -83,8 +85,15 @@ impl Shares {
         }
     }
 
+    /// Whether passes ran since this was asked last, and none runs or is wanted now.
+    pub(super) fn have_come_to_rest(&mut self) -> bool {
+        let rests = [&self.scoring, &self.writing].iter().all(|party| party.waiting + party.running == 0);
+        rests && std::mem::take(&mut self.ran)
+    }
+
     /// A pass that may start does so.
     pub(super) fn start(&mut self, purpose: Purpose, now: Instant) {
+        self.ran = true;
         let (own, _) = self.pair(purpose);
         own.waiting = own.waiting.saturating_sub(1);
         own.running += 1;

@@ -161,3 +161,19 @@ fn who_gives_up_waiting_holds_nobody_up() {
     });
     assert!(scoring.run(&batch(), &Cancellation::new()).is_ok());
 }
+
+#[test]
+fn a_rest_is_told_once_after_passes_and_never_beside_one() {
+    let mut shares = Shares::default();
+    let now = Instant::now();
+    assert!(!shares.have_come_to_rest(), "nothing ran yet");
+    for purpose in [Purpose::Scoring, Purpose::Writing] {
+        shares.arrive(purpose, now);
+        assert!(!shares.have_come_to_rest());
+        shares.start(purpose, now);
+        assert!(!shares.have_come_to_rest());
+        shares.end(purpose, now);
+        assert!(shares.have_come_to_rest());
+        assert!(!shares.have_come_to_rest());
+    }
+}

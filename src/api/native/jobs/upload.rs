@@ -187,14 +187,14 @@ impl Arriving<'_> {
 
     /// Whether the options can score such a sample at all: better now than on every row.
     fn check(&self, sample: Sample) -> Result<(), Problem> {
-        let (_, options) = JobOptions::parse(self.head.as_bytes())?;
+        let (_, mut options) = JobOptions::parse(self.head.as_bytes())?;
         if options.has_lists() || options.spares_others() {
             return Err(invalid(
                 "a job's rows are scored by themselves, and one that can't be scored fails alone: leave counts, margins, \
                  successes and on_refused out",
             ));
         }
-        if let Some(tag) = options.run_fields().tag()?
+        if let Some(tag) = options.take_run_fields().tag()?
             && !self.state.may_use_run(&tag.run)
         {
             return Err(another_keys(&tag.run));

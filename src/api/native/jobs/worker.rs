@@ -221,13 +221,13 @@ pub(in crate::api::native) fn scored_together(row: usize) -> impl Iterator<Item 
 type Request = (BTreeSet<Include>, Option<crate::api::runs::RunTag>, karat_engine::engine::ScoreRequest);
 
 fn request(job: &Job, rows: &[JobRow]) -> Result<Request, Problem> {
-    let (own, options): (JobOptions, Options) = JobOptions::parse(job.options.as_bytes())?;
+    let (own, mut options): (JobOptions, Options) = JobOptions::parse(job.options.as_bytes())?;
     let samples = rows.iter().map(|row| {
         let input: Input = body::parse(row.body.as_bytes())?;
         input.into_sample().map(Ok).map_err(invalid)
     });
     let samples = samples.collect::<Result<Vec<_>, Problem>>()?;
-    let tag = options.run_fields().tag()?;
+    let tag = options.take_run_fields().tag()?;
     let request = options.into_request(samples, false)?.with_priority(Priority::Low).with_admission(Admission::Always);
     Ok((own.include, tag, request))
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 use karat_checkpoint::Checkpoint;
 use karat_rules::domain::{ModelName, TokenizedInput};
 use karat_runtime::{
-    FileIdentity, RuntimeError,
+    Executor, FileIdentity, RuntimeError,
     ort::{Graph, GraphFile, Library, Sessions, external_files},
     packed::PackedModel,
     prefix::PrefixCache,
@@ -31,7 +31,7 @@ use crate::{
         GraphForm, GraphId, GraphModel, GraphUnit, LoadError, MachineUse, Model, ModelBody, Repository, Score,
         WrittenRules, expected,
     },
-    schedule::{QueueLimits, Scheduler, trial::Company},
+    schedule::{Policy, QueueLimits, Scheduler, trial::Company},
     telemetry::{EngineMetrics, ModelMetrics},
     text::{TextConfig, TextPipeline},
     workers::Stage,
@@ -315,7 +315,8 @@ impl<'a> Loader<'a> {
             // There is one at least.
             (None, None) => return Err(runtime(RuntimeError::NoProvider)),
         };
-        let policy = enforce(&trial, &mut executors, calibration.policy());
+        let shapes = executors.parallel.first().and_then(Executor::shapes);
+        let policy = enforce(&trial, &mut executors, Policy { shapes, ..calibration.policy() });
         Ok(Running { policy, calibration, awaits, executors, form: GraphForm::Padded, trial })
     }
 
@@ -401,6 +402,7 @@ impl<'a> Loader<'a> {
             // Of several graphs, the first one writes; which that is doesn't matter to the others.
             writes: definition.critique.is_some(),
             metrics: self.given.metrics.prefixes().model(self.name),
+            packed_metrics: self.given.metrics.prefixes().packed(self.name),
             graph_trial: self.graph_trial(parts, graph, &file),
         };
         packed.start(graph, model).map_err(runtime)

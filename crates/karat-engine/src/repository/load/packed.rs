@@ -7,7 +7,7 @@ use karat_runtime::{
     Executor, ProviderKind, Readout, RuntimeError,
     ort::Graph,
     packed::{BLOCK_TOKENS, PackedModel, PackedRows, PackedSession},
-    telemetry::SharingMetrics,
+    telemetry::{PackedMetrics, SharingMetrics},
 };
 
 use super::{
@@ -35,6 +35,7 @@ pub(super) struct Packed<'a> {
     /// Whether it writes critiques.
     pub(super) writes: bool,
     pub(super) metrics: SharingMetrics,
+    pub(super) packed_metrics: PackedMetrics,
     /// What tries whether samples may share passes.
     pub(super) graph_trial: GraphTrial<'a>,
 }
@@ -79,7 +80,10 @@ impl Packed<'_> {
         let readout = Arc::new(readout);
         let mut read = readout.outputs.clone();
         let logits = self.writes.then(|| place_of(DecoderOutput::Logits.name(), &mut read));
-        let session = || graph.packed_executor(&read, blocks, threads).map(PackedSession::new);
+        let session = || {
+            let executor = graph.packed_executor(&read, blocks, threads)?;
+            Ok(PackedSession::new(executor, self.packed_metrics.clone()))
+        };
         let first = session()?;
         let others = (1..sessions.get()).map(|_| session()).collect::<Result<Vec<_>, RuntimeError>>()?;
         let most = self.written.max_batch.map_or(WINDOW, NonZeroUsize::get);
@@ -99,9 +103,11 @@ impl Packed<'_> {
         let trial = self.tried(&calibration, &trying)?;
         let scoring = |session| PackedRows::new(session, Arc::clone(&readout), rows, self.metrics.clone());
         let shares = trial.company == Company::Any;
-        let parallel = std::iter::once(first.clone()).chain(others).map(scoring);
-        let parallel =
-            parallel.map(|rows| Box::new(if shares { rows } else { rows.without_sharing() }) as Box<dyn Executor>);
+        let rows = std::iter::once(first.clone()).chain(others).map(scoring);
+        let rows: Vec<PackedRows> = rows.map(|rows| if shares { rows } else { rows.without_sharing() }).collect();
+        // Of two on a session, one makes the next pass ready while the other's runs.
+        let beside: Vec<PackedRows> = rows.iter().map(PackedRows::beside).collect();
+        let parallel = rows.into_iter().chain(beside).map(|rows| Box::new(rows) as Box<dyn Executor>);
         let executors = Executors { parallel: parallel.collect(), single: None };
         let shared = NonZeroUsize::new(BLOCK_TOKENS).filter(|_| model.causal && shares);
         let policy = Policy { grouping: Grouping::Packed { shared }, window: WINDOW, ..calibration.policy() };

@@ -55,9 +55,10 @@ impl Seen {
 }
 
 impl ModelLoader<'_> {
-    /// Carries out what is asked for, and from time to time looks at the files of all models and measures what wasn't yet,
-    /// until the repository is told to end. Blocks.
+    /// Carries out what is asked for, and from time to time looks at the files of all models, measures what wasn't yet and
+    /// gives memory back that nobody computes with, until the repository is told to end. Blocks.
     pub fn follow(&mut self) {
+        self.library.give_back_at_rest();
         self.calibrate();
         let mut looked = Instant::now();
         while !self.repository.roster.is_closed() {
@@ -70,6 +71,7 @@ impl ModelLoader<'_> {
                 None => {
                     self.look();
                     self.calibrate();
+                    self.library.give_back_at_rest();
                     looked = Instant::now();
                 }
             }

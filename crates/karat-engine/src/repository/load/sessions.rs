@@ -1,7 +1,12 @@
 //! Chooses how a graph uses the machine: as its manifest says, as an earlier start measured, as suits most models until it
 //! can be measured, or, on a GPU, by measuring now.
 
-use std::{num::NonZeroUsize, path::PathBuf, thread, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use karat_rules::domain::TokenizedInput;
 use karat_runtime::{
@@ -16,7 +21,7 @@ use crate::{
     repository::{GraphForm, machine::Awaited},
     schedule::{
         Executors, Policy,
-        calibrate::{Calibrated, Calibration, Conditions, Hardware, MakeExecutor, calibrate},
+        calibrate::{Calibrated, Calibration, Conditions, Hardware, MakeExecutor, calibrate, plan_shapes},
         trial::Trial,
     },
 };
@@ -117,7 +122,8 @@ impl Plan<'_> {
             _ => (saved.unwrap_or_else(|| Calibration::assumed(&conditions)), None),
         };
         self.overrule(&conditions, &mut calibration);
-        let executors = executors.map_or_else(|| calibration.executors(&mut make), Ok)?;
+        let mut executors = executors.map_or_else(|| calibration.executors(&mut make), Ok)?;
+        self.plan_shapes(&mut executors, &calibration, conditions.token)?;
         let on_processor = matches!(conditions.hardware, Hardware::Processor { .. });
         let awaits = (measures && on_processor).then(|| Awaited {
             conditions,
@@ -128,6 +134,27 @@ impl Plan<'_> {
         let (samples, tokens) = calibration.largest(&conditions);
         let samples = self.written.max_batch.map_or(samples, |most| samples.min(most.get()));
         Ok(Started { calibration, executors, awaits, largest: (samples, tokens) })
+    }
+
+    /// Has every shape planned that batches come to, where each new one would make requests wait.
+    fn plan_shapes(
+        &self,
+        executors: &mut Executors,
+        calibration: &Calibration,
+        token: u32,
+    ) -> Result<(), RuntimeError> {
+        let started = Instant::now();
+        let shapes = match plan_shapes(executors, calibration, token) {
+            Ok(shapes) => shapes,
+            // The warm-up runs into the same error, and tells at which length.
+            Err(RuntimeError::Pass { .. } | RuntimeError::Shape { .. } | RuntimeError::NotFinite) => 0,
+            Err(error) => return Err(error),
+        };
+        if shapes > 0 {
+            let seconds = started.elapsed().as_secs_f64();
+            tracing::info!(file = %self.file.display(), shapes, seconds, "attention planned for every shape");
+        }
+        Ok(())
     }
 
     /// Measures on a device, before the model serves.

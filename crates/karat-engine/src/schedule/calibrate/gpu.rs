@@ -22,7 +22,7 @@ const OVERHEAD: usize = 1024;
 const PADDING_PERCENT: usize = 8;
 /// The smallest group that is tried for a budget.
 const FEWEST: usize = 8;
-/// How often one shape is run at most; the first run also allocates.
+/// How often a size is run at most; the first run also allocates.
 const RUNS: usize = 4;
 
 /// What suits most models.
@@ -75,20 +75,42 @@ fn time(
     conditions: &Conditions,
     end: Instant,
 ) -> Result<Option<f64>, RuntimeError> {
-    let probe = Probe { crew: Crew::Parallel, samples, tokens };
-    let Some(batch) = batch(&probe, conditions.token).filter(|_| Instant::now() < end) else { return Ok(None) };
     let mut shortest: Option<f64> = None;
     for run in 0..RUNS {
+        // Traffic hardly ever brings one shape twice: a GPU that plans each anew must show it. Where passes are rounded up,
+        // they come to the same.
+        let probe = Probe { crew: Crew::Parallel, samples, tokens: tokens.saturating_sub(run).max(1) };
+        let Some(batch) = batch(&probe, conditions.token).filter(|_| Instant::now() < end) else { break };
         let Some(took) = side_by_side(crew, &batch, &Cancellation::new())?.into_iter().max() else { return Ok(None) };
         let took = took.as_secs_f64();
         if run <= 1 || shortest.is_none_or(|shortest| took < shortest) {
             shortest = Some(took);
         }
-        if Instant::now() >= end {
-            break;
-        }
     }
     Ok(shortest)
+}
+
+/// Runs every shape once that batches can be rounded up to, on all sessions at once, so that no request waits for one to be
+/// planned; gives how many there were. What doesn't fit into memory is left out, with everything larger.
+///
+/// # Errors
+/// When a pass fails.
+pub(crate) fn plan_shapes(
+    executors: &mut Executors,
+    calibration: &Calibration,
+    token: u32,
+) -> Result<usize, RuntimeError> {
+    let Some(shapes) = executors.parallel.first().and_then(Executor::shapes) else { return Ok(0) };
+    let all = shapes.all(calibration.batch_samples, calibration.batch_tokens);
+    for (number, [samples, tokens]) in all.iter().copied().enumerate() {
+        let Some(batch) = batch(&Probe { crew: Crew::Parallel, samples, tokens }, token) else { continue };
+        match side_by_side(&mut executors.parallel, &batch, &Cancellation::new()) {
+            Ok(_) => {}
+            Err(RuntimeError::OutOfMemory { .. }) => return Ok(number),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all.len())
 }
 
 /// The seconds that a batch of so many samples of so many tokens takes on each of so many sessions at once.

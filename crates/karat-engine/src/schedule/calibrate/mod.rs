@@ -19,6 +19,8 @@ use super::{Executors, Policy, recall, remember};
 use choose::{CLEARLY, SHORT, USUAL, choose, float, whole};
 use measure::{Stopwatch, batch, side_by_side};
 
+pub(crate) use gpu::plan_shapes;
+
 /// More samples than any batch of any graph that is worth its memory.
 const MOST_SAMPLES: usize = 1 << 12;
 /// More jobs than any session on all cores is given in a row.

@@ -1,5 +1,7 @@
 //! The driver under a fake executor: every wait here is for an event, none for the clock.
 
+mod devices;
+
 use std::{
     num::NonZeroUsize,
     sync::Arc,

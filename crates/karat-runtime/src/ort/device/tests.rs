@@ -93,6 +93,22 @@ fn each_sample_gets_its_own_rows_with_and_without_captures() {
 }
 
 #[test]
+fn passes_that_are_rounded_up_give_each_sample_its_own_rows() {
+    let (_folder, graph) = open(sums(DataType::Int64));
+    let shapes = Shapes::new(NonZeroUsize::new(40).unwrap());
+    let mut executor = executor(&graph, None).unwrap().in_shapes(Some(shapes));
+    let samples: [&[&[u32]]; 3] = [&[&[9], &[5, 6, 7], &[2]], &[&[4; 33]], &[&[1], &[2, 2], &[3], &[4], &[5; 39]]];
+    for samples in samples {
+        let rows = executor.run(&batch(samples), &Cancellation::new()).unwrap();
+        assert_eq!(rows, samples.iter().map(|ids| expected(ids)).collect::<Vec<_>>());
+    }
+    assert_eq!(executor.shapes(), Some(shapes));
+    executor.allow_rounding(false);
+    assert_eq!(executor.shapes(), None, "where padding changes scores, nothing is rounded");
+    assert_eq!(executor.run(&batch(&[&[9]]), &Cancellation::new()).unwrap(), [expected(&[9])]);
+}
+
+#[test]
 fn few_shapes_are_captured_and_none_is_longer_than_the_longest_sample() {
     let longest = NonZeroUsize::new(500);
     assert_eq!(rounded([1, 5], longest), Some([1, 8]));

@@ -1,5 +1,7 @@
 //! Batches on a simulated session: every sample gets its own score, whatever it shares and whatever happens.
 
+mod overlap;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use karat_rules::domain::{Cut, ModelName, Reading, TokenizedInput};
@@ -10,7 +12,10 @@ use super::{
     super::simulated::{Control, Simulated, scores},
     *,
 };
-use crate::{ScoresAt, telemetry::PrefixMetrics};
+use crate::{
+    ScoresAt,
+    telemetry::{PackedMetrics, PrefixMetrics},
+};
 
 /// A session with its control and figures.
 struct Harness {
@@ -31,7 +36,8 @@ impl Harness {
         let metrics = PrefixMetrics::register(&registry).unwrap().model(&"m".parse::<ModelName>().unwrap());
         let readout = Readout { outputs: vec!["scores".to_owned()], scores_at };
         let executor = Box::new(Simulated::new(shape, control.clone()));
-        let rows = PackedRows::new(PackedSession::new(executor), Arc::new(readout), rows, metrics);
+        let session = PackedSession::new(executor, PackedMetrics::unread().unwrap());
+        let rows = PackedRows::new(session, Arc::new(readout), rows, metrics);
         Self { control, rows, registry, scores_at }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use karat_runtime::fake::FakeControl;
+use karat_runtime::{Shapes, fake::FakeControl};
 
 use super::*;
 use crate::schedule::{Planner, Policy, WaitingJob};
@@ -148,6 +148,47 @@ fn padding_stays_below_a_tenth_on_the_mixed_workload() {
     }
     let unbounded = Policy { padding_percent: 100, ..Calibration::assumed(&conditions(1, 1)).policy() };
     assert!(padding(unbounded, 256, 1) > 0.1, "without the bound there would be more");
+}
+
+#[test]
+fn no_shape_is_measured_twice() {
+    let control = FakeControl::new();
+    super::super::calibrate(&conditions(1, 1), &mut |_| Ok(control.executor())).unwrap();
+    let shapes: Vec<(usize, usize)> = control.batches().iter().map(|batch| (batch.len(), batch[0].len())).collect();
+    let different: std::collections::HashSet<_> = shapes.iter().collect();
+    assert!(shapes.len() > 4 && different.len() == shapes.len(), "{shapes:?}");
+}
+
+#[test]
+fn every_shape_that_traffic_comes_to_was_planned_before() {
+    let longest = positive(512);
+    let shapes = Shapes::new(longest);
+    let calibration = Calibration::assumed(&conditions(1, 1));
+    let control = FakeControl::new();
+    let mut executors = calibration.executors(&mut |_| Ok(control.rounding(shapes))).unwrap();
+    let planned = plan_shapes(&mut executors, &calibration, 1).unwrap();
+    let ran: std::collections::HashSet<[usize; 2]> =
+        control.batches().iter().map(|batch| [batch.len(), batch[0].len()]).collect();
+    assert_eq!((ran.len(), ran.len() < 160), (planned, true));
+
+    let policy = Policy { shapes: Some(shapes), ..calibration.policy() };
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut planner = Planner::new(policy);
+    let now = Instant::now();
+    let (mut positions, mut tokens) = (0, 0);
+    for round in 0..400 {
+        for _ in 0..random.usize(1..if round % 4 == 0 { 300 } else { 9 }) {
+            planner.push(WaitingJob::new(random.usize(1..=512), ()), now);
+        }
+        let batch = planner.plan(now, 1).unwrap();
+        let longest = batch.iter().map(|planned| planned.job.tokens).max().unwrap();
+        let [rows, length] = shapes.rounded([batch.len(), longest]);
+        assert!(ran.contains(&[rows, length]), "{rows} of {length} are new");
+        assert!((rows - batch.len()) * length <= policy.overhead, "{} samples are padded to {rows}", batch.len());
+        positions += rows * length;
+        tokens += batch.iter().map(|planned| planned.job.tokens).sum::<usize>();
+    }
+    assert!(positions < tokens * 3 / 2, "{positions} positions for {tokens} tokens");
 }
 
 #[test]

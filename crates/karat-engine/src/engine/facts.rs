@@ -1,8 +1,8 @@
-//! What is kept of a sample's text: a hash, a length, and whether it declines to answer. Never the text itself.
+//! What is known of a sample's text beside its score: a hash, a length, and whether it declines to answer.
+//!
+//! Found out once, with the text's tokens, so that a text whose tokens are known costs no second look.
 
-use karat_engine::engine::SampleReport;
 use karat_rules::domain::{Message, ModelName, Sample};
-use karat_runs::statistics::Observation;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// How responses begin that decline to answer, in small letters and with plain apostrophes. A short list, so that what it
@@ -22,17 +22,21 @@ const REFUSALS: [&str; 12] = [
     "as an ai language model, i can",
 ];
 
-/// What is kept of a sample's text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Facts {
+/// What is known of a sample's text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
     /// Tells the sample from others.
-    pub(crate) hash: u64,
-    length: u32,
-    refusal: bool,
+    pub hash: u64,
+    /// The response's length in characters, or in tokens where ids were sent; 0 of an image.
+    pub length: u32,
+    /// Whether the response begins like one that declines to answer.
+    pub refusal: bool,
 }
 
 impl Facts {
-    pub(crate) fn of(sample: &Sample) -> Self {
+    /// Reads a sample.
+    #[must_use]
+    pub fn of(sample: &Sample) -> Self {
         let chained = |seed, text: &str| xxh3_64_with_seed(text.as_bytes(), seed);
         let turns = |turns: &[Message]| turns.iter().fold(0, |seed, turn| chained(seed, &turn.content));
         match sample {
@@ -64,23 +68,9 @@ impl Facts {
     }
 
     /// Tells the sample from others, and from itself for another model.
-    pub(crate) fn of_model(self, model: &ModelName) -> u64 {
+    #[must_use]
+    pub fn of_model(self, model: &ModelName) -> u64 {
         xxh3_64_with_seed(model.as_str().as_bytes(), self.hash)
-    }
-
-    /// The sample with what its model says of it.
-    pub(crate) fn observe(self, report: &SampleReport) -> Observation {
-        Observation {
-            reward: report.reward.get(),
-            mean: report.ensemble.mean.get(),
-            worst_case: report.ensemble.worst_case.get(),
-            deviation: report.ensemble.variance.get().sqrt(),
-            length: self.length,
-            hash: self.hash,
-            cut: report.cut.is_cut(),
-            at_bound: report.at_bound,
-            refusal: self.refusal,
-        }
     }
 }
 

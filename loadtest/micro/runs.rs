@@ -1,0 +1,98 @@
+//! What a run's statistics add to a request for 32 known scores: `cargo bench --bench runs`, after `make setup`.
+//!
+//! Blocks of requests that belong to a run alternate in one process with blocks of the same requests that belong to none, so
+//! that whatever else the machine does falls on both. A step has 1,024 samples. Wall time is that of the requests; processor
+//! time is that of the whole process, in which everything that a block left behind is folded in: on a machine whose every core
+//! scores, that is what statistics take from it.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark's input is its own")]
+
+mod served;
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use served::{MODEL, Served, body};
+
+/// How many requests make a block, which lasts a tenth of a second.
+const BLOCK: usize = 1024;
+/// How many requests make a step.
+const STEP: usize = 32;
+/// How many pairs of blocks are compared, unless the command line says another number.
+const PAIRS: usize = 100;
+
+/// What a block of requests took.
+#[derive(Clone, Copy)]
+struct Took {
+    wall: Duration,
+    processor: Duration,
+}
+
+fn main() {
+    let pairs = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(PAIRS);
+    let (served, plain) = (Served::new(), body(MODEL));
+    let mut step = 0;
+    let mut bodies = |in_run: bool| -> Vec<String> {
+        let body = |request: usize| match in_run {
+            false => plain.clone(),
+            true => plain.replacen('{', &format!(r#"{{"run":"bench","step":{},"#, step + request / STEP), 1),
+        };
+        let bodies = (0..BLOCK).map(body).collect();
+        step += usize::from(in_run) * BLOCK / STEP;
+        bodies
+    };
+    // Everything is known and warm before anything counts.
+    block(&served, bodies(false));
+    block(&served, bodies(true));
+    let mut took = [Vec::new(), Vec::new()];
+    for pair in 0..pairs {
+        for in_run in if pair % 2 == 0 { [false, true] } else { [true, false] } {
+            took[usize::from(in_run)].push(block(&served, bodies(in_run)));
+        }
+    }
+    println!("{pairs} pairs of {BLOCK} requests for 32 known scores; microseconds a request, without a run and in one");
+    for (what, time) in
+        [("wall time", (|took| took.wall) as fn(&Took) -> Duration), ("processor time", |took| took.processor)]
+    {
+        let times = [0, 1].map(|in_run| took[in_run].iter().map(|took| micros(time(took))).collect::<Vec<f64>>());
+        let ratios = times[0].iter().zip(&times[1]).map(|(without, within)| within / without - 1.0).collect();
+        let [without, within] = times.map(sorted);
+        println!(
+            "{what}: fastest {:.1} and {:.1} ({:+.1} %), median {:.1} and {:.1}, median of the pairs' ratios {:+.1} %",
+            without[0],
+            within[0],
+            100.0 * (within[0] / without[0] - 1.0),
+            median(&without),
+            median(&within),
+            100.0 * median(&sorted(ratios)),
+        );
+    }
+}
+
+fn block(served: &Served, bodies: Vec<String>) -> Took {
+    let (begun, spent) = (Instant::now(), processor_time());
+    for body in &bodies {
+        assert_eq!(served.post(body).0, StatusCode::OK);
+    }
+    let wall = begun.elapsed();
+    served.runs.close();
+    Took { wall, processor: processor_time() - spent }
+}
+
+/// What all threads of this process have used.
+fn processor_time() -> Duration {
+    rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).try_into().unwrap()
+}
+
+fn micros(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e6 / BLOCK as f64
+}
+
+fn sorted(mut numbers: Vec<f64>) -> Vec<f64> {
+    numbers.sort_by(f64::total_cmp);
+    numbers
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    sorted[sorted.len() / 2]
+}
