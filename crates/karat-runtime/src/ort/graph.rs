@@ -1,6 +1,7 @@
 //! A graph's file, opened.
 
 mod decoders;
+mod spare;
 
 use std::{
     num::NonZeroUsize,
@@ -9,7 +10,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread,
 };
 
 use ::ort::session::Session;
@@ -33,6 +33,8 @@ use crate::{
     Executor, FileIdentity, GraphBinding, InTurns, PixelBinding, Provider, ProviderKind, Purpose, RuntimeError,
     ShapeProfile, Shapes, SkippedProvider,
 };
+
+pub use spare::SessionTrial;
 
 /// Which graph to open, and on what.
 #[derive(Debug, Clone, Copy)]
@@ -99,10 +101,6 @@ pub struct Graph {
     /// Whether there is a session that several use.
     is_shared: AtomicBool,
 }
-
-/// A session that is tried: gives numbers, bit for bit what it computes, or none where it can't. It borrows the session, so
-/// that nothing else runs on that meanwhile.
-pub type SessionTrial<'a> = Box<dyn FnMut() -> Option<Vec<u32>> + Send + 'a>;
 
 impl Graph {
     pub(super) fn open(library: &Library, file: &GraphFile<'_>, sessions: Sessions) -> Result<Self, RuntimeError> {
@@ -234,25 +232,6 @@ impl Graph {
         Arc::clone(&self.weights)
     }
 
-    /// Gives memory back that sessions on the processor don't read any more, now that all of them run; no other can start
-    /// afterwards. `sessions` try all of them, each its own: what they give must stay the same while that memory is spoilt.
-    /// If it doesn't, or there is a session that isn't among them, everything stays.
-    pub fn give_back_weights(&self, sessions: &mut [SessionTrial<'_>]) {
-        // One that nobody took over would keep what it has.
-        drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let lent = self.source.weights.lent().filter(|_| self.provider() == ProviderKind::Cpu);
-        let Some(lent) = lent.filter(|lent| lent.packs() && !self.is_shared.load(Ordering::Relaxed)) else { return };
-        let there = Arc::strong_count(&self.leases) - 1;
-        if there != sessions.len() {
-            tracing::debug!(there, tried = sessions.len(), "not all sessions are tried: nothing is given back");
-            return;
-        }
-        let Some(before) = numbers(sessions) else { return };
-        // Copies are made meanwhile, of one graph at a time, lest those of several don't fit.
-        let _copies = self.source.library.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        lent.give_back(|| numbers(sessions).is_some_and(|now| now == before));
-    }
-
     /// The providers that were preferred to the one that runs, each with why it can't start.
     #[must_use]
     pub fn skipped(&self) -> &[SkippedProvider] {
@@ -364,14 +343,6 @@ impl Graph {
     pub(super) fn new_session(&self) -> Result<Session, RuntimeError> {
         self.source.start(self.opening_threads, 0)
     }
-}
-
-/// What each session gives, all of them side by side.
-fn numbers(sessions: &mut [SessionTrial<'_>]) -> Option<Vec<Vec<u32>>> {
-    thread::scope(|scope| {
-        let running: Vec<_> = sessions.iter_mut().map(|session| scope.spawn(session)).collect();
-        running.into_iter().map(|session| session.join().ok().flatten()).collect()
-    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,42 @@
+//! Memory of weights that a graph's sessions can spare once all of them run.
+
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering},
+    thread,
+};
+
+use super::Graph;
+use crate::ProviderKind;
+
+/// A session that is tried: gives numbers, bit for bit what it computes, or none where it can't. It borrows the session, so
+/// that nothing else runs on that meanwhile.
+pub type SessionTrial<'a> = Box<dyn FnMut() -> Option<Vec<u32>> + Send + 'a>;
+
+impl Graph {
+    /// Gives memory back that sessions on the processor don't read any more, now that all of them run; no other can start
+    /// afterwards. `sessions` try all of them, each its own: what they give must stay the same while that memory is spoilt.
+    /// If it doesn't, or there is a session that isn't among them, everything stays.
+    pub fn give_back_weights(&self, sessions: &mut [SessionTrial<'_>]) {
+        // One that nobody took over would keep what it has.
+        drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let lent = self.source.weights.lent().filter(|_| self.provider() == ProviderKind::Cpu);
+        let Some(lent) = lent.filter(|lent| lent.packs() && !self.is_shared.load(Ordering::Relaxed)) else { return };
+        let there = Arc::strong_count(&self.leases) - 1;
+        if there != sessions.len() {
+            tracing::debug!(there, tried = sessions.len(), "not all sessions are tried: nothing is given back");
+            return;
+        }
+        let Some(before) = numbers(sessions) else { return };
+        // Copies are made meanwhile, of one graph at a time, lest those of several don't fit.
+        let _copies = self.source.library.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        lent.give_back(|| numbers(sessions).is_some_and(|now| now == before));
+    }
+}
+
+/// What each session gives, all of them side by side.
+fn numbers(sessions: &mut [SessionTrial<'_>]) -> Option<Vec<Vec<u32>>> {
+    thread::scope(|scope| {
+        let running: Vec<_> = sessions.iter_mut().map(|session| scope.spawn(session)).collect();
+        running.into_iter().map(|session| session.join().ok().flatten()).collect()
+    })
+}
