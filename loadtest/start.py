@@ -5,7 +5,8 @@
 The first start of a copy of the repository knows nothing of the machine; once it has measured everything, it ends. Then
 it is started again, several times: seconds until it is ready, resident memory then, and after a load of samples of all
 lengths to every model, one by one and in batches: at once, and when the server has come to rest, as it gives back then
-what passes computed with. Weights are counted once where several models have the same file.
+what passes computed with. Weights are counted once where several models have the same file. Caches are off: they take
+as much as they are told to.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def start(server: Path, repository: Path, requests: int) -> dict[str, Any]:
     url = f"http://{address}"
     command = [str(server), "serve", "--models", str(repository), "--listen", address, "--log", "warn", "--strict"]
     command += ["--queue-seconds", "0", "--watch-seconds", str(LOOKS_SECONDS)]
+    command += ["--cache-mb", "0", "--prefix-cache-mb", "0"]
     started = time.monotonic()
     with subprocess.Popen(command) as process:
         try:
