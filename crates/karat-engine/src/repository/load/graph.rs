@@ -19,7 +19,7 @@ use super::{
     digest::Digest,
     packed::Packed,
     pixels,
-    probes::{give_back_weights, longest_probe, probes, warm_up},
+    probes::{KNOWN_PROBE, give_back_weights, longest_probe, probes, warm_up},
     sessions::{Plan, Running, Started},
     trial::{GraphTrial, Texts, check_vocabulary, enforce},
 };
@@ -140,10 +140,15 @@ impl<'a> Loader<'a> {
         let version = digest.version();
         let metrics = self.given.metrics.model(self.name);
         let longest = longest_probe(&definition, &graphs).min(pipeline.max_tokens());
-        let probes = probes(&pipeline, &*definition.head, longest).map_err(|error| match error {
-            InputError::Text(source) => LoadError::Text { path: path.clone(), source },
-            error => unreadable(error),
-        })?;
+        let probes_up_to = |longest: usize| {
+            probes(&pipeline, &*definition.head, longest).map_err(|error| match error {
+                InputError::Text(source) => LoadError::Text { path: path.clone(), source },
+                error => unreadable(error),
+            })
+        };
+        let probes = probes_up_to(longest)?;
+        // Every session computes them twice, and what kernels read doesn't depend on how long a text is.
+        let brief = probes_up_to(longest.min(KNOWN_PROBE))?;
         let mut units = Vec::with_capacity(definition.graphs.len());
         let read = probes.iter().find(|probe| probe.pixels().is_none()).map(|probe| &**probe);
         let texts = pipeline.text().map(|text| Texts::new(text, &*definition.head, read)).unwrap_or_default();
@@ -166,7 +171,7 @@ impl<'a> Loader<'a> {
                 Some(_) => Some(Writer::open(&definition, &graph, &running.form)?),
                 None => None,
             };
-            give_back_weights(&graph, &mut running, writer.as_mut().and_then(Writer::own), &probes);
+            give_back_weights(&graph, &mut running, writer.as_mut().and_then(Writer::own), &brief);
             let mut unit = self.schedule(&parts, &graph, running)?;
             let images = images.next();
             if let Some(images) = &images {

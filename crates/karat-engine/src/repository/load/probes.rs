@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a sample warms a graph up whose longest is known.
-const KNOWN_PROBE: usize = 64;
+pub(super) const KNOWN_PROBE: usize = 64;
 /// The longest sample that a graph is tried with.
 const LONGEST_PROBE: usize = 4096;
 
