@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 /// Lengths up to here are multiples of it.
 const STEP: usize = 16;
 
-/// A rule that rounds shapes up: samples to a power of two, lengths by a quarter at most, or by [`STEP`].
+/// A rule that rounds shapes up: samples to a power of two, lengths by a quarter at most, or by 16 tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shapes {
     /// The longest sample that comes: beyond it a graph may have no embedding for a position.
