@@ -77,11 +77,11 @@ mod tests {
     use super::{
         super::{
             GraphFile, Sessions,
-            testing::{GraphWriter, library},
+            testing::{GraphWriter, ids_to_scores, library},
         },
         *,
     };
-    use crate::{Cancellation, GraphBinding, Provider, TokenBatch};
+    use crate::{Cancellation, Provider, TokenBatch};
 
     /// Set for the process that [`child`] runs in.
     const CHILD: &str = "KARAT_TEST_ARENA";
@@ -110,14 +110,7 @@ mod tests {
             .output("scores", DataType::Float, &["1", "1"])
             .write();
         let graph = library().open(&GraphFile { path: &path, providers: &[Provider::Cpu] }, Sessions::SEVERAL).unwrap();
-        let binding = GraphBinding {
-            input_ids: "input_ids".to_owned(),
-            attention_mask: None,
-            token_type_ids: None,
-            position_ids: None,
-            outputs: vec!["scores".to_owned()],
-            pad_id: 0,
-        };
+        let binding = ids_to_scores();
         let mut executor = graph.executor(&binding, NonZeroUsize::MIN).unwrap();
         let mut run = |tokens: usize| {
             let input = TokenizedInput::new(vec![1; tokens], vec![0; tokens], 0..tokens, Cut::default()).unwrap();

@@ -261,11 +261,11 @@ mod tests {
     use super::{
         super::{
             BuiltGraph, Graph, SessionTrial,
-            testing::{GraphWriter, library},
+            testing::{GraphWriter, ids_to_scores, library},
         },
         *,
     };
-    use crate::{Cancellation, Executor, GraphBinding, Provider, TokenBatch};
+    use crate::{Cancellation, Executor, Provider, TokenBatch};
 
     const SIZE: usize = 64;
     const ALONE: Sessions = Sessions { threads: NonZeroUsize::MIN, alone: true };
@@ -299,14 +299,7 @@ mod tests {
     }
 
     fn executor(graph: &Graph, threads: usize) -> Result<Box<dyn Executor>, RuntimeError> {
-        let binding = GraphBinding {
-            input_ids: "input_ids".to_owned(),
-            attention_mask: None,
-            token_type_ids: None,
-            position_ids: None,
-            outputs: vec!["scores".to_owned()],
-            pad_id: 0,
-        };
+        let binding = ids_to_scores();
         graph.executor(&binding, NonZeroUsize::new(threads).unwrap())
     }
 

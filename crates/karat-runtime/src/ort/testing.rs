@@ -11,6 +11,7 @@ use prost::Message;
 use tempfile::TempDir;
 
 use super::Library;
+use crate::GraphBinding;
 
 /// A graph under construction.
 #[derive(Default)]
@@ -122,4 +123,16 @@ fn tensor(name: &str, element: DataType, shape: &[i64]) -> TensorProto {
 /// The library that `make setup` installs.
 pub(super) fn library() -> Library {
     Library::load(None).expect("run `make setup` before the tests")
+}
+
+/// The binding of a graph that takes ids alone and gives `scores`.
+pub(super) fn ids_to_scores() -> GraphBinding {
+    GraphBinding {
+        input_ids: "input_ids".to_owned(),
+        attention_mask: None,
+        token_type_ids: None,
+        position_ids: None,
+        outputs: vec!["scores".to_owned()],
+        pad_id: 0,
+    }
 }

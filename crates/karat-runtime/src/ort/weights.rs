@@ -183,11 +183,11 @@ mod tests {
     use super::{
         super::{
             GraphFile, Sessions,
-            testing::{DataType, GraphWriter, library},
+            testing::{DataType, GraphWriter, ids_to_scores, library},
         },
         *,
     };
-    use crate::{Cancellation, GraphBinding, Provider, TokenBatch};
+    use crate::{Cancellation, Provider, TokenBatch};
     use karat_rules::domain::{Cut, TokenizedInput};
 
     const SIZE: usize = 64;
@@ -214,14 +214,7 @@ mod tests {
     /// What several sessions give, before and after weights are given back, where some of them are packed.
     fn scores(path: &Path, packs: bool) -> Vec<Vec<f32>> {
         let graph = library().open(&GraphFile { path, providers: &[Provider::Cpu] }, Sessions::SEVERAL).unwrap();
-        let binding = GraphBinding {
-            input_ids: "input_ids".to_owned(),
-            attention_mask: None,
-            token_type_ids: None,
-            position_ids: None,
-            outputs: vec!["scores".to_owned()],
-            pad_id: 0,
-        };
+        let binding = ids_to_scores();
         let input = TokenizedInput::new(vec![1, 2], vec![0, 0], 0..2, Cut::default()).unwrap();
         let batch = TokenBatch::single(Arc::new(input));
         // Sessions come and go while the weights stay.
