@@ -3,10 +3,12 @@
     python -m loadtest.decoder [--quick] [--repository .karat/loadtest/llama] [--model llama-shared]
         [--five llama-five] [--provider cuda --onnxruntime FILE]
 
-Each figure is the median of a few rounds with fresh prompts. *Unshared* is the
-time that as many samples of the same lengths take when each has a prompt of its
-own, on the same model; it grows with the number of samples, so a few are
-measured and the rest reckoned. The bound is N(P+S)/(P+N·S), the tokens saved.
+Each round has fresh prompts and measures everything, one after another: a time is
+the median of the rounds, a ratio the median of the rounds' ratios, since a machine
+is now faster and now slower. *Unshared* is the time that as many samples of the
+same lengths take when each has a prompt of its own, on the same model; it grows
+with the number of samples, so a few are measured and the rest reckoned. The bound
+is N(P+S)/(P+N·S), the tokens saved.
 Results are written to `.karat/loadtest/decoder-MODEL.json`, or where `--output` says. Only the standard library is
 needed.
 """
@@ -145,16 +147,28 @@ WORDS = [
 
 
 @dataclass
+class Round:
+    """What one round took, in seconds."""
+
+    group: float
+    # The same prompt once more, with other candidates.
+    cached: float
+    unshared: float
+    singles: float
+
+
+@dataclass
 class Row:
     """One shape, as measured."""
 
     prompt: int
     candidates: int
     response: int
-    seconds: float
-    unshared_seconds: float
-    cached_seconds: float
-    singles_seconds: float
+    rounds: list[Round]
+
+    def median(self, figure: Callable[[Round], float]) -> float:
+        """A figure of each round, over all rounds."""
+        return statistics.median(map(figure, self.rounds))
 
     @property
     def bound(self) -> float:
@@ -165,14 +179,17 @@ class Row:
     @property
     def speedup(self) -> float:
         """Against prompts of their own."""
-        return self.unshared_seconds / self.seconds
+        return self.median(lambda one: one.unshared / one.group)
 
     def as_markdown(self) -> str:
         """A line of the table."""
+        seconds = self.median(lambda one: one.group)
+        cached = self.median(lambda one: one.unshared / one.cached)
+        singles = self.median(lambda one: one.group / one.singles)
         shape = f"| {self.prompt} | {self.candidates} | {self.response} "
         return shape + (
-            f"| {self.seconds:.2f} s | {self.speedup:.2f} | {self.bound:.2f} | {self.speedup / self.bound:.2f} "
-            f"| {self.unshared_seconds / self.cached_seconds:.1f} | {self.seconds / self.singles_seconds:.2f} |"
+            f"| {seconds:.2f} s | {self.speedup:.2f} | {self.bound:.2f} | {self.speedup / self.bound:.2f} "
+            f"| {cached:.1f} | {singles:.2f} |"
         )
 
 
@@ -230,37 +247,25 @@ def singles(url: str, model: str, samples: list[tuple[str, str]]) -> float:
     return seconds
 
 
-def median(rounds: int, measure: Callable[[], float]) -> float:
-    """Of a few runs."""
-    return statistics.median(measure() for _ in range(rounds))
-
-
 def measure(url: str, model: str, texts: Texts, shape: tuple[int, int, int], rounds: int) -> Row:
     """One shape."""
     prompt, count, response = shape
+    few = min(count, UNSHARED_SAMPLES)
 
     def group(shared: str) -> list[tuple[str, str]]:
         return [(shared, texts.text(response)) for _ in range(count)]
 
-    def unshared() -> float:
-        few = min(count, UNSHARED_SAMPLES)
-        samples = [(texts.text(prompt), texts.text(response)) for _ in range(few)]
-        return score(url, model, samples) * count / few
-
-    fresh, cached = [], []
-    for _ in range(rounds):
+    def one() -> Round:
         shared = texts.text(prompt)
-        fresh.append(score(url, model, group(shared)))
-        cached.append(score(url, model, group(shared)))
-    return Row(
-        prompt=prompt,
-        candidates=count,
-        response=response,
-        seconds=statistics.median(fresh),
-        cached_seconds=statistics.median(cached),
-        unshared_seconds=median(rounds, unshared),
-        singles_seconds=median(rounds, lambda: singles(url, model, group(texts.text(prompt)))),
-    )
+        apart = [(texts.text(prompt), texts.text(response)) for _ in range(few)]
+        return Round(
+            group=score(url, model, group(shared)),
+            cached=score(url, model, group(shared)),
+            singles=singles(url, model, group(texts.text(prompt))),
+            unshared=score(url, model, apart) * count / few,
+        )
+
+    return Row(prompt, count, response, [one() for _ in range(rounds)])
 
 
 def peak_bytes(pid: int) -> int:
@@ -287,8 +292,9 @@ def memory(arguments: argparse.Namespace, texts: Texts) -> dict[str, int]:
 
 
 def flags(arguments: argparse.Namespace) -> list[str]:
-    """What servers are started with beside their models."""
-    return ["--onnxruntime", str(arguments.onnxruntime)] if arguments.onnxruntime else []
+    """What servers are started with beside their models: that no request is refused because it would wait too long."""
+    library = ["--onnxruntime", str(arguments.onnxruntime)] if arguments.onnxruntime else []
+    return ["--queue-seconds", "0", *library]
 
 
 def moved(arguments: argparse.Namespace, scratch: Path) -> Path:
