@@ -11,7 +11,7 @@ use karat_runtime::{Cancellation, Executor, RuntimeError, TokenBatch};
 
 use super::{
     Completed, JobError, JobId, PassId, PassRecord, Planned,
-    dispatch::{Dispatch, Pass, Pending, Place, Task, reply},
+    dispatch::{Dispatch, Pass, Pending, Place, Task},
 };
 
 /// Runs passes until the scheduler stops, or wants this session no more.
@@ -62,7 +62,7 @@ fn compute(
     };
     if cancellation.is_cancelled() || jobs.len() == 1 {
         for planned in jobs {
-            reply(planned.job.payload, Err(failure.clone()));
+            planned.job.payload.reply(Err(failure.clone()));
         }
         return false;
     }
@@ -140,6 +140,6 @@ fn answer(jobs: Vec<Planned<Pending>>, rows: Vec<Vec<RowTensor>>, started: Insta
     for (planned, rows) in jobs.into_iter().zip(rows) {
         let job = planned.job.payload;
         let queued = started - job.submitted;
-        reply(job, Ok(Completed { rows, queued, running, batch_size, pass: Arc::clone(&pass) }));
+        job.reply(Ok(Completed { rows, queued, running, batch_size, pass: Arc::clone(&pass) }));
     }
 }
