@@ -31,6 +31,10 @@ const MIDDLE: usize = 64;
 pub(super) const USUAL: usize = 128;
 /// By how much another choice must be better than the usual one, lest noise makes it.
 pub(super) const CLEARLY: f64 = 1.03;
+/// By how much the session on all cores must be faster than all others together to be the only one. More than clearly: the
+/// others are as fast as the slowest of them, which one core that is disturbed decides, and without them many requests wait
+/// for one another for as long as the choice is kept.
+const ALONE: f64 = 1.1;
 /// By how much the session on all cores must be slower than one thread to be left out. More than clearly: beside other
 /// programs it loses most, and on a machine that is only busy now it would be missed later.
 const FAR: f64 = 1.25;
@@ -82,7 +86,7 @@ fn divide(chosen: &mut Calibration, seconds: &[Option<f64>], tokens: usize) {
     chosen.tokens_per_second = Some(parallel_rate);
     let (Some(threads), &[_, Some(one), Some(single)]) = (chosen.single_threads, seconds) else { return };
     let single_rate = rate(1, single);
-    if single_rate > parallel_rate * CLEARLY {
+    if single_rate > parallel_rate * ALONE {
         *chosen = Calibration {
             sessions: NonZeroUsize::MIN,
             threads,
@@ -186,6 +190,8 @@ mod tests {
     fn one_session_on_all_cores_is_taken_when_it_is_faster() {
         let chosen = choose(&conditions(4), &mut machine(20, 512, 5.0));
         assert_eq!((chosen.sessions.get(), chosen.threads.get(), chosen.single_threads), (1, 4, None));
+        let chosen = choose(&conditions(4), &mut machine(20, 512, 4.2));
+        assert_eq!((chosen.sessions.get(), chosen.single_threads), (4, Some(positive(4))), "noise would explain that");
     }
 
     #[test]
