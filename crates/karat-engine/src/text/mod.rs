@@ -6,6 +6,7 @@
 //!
 //! This is the only layer that names the tokenizer library.
 
+mod beginnings;
 mod config;
 mod control;
 mod detokenize;
@@ -29,6 +30,7 @@ use std::{borrow::Cow, ops::Range, path::Path};
 use karat_rules::domain::{RenderedText, Sample, TokenizedInput};
 use tokenizers::{Encoding, Tokenizer};
 
+use beginnings::Beginnings;
 pub use config::{Ending, Render, SpecialTokensInText, StepForm, TextConfig, TextOptions, Truncation};
 use control::ControlTokens;
 pub(crate) use detokenize::Detokenizer;
@@ -71,6 +73,7 @@ pub struct TextPipeline {
     padding_text: Option<String>,
     parse_template: Option<Markers>,
     longest: LongestText,
+    beginnings: Beginnings,
     max_tokens: usize,
     truncation: Truncation,
 }
@@ -109,6 +112,7 @@ impl TextPipeline {
             padding_text: tokens.get("pad_token").map(str::to_owned),
             parse_template,
             longest: LongestText::new(&tokenizer, config.max_tokens.get()),
+            beginnings: Beginnings::new(&tokenizer),
             special_tokens: config.special_tokens.unwrap_or_else(|| config.render.adds_special_tokens()),
             renderer: Renderer::load(folder, config, tokens, ControlTokens::load(config, &tokenizer))?,
             control: ControlTokens::load(config, &tokenizer),
@@ -273,8 +277,16 @@ impl TextPipeline {
         self.longest.check(rendered.bytes(), options.truncation.unwrap_or(self.truncation))?;
         let encoding = match rendered {
             Rendered::Pair { prompt, response } => self.encode_pair(prompt, response)?,
-            Rendered::Single { text, literal, .. } => {
-                self.encode_text(text, literal, options.special_tokens.unwrap_or(self.special_tokens))?
+            Rendered::Single { text, literal, response, .. } => {
+                let special = options.special_tokens.unwrap_or(self.special_tokens);
+                match response {
+                    ResponseSpan::At { bytes, .. } if literal.is_empty() => {
+                        self.encode_behind(text, bytes.start, special)?
+                    }
+                    ResponseSpan::At { .. } | ResponseSpan::CallersText | ResponseSpan::Changed { .. } => {
+                        self.encode_text(text, literal, special)?
+                    }
+                }
             }
         };
         let mut tokens = truncate::Tokens::new(&encoding, rendered, self.token_offsets);
@@ -301,6 +313,16 @@ impl TextPipeline {
                 self.tokenizer.post_process(prompt, Some(response), self.special_tokens)
             }),
         };
+        encoding.map_err(|error| TextError::Tokenizer(error.to_string()))
+    }
+
+    /// The tokens of a text whose response begins at that byte; what it begins with may be known.
+    fn encode_behind(&self, text: &str, response: usize, special: bool) -> Result<Encoding, TextError> {
+        let known = self.beginnings.encode(&self.tokenizer, text, response);
+        let encoding = known.and_then(|known| match known {
+            Some(encoding) => self.tokenizer.post_process(encoding, None, special),
+            None => self.tokenizer.encode(text, special),
+        });
         encoding.map_err(|error| TextError::Tokenizer(error.to_string()))
     }
 
