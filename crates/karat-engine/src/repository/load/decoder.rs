@@ -48,9 +48,9 @@ pub(super) struct Decoder<'a> {
     pub(super) graph_trial: GraphTrial<'a>,
 }
 
-/// What may join the first sample of a batch, in rows of 256 tokens: many candidates of one prompt, little enough to be
-/// over soon.
-const ROWS: usize = 8;
+/// What may join the first sample of a batch, in rows of 256 tokens: 64 candidates of 32 tokens with what a template writes
+/// around each, as a few that are left over pay for a row of their own, and little enough to be over soon.
+const ROWS: usize = 9;
 /// The most samples of a batch unless the manifest says otherwise.
 const SAMPLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 /// How many of the jobs that are due first a batch is chosen from.
