@@ -35,9 +35,9 @@ MIB = 1 << 20
 LENGTHS = (8, 40, 120, 200, 16, 80)
 BATCHES = (1, 1, 8, 32)
 CLIENTS = 8
-# What is given back is given back when the files of models are looked at.
+# What is given back is given back when the files of models are looked at, and nothing ran since the last time.
 LOOKS_SECONDS = 1
-REST_SECONDS = 2.5
+REST_SECONDS = 3.5
 SECONDS_AT_MOST = 2.0
 RATIO_AT_MOST = 1.6
 

@@ -119,6 +119,8 @@ mod tests {
         let score = run(2000);
         let (before, library) = (resident(), library());
         library.give_back_at_rest();
+        assert!(resident() + 4 * MIB > before, "a pass has just run");
+        library.give_back_at_rest();
         let after = resident();
         assert!(after + 12 * MIB < before, "{before} bytes became {after}");
         // Nothing ran since.

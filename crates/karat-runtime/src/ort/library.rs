@@ -86,8 +86,8 @@ impl Library {
         &self.path
     }
 
-    /// Gives memory back that passes on the processor computed with, where some ran since this was called last and none
-    /// does now.
+    /// Gives memory back that passes on the processor computed with, once none ran since this was called last: the next pass
+    /// would take it anew, page by page, and a client that waits for each reply rests between any two.
     pub fn give_back_at_rest(&self) {
         if !self.turns.have_come_to_rest() {
             return;

@@ -49,7 +49,7 @@ impl Shared {
 }
 
 impl Turns {
-    /// Whether passes ran since this was asked last, and none runs or is wanted now.
+    /// Whether no pass runs or is wanted, and none did since this was asked last, but some ran before that. Told once.
     pub(crate) fn have_come_to_rest(&self) -> bool {
         self.shared.lock().have_come_to_rest()
     }

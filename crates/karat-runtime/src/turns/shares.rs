@@ -15,8 +15,10 @@ pub(super) const REST: Duration = Duration::from_secs(1);
 pub(super) struct Shares {
     scoring: Party,
     writing: Party,
-    /// Whether a pass ran since the last rest that was told.
+    /// Whether a pass ran since somebody asked for a rest.
     ran: bool,
+    /// Whether one ran before that, and no rest was told since.
+    ran_before: bool,
 }
 
 #[derive(Debug, Default)]
@@ -85,10 +87,14 @@ impl Shares {
         }
     }
 
-    /// Whether passes ran since this was asked last, and none runs or is wanted now.
+    /// Whether none runs or is wanted, and none did since this was asked last, but some ran before that. Told once.
     pub(super) fn have_come_to_rest(&mut self) -> bool {
         let rests = [&self.scoring, &self.writing].iter().all(|party| party.waiting + party.running == 0);
-        rests && std::mem::take(&mut self.ran)
+        if !rests || std::mem::take(&mut self.ran) {
+            self.ran_before = true;
+            return false;
+        }
+        std::mem::take(&mut self.ran_before)
     }
 
     /// A pass that may start does so.

@@ -163,7 +163,7 @@ fn who_gives_up_waiting_holds_nobody_up() {
 }
 
 #[test]
-fn a_rest_is_told_once_after_passes_and_never_beside_one() {
+fn a_rest_is_told_once_when_nothing_ran_for_a_while_after_passes() {
     let mut shares = Shares::default();
     let now = Instant::now();
     assert!(!shares.have_come_to_rest(), "nothing ran yet");
@@ -173,6 +173,7 @@ fn a_rest_is_told_once_after_passes_and_never_beside_one() {
         shares.start(purpose, now);
         assert!(!shares.have_come_to_rest());
         shares.end(purpose, now);
+        assert!(!shares.have_come_to_rest(), "it ran since this was asked last");
         assert!(shares.have_come_to_rest());
         assert!(!shares.have_come_to_rest());
     }
