@@ -15,6 +15,7 @@ mod decoder;
 mod decoder_heads;
 mod dialects;
 mod ending;
+mod first_passes;
 mod generated;
 #[cfg(feature = "hub")]
 mod hub;

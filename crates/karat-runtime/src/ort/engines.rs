@@ -14,7 +14,7 @@ use std::{
 use karat_onnx::ModelProto;
 use sha2::{Digest, Sha256};
 
-use super::{GraphFile, Library, inspect};
+use super::{GraphFile, Library, ModelFile};
 use crate::{
     Provider, ProviderKind, RuntimeError, TensorrtOptions,
     libraries::{Places, Survey, graphics},
@@ -147,8 +147,8 @@ impl Library {
         if survey.missing(ProviderKind::Tensorrt).next().is_some() {
             return Ok(false);
         }
-        let model = inspect::read(file.path)?;
-        Ok(Engines::of_graph(self, provider, &model, file.path).is_some_and(|engines| !engines.are_built()))
+        let read = ModelFile::read(file.path)?;
+        Ok(Engines::of_graph(self, provider, read.model(), file.path).is_some_and(|engines| !engines.are_built()))
     }
 }
 

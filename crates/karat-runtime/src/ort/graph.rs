@@ -23,7 +23,7 @@ use super::{
     engines::{Engines, WeightFile},
     executor::OrtExecutor,
     given::{BuiltWeights, Weight},
-    inspect::{self, Inspection},
+    inspect::{self, Inspection, ModelFile},
     pixels::OrtPixels,
     pool::WeightShare,
     session::{self, SessionSource, Weights},
@@ -103,24 +103,29 @@ pub struct Graph {
 }
 
 impl Graph {
-    pub(super) fn open(library: &Library, file: &GraphFile<'_>, sessions: Sessions) -> Result<Self, RuntimeError> {
-        let model = inspect::read(file.path)?;
-        let origin = Origin { path: file.path, model: &model, weight_bytes: WeightFile::total(&model, file.path) };
-        Self::on_first(library, &origin, file.providers, sessions, |provider, inspection| {
+    pub(super) fn open(
+        library: &Library,
+        file: &ModelFile,
+        providers: &[Provider],
+        sessions: Sessions,
+    ) -> Result<Self, RuntimeError> {
+        let (path, model) = (file.path(), file.model());
+        let origin = Origin { path, model, weight_bytes: WeightFile::total(model, path) };
+        Self::on_first(library, &origin, providers, sessions, |provider, inspection| {
             let weights = match provider {
                 // A decoder runs on one session, or two where it writes as well: what each packs of the weights
                 // is less than a copy to lend, and the rest stays in the file's pages.
                 Provider::Cpu if !Contract::is_claimed(&inspection.metadata) => {
-                    let pool = library.pools.of(FileIdentity::of(file.path));
-                    let lent = weights::read(&model, file.path, pool)?;
-                    match weights::without(&model, &lent) {
+                    let pool = library.pools.of(FileIdentity::of(path));
+                    let lent = weights::read(model, path, pool)?;
+                    match weights::without(model, &lent) {
                         Some(graph) => Weights::Built(BuiltWeights::lend(&graph, lent)),
                         None => Weights::Shared(lent),
                     }
                 }
                 Provider::Cpu | Provider::Cuda(_) | Provider::Tensorrt(_) => Weights::InFile,
             };
-            Ok((weights, Engines::of_graph(library, provider, &model, file.path)))
+            Ok((weights, Engines::of_graph(library, provider, model, path)))
         })
     }
 

@@ -30,16 +30,49 @@ pub(super) struct Inspection {
     pub(super) fused_attention: bool,
 }
 
-/// Reads the file, without the weights that it keeps in other files.
-pub(super) fn read(path: &Path) -> Result<ModelProto, RuntimeError> {
-    let unreadable = |cause| RuntimeError::Graph { path: path.to_owned(), cause };
-    let bytes = fs::read(path).map_err(|error| unreadable(error.into()))?;
-    let model = ModelProto::decode(Bytes::from(bytes))
-        .map_err(|error| unreadable(format!("it is no ONNX file: {error}").into()))?;
-    if model.graph.is_none() {
-        return Err(unreadable("it is no ONNX file: it holds no graph".into()));
+/// A graph's file as it was read: once, so that a digest of its bytes tells of what is opened.
+#[derive(Debug)]
+pub struct ModelFile {
+    path: PathBuf,
+    bytes: Bytes,
+    model: ModelProto,
+}
+
+impl ModelFile {
+    /// Reads the file, without the weights that it keeps in other files.
+    ///
+    /// # Errors
+    /// When it can't be read as a graph.
+    pub fn read(path: &Path) -> Result<Self, RuntimeError> {
+        let unreadable = |cause| RuntimeError::Graph { path: path.to_owned(), cause };
+        let bytes = Bytes::from(fs::read(path).map_err(|error| unreadable(error.into()))?);
+        let model = ModelProto::decode(bytes.clone())
+            .map_err(|error| unreadable(format!("it is no ONNX file: {error}").into()))?;
+        if model.graph.is_none() {
+            return Err(unreadable("it is no ONNX file: it holds no graph".into()));
+        }
+        Ok(Self { path: path.to_owned(), bytes, model })
     }
-    Ok(model)
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The files beside it that hold weights of the graph, as paths relative to its folder, each once.
+    #[must_use]
+    pub fn external_files(&self) -> BTreeSet<PathBuf> {
+        self.model.external_files().into_iter().map(PathBuf::from).collect()
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn model(&self) -> &ModelProto {
+        &self.model
+    }
 }
 
 /// The files beside the graph at `path` that hold weights of it, as paths relative to its folder, each once.
@@ -47,7 +80,7 @@ pub(super) fn read(path: &Path) -> Result<ModelProto, RuntimeError> {
 /// # Errors
 /// When the file can't be read as a graph.
 pub fn external_files(path: &Path) -> Result<BTreeSet<PathBuf>, RuntimeError> {
-    Ok(read(path)?.external_files().into_iter().map(PathBuf::from).collect())
+    Ok(ModelFile::read(path)?.external_files())
 }
 
 /// Looks the model over.
@@ -167,7 +200,7 @@ mod tests {
 
     fn found(writer: GraphWriter) -> Vec<String> {
         let (_folder, path) = writer.write();
-        inspect(&read(&path).unwrap()).dynamic_quantisation
+        inspect(ModelFile::read(&path).unwrap().model()).dynamic_quantisation
     }
 
     #[test]
@@ -218,7 +251,7 @@ mod tests {
             .node("Gather", &["kinds", "token_type_ids"], "kind", &[("axis", 0)])
             .node("Gather", &["words", "elsewhere"], "other", &[]);
         let (_folder, path) = graph.write();
-        let tables = inspect(&read(&path).unwrap()).tables;
+        let tables = inspect(ModelFile::read(&path).unwrap().model()).tables;
         assert_eq!(tables, [("input_ids".to_owned(), 7), ("token_type_ids".to_owned(), 2)].into());
     }
 
@@ -226,7 +259,7 @@ mod tests {
     fn attention_is_fused_where_it_is_one_operator() {
         let fused = |operator: &str| {
             let (_folder, path) = GraphWriter::default().node(operator, &["a", "b"], "c", &[]).write();
-            inspect(&read(&path).unwrap()).fused_attention
+            inspect(ModelFile::read(&path).unwrap().model()).fused_attention
         };
         assert_eq!(["Attention", "MultiHeadAttention", "MatMul"].map(fused), [true, true, false]);
     }
@@ -238,7 +271,7 @@ mod tests {
             .input("weight", DataType::Float, &["1"])
             .floats("weight", &[1], &[2.0])
             .write();
-        assert_eq!(inspect(&read(&path).unwrap()).inputs, ["input_ids"]);
+        assert_eq!(inspect(ModelFile::read(&path).unwrap().model()).inputs, ["input_ids"]);
     }
 
     #[test]
@@ -246,7 +279,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         for bytes in [b"".as_slice(), b"<html>not found</html>"] {
             fs::write(file.path(), bytes).unwrap();
-            let error = read(file.path()).unwrap_err().to_string();
+            let error = ModelFile::read(file.path()).unwrap_err().to_string();
             assert!(error.contains("no ONNX file"), "{error}");
         }
     }

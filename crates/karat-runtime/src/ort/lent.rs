@@ -8,10 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ::ort::{session::builder::SessionBuilder, value::DynValue};
@@ -28,7 +25,8 @@ const SPOILT: u8 = 0xff;
 pub(super) struct LentWeights {
     tensors: Vec<LentTensor>,
     pool: Arc<Pool>,
-    given_back: AtomicBool,
+    /// What is gone.
+    given_back: Mutex<BTreeSet<Packing>>,
 }
 
 struct LentTensor {
@@ -41,7 +39,7 @@ struct LentTensor {
 }
 
 /// What packs a weight. Each kind is tried by itself before it is given back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Packing {
     /// Products in floating point.
     Product,
@@ -60,7 +58,7 @@ impl LentWeights {
             let value = if packed.is_some() { Arc::new(value) } else { pool.keep(value) };
             LentTensor { name, value, packed, is_permuted }
         });
-        Self { tensors: lent.collect(), pool, given_back: AtomicBool::new(false) }
+        Self { tensors: lent.collect(), pool, given_back: Mutex::default() }
     }
 
     /// What they are shared in.
@@ -80,7 +78,7 @@ impl LentWeights {
 
     /// Lends them to a session in the making.
     pub(super) fn lend(&self, builder: SessionBuilder) -> Result<SessionBuilder, ::ort::Error> {
-        if self.given_back.load(Ordering::Acquire) {
+        if !self.given_back().is_empty() {
             return Err(::ort::Error::new("its weights were given back to the system"));
         }
         let mut builder = builder.with_prepacked_weights(self.pool.packed())?;
@@ -92,30 +90,42 @@ impl LentWeights {
 
     /// Gives back what sessions don't read any more, unless `is_unchanged` says that something has changed without it. No
     /// session may be running or starting meanwhile, but for those that `is_unchanged` has for itself and runs; none can
-    /// start afterwards.
-    pub(super) fn give_back(&self, mut is_unchanged: impl FnMut() -> bool) {
-        for packing in [Packing::Product, Packing::QuantisedProduct] {
-            self.give_back_packed(packing, &mut is_unchanged);
-        }
+    /// start afterwards. Tells whether all is gone that sessions pack.
+    pub(super) fn give_back(&self, mut is_unchanged: impl FnMut() -> bool) -> bool {
+        let kinds = [Packing::Product, Packing::QuantisedProduct];
+        kinds.into_iter().fold(true, |all, packing| self.give_back_packed(packing, &mut is_unchanged) && all)
     }
 
-    fn give_back_packed(&self, packing: Packing, is_unchanged: impl FnOnce() -> bool) {
+    fn give_back_packed(&self, packing: Packing, is_unchanged: impl FnOnce() -> bool) -> bool {
+        if self.given_back().contains(&packing) {
+            return true;
+        }
         let packed = self.tensors.iter().filter(|lent| lent.packed == Some(packing));
         let mut pages: Vec<Pages> = packed.filter_map(|lent| Pages::of(&lent.value)).collect();
+        if pages.is_empty() {
+            return true;
+        }
         let bytes: u64 = pages.iter().map(Pages::bytes).sum();
         // What is overwritten is kept aside meanwhile.
-        if pages.is_empty() || free_memory().is_some_and(|free| free < bytes.saturating_mul(2)) {
-            return;
+        if free_memory().is_some_and(|free| free < bytes.saturating_mul(2)) {
+            return false;
         }
         let kept: Vec<Vec<u8>> = pages.iter_mut().map(|pages| pages.overwrite(SPOILT)).collect();
-        if is_unchanged() {
-            self.given_back.store(true, Ordering::Release);
+        let unchanged = is_unchanged();
+        if unchanged {
+            self.given_back().insert(packing);
             drop(kept);
             pages.into_iter().for_each(Pages::give_back);
         } else {
             pages.iter_mut().zip(&kept).for_each(|(pages, kept)| pages.restore(kept));
-            tracing::debug!("sessions read weights that they were thought to have packed: nothing is given back");
+            tracing::debug!("sessions may read weights that they were thought to have packed: nothing is given back");
         }
+        unchanged
+    }
+
+    fn given_back(&self) -> MutexGuard<'_, BTreeSet<Packing>> {
+        // It changes by whole entries.
+        self.given_back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

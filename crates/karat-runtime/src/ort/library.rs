@@ -8,7 +8,7 @@ use std::{
 
 use ::ort::environment::Environment;
 
-use super::{BuiltGraph, Graph, GraphFile, Sessions, arena, pool::Pools};
+use super::{BuiltGraph, Graph, GraphFile, ModelFile, Sessions, arena, pool::Pools};
 use crate::{
     Provider, RuntimeError, Turns, give_back_memory,
     libraries::{own_prefix, python_packages},
@@ -122,7 +122,20 @@ impl Library {
     /// # Errors
     /// When the file is no graph, or the last provider of the list can't start.
     pub fn open(&self, file: &GraphFile<'_>, sessions: Sessions) -> Result<Graph, RuntimeError> {
-        Graph::open(self, file, sessions)
+        self.open_read(&ModelFile::read(file.path)?, file.providers, sessions)
+    }
+
+    /// The same of a file that was read already.
+    ///
+    /// # Errors
+    /// When the last provider of the list can't start.
+    pub fn open_read(
+        &self,
+        file: &ModelFile,
+        providers: &[Provider],
+        sessions: Sessions,
+    ) -> Result<Graph, RuntimeError> {
+        Graph::open(self, file, providers, sessions)
     }
 }
 

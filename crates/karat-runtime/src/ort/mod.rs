@@ -30,6 +30,6 @@ mod weights;
 
 pub use given::{Weight, WeightNumbersMut};
 pub use graph::{BuiltGraph, Graph, GraphFile, SessionTrial, Sessions};
-pub use inspect::external_files;
+pub use inspect::{ModelFile, external_files};
 pub use library::Library;
 pub use pool::WeightShare;

@@ -231,12 +231,13 @@ mod tests {
             number += 1;
             again().first().map(|_| vec![number])
         };
-        graph.give_back_weights(&mut [Box::new(&mut changing)]);
+        graph.give_back_weights(&mut [Box::new(&mut changing)], None);
         scores.push(again());
-        graph.give_back_weights(&mut [Box::new(|| {
+        let trial = || {
             scores.push(again());
             Some(Vec::new())
-        })]);
+        };
+        graph.give_back_weights(&mut [Box::new(trial)], None);
         scores.push(again());
         let another = graph.executor(&binding, NonZeroUsize::MIN);
         assert_eq!(another.err().is_some_and(|error| error.to_string().contains("given back")), packs);

@@ -10,12 +10,15 @@ mod critic;
 mod decoder;
 mod digest;
 mod graph;
+mod known;
+mod open;
 mod packed;
 mod pixels;
 mod probes;
 mod replace;
 mod sessions;
 mod sources;
+mod start;
 mod trial;
 
 use std::{

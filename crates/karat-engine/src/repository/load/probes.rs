@@ -11,7 +11,7 @@ use karat_runtime::{
     ort::{Graph, SessionTrial},
 };
 
-use super::sessions::Running;
+use super::{known::Numbers, sessions::Running};
 use crate::{
     input::{InputError, InputPipeline},
     manifest::{GraphDefinition, GraphSource},
@@ -21,32 +21,58 @@ use crate::{
 };
 
 /// How long a sample warms a graph up whose longest is known.
-pub(super) const KNOWN_PROBE: usize = 64;
+const KNOWN_PROBE: usize = 64;
 /// The longest sample that a graph is tried with.
 const LONGEST_PROBE: usize = 4096;
 
 /// How long a sample graphs are tried with. What is known of a graph needs no trial: a decoder says how many tokens it
 /// takes, and of a checkpoint it is counted. A file is tried up to a length whose pass doesn't take minutes.
-pub(super) fn longest_probe(definition: &GraphDefinition, graphs: &[Graph]) -> usize {
+pub(super) fn longest(definition: &GraphDefinition, graphs: &[Graph]) -> usize {
     let is_known = |(source, graph): (&GraphSource, &Graph)| {
         graph.decoder_shape().is_some() || matches!(source, GraphSource::Checkpoint(_))
     };
     if definition.graphs.iter().zip(graphs).all(is_known) { KNOWN_PROBE } else { LONGEST_PROBE }
 }
 
-/// Inputs to try a model with. Of text, a short sample, and one of `longest` tokens: the first shows that the graph runs,
-/// the second that it takes what the manifest promises.
-///
-/// # Errors
-/// When the head asks about texts that the model can't read, such as answers of several tokens.
-pub(super) fn probes(
-    pipeline: &InputPipeline,
-    head: &dyn Head,
-    longest: usize,
-) -> Result<Vec<Arc<TokenizedInput>>, InputError> {
-    match (pipeline.text(), pipeline.image()) {
-        (Some(text), None) => Ok(texts(text, head, longest)?),
-        _ => images(pipeline, head),
+/// Inputs to try a model with. Of text, a short sample, and a long one: the first shows that a graph runs, the second that
+/// it takes what the manifest promises.
+pub(super) struct Probes {
+    all: Vec<Arc<TokenizedInput>>,
+    /// The same, the long one cut: every session computes them, and what kernels read doesn't depend on how long a text is.
+    brief: Vec<Arc<TokenizedInput>>,
+}
+
+impl Probes {
+    /// Samples of at most `longest` tokens.
+    ///
+    /// # Errors
+    /// When the head asks about texts that the model can't read, such as answers of several tokens.
+    pub(super) fn new(pipeline: &InputPipeline, head: &dyn Head, longest: usize) -> Result<Self, InputError> {
+        let up_to = |longest: usize| match (pipeline.text(), pipeline.image()) {
+            (Some(text), None) => texts(text, head, longest).map_err(InputError::from),
+            _ => images(pipeline, head),
+        };
+        Ok(Self { all: up_to(longest)?, brief: up_to(longest.min(KNOWN_PROBE))? })
+    }
+
+    /// Every sample, the short one first.
+    pub(super) fn all(&self) -> &[Arc<TokenizedInput>] {
+        &self.all
+    }
+
+    /// The short one alone; none where nothing could be made up.
+    pub(super) fn short(&self) -> &[Arc<TokenizedInput>] {
+        self.all.get(..1).unwrap_or_default()
+    }
+
+    /// The short one, if it is a text.
+    pub(super) fn text(&self) -> Option<&TokenizedInput> {
+        self.all.iter().find(|probe| probe.pixels().is_none()).map(|probe| &**probe)
+    }
+
+    /// An image.
+    pub(super) fn image(&self) -> Option<&Arc<TokenizedInput>> {
+        self.all.iter().find(|probe| probe.pixels().is_some())
     }
 }
 
@@ -104,15 +130,17 @@ fn at_its_end(input: TokenizedInput) -> TokenizedInput {
 }
 
 /// Gives the memory of weights back that the sessions of a graph don't read any more. That they don't is tried with every
-/// session, `writing` among them, and all probes of text: their numbers must stay the same, bit for bit.
+/// session, `writing` among them, and all brief probes of text: their numbers must stay the same, bit for bit. `known` are
+/// those of an earlier start; gives them where they had to be found out.
 pub(super) fn give_back_weights(
     graph: &Graph,
     running: &mut Running,
     writing: Option<&mut dyn DecoderExecutor>,
-    probes: &[Arc<TokenizedInput>],
-) {
-    let texts = || probes.iter().filter(|probe| probe.pixels().is_none());
-    let Some(first) = texts().next() else { return };
+    probes: &Probes,
+    known: Option<&Numbers>,
+) -> Option<Numbers> {
+    let texts = || probes.brief.iter().filter(|probe| probe.pixels().is_none());
+    let first = texts().next()?;
     let batches: Vec<TokenBatch> = texts().map(|text| TokenBatch::single(Arc::clone(text))).collect();
     let Running { executors: Executors { parallel, single }, form, .. } = running;
     // What one session has computed of a prefix, another would remember.
@@ -142,7 +170,13 @@ pub(super) fn give_back_weights(
             Some(output.reads.iter().flat_map(bits).collect())
         })
     });
-    graph.give_back_weights(&mut scoring.chain(writing).collect::<Vec<_>>());
+    let mut sessions: Vec<SessionTrial<'_>> = scoring.chain(writing).collect();
+    let is_known = |bits: &[u32]| known.is_some_and(|known| known.hold(bits));
+    let is_known: Option<&dyn Fn(&[u32]) -> bool> = match known {
+        Some(known) if !known.is_empty() => Some(&is_known),
+        _ => None,
+    };
+    graph.give_back_weights(&mut sessions, is_known).map(|given| Numbers::of(&given))
 }
 
 fn bits(row: &RowTensor) -> impl Iterator<Item = u32> + '_ {

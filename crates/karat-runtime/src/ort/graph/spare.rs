@@ -16,20 +16,36 @@ impl Graph {
     /// Gives memory back that sessions on the processor don't read any more, now that all of them run; no other can start
     /// afterwards. `sessions` try all of them, each its own: what they give must stay the same while that memory is spoilt.
     /// If it doesn't, or there is a session that isn't among them, everything stays.
-    pub fn give_back_weights(&self, sessions: &mut [SessionTrial<'_>]) {
+    ///
+    /// Where something is `known` of what sessions of the graph give with whole weights, they needn't be asked for it as long
+    /// as it says yes to what all of them give with spoilt ones: no spoilt weight gives the right numbers. Otherwise they
+    /// are asked, and what each gave is returned.
+    pub fn give_back_weights(
+        &self,
+        sessions: &mut [SessionTrial<'_>],
+        known: Option<&dyn Fn(&[u32]) -> bool>,
+    ) -> Option<Vec<Vec<u32>>> {
         // One that nobody took over would keep what it has.
         drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
         let lent = self.source.weights.lent().filter(|_| self.provider() == ProviderKind::Cpu);
-        let Some(lent) = lent.filter(|lent| lent.packs() && !self.is_shared.load(Ordering::Relaxed)) else { return };
+        let lent = lent.filter(|lent| lent.packs() && !self.is_shared.load(Ordering::Relaxed))?;
         let there = Arc::strong_count(&self.leases) - 1;
         if there != sessions.len() {
             tracing::debug!(there, tried = sessions.len(), "not all sessions are tried: nothing is given back");
-            return;
+            return None;
         }
-        let Some(before) = numbers(sessions) else { return };
         // Copies are made meanwhile, of one graph at a time, lest those of several don't fit.
-        let _copies = self.source.library.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        let copies = || self.source.library.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known {
+            let _copies = copies();
+            if lent.give_back(|| numbers(sessions).is_some_and(|now| now.iter().all(|now| known(now)))) {
+                return None;
+            }
+        }
+        let before = numbers(sessions)?;
+        let _copies = copies();
         lent.give_back(|| numbers(sessions).is_some_and(|now| now == before));
+        Some(before)
     }
 }
 
