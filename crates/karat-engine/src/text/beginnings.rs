@@ -189,10 +189,19 @@ mod tests {
         .collect()
     }
 
-    /// Everything that is read of tokens.
-    fn read(encoding: &Encoding) -> (&[u32], &[(usize, usize)], &[u32], &[u32], &[String]) {
-        let (ids, offsets, types) = (encoding.get_ids(), encoding.get_offsets(), encoding.get_type_ids());
-        (ids, offsets, types, encoding.get_special_tokens_mask(), encoding.get_tokens())
+    /// Everything that is read of tokens: all but which word each belongs to.
+    fn read(encoding: &Encoding) -> Encoding {
+        Encoding::new(
+            encoding.get_ids().to_vec(),
+            encoding.get_type_ids().to_vec(),
+            encoding.get_tokens().to_vec(),
+            vec![None; encoding.len()],
+            encoding.get_offsets().to_vec(),
+            encoding.get_special_tokens_mask().to_vec(),
+            encoding.get_attention_mask().to_vec(),
+            Vec::new(),
+            Default::default(),
+        )
     }
 
     proptest! {

@@ -34,7 +34,7 @@ use crate::{
     ShapeProfile, Shapes, SkippedProvider,
 };
 
-pub use spare::SessionTrial;
+pub use spare::{KnownNumbers, SessionTrial};
 
 /// Which graph to open, and on what.
 #[derive(Debug, Clone, Copy)]

@@ -92,8 +92,11 @@ impl LentWeights {
     /// session may be running or starting meanwhile, but for those that `is_unchanged` has for itself and runs; none can
     /// start afterwards. Tells whether all is gone that sessions pack.
     pub(super) fn give_back(&self, mut is_unchanged: impl FnMut() -> bool) -> bool {
-        let kinds = [Packing::Product, Packing::QuantisedProduct];
-        kinds.into_iter().fold(true, |all, packing| self.give_back_packed(packing, &mut is_unchanged) && all)
+        let mut all = true;
+        for packing in [Packing::Product, Packing::QuantisedProduct] {
+            all &= self.give_back_packed(packing, &mut is_unchanged);
+        }
+        all
     }
 
     fn give_back_packed(&self, packing: Packing, is_unchanged: impl FnOnce() -> bool) -> bool {

@@ -29,7 +29,7 @@ mod trial;
 mod weights;
 
 pub use given::{Weight, WeightNumbersMut};
-pub use graph::{BuiltGraph, Graph, GraphFile, SessionTrial, Sessions};
+pub use graph::{BuiltGraph, Graph, GraphFile, KnownNumbers, SessionTrial, Sessions};
 pub use inspect::{ModelFile, external_files};
 pub use library::Library;
 pub use pool::WeightShare;

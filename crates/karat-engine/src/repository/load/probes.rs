@@ -8,7 +8,7 @@ use karat_rules::{
 };
 use karat_runtime::{
     Cancellation, DecoderExecutor, DecoderRow, Read, ReadAt, Span, TokenBatch,
-    ort::{Graph, SessionTrial},
+    ort::{Graph, KnownNumbers, SessionTrial},
 };
 
 use super::{known::Numbers, sessions::Running};
@@ -172,7 +172,7 @@ pub(super) fn give_back_weights(
     });
     let mut sessions: Vec<SessionTrial<'_>> = scoring.chain(writing).collect();
     let is_known = |bits: &[u32]| known.is_some_and(|known| known.hold(bits));
-    let is_known: Option<&dyn Fn(&[u32]) -> bool> = match known {
+    let is_known: Option<KnownNumbers<'_>> = match known {
         Some(known) if !known.is_empty() => Some(&is_known),
         _ => None,
     };

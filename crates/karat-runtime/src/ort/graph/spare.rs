@@ -12,6 +12,9 @@ use crate::ProviderKind;
 /// that nothing else runs on that meanwhile.
 pub type SessionTrial<'a> = Box<dyn FnMut() -> Option<Vec<u32>> + Send + 'a>;
 
+/// Tells whether some session of a graph gave these numbers while its weights were whole.
+pub type KnownNumbers<'a> = &'a dyn Fn(&[u32]) -> bool;
+
 impl Graph {
     /// Gives memory back that sessions on the processor don't read any more, now that all of them run; no other can start
     /// afterwards. `sessions` try all of them, each its own: what they give must stay the same while that memory is spoilt.
@@ -23,7 +26,7 @@ impl Graph {
     pub fn give_back_weights(
         &self,
         sessions: &mut [SessionTrial<'_>],
-        known: Option<&dyn Fn(&[u32]) -> bool>,
+        known: Option<KnownNumbers<'_>>,
     ) -> Option<Vec<Vec<u32>>> {
         // One that nobody took over would keep what it has.
         drop(self.opening.lock().unwrap_or_else(PoisonError::into_inner).take());
