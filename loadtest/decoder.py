@@ -292,7 +292,7 @@ def memory(arguments: argparse.Namespace, texts: Texts) -> dict[str, int]:
 
 
 def flags(arguments: argparse.Namespace) -> list[str]:
-    """What servers are started with beside their models: all may wait however long, so that a slow machine refuses nothing."""
+    """What servers are started with beside their models: a slow machine refuses nothing, however long it waits."""
     library = ["--onnxruntime", str(arguments.onnxruntime)] if arguments.onnxruntime else []
     return ["--queue-seconds", "0", "--dialect-queue-seconds", "0", *library]
 
