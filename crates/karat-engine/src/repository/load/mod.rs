@@ -188,7 +188,8 @@ impl<'a> ModelLoader<'a> {
         // The largest first, lest the others are waited for before it begins.
         graphs.sort_by_key(|(_, _, bytes)| Reverse(*bytes));
         let room = Room::new();
-        abreast::each(graphs, sessions::cores(), |(name, graph, bytes)| {
+        // One more than there are cores: what is loaded last would leave all but one of them idle.
+        abreast::each(graphs, sessions::cores().saturating_add(1), |(name, graph, bytes)| {
             let _place = room.enter(bytes);
             self.load_graph(name, graph);
         });
