@@ -117,7 +117,10 @@ async fn every_checkpoint_that_packs_gives_the_scores_of_transformers_alone_and_
 #[tokio::test]
 async fn sixteen_bits_can_be_tried_on_a_processor() {
     const ROUNDED: f64 = 5e-2;
-    let names = ["llama3", "qwen3", "gemma2", "phi3-longrope", "pythia", "glm4"];
+    // A state that is rounded may choose other experts; Transformers in bfloat16 is 0.08 from itself in 32 bits.
+    const WITH_EXPERTS: f64 = 0.2;
+    let experts = ["mixtral", "qwen3-moe"];
+    let names = [&["llama3", "qwen3", "gemma2", "phi3-longrope", "pythia", "glm4"], &experts[..]].concat();
     let repository = Repository::empty();
     for name in names.iter().chain(&["bert"]) {
         copy(&repository, name);
@@ -134,7 +137,8 @@ async fn sixteen_bits_can_be_tried_on_a_processor() {
         assert_eq!(reply.status, 200, "{name}: {}", reply.text);
         let gaps: Vec<f64> =
             reply.rewards().iter().zip(cases).map(|(found, case)| (found - wanted(case)[0]).abs()).collect();
-        assert!(gaps.iter().all(|gap| *gap <= ROUNDED), "{name}: {gaps:?}");
+        let tolerance = if experts.contains(&name) { WITH_EXPERTS } else { ROUNDED };
+        assert!(gaps.iter().all(|gap| *gap <= tolerance), "{name}: {gaps:?}");
         assert!(gaps.iter().any(|gap| *gap > TOLERANCE), "{name} computes in 32 bits: {gaps:?}");
     }
     let card = server.get("/v1/models/bert").await;

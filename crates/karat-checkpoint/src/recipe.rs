@@ -91,9 +91,6 @@ impl Recipe {
         }
         // What no other sizes would change comes first.
         match self {
-            Self::Decoder { trunk, .. } if element != Element::Float32 && trunk.experts.is_some() => {
-                Some("experts that are chosen token by token have")
-            }
             Self::Encoder { trunk, .. } if trunk.distances.is_some() || trunk.convolution.is_some() => {
                 Some("attention to distances has")
             }

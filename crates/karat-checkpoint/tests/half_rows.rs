@@ -89,9 +89,6 @@ fn encoders_and_models_that_see_have_it_and_decoders_do_not() {
 fn a_gpu_gets_packed_rows_of_what_has_them() {
     for (name, checkpoint) in recorded("checkpoints", "expected.json") {
         // The heads of recorded encoders have 4 numbers.
-        if ["mixtral", "qwen3-moe"].contains(&&*name) {
-            continue;
-        }
         let wanted = if checkpoint.is_decoder() { Form::Packed(checkpoint.half()) } else { Form::HalfRows };
         assert_eq!(checkpoint.form_on_gpu(), wanted, "{name}");
     }

@@ -63,7 +63,7 @@ fn inspect_says_that_a_template_keeps_a_model_from_being_served() {
 #[test]
 fn inspect_says_how_a_model_is_computed_on_a_gpu_and_why() {
     let padded = [("deberta-v3", "attention to distances"), ("modernbert", "look ahead")];
-    let packed = [("llama3", "beside its blocks of keys and values")];
+    let packed = [("mixtral", "beside its blocks of keys and values")];
     let whys = [padded.as_slice(), &packed].concat();
     let is_one = |folder: &PathBuf| whys.iter().any(|(name_of_one, _)| name(folder) == *name_of_one);
     let folders: Vec<PathBuf> = recorded().into_iter().filter(is_one).collect();
