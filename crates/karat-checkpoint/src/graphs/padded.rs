@@ -261,8 +261,9 @@ impl<'a> Layers<'a> {
         })
     }
 
-    /// The table of distances, in 32 bits, and for all layers the row of each pair of places: `[batch, heads, sequence,
-    /// sequence]`, as gathering wants a row for each likeness, and as numbers of 32 bits, since nothing is read more often.
+    /// The table of distances, and for all layers the row of each pair of places: `[batch, heads, sequence, sequence]`, as
+    /// gathering wants a row for each likeness, and as numbers of 32 bits, since nothing is read more often. The table is in
+    /// 32 bits: ONNX Runtime 1.31 crashes where a session starts whose products read a constant that half precision normed.
     fn prepare_distances(&mut self, distances: &Distances) {
         let encoder = self.encoder;
         let nodes = &mut self.nodes;
