@@ -98,8 +98,9 @@ def write_weights(folder: Path, shape: Shape) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index) + "\n")
 
 
-def write_checkpoint(folder: Path, shape: Shape, provider: str, *, packed: bool = True, options: str = "") -> None:
-    """Writes the folder of a model that runs on `provider`; `options` are its manifest's `[scheduling]`.
+def write_checkpoint(folder: Path, shape: Shape, provider: str, *, as_on_gpu: bool = True, options: str = "") -> None:
+    """Writes the folder of a model that runs on `provider`, in the form that a GPU takes (`as_on_gpu`) or in that of a
+    processor; `options` are its manifest's `[scheduling]`.
 
     What is whole already stays as it is, but for the manifest.
     """
@@ -112,17 +113,17 @@ def write_checkpoint(folder: Path, shape: Shape, provider: str, *, packed: bool 
         (folder / "tokenizer_config.json").write_text(json.dumps(vocabulary.settings()))
         write_weights(folder, shape)
         done.touch()
-    write_manifest(folder, shape, provider, packed=packed, options=options)
+    write_manifest(folder, shape, provider, as_on_gpu=as_on_gpu, options=options)
 
 
-def write_manifest(folder: Path, shape: Shape, provider: str, *, packed: bool = True, options: str = "") -> None:
+def write_manifest(folder: Path, shape: Shape, provider: str, *, as_on_gpu: bool = True, options: str = "") -> None:
     """Writes `model.toml`."""
     writes = isinstance(shape, Decoder) and shape.writes
     head = f'{{ logit = {{ token = "{texts.TOKEN}" }} }}' if writes else '"scalar"'
     providers = provider if provider.startswith("{") else f'"{provider}"'
     output = 'output = "logits"\n' if writes else ""
-    # On a GPU a checkpoint is packed by itself.
-    form = 'form = "packed"\n' if packed and provider == "cpu" else ""
+    # On a GPU a checkpoint has that form by itself.
+    form = f'form = "{shape.form}"\n' if as_on_gpu and provider == "cpu" else ""
     (folder / "model.toml").write_text(
         f'description = "Random weights, for measuring"\nhead = {head}\nproviders = [{providers}]\n\n'
         f'[graph]\ncheckpoint = "."\n{output}{form}\n'

@@ -93,7 +93,7 @@ class Kit:
         models: dict[str, str],
         *,
         provider: str | None = None,
-        packed: bool = True,
+        as_on_gpu: bool = True,
         options: str = "",
     ) -> Path:
         """A repository of models, each by the name of its checkpoint, whose files are linked; the rest as in
@@ -102,7 +102,7 @@ class Kit:
         for model, name in models.items():
             checkpoints.lend(self.checkpoint(name), folder / model)
             on = provider or self.provider
-            checkpoints.write_manifest(folder / model, self.shapes[name], on, packed=packed, options=options)
+            checkpoints.write_manifest(folder / model, self.shapes[name], on, as_on_gpu=as_on_gpu, options=options)
         return folder
 
     def workload(self, name: str, count: int, parts: int = 1, seed: int = 1) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ class Encoder:
     longest: int
     dtype = "F32"
     render = '"pair"'
+    form = "packed"
 
     @property
     def config(self) -> dict[str, Any]:
@@ -73,10 +74,149 @@ class Encoder:
             matrices[f"{prefix}intermediate.dense"] = (self.intermediate, hidden)
             matrices[f"{prefix}output.dense"] = (hidden, self.intermediate)
             norms += [f"{prefix}attention.output.LayerNorm", f"{prefix}output.LayerNorm"]
-        for matrix, shape in matrices.items():
-            tensors |= {f"{matrix}.weight": shape, f"{matrix}.bias": shape[:1]}
-        for norm in norms:
-            tensors |= {f"{norm}.weight": (hidden,), f"{norm}.bias": (hidden,)}
+        return tensors | _biased(matrices, norms, hidden)
+
+
+def _biased(matrices: Mapping[str, tuple[int, ...]], norms: Sequence[str], hidden: int) -> Tensors:
+    """Matrices and norms of states, each with a bias."""
+    tensors: Tensors = {}
+    for matrix, shape in matrices.items():
+        tensors |= {f"{matrix}.weight": shape, f"{matrix}.bias": shape[:1]}
+    for norm in norms:
+        tensors |= {f"{norm}.weight": (hidden,), f"{norm}.bias": (hidden,)}
+    return tensors
+
+
+@dataclass(frozen=True)
+class Deberta:
+    """A DeBERTa-v3 that rates pairs: its rows are padded."""
+
+    layers: int
+    hidden: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    # How many kinds of distances there are to each side.
+    buckets: int
+    median: int
+    longest: int
+    kind = "deberta"
+    dtype = "F32"
+    render = '"pair"'
+    form = "half_rows"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its `config.json`."""
+        return {
+            "architectures": ["DebertaV2ForSequenceClassification"],
+            "model_type": "deberta-v2",
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.intermediate,
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": self.longest,
+            "max_relative_positions": -1,
+            "position_buckets": self.buckets,
+            "norm_rel_ebd": "layer_norm",
+            "pos_att_type": ["p2c", "c2p"],
+            "position_biased_input": False,
+            "relative_attention": True,
+            "share_att_key": True,
+            "type_vocab_size": 0,
+            "pad_token_id": 0,
+            "hidden_act": "gelu",
+            "pooler_hidden_act": "gelu",
+            "pooler_hidden_size": self.hidden,
+            "layer_norm_eps": 1e-7,
+            "id2label": {"0": "LABEL_0"},
+        }
+
+    @property
+    def tensors(self) -> Tensors:
+        """Every tensor by name."""
+        hidden, encoder = self.hidden, "deberta.encoder."
+        tensors: Tensors = {
+            "deberta.embeddings.word_embeddings.weight": (self.vocabulary, hidden),
+            f"{encoder}rel_embeddings.weight": (2 * self.buckets, hidden),
+        }
+        matrices: Tensors = {"pooler.dense": (hidden, hidden), "classifier": (1, hidden)}
+        norms = ["deberta.embeddings.LayerNorm", f"{encoder}LayerNorm"]
+        for layer in range(self.layers):
+            prefix = f"{encoder}layer.{layer}."
+            squares = (*(f"attention.self.{part}_proj" for part in ("query", "key", "value")), "attention.output.dense")
+            matrices |= {prefix + square: (hidden, hidden) for square in squares}
+            matrices[f"{prefix}intermediate.dense"] = (self.intermediate, hidden)
+            matrices[f"{prefix}output.dense"] = (hidden, self.intermediate)
+            norms += [f"{prefix}attention.output.LayerNorm", f"{prefix}output.LayerNorm"]
+        return tensors | _biased(matrices, norms, hidden)
+
+
+@dataclass(frozen=True)
+class ModernBert:
+    """A ModernBERT that rates pairs: its rows are padded."""
+
+    layers: int
+    hidden: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    median: int
+    longest: int
+    kind = "modernbert"
+    dtype = "F32"
+    render = '"pair"'
+    form = "half_rows"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its `config.json`."""
+        return {
+            "architectures": ["ModernBertForSequenceClassification"],
+            "model_type": "modernbert",
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.intermediate,
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": 8192,
+            "global_attn_every_n_layers": 3,
+            "local_attention": 128,
+            "global_rope_theta": 160_000.0,
+            "local_rope_theta": 10_000.0,
+            "classifier_pooling": "mean",
+            "classifier_activation": "gelu",
+            "hidden_activation": "gelu",
+            "norm_eps": 1e-5,
+            "pad_token_id": 0,
+            "id2label": {"0": "LABEL_0"},
+        }
+
+    @property
+    def tensors(self) -> Tensors:
+        """Every tensor by name."""
+        hidden, inner = self.hidden, self.intermediate
+        tensors: Tensors = {
+            "model.embeddings.tok_embeddings.weight": (self.vocabulary, hidden),
+            "model.embeddings.norm.weight": (hidden,),
+            "model.final_norm.weight": (hidden,),
+            "head.dense.weight": (hidden, hidden),
+            "head.norm.weight": (hidden,),
+            "classifier.weight": (1, hidden),
+            "classifier.bias": (1,),
+        }
+        for layer in range(self.layers):
+            prefix = f"model.layers.{layer}."
+            # The embeddings are normed already.
+            norms = ("attn_norm", "mlp_norm") if layer else ("mlp_norm",)
+            tensors |= {f"{prefix}{norm}.weight": (hidden,) for norm in norms}
+            tensors |= {
+                f"{prefix}attn.Wqkv.weight": (3 * hidden, hidden),
+                f"{prefix}attn.Wo.weight": (hidden, hidden),
+                f"{prefix}mlp.Wi.weight": (2 * inner, hidden),
+                f"{prefix}mlp.Wo.weight": (hidden, inner),
+            }
         return tensors
 
 
@@ -95,6 +235,7 @@ class Decoder:
     longest: int
     writes: bool = False
     dtype = "BF16"
+    form = "packed"
     render = f'{{ jinja = "{TEMPLATE}" }}'
 
     @property
@@ -145,13 +286,15 @@ class Decoder:
         return tensors
 
 
-Shape = Encoder | Decoder
+Shape = Encoder | Deberta | ModernBert | Decoder
 
 LLAMA_8B = Decoder(32, 4096, 32, 8, 128, 14_336, 128_256, median=350, longest=2048)
 # What is asked of a GPU.
 FULL: Mapping[str, Shape] = {
     "minilm-l12": Encoder("bert", 12, 384, 12, 1536, 30_522, median=160, longest=512),
     "roberta-large": Encoder("roberta", 24, 1024, 16, 4096, 50_265, median=160, longest=512),
+    "deberta-v3-base": Deberta(12, 768, 12, 3072, 128_100, buckets=256, median=160, longest=512),
+    "modernbert-base": ModernBert(22, 768, 12, 1152, 50_368, median=160, longest=512),
     "llama-1b": Decoder(16, 2048, 32, 8, 64, 8192, 128_256, median=350, longest=2048),
     "llama-8b": LLAMA_8B,
     "llama-8b-writer": Decoder(32, 4096, 32, 8, 128, 14_336, 128_256, median=350, longest=2048, writes=True),
@@ -163,6 +306,8 @@ _DECODER = Decoder(2, 32, 4, 2, 8, 48, 1024, median=40, longest=2048)
 TINY: Mapping[str, Shape] = {
     "minilm-l12": Encoder("bert", 2, 32, 4, 48, 1024, median=24, longest=128),
     "roberta-large": Encoder("roberta", 2, 32, 4, 48, 1024, median=24, longest=128),
+    "deberta-v3-base": Deberta(2, 32, 4, 48, 1024, buckets=16, median=24, longest=128),
+    "modernbert-base": ModernBert(3, 32, 4, 48, 1024, median=24, longest=128),
     "llama-1b": _DECODER,
     "llama-8b": _DECODER,
     "llama-8b-writer": Decoder(2, 32, 4, 2, 8, 48, 1024, median=40, longest=2048, writes=True),

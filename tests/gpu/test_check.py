@@ -85,15 +85,15 @@ class TestComparisons:
 
 
 class TestTexts:
-    @pytest.mark.parametrize("name", ["minilm-l12", "roberta-large", "llama-8b"])
+    @pytest.mark.parametrize("name", ["minilm-l12", "roberta-large", "deberta-v3-base", "llama-8b"])
     def test_a_sample_has_the_tokens_that_its_tokenizer_counts(self, name: str) -> None:
         shape = shapes.TINY[name]
         tokenizer = Tokenizer.from_str(json.dumps(texts.vocabulary(shape).tokenizer()))
         for sample in texts.Texts(shape, seed=1).mixed(20):
-            if isinstance(shape, shapes.Encoder):
-                encoding = tokenizer.encode(sample["prompt"], sample["response"])
-            else:
+            if isinstance(shape, shapes.Decoder):
                 encoding = tokenizer.encode(f" {sample['prompt']} {sample['response']}")
+            else:
+                encoding = tokenizer.encode(sample["prompt"], sample["response"])
             assert encoding.ids == sample["ids"]
 
 
@@ -116,6 +116,11 @@ class TestCheckpoints:
         parameters = sum(math.prod(shape) for shape in shapes.FULL["llama-8b-writer"].tensors.values())
         # The count that its authors publish.
         assert parameters == 8_030_261_248
+
+    @pytest.mark.parametrize(("name", "millions"), [("deberta-v3-base", 184), ("modernbert-base", 149)])
+    def test_padded_encoders_have_the_sizes_that_are_published(self, name: str, millions: int) -> None:
+        parameters = sum(math.prod(shape) for shape in shapes.FULL[name].tensors.values())
+        assert parameters // 1_000_000 == millions
 
 
 class TestForeignGraphs:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from loadtest.decoder import WORDS
-from tests.gpu.shapes import Encoder, Shape
+from tests.gpu.shapes import Decoder, Shape
 
 # Of the logarithm of lengths: two thirds lie between half and twice the median.
 DEVIATION = 0.7
@@ -152,7 +152,7 @@ class BytePairs:
 
 def vocabulary(shape: Shape) -> Vocabulary:
     """That of a model of this shape."""
-    return WordPiece(shape.kind == "roberta") if isinstance(shape, Encoder) else BytePairs(shape.vocabulary)
+    return BytePairs(shape.vocabulary) if isinstance(shape, Decoder) else WordPiece(shape.kind == "roberta")
 
 
 def _added(token: str, number: int) -> dict[str, Any]:

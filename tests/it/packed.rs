@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use karat_engine::engine::Engine;
 
-use crate::support::{Repository, Server, Unserved, karat, root};
+use crate::support::{Repository, Server, Unserved, root};
 
 /// How far a score may be from the one that was recorded, in 32 bits.
 const TOLERANCE: f64 = 1e-4;
@@ -43,18 +43,8 @@ fn configure(repository: &Repository, name: &str, changes: &Value) {
 
 /// Has karat write the manifest that a checkpoint gets, and asks for packed rows in it.
 fn pack(repository: &Repository, name: &str, scheduling: &str) {
-    write_form(repository, name, "packed", scheduling);
-}
-
-fn write_form(repository: &Repository, name: &str, form: &str, scheduling: &str) {
-    let folder = repository.path().join(name);
-    let path = folder.join("model.toml");
-    if !path.is_file() {
-        let written = karat(&["inspect", folder.to_str().unwrap(), "--write"]).output().unwrap();
-        assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
-    }
-    let manifest = fs::read_to_string(&path).unwrap().replace("[graph]\n", &format!("[graph]\nform = \"{form}\"\n"));
-    fs::write(path, format!("{manifest}\n[scheduling]\n{scheduling}\n")).unwrap();
+    repository.write_form(name, "packed");
+    repository.append(name, "model.toml", format!("\n[scheduling]\n{scheduling}\n").as_bytes());
 }
 
 #[track_caller]
@@ -127,11 +117,14 @@ async fn every_checkpoint_that_packs_gives_the_scores_of_transformers_alone_and_
 #[tokio::test]
 async fn sixteen_bits_can_be_tried_on_a_processor() {
     const ROUNDED: f64 = 5e-2;
-    let names = ["llama3", "qwen3", "gemma2", "phi3-longrope", "pythia", "glm4"];
+    // A state that is rounded may choose other experts; Transformers in bfloat16 is 0.08 from itself in 32 bits.
+    const WITH_EXPERTS: f64 = 0.2;
+    let experts = ["mixtral", "qwen3-moe"];
+    let names = [&["llama3", "qwen3", "gemma2", "phi3-longrope", "pythia", "glm4"], &experts[..]].concat();
     let repository = Repository::empty();
     for name in names.iter().chain(&["bert"]) {
         copy(&repository, name);
-        write_form(&repository, name, "rounded", "");
+        repository.write_form(name, "rounded");
         // It is held to 32 bits by that file.
         fs::remove_file(repository.path().join(name).join("expected.json")).unwrap();
     }
@@ -144,7 +137,8 @@ async fn sixteen_bits_can_be_tried_on_a_processor() {
         assert_eq!(reply.status, 200, "{name}: {}", reply.text);
         let gaps: Vec<f64> =
             reply.rewards().iter().zip(cases).map(|(found, case)| (found - wanted(case)[0]).abs()).collect();
-        assert!(gaps.iter().all(|gap| *gap <= ROUNDED), "{name}: {gaps:?}");
+        let tolerance = if experts.contains(&name) { WITH_EXPERTS } else { ROUNDED };
+        assert!(gaps.iter().all(|gap| *gap <= tolerance), "{name}: {gaps:?}");
         assert!(gaps.iter().any(|gap| *gap > TOLERANCE), "{name} computes in 32 bits: {gaps:?}");
     }
     let card = server.get("/v1/models/bert").await;

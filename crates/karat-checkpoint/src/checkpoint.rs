@@ -1,10 +1,6 @@
 //! A folder as a model: read once, with everything that stands in the way told together.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    num::NonZeroUsize,
-    path::Path,
-};
+use std::{collections::BTreeSet, num::NonZeroUsize, path::Path};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -12,11 +8,11 @@ use sha2::{Digest, Sha256};
 use crate::{
     classes::{self, Class},
     config::Config,
+    decided::{Decided, Gating, Reads},
     ensemble::Adapters,
     graphs::{Element, Form, Graph, NumbersMut, Tensor},
     heads::{Head, Kind},
-    manifest,
-    normalise::{self, Normalisation},
+    leftovers, manifest, normalise,
     origin::Origin,
     problems::{CheckpointError, Problems},
     reading::Reading,
@@ -28,76 +24,11 @@ use crate::{
     weights::Weights,
 };
 
-/// Tensors that a graph doesn't need: tables that are computed anew, and heads that aren't read.
-const UNUSED: &[&str] = &[
-    "rotary_emb.inv_freq",
-    "lm_head.weight",
-    "attn.bias",
-    "attn.masked_bias",
-    "position_ids",
-    "embeddings.token_type_ids",
-    "lm_predictions.",
-    "mask_predictions.",
-    "num_batches_tracked",
-    "normalizer.",
-    "cls.predictions.",
-    "cls.seq_relationship.",
-    "lm_head.",
-    "vocab_transform.",
-    "vocab_layer_norm.",
-    "vocab_projector.",
-];
-
 /// What a configuration describes.
 enum Shape {
     Decoder(Decoder),
     Encoder(Encoder),
     Modern(ModernBert),
-}
-
-/// What was decided of a checkpoint.
-pub(crate) struct Decided {
-    pub(crate) graph: Graph,
-    pub(crate) reads: Reads,
-    /// How many numbers the head gives.
-    pub(crate) width: usize,
-    /// The most tokens for which the graph is exact.
-    pub(crate) context: usize,
-    pub(crate) vocabulary: usize,
-    /// How rewards are normalised, where they are.
-    pub(crate) normalise: Option<Normalisation>,
-    /// Whose weights stand where, if the head has some.
-    pub(crate) gating: Option<Gating>,
-    /// The token that every sample has to end with.
-    pub(crate) last_token: Option<String>,
-}
-
-/// Where the weights of a head's objectives are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gating {
-    /// Where the score is read.
-    AtScore,
-    /// At a mark in the text; the one that the authors' code looks for, where it is known.
-    AtMark(Option<&'static str>),
-}
-
-impl Decided {
-    fn of_pairs(graph: Graph, width: usize, context: usize, vocabulary: usize) -> Self {
-        Self { graph, reads: Reads::Pairs, width, context, vocabulary, normalise: None, gating: None, last_token: None }
-    }
-}
-
-/// What a model reads, and where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reads {
-    /// A score after a dialogue.
-    Scores,
-    /// A score at each step's mark.
-    Steps,
-    /// The logits of the next token.
-    Logits,
-    /// A score of a pair of texts.
-    Pairs,
 }
 
 /// A checkpoint that can be served.
@@ -228,7 +159,7 @@ impl Checkpoint {
         if let Some(labels) = labels.filter(|labels| decided.reads == Reads::Pairs && *labels != decided.width) {
             problems.add::<()>(format!("config.json names {labels} labels, and the head has {} rows", decided.width));
         }
-        refuse_leftovers(&weights, &decided, problems);
+        leftovers::refuse(&weights, &decided, problems);
         let tokens = tokens?;
         tokens.check(decided.vocabulary, problems);
         classes::refuse_namesakes(origin.model(), &tokens, problems);
@@ -274,6 +205,26 @@ impl Checkpoint {
     #[must_use]
     pub fn images(&self) -> Option<&Graph> {
         self.images.as_ref()
+    }
+
+    /// The graph that embeds images in a form, where [`Self::images`] does.
+    ///
+    /// # Errors
+    /// When something stands in its way.
+    pub fn images_for(&self, form: Form) -> Result<Option<Graph>, CheckpointError> {
+        if form == Form::Rows {
+            return Ok(self.images.clone());
+        }
+        let mut problems = Problems::default();
+        let graph = self.recipe.write_images(form, &self.weights, &mut problems);
+        problems.finish(self.origin.folder(), Some(graph))
+    }
+
+    /// The form that suits an NVIDIA GPU: packed rows in 16 bits, or else padded ones, or else that of a processor.
+    #[must_use]
+    pub fn form_on_gpu(&self) -> Form {
+        let forms = [Form::Packed(self.half()), Form::HalfRows];
+        forms.into_iter().find(|form| self.has(*form)).unwrap_or(Form::Rows)
     }
 
     /// Whether it has a form.
@@ -421,39 +372,4 @@ fn last_token(config: &Config, tokens: Option<&Tokens>, problems: &mut Problems)
         ));
     }
     text
-}
-
-/// Refuses tensors that the graph never reads, or not all of: they are the sign of a part of the model that isn't known
-/// here, or that has another size.
-fn refuse_leftovers(weights: &Weights, decided: &Decided, problems: &mut Problems) {
-    let Decided { graph, gating, .. } = decided;
-    let sources = graph.tensors.iter().flat_map(|tensor| &tensor.sources);
-    let used: BTreeSet<&str> = sources.map(|source| source.tensor.as_str()).collect();
-    let left: Vec<&str> = weights
-        .names()
-        .filter(|name| {
-            !used.contains(name)
-                && !weights.is_replaced_by_some(name)
-                && !UNUSED
-                    .iter()
-                    .any(|unused| name.ends_with(unused) || (unused.ends_with('.') && name.starts_with(unused)))
-        })
-        .collect();
-    let mut read: BTreeMap<&str, usize> = BTreeMap::new();
-    let sources = graph.tensors.iter().flat_map(|tensor| &tensor.sources);
-    for source in sources.filter(|source| !source.rows.is_empty()) {
-        *read.entry(&source.tensor).or_default() += source.rows.iter().map(ExactSizeIterator::len).sum::<usize>();
-    }
-    for (name, read) in read {
-        let rows = weights.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(read);
-        // Of each objective of such a head, the variance stands beside it.
-        let variances = matches!(gating, Some(Gating::AtScore)) && rows == 2 * read;
-        if read < rows && !variances {
-            problems.add::<()>(format!("{name} has {rows} rows, and by config.json it should have {read}"));
-        }
-    }
-    if !left.is_empty() {
-        let some = left.iter().take(4).copied().collect::<Vec<_>>().join(", ");
-        problems.add::<()>(format!("{} tensors have no place in this architecture, such as {some}", left.len()));
-    }
 }

@@ -3,7 +3,7 @@
 use toml::{Table, Value};
 
 use crate::{
-    checkpoint::{Decided, Gating, Reads},
+    decided::{Decided, Gating, Reads},
     normalise::Normalisation,
     tokens::Tokens,
 };

@@ -1,8 +1,8 @@
 //! Why a checkpoint is served as its manifest says: a sentence for each decision, for the person who reads it.
 
 use crate::{
-    checkpoint::{Decided, Gating, Reads},
     classes::{Class, Pooling},
+    decided::{Decided, Gating, Reads},
     manifest::MOST_TOKENS,
     tokens::Tokens,
 };

@@ -36,30 +36,53 @@ impl Recipe {
                     rounding: if let Form::Rounded(element) = form { Some(element) } else { None },
                 };
                 match form {
-                    Form::Rows => graphs::prefix(&parts, problems),
+                    Form::Rows | Form::HalfRows => graphs::prefix(&parts, problems),
                     Form::Packed(element) => graphs::packed_decoder(&parts, element, problems),
                     Form::Rounded(_) => graphs::packed_decoder(&parts, Element::Float32, problems),
                 }
             }
-            (Self::Encoder { trunk, labels }, Form::Rows) => graphs::padded(trunk, *labels, weights, problems),
             (Self::Encoder { trunk, labels }, Form::Packed(element) | Form::Rounded(element)) => {
                 graphs::packed_encoder(trunk, *labels, element, weights, problems)
             }
-            (Self::Modern { trunk, labels }, _) => graphs::modernbert(trunk, *labels, weights, problems),
-            (Self::Seeing(ImageModel { text: Some(text), .. }), _) => graphs::texts(text, weights, problems),
-            (Self::Seeing(model), _) => graphs::images(model, weights, problems),
+            (Self::Encoder { trunk, labels }, _) => graphs::padded(trunk, *labels, form.element(), weights, problems),
+            (Self::Modern { trunk, labels }, _) => {
+                graphs::modernbert(trunk, *labels, form.element(), weights, problems)
+            }
+            (Self::Seeing(ImageModel { text: Some(text), .. }), _) => {
+                graphs::texts(text, form.element(), weights, problems)
+            }
+            (Self::Seeing(model), _) => graphs::images(model, form.element(), weights, problems),
         })
+    }
+
+    /// Writes the graph of images beside that of texts, of a model that compares the two.
+    pub(crate) fn write_images(&self, form: Form, weights: &Weights, problems: &mut Problems) -> Option<Graph> {
+        match self {
+            Self::Seeing(model) if model.text.is_some() => {
+                Some(graphs::images(model, form.element(), weights, problems))
+            }
+            Self::Decoder { .. } | Self::Encoder { .. } | Self::Modern { .. } | Self::Seeing(_) => None,
+        }
     }
 
     /// Why it hasn't a form.
     pub(crate) fn lacks(&self, form: Form) -> Option<String> {
-        let bits = if form == Form::Packed(Element::Float32) { "" } else { " in 16 bits" };
-        self.obstacle(form).map(|obstacle| format!("{obstacle} no form of packed rows{bits}"))
+        let what = match form {
+            Form::Rows | Form::Packed(Element::Float32) => "packed rows",
+            Form::HalfRows => "padded rows in 16 bits",
+            Form::Packed(_) | Form::Rounded(_) => "packed rows in 16 bits",
+        };
+        self.obstacle(form).map(|obstacle| format!("{obstacle} no form of {what}"))
     }
 
     /// What of it a form doesn't have, as the beginning of a sentence.
     pub(crate) fn obstacle(&self, form: Form) -> Option<&'static str> {
-        let (Form::Packed(element) | Form::Rounded(element)) = form else { return None };
+        let element = match form {
+            Form::Rows => return None,
+            // What samples begin with in common is shared in 32 bits alone.
+            Form::HalfRows => return matches!(self, Self::Decoder { .. }).then_some("decoders have"),
+            Form::Packed(element) | Form::Rounded(element) => element,
+        };
         if let Self::Seeing(_) = self {
             return Some("models that see have");
         }
@@ -68,9 +91,6 @@ impl Recipe {
         }
         // What no other sizes would change comes first.
         match self {
-            Self::Decoder { trunk, .. } if element != Element::Float32 && trunk.experts.is_some() => {
-                Some("experts that are chosen token by token have")
-            }
             Self::Encoder { trunk, .. } if trunk.distances.is_some() || trunk.convolution.is_some() => {
                 Some("attention to distances has")
             }

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use crate::{
     config::Config,
-    graphs::{self, Graph},
+    graphs::{self, Element, Graph},
     heads::embedding::EmbeddingHead,
     manifest::MOST_TOKENS,
     problems::Problems,
@@ -63,9 +63,9 @@ pub(crate) fn read(
         // What compares images with texts isn't asked for where a head rates an image by itself.
         model.text = None;
     }
-    let image = graphs::images(&model, weights, problems);
+    let image = graphs::images(&model, Element::Float32, weights, problems);
     let (graph, images) = match &model.text {
-        Some(text) => (graphs::texts(text, weights, problems), Some(image)),
+        Some(text) => (graphs::texts(text, Element::Float32, weights, problems), Some(image)),
         None => (image, None),
     };
     refuse_leftovers(weights, [Some(&graph), images.as_ref()].into_iter().flatten(), &model, problems);

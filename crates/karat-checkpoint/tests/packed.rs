@@ -190,7 +190,6 @@ fn what_the_operator_does_not_take_is_refused_by_name() {
         ("bert", Element::Float16, "no multiple of 8"),
         ("deberta-v3", Element::Float32, "distances"),
         ("modernbert", Element::Float32, "look ahead"),
-        ("mixtral", Element::Bfloat16, "experts"),
     ] {
         let error = refused(name, element);
         assert!(error.contains(part) && error.contains("form = \"rows\""), "{error}");

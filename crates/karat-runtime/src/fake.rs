@@ -1,6 +1,9 @@
 //! An executor without a graph, for tests of everything above the runtime.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::{
+    mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
 
 use karat_rules::domain::RowTensor;
 
@@ -37,6 +40,8 @@ struct Inner {
     panics_on: Option<u32>,
     /// The positions that fit into memory.
     memory_positions: Option<usize>,
+    /// What the next pass tells of passes that it tried again.
+    retries: usize,
 }
 
 impl State {
@@ -110,6 +115,11 @@ impl FakeControl {
     /// Makes every pass run out of memory that has more than so many positions, padding included.
     pub fn run_out_of_memory_above(&self, positions: usize) {
         self.state.lock().memory_positions = Some(positions);
+    }
+
+    /// Makes the next pass tell that it ran out of memory so many times before it gave something.
+    pub fn retry(&self, times: usize) {
+        self.state.lock().retries = times;
     }
 
     /// The token ids of every batch that was started, in order.
@@ -191,6 +201,10 @@ impl Executor for FakeExecutor {
             .iter()
             .map(|input| RowTensor::new(vec![1], vec![score(input.ids())]).into_iter().collect())
             .collect())
+    }
+
+    fn take_retries(&mut self) -> usize {
+        mem::take(&mut self.control.state.lock().retries)
     }
 
     fn shapes(&self) -> Option<Shapes> {

@@ -79,6 +79,12 @@ pub trait Executor: Send {
         None
     }
 
+    /// How many passes the device's memory didn't hold, and which it tried again in smaller ones by itself, since this was
+    /// last asked.
+    fn take_retries(&mut self) -> usize {
+        0
+    }
+
     /// The few shapes that its passes are rounded up to, where a new one is dear; `None` where they run as they are.
     fn shapes(&self) -> Option<Shapes> {
         None
@@ -100,6 +106,10 @@ impl<E: Executor + ?Sized> Executor for Box<E> {
 
     fn device(&self) -> Option<Arc<dyn SharedDevice>> {
         (**self).device()
+    }
+
+    fn take_retries(&mut self) -> usize {
+        (**self).take_retries()
     }
 
     fn shapes(&self) -> Option<Shapes> {

@@ -3,7 +3,7 @@
 
 use std::{error::Error, path::Path};
 
-use karat_checkpoint::{Checkpoint, CheckpointError, Form};
+use karat_checkpoint::{Checkpoint, CheckpointError, Form, Graph};
 use karat_engine::{
     manifest::ManifestError,
     repository::{EXPECTED_FILE, References},
@@ -41,7 +41,7 @@ pub(super) struct Found {
     processor_mb: u64,
     /// How much of this machine's memory is free.
     free_mb: Option<u64>,
-    /// What the weights take on a GPU, in 16 bits; none of what is served as padded rows.
+    /// What the weights take on a GPU, in 16 bits; none of what is computed in 32.
     gpu_mb: Option<u64>,
     /// Why it is served as padded rows on a GPU; none where it isn't.
     gpu_padded: Option<String>,
@@ -85,6 +85,11 @@ fn problems(error: &(dyn Error + Send + Sync + 'static)) -> Vec<String> {
     of_checkpoint.map_or_else(|| vec![error.to_string()], |error| error.problems.clone())
 }
 
+/// What the weights of graphs take together.
+fn mebibytes<const N: usize>(graphs: [Option<&Graph>; N], bytes: impl Fn(&Graph) -> u64) -> u64 {
+    graphs.into_iter().flatten().map(bytes).sum::<u64>() >> 20
+}
+
 impl Found {
     pub(super) fn new(
         checkpoint: &Checkpoint,
@@ -94,15 +99,19 @@ impl Found {
         manifest: String,
     ) -> Result<Self, CommandError> {
         let packed = Form::Packed(checkpoint.half());
-        let gpu = checkpoint.has(packed).then(|| checkpoint.graph_for(packed)).transpose()?;
+        let on_processor = [Some(checkpoint.graph()), checkpoint.images()];
+        let on_gpu = match checkpoint.form_on_gpu() {
+            Form::Rows => None,
+            form => Some([Some(checkpoint.graph_for(form)?), checkpoint.images_for(form)?]),
+        };
         Ok(Self {
             hub: hub.iter().map(ToString::to_string).collect(),
             parameters: checkpoint.parameters(),
             stored_as: checkpoint.types().into_iter().collect(),
-            processor_mb: checkpoint.graph().memory(true, checkpoint.is_decoder()) >> 20,
+            processor_mb: mebibytes(on_processor, |graph| graph.memory(true, checkpoint.is_decoder())),
             free_mb: free_memory().map(|free| free >> 20),
             gpu_padded: checkpoint.lacks(packed),
-            gpu_mb: gpu.map(|graph| graph.memory(false, true) >> 20),
+            gpu_mb: on_gpu.map(|graphs| mebibytes(graphs.each_ref().map(Option::as_ref), |it| it.memory(false, true))),
             licence: LICENCES.into_iter().find(|name| folder.join(name).is_file()),
             references: references.map(|References { count, largest_difference, tolerance }| Compared {
                 count,
@@ -129,11 +138,18 @@ impl Found {
         told.push(format!("{parameters} parameters, stored as {stored}, computed in 32 bits on the processor."));
         let free = self.free_mb.map(|free| format!("; {free} MB are free here")).unwrap_or_default();
         told.push(format!("Serving it takes {needed} MB of memory for weights{free}."));
-        told.extend(self.gpu_mb.map(|bytes| {
-            format!("On an NVIDIA GPU it takes {bytes} MB, in 16 bits, beside its blocks of keys and values.")
-        }));
-        let padded = |reason| format!("On an NVIDIA GPU it is computed in 32 bits, and not in packed rows: {reason}.");
-        told.extend(self.gpu_padded.as_ref().map(padded));
+        told.push(match (self.gpu_mb, &self.gpu_padded) {
+            (Some(needed), None) => {
+                format!("On an NVIDIA GPU it takes {needed} MB, in 16 bits, beside its blocks of keys and values.")
+            }
+            (Some(needed), Some(reason)) => {
+                format!("On an NVIDIA GPU it takes {needed} MB, in 16 bits, and its rows are padded: {reason}.")
+            }
+            (None, reason) => format!(
+                "On an NVIDIA GPU it is computed in 32 bits, and not in packed rows: {}.",
+                reason.as_deref().unwrap_or_default()
+            ),
+        });
         told.push(self.licence.map_or_else(
             || "No licence lies beside it: see the model's card.".to_owned(),
             |licence| format!("Its licence: {licence}"),

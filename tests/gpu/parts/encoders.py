@@ -1,4 +1,4 @@
-"""Encoders over HTTP, beside Transformers and beside their own packed loop without a server."""
+"""Encoders over HTTP, beside Transformers and, where they are packed, beside their own loop without a server."""
 
 from __future__ import annotations
 
@@ -33,6 +33,23 @@ def roberta(kit: Kit, table: Table, served: Served | None) -> None:
     """The RoBERTa-large shape."""
     assert served
     name = "roberta-large"
+    _beside(kit, table, name, _rate(kit, table, served, name, (FEW,), 4.0), None)
+
+
+def deberta(kit: Kit, table: Table, served: Served | None) -> None:
+    """The DeBERTa-v3-base shape, whose rows are padded."""
+    _padded(kit, table, served, "deberta-v3-base")
+
+
+def modernbert(kit: Kit, table: Table, served: Served | None) -> None:
+    """The ModernBERT-base shape, whose rows are padded."""
+    _padded(kit, table, served, "modernbert-base")
+
+
+def _padded(kit: Kit, table: Table, served: Served | None, name: str) -> None:
+    assert served
+    one = kits.closed(kit, served, name, kit.workload(name, SAMPLES), 1, kit.seconds(2.0))
+    table.add("one client, one sample: p50", f"{one.p50_ms:.1f} ms")
     _beside(kit, table, name, _rate(kit, table, served, name, (FEW,), 4.0), None)
 
 

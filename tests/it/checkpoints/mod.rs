@@ -1,6 +1,7 @@
 //! Hugging Face checkpoints as they lie on the disk: each gives the scores that Transformers recorded for it, alone and
 //! in company (`tests/checkpoints/record*.py`), and depends on no file once it is ready.
 
+mod half;
 mod inspect;
 mod objectives;
 mod references;

@@ -160,6 +160,48 @@ async fn heads_over_embeddings_give_the_scores_of_pytorch() {
     }
 }
 
+/// What an NVIDIA GPU computes of them by default, on the processor.
+#[tokio::test]
+async fn in_half_precision_scores_are_nearly_those_of_transformers() {
+    const TOLERANCE: f64 = 1e-2;
+    let repository = Repository::empty();
+    let models = ["clip", "clip-highest", "siglip", "aesthetic", "vit", "convnext", "convnextv2"];
+    for name in models {
+        let classifies = ["vit", "convnext", "convnextv2"].contains(&name);
+        copy(&repository, name, if classifies { &[("model.toml", THREE)] } else { &[] });
+        repository.write_form(name, "half_rows");
+    }
+    let mut unserved = Unserved::new();
+    (unserved.limits.body_bytes, unserved.limits.buffered_bytes) = (1 << 20, 8 << 20);
+    unserved.load(&repository).await.unwrap();
+    let server = unserved.serve().await;
+    for model in models {
+        let cases = cases(&format!("checkpoints/{model}"));
+        let input = |case: &Case| match &case.prompt {
+            Some(prompt) => json!({"prompt": prompt, "image": image(&case.image)}),
+            None => json!({"image": image(&case.image)}),
+        };
+        let inputs: Vec<Value> = cases.iter().map(input).collect();
+        let reply = server.post(&json!({"model": model, "inputs": inputs, "include": ["objectives"]})).await;
+        assert_eq!(reply.status, 200, "{model}: {}", reply.text);
+        let mut largest = 0.0_f64;
+        for (case, result) in cases.iter().zip(reply.body["results"].as_array().unwrap()) {
+            let found = |name: &&str| result["objectives"][name].as_f64().unwrap();
+            let pairs: Vec<(f64, f64)> = match case.score {
+                Some(wanted) => vec![(result["raw"].as_f64().unwrap(), wanted)],
+                None => ["one", "two", "three"].iter().map(found).zip(case.logits.iter().copied()).collect(),
+            };
+            for (found, wanted) in pairs {
+                let gap = (found - wanted).abs() / wanted.abs().max(1.0);
+                assert!(gap <= TOLERANCE, "{model}, {}: {found} is not {wanted}", case.image);
+                largest = largest.max(gap);
+            }
+        }
+        // What one head reads changes its scores by little.
+        assert!(largest > 1e-5 || model == "aesthetic", "{model} computes in 32 bits: {largest}");
+    }
+}
+
 /// Tensors by their names, with their shapes.
 type Shapes<'a> = &'a [(&'a str, &'a [usize])];
 

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde_json::{Map, json};
 use tempfile::TempDir;
 
-use super::root;
+use super::{karat, root};
 
 /// A `[text]` table that takes text as it comes: no template, no special tokens, at most 64 tokens.
 pub(crate) const RAW: &str =
@@ -70,6 +70,18 @@ impl Repository {
         let file = self.path().join(name).join(file);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, content).unwrap();
+    }
+
+    /// Asks in a checkpoint's manifest for a form of its graph; karat writes the rest of it where there is none.
+    pub(crate) fn write_form(&self, name: &str, form: &str) {
+        let folder = self.path().join(name);
+        let path = folder.join("model.toml");
+        if !path.is_file() {
+            let written = karat(&["inspect", folder.to_str().unwrap(), "--write"]).output().unwrap();
+            assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+        }
+        let manifest = fs::read_to_string(&path).unwrap();
+        fs::write(path, manifest.replace("[graph]\n", &format!("[graph]\nform = \"{form}\"\n"))).unwrap();
     }
 
     /// Appends to a file of a model.

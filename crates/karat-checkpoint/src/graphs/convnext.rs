@@ -1,4 +1,4 @@
-//! ConvNeXt and ConvNeXt V2 as nodes, from `pixel_values` `[batch, 3, height, width]` to one state for each image.
+//! ConvNeXt and ConvNeXt V2 as nodes, from pixels `[batch, 3, height, width]` to one state for each image.
 //!
 //! States are `[batch, channels, height, width]` between the layers, as convolutions take them; norms and products see
 //! the channels last.
@@ -20,12 +20,12 @@ const INNER: usize = 4;
 /// The side of the square that becomes one pixel of the next stage.
 const HALVED: usize = 2;
 
-/// Adds the trunk to a graph, and gives the normed mean of the last state, `[batch, channels]`.
-pub(super) fn pooled(nodes: &mut Nodes<'_>, model: &ConvNext) -> String {
+/// Adds the trunk over `pixels` to a graph, and gives the normed mean of the last state, `[batch, channels]` in 32 bits.
+pub(super) fn pooled(nodes: &mut Nodes<'_>, model: &ConvNext, pixels: &str) -> String {
     let first = model.stages.first().map_or(0, |stage| stage.width);
     let part = |part: &str| format!("{}.{part}", model.name);
     let patches = part("embeddings.patch_embeddings");
-    let state = nodes.squares(&patches, "pixel_values", [first, 3], model.patch, true);
+    let state = nodes.squares(&patches, pixels, [first, 3], model.patch, true);
     let mut state = norm(nodes, &part("embeddings.layernorm"), &state, first);
     let mut before = first;
     for (number, Stage { width, layers }) in model.stages.iter().copied().enumerate() {
@@ -40,6 +40,7 @@ pub(super) fn pooled(nodes: &mut Nodes<'_>, model: &ConvNext) -> String {
         }
         before = width;
     }
+    let state = nodes.widened(&state);
     let axes = nodes.integers("pixels", &[2, 3]);
     let mean = nodes.add_with("ReduceMean", &[&state, &axes], &[("keepdims", Attribute::Int(0))]);
     nodes.layer_norm(&piece(&part("layernorm")), &mean, before, model.epsilon, true)
@@ -84,12 +85,15 @@ fn response(nodes: &mut Nodes<'_>, name: &str, rows: &str, shape: &str, width: u
     let last = nodes.integers("last_axis", &[-1]);
     let whole = nodes.add_with("Concat", &[&sides, &last], &[("axis", Attribute::Int(0))]);
     let state = nodes.add("Reshape", &[rows, &whole]);
-    let pixels = nodes.integers("rows_and_columns", &[1, 2]);
-    let norms = nodes.add("ReduceL2", &[&state, &pixels]);
-    let mean = nodes.add("ReduceMean", &[&norms, &last]);
-    let least = nodes.number("least_response", LEAST_RESPONSE);
-    let mean = nodes.add("Add", &[&mean, &least]);
-    let share = nodes.add("Div", &[&norms, &mean]);
+    // Half precision holds neither the sums of squares nor so small a number.
+    let share = nodes.in_32_bits(&state, |nodes, state| {
+        let pixels = nodes.integers("rows_and_columns", &[1, 2]);
+        let norms = nodes.add("ReduceL2", &[state, &pixels]);
+        let mean = nodes.add("ReduceMean", &[&norms, &last]);
+        let least = nodes.number("least_response", LEAST_RESPONSE);
+        let mean = nodes.add("Add", &[&mean, &least]);
+        nodes.add("Div", &[&norms, &mean])
+    });
     let weighed = nodes.add("Mul", &[&state, &share]);
     let weight = nodes.tensor(&format!("{name}.weight"), &[1, 1, 1, width]);
     let bias = nodes.tensor(&format!("{name}.bias"), &[1, 1, 1, width]);

@@ -1,5 +1,6 @@
 //! The forms of the graph: what one device wants, written from a trunk and a head.
 
+mod casts;
 mod convnext;
 mod convolutions;
 mod decoder;
@@ -36,12 +37,26 @@ pub enum Form {
     /// In 32 bits, from standard operators: of a decoder one that shares what samples begin with (`rm-prefix/1`), of an
     /// encoder one of padded rows.
     Rows,
+    /// Padded rows of an encoder, or images, in half precision from standard operators: for models without packed rows on
+    /// NVIDIA GPUs. Inputs and outputs are those of [`Self::Rows`], and what is read is computed in 32 bits.
+    HalfRows,
     /// Packed rows over blocks of keys and values (`rm-packed/1`), with numbers of this format: in 32 bits from standard
     /// operators, in 16 bits with those that ONNX Runtime has for NVIDIA GPUs alone.
     Packed(Element),
     /// The packed rows of 32 bits with everything rounded as those of this format are, to see on a processor what a GPU
     /// makes of a model.
     Rounded(Element),
+}
+
+impl Form {
+    /// The format in which the trunk computes.
+    pub(crate) fn element(self) -> Element {
+        match self {
+            Self::Rows | Self::Rounded(_) => Element::Float32,
+            Self::HalfRows => Element::Float16,
+            Self::Packed(element) => element,
+        }
+    }
 }
 
 /// A graph without its weights, and where those come from.

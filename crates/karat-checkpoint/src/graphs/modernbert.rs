@@ -1,11 +1,12 @@
 //! A ModernBERT as a graph of padded rows; inputs and output are those of other encoders. Where the classifier reads each
-//! row's first token, nothing else is computed in the last layer beyond keys and values.
+//! row's first token, nothing else is computed in the last layer beyond keys and values. From the last norm on all is
+//! computed in 32 bits, whatever the trunk computes in.
 
 use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
 use super::{
-    Graph,
-    nodes::{Attribute, Nodes, UNSEEN, finish, signed},
+    Element, Graph,
+    nodes::{Attribute, Nodes, finish, signed},
 };
 use crate::{
     problems::Problems,
@@ -14,9 +15,16 @@ use crate::{
     weights::Weights,
 };
 
-/// Writes the graph with `labels` outputs; what doesn't fit goes into `problems`.
-pub(crate) fn build(model: &ModernBert, labels: usize, weights: &Weights, problems: &mut Problems) -> Graph {
+/// Writes the graph with a trunk in that format and `labels` outputs; what doesn't fit goes into `problems`.
+pub(crate) fn build(
+    model: &ModernBert,
+    labels: usize,
+    element: Element,
+    weights: &Weights,
+    problems: &mut Problems,
+) -> Graph {
     let mut nodes = Nodes::new(weights, problems);
+    nodes.compute_in(element);
     let table = nodes.table(&piece("model.embeddings.tok_embeddings"), [model.vocabulary, model.hidden]);
     let embedded = nodes.add("Gather", &[&table, "input_ids"]);
     let flat = nodes.shape(&[-1, signed(model.hidden)]);
@@ -27,6 +35,7 @@ pub(crate) fn build(model: &ModernBert, labels: usize, weights: &Weights, proble
     for layer in 0..model.layers {
         state = layers.layer(layer, &state);
     }
+    state = layers.nodes.widened(&state);
     state = layers.norm("model.final_norm", &state);
     layers.classify(&state, labels);
     let rows = ["batch", "sequence"];
@@ -42,8 +51,6 @@ struct Seen {
     sizes: String,
     /// The shape `[batch, sequence, hidden]`.
     states: String,
-    /// `[batch, 1, sequence, 1]`, 1 where there is text.
-    text: String,
     everywhere: Kind,
     nearby: Kind,
 }
@@ -65,45 +72,42 @@ fn prepare(nodes: &mut Nodes<'_>, model: &ModernBert) -> Seen {
     let (zero, one) = (nodes.integer("zero", 0), nodes.integer("step", 1));
     let length = nodes.add("Gather", &[&shape, &one]);
     let places = nodes.add("Range", &[&zero, &length, &one]);
-    let to_float = [("to", Attribute::Int(DataType::Float as i64))];
-    let places = nodes.add_with("Cast", &[&places], &to_float);
 
-    let (unit, unseen) = (nodes.number("one", 1.0), nodes.number("unseen", UNSEEN));
-    let mask = nodes.add_with("Cast", &["attention_mask"], &to_float);
+    let (unit, unseen) = (nodes.number("one", 1.0), nodes.unseen());
+    let mask = nodes.as_numbers("attention_mask");
     let padding = nodes.add("Sub", &[&unit, &mask]);
     let padding = nodes.add("Mul", &[&padding, &unseen]);
     let axes = nodes.integers("middle_axes", &[1, 2]);
     let everywhere = nodes.add("Unsqueeze", &[&padding, &axes]);
-    let outer = nodes.integers("text_axes", &[1, 3]);
-    let text = nodes.add("Unsqueeze", &[&mask, &outer]);
 
     let (row, column) = (nodes.shape(&[1, -1]), nodes.shape(&[-1, 1]));
     let of_keys = nodes.add("Reshape", &[&places, &row]);
     let of_queries = nodes.add("Reshape", &[&places, &column]);
     let distance = nodes.add("Sub", &[&of_queries, &of_keys]);
     let distance = nodes.add("Abs", &[&distance]);
-    let reach = nodes.number("reach", model.reach as f64);
+    let reach = nodes.integer("reach", signed(model.reach));
     let far = nodes.add("Greater", &[&distance, &reach]);
-    let far = nodes.add_with("Cast", &[&far], &to_float);
+    let far = nodes.as_numbers(&far);
     let far = nodes.add("Mul", &[&far, &unseen]);
     let nearby = nodes.add("Add", &[&everywhere, &far]);
 
+    // Half precision counts no further than 2,048.
+    let element = nodes.element();
+    nodes.compute_in(Element::Float32);
+    let column = nodes.shape(&[-1, 1, 1]);
+    let places = nodes.add("Reshape", &[&places, &column]);
+    let places = nodes.as_numbers(&places);
     let [global, local] = &model.ropes;
     let mut rotation = |name: &str, rope: &Rope| {
         let frequencies = rope.inverse_frequencies(model.hidden / model.heads);
         let frequencies = nodes.numbers(name, &[frequencies.len()], &frequencies);
-        let column = nodes.shape(&[-1, 1, 1]);
-        let places = nodes.add("Reshape", &[&places, &column]);
         let angles = nodes.add("Mul", &[&places, &frequencies]);
-        nodes.rotation(&angles)
+        nodes.rotation(&angles).map(|value| nodes.cast(&value, element))
     };
-    Seen {
-        everywhere: Kind { rotation: rotation("inverse_frequencies_everywhere", global), bias: everywhere },
-        nearby: Kind { rotation: rotation("inverse_frequencies_nearby", local), bias: nearby },
-        sizes,
-        states,
-        text,
-    }
+    let everywhere = Kind { rotation: rotation("inverse_frequencies_everywhere", global), bias: everywhere };
+    let nearby = Kind { rotation: rotation("inverse_frequencies_nearby", local), bias: nearby };
+    nodes.compute_in(element);
+    Seen { sizes, states, everywhere, nearby }
 }
 
 struct Layers<'a> {
@@ -194,8 +198,8 @@ impl Layers<'_> {
             let nodes = &mut self.nodes;
             let state = nodes.add("Reshape", &[state, &self.seen.states]);
             let (last, middle) = (nodes.integers("last_axis", &[-1]), nodes.integers("axis_1", &[1]));
-            let text = nodes.add("Squeeze", &[&self.seen.text, &last]);
-            let text = nodes.add_with("Transpose", &[&text], &[("perm", Attribute::Ints(&[0, 2, 1]))]);
+            let text = nodes.as_numbers("attention_mask");
+            let text = nodes.add("Unsqueeze", &[&text, &last]);
             let kept = nodes.add("Mul", &[&state, &text]);
             let sum = nodes.add_with("ReduceSum", &[&kept, &middle], &[("keepdims", Attribute::Int(0))]);
             let count = nodes.add_with("ReduceSum", &[&text, &middle], &[("keepdims", Attribute::Int(0))]);

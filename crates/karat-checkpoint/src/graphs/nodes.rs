@@ -14,8 +14,6 @@ use crate::{
     weights::Weights,
 };
 
-/// What is added where a token may not look: large enough that its share is 0 in 32 bits.
-pub(super) const UNSEEN: f64 = -1e9;
 const OPSET: i64 = 20;
 const IR_VERSION: i64 = 10;
 
@@ -30,7 +28,7 @@ pub(crate) struct Nodes<'a> {
     /// The tensors that the checkpoint doesn't have.
     pub(super) missing: Vec<String>,
     /// What weights and constants are stored in, and so what is computed in.
-    element: Element,
+    pub(super) element: Element,
     /// What operators' outputs are rounded to, in a graph that stands in for one of 16 bits.
     pub(super) rounding: Option<Element>,
     /// Whose weights are meant.
@@ -59,24 +57,6 @@ impl<'a> Nodes<'a> {
             rounding: None,
             whose: Whose::All,
         }
-    }
-
-    /// The format of what is computed.
-    pub(super) fn element(&self) -> Element {
-        self.element
-    }
-
-    /// What follows is computed in this format.
-    pub(super) fn compute_in(&mut self, element: Element) {
-        self.element = element;
-    }
-
-    /// A value in another format, from one in the present format.
-    pub(super) fn cast(&mut self, value: &str, element: Element) -> String {
-        if element == self.element {
-            return value.to_owned();
-        }
-        self.add_with("Cast", &[value], &[("to", Attribute::Int(element.data_type() as i64))])
     }
 
     /// Adds a node with one output and gives that output's name.

@@ -6,13 +6,13 @@
 //!
 //! The output `logits` is `[batch, labels]`. States are `[batch · sequence, width]` between the layers, so that the
 //! checkpoint's matrices are used as they lie there. The classifier reads each row's first token: in the last layer nothing
-//! else is computed beyond keys and values.
+//! else is computed beyond keys and values. It computes in 32 bits, whatever the trunk computes in.
 
 use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
 use super::{
-    Graph,
-    nodes::{Attribute, Nodes, UNSEEN, finish, signed},
+    Element, Graph,
+    nodes::{Attribute, Nodes, finish, signed},
 };
 use crate::{
     problems::Problems,
@@ -24,9 +24,20 @@ use crate::{
     weights::Weights,
 };
 
-/// Writes the graph of an encoder with `labels` outputs; what doesn't fit goes into `problems`.
-pub(crate) fn build(encoder: &Encoder, labels: usize, weights: &Weights, problems: &mut Problems) -> Graph {
-    let mut layers = Layers::new(encoder, Nodes::new(weights, problems));
+/// For each pair of places, the row of their distance.
+const DISTANCE_ROWS: &str = "distance_rows";
+
+/// Writes the graph of an encoder with a trunk in that format and `labels` outputs; what doesn't fit goes into `problems`.
+pub(crate) fn build(
+    encoder: &Encoder,
+    labels: usize,
+    element: Element,
+    weights: &Weights,
+    problems: &mut Problems,
+) -> Graph {
+    let mut nodes = Nodes::new(weights, problems);
+    nodes.compute_in(element);
+    let mut layers = Layers::new(encoder, nodes);
     if let Some(distances) = &encoder.distances {
         layers.prepare_distances(distances);
     }
@@ -41,6 +52,7 @@ pub(crate) fn build(encoder: &Encoder, labels: usize, weights: &Weights, problem
     if !layers.reads_first(encoder.layers.saturating_sub(1)) {
         state = layers.first(&state);
     }
+    let state = layers.nodes.widened(&state);
     read_out(&mut layers.nodes, encoder, &state, labels);
     let rows = ["batch", "sequence"];
     let mut inputs = vec!["input_ids", "attention_mask"];
@@ -71,10 +83,9 @@ impl<'a> Layers<'a> {
         let sizes = nodes.add_with("Concat", &[&rows, &heads], &[("axis", Attribute::Int(0))]);
         let width = nodes.integers("hidden", &[signed(encoder.hidden)]);
         let states = nodes.add_with("Concat", &[&rows, &width], &[("axis", Attribute::Int(0))]);
-        let (one, unseen) = (nodes.number("one", 1.0), nodes.number("unseen", UNSEEN));
+        let (one, unseen) = (nodes.number("one", 1.0), nodes.unseen());
         let axes = nodes.integers("middle_axes", &[1, 2]);
-        let to_float = [("to", Attribute::Int(DataType::Float as i64))];
-        let mask = nodes.add_with("Cast", &["attention_mask"], &to_float);
+        let mask = nodes.as_numbers("attention_mask");
         let padding = nodes.add("Sub", &[&one, &mask]);
         let bias = nodes.add("Mul", &[&padding, &unseen]);
         let bias = nodes.add("Unsqueeze", &[&bias, &axes]);
@@ -169,8 +180,7 @@ impl<'a> Layers<'a> {
         let encoder = self.encoder;
         let names = encoder.names;
         let (heads, dim) = (signed(encoder.heads), signed(encoder.hidden / encoder.heads));
-        // Distances are told of all pairs.
-        let is_narrow = self.reads_first(layer) && encoder.distances.is_none();
+        let is_narrow = self.reads_first(layer);
         let asking = if is_narrow { self.first(state) } else { state.to_owned() };
         let asking_sizes = if is_narrow { self.nodes.shape(&[-1, 1, heads, dim]) } else { self.sizes.clone() };
         let sizes = self.sizes.clone();
@@ -183,75 +193,89 @@ impl<'a> Layers<'a> {
         let query = by_head(self, names.query, &asking, &asking_sizes, &[0, 2, 1, 3]);
         let key = by_head(self, names.key, state, &sizes, &[0, 2, 3, 1]);
         let value = by_head(self, names.value, state, &sizes, &[0, 2, 1, 3]);
-        let kinds = encoder.distances.as_ref().map_or(1, Distances::kinds);
-        let scale = ((encoder.hidden / encoder.heads * kinds) as f64).powf(-0.5);
-        let scale = self.nodes.number("query_scale", scale);
+        // Before they are multiplied, as half precision doesn't hold every product.
+        let scale = self.nodes.number("query_scale", self.query_scale());
+        let query = self.nodes.add("Mul", &[&query, &scale]);
         let mut likeness = self.nodes.add("MatMul", &[&query, &key]);
         if let Some(distances) = &encoder.distances {
             likeness = self.add_distances(layer, distances, &likeness, [&query, &key]);
         }
         let nodes = &mut self.nodes;
-        let likeness = nodes.add("Mul", &[&likeness, &scale]);
         let masked = nodes.add("Add", &[&likeness, &self.bias]);
         let share = nodes.add_with("Softmax", &[&masked], &[("axis", Attribute::Int(-1))]);
         let drawn = nodes.add("MatMul", &[&share, &value]);
         let drawn = nodes.add_with("Transpose", &[&drawn], &[("perm", Attribute::Ints(&[0, 2, 1, 3]))]);
         let flat = nodes.shape(&[-1, signed(encoder.hidden)]);
-        let drawn = nodes.add("Reshape", &[&drawn, &flat]);
-        if self.reads_first(layer) && !is_narrow { self.first(&drawn) } else { drawn }
+        nodes.add("Reshape", &[&drawn, &flat])
     }
 
-    /// Adds how content attends to distance and distance to content; `content` is the queries `[batch, heads, sequence,
-    /// head_dim]` and the keys `[batch, heads, head_dim, sequence]`.
-    fn add_distances(&mut self, layer: usize, distances: &Distances, likeness: &str, content: [&str; 2]) -> String {
+    /// What likenesses of each kind are multiplied by, so that their sum has the size of one.
+    fn query_scale(&self) -> f64 {
         let encoder = self.encoder;
-        let names = encoder.names;
+        let kinds = encoder.distances.as_ref().map_or(1, Distances::kinds);
+        ((encoder.hidden / encoder.heads * kinds) as f64).powf(-0.5)
+    }
+
+    /// Adds how content attends to distance and distance to content. `content` is the scaled queries `[batch, heads, asking,
+    /// head_dim]` and the keys `[batch, heads, head_dim, sequence]`; `likeness` is `[batch, heads, asking, sequence]`.
+    fn add_distances(&mut self, layer: usize, distances: &Distances, likeness: &str, content: [&str; 2]) -> String {
+        let names = self.encoder.names;
         let [query, key] = content;
         let mut sum = likeness.to_owned();
         let part = |own: &'static str, shared: &'static str| if distances.shares_projections { shared } else { own };
-        let places = self.nodes.add("Shape", &[likeness]);
+        let mut rows = DISTANCE_ROWS.to_owned();
+        if self.reads_first(layer) {
+            let first = self.nodes.integers("first", &[0]);
+            rows = self.nodes.add_with("Gather", &[&rows, &first], &[("axis", Attribute::Int(2))]);
+        }
         if distances.content_to_position {
-            let keys = self.distances_by_head(layer, part("attention.self.pos_key_proj", names.key));
+            let projection = part("attention.self.pos_key_proj", names.key);
+            let keys = self.distances_by_head(layer, projection, &[1, 2, 0], None);
             let likeness = self.nodes.add("MatMul", &[query, &keys]);
-            let places = self.nodes.add("Expand", &["distance_rows", &places]);
-            let axis = [("axis", Attribute::Int(-1))];
-            let likeness = self.nodes.add_with("GatherElements", &[&likeness, &places], &axis);
+            let likeness = self.nodes.add_with("GatherElements", &[&likeness, &rows], &[("axis", Attribute::Int(3))]);
             sum = self.nodes.add("Add", &[&sum, &likeness]);
         }
         if distances.position_to_content {
-            let swap = [("perm", Attribute::Ints(&[0, 1, 3, 2]))];
-            let queries = self.distances_by_head(layer, part("attention.self.pos_query_proj", names.query));
-            let key = self.nodes.add_with("Transpose", &[key], &swap);
-            let likeness = self.nodes.add("MatMul", &[&key, &queries]);
-            let places = self.nodes.add("Expand", &["distance_rows_of_keys", &places]);
-            let axis = [("axis", Attribute::Int(-1))];
-            let likeness = self.nodes.add_with("GatherElements", &[&likeness, &places], &axis);
-            let likeness = self.nodes.add_with("Transpose", &[&likeness], &swap);
+            let projection = part("attention.self.pos_query_proj", names.query);
+            let queries = self.distances_by_head(layer, projection, &[1, 0, 2], Some(self.query_scale()));
+            let likeness = self.nodes.add("MatMul", &[&queries, key]);
+            let likeness = self.nodes.add_with("GatherElements", &[&likeness, &rows], &[("axis", Attribute::Int(2))]);
             sum = self.nodes.add("Add", &[&sum, &likeness]);
         }
         sum
     }
 
-    /// The table of distances projected for a layer, `[heads, head_dim, distances]`.
-    fn distances_by_head(&mut self, layer: usize, projection: &str) -> String {
+    /// The table of distances projected for a layer and scaled, `[distances, heads, head_dim]` with its axes in that order.
+    /// It depends on weights alone, so that ONNX Runtime computes it once, on the processor: in 32 bits, which that is made
+    /// for.
+    fn distances_by_head(&mut self, layer: usize, projection: &str, order: &[i64], scale: Option<f64>) -> String {
         let encoder = self.encoder;
         let (heads, dim) = (signed(encoder.heads), signed(encoder.hidden / encoder.heads));
         let projection = piece(&format!("{}{layer}.{projection}", encoder.names.layer));
-        let nodes = &mut self.nodes;
-        let by_head = nodes.shape(&[-1, heads, dim]);
-        let projected = nodes.linear(&projection, "distances", [encoder.hidden, encoder.hidden], true);
-        let projected = nodes.add("Reshape", &[&projected, &by_head]);
-        nodes.add_with("Transpose", &[&projected], &[("perm", Attribute::Ints(&[1, 2, 0]))])
+        let by_head = self.nodes.shape(&[-1, heads, dim]);
+        self.nodes.of_32_bits(|nodes| {
+            let projected = nodes.linear(&projection, "distances", [encoder.hidden, encoder.hidden], true);
+            let projected = nodes.scaled(&projected, scale);
+            let projected = nodes.add("Reshape", &[&projected, &by_head]);
+            nodes.add_with("Transpose", &[&projected], &[("perm", Attribute::Ints(order))])
+        })
     }
 
-    /// The table of distances, and the row of each pair of places, once for all layers.
+    /// The table of distances, and for all layers the row of each pair of places: `[batch, heads, sequence, sequence]`, as
+    /// gathering wants a row for each likeness, and as numbers of 32 bits, since nothing is read more often. The table is in
+    /// 32 bits: ONNX Runtime 1.31 crashes where a session starts whose products read a constant that half precision normed.
     fn prepare_distances(&mut self, distances: &Distances) {
         let encoder = self.encoder;
-        let table = self.nodes.table(&piece("deberta.encoder.rel_embeddings"), [distances.count, encoder.hidden]);
-        let table =
-            if distances.normed { self.norm("deberta.encoder.LayerNorm", &table, encoder.hidden) } else { table };
         let nodes = &mut self.nodes;
+        let element = nodes.element();
+        nodes.compute_in(Element::Float32);
+        let mut table = nodes.table(&piece("deberta.encoder.rel_embeddings"), [distances.count, encoder.hidden]);
+        if distances.normed {
+            let norm = piece("deberta.encoder.LayerNorm");
+            table = nodes.layer_norm(&norm, &table, encoder.hidden, encoder.epsilon, true);
+        }
         nodes.add_into("distances", "Identity", &[&table]);
+        nodes.compute_in(element);
         let rows = nodes.integers("rows_of_distances", &distances.rows);
         let middle = nodes.integer("no_distance", signed(distances.rows.len() / 2));
         let (zero, one) = (nodes.integer("zero", 0), nodes.integer("step", 1));
@@ -263,22 +287,22 @@ impl<'a> Layers<'a> {
         let of_queries = nodes.add("Reshape", &[&places, &column]);
         let distance = nodes.add("Sub", &[&of_queries, &of_keys]);
         let distance = nodes.add("Add", &[&distance, &middle]);
-        nodes.add_into("distance_rows", "Gather", &[&rows, &distance]);
-        nodes.push(
-            "Transpose",
-            &["distance_rows"],
-            &["distance_rows_of_keys".to_owned()],
-            &[("perm", Attribute::Ints(&[1, 0]))],
-        );
+        let rows = nodes.add("Gather", &[&rows, &distance]);
+        let rows = nodes.add_with("Cast", &[&rows], &[("to", Attribute::Int(DataType::Int32 as i64))]);
+        let (first, twice) = (nodes.integers("first", &[0]), nodes.integers("second_twice", &[1, 1]));
+        let batch = nodes.add("Gather", &[&shape, &first]);
+        let heads = nodes.integers("heads", &[signed(encoder.heads)]);
+        let pairs = nodes.add("Gather", &[&shape, &twice]);
+        let all = nodes.add_with("Concat", &[&batch, &heads, &pairs], &[("axis", Attribute::Int(0))]);
+        nodes.add_into(DISTANCE_ROWS, "Expand", &[&rows, &all]);
     }
 
     /// `state` with what neighbouring embeddings give together, `[batch · sequence, hidden]`. Padding counts for 0.
     fn convolve(&mut self, convolution: &Convolution, embedded: &str, state: &str) -> String {
         let hidden = self.encoder.hidden;
         let nodes = &mut self.nodes;
-        let to_float = [("to", Attribute::Int(DataType::Float as i64))];
         let (column, flat) = (nodes.shape(&[-1, 1]), nodes.shape(&[-1, signed(hidden)]));
-        let text = nodes.add_with("Cast", &["attention_mask"], &to_float);
+        let text = nodes.as_numbers("attention_mask");
         let text = nodes.add("Reshape", &[&text, &column]);
         let rows = nodes.add("Shape", &["input_ids"]);
         let width = nodes.integers("hidden", &[signed(hidden)]);

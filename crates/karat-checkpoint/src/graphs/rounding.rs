@@ -3,10 +3,7 @@
 //! Weights, and what each operator of that graph gives out, are rounded to the 16 bits and widened again. What happens
 //! within an operator stays in 32 bits, as it does there, and so do the last norm and the head.
 
-use super::{
-    Element,
-    nodes::{Attribute, Nodes},
-};
+use super::{Element, nodes::Nodes};
 
 impl Nodes<'_> {
     /// What follows is rounded to this format, or, without one, isn't.
@@ -17,11 +14,8 @@ impl Nodes<'_> {
     /// A value as an operator gives it out.
     pub(super) fn rounded(&mut self, value: &str) -> String {
         let Some(element) = self.rounding else { return value.to_owned() };
-        let to = |nodes: &mut Self, value: &str, element: Element| {
-            nodes.add_with("Cast", &[value], &[("to", Attribute::Int(element.data_type() as i64))])
-        };
-        let narrow = to(self, value, element);
-        to(self, &narrow, Element::Float32)
+        let narrow = self.cast(value, element);
+        self.as_numbers(&narrow)
     }
 
     /// Adds the steps within one operator, which round nothing.

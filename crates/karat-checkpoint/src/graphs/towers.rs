@@ -6,13 +6,14 @@
 //! | of images | `pixel_values` float32 | `[batch, 3, height, width]` | `image_embeds` or `logits` | `[batch, width]` |
 //!
 //! States are `[batch · sequence, hidden]` between the layers of a tower. Embeddings aren't normed: a cosine is what is
-//! made of them, or a head reads them, which norms them itself.
+//! made of them, or a head reads them, which norms them itself. What is read of a tower is projected in 32 bits, whatever the
+//! tower computes in.
 
 use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
 use super::{
-    Graph,
-    nodes::{Attribute, Nodes, UNSEEN, finish, signed},
+    Element, Graph,
+    nodes::{Attribute, Nodes, finish, signed},
     padded::piece,
 };
 use crate::{
@@ -24,9 +25,10 @@ use crate::{
     weights::Weights,
 };
 
-/// Writes the graph of texts; what doesn't fit goes into `problems`.
-pub(crate) fn texts(text: &TextTower, weights: &Weights, problems: &mut Problems) -> Graph {
+/// Writes the graph of texts with a tower in that format; what doesn't fit goes into `problems`.
+pub(crate) fn texts(text: &TextTower, element: Element, weights: &Weights, problems: &mut Problems) -> Graph {
     let mut nodes = Nodes::new(weights, problems);
+    nodes.compute_in(element);
     let hidden = text.tower.hidden;
     let (ids, length) = match text.read {
         TextRead::LastOfFilled(padding) => fill(&mut nodes, text.positions, padding),
@@ -53,12 +55,13 @@ pub(crate) fn texts(text: &TextTower, weights: &Weights, problems: &mut Problems
         TextRead::FirstOf(_) | TextRead::Highest => Some(looking_back(&mut nodes, &places)),
     };
     let state = Layers { tower: &text.tower, nodes: &mut nodes, sizes, unseen }.all(state);
-    let state = nodes.layer_norm(&piece("text_model.final_layer_norm"), &state, hidden, text.tower.epsilon, true);
     let width = nodes.integers("hidden", &[signed(hidden)]);
     let by_text = nodes.add_with("Concat", &[&shape, &width], &[("axis", Attribute::Int(0))]);
     let state = nodes.add("Reshape", &[&state, &by_text]);
     let place = place(&mut nodes, text.read, &ids);
     let read = nodes.add_with("GatherND", &[&state, &place], &[("batch_dims", Attribute::Int(1))]);
+    let read = nodes.widened(&read);
+    let read = nodes.layer_norm(&piece("text_model.final_layer_norm"), &read, hidden, text.tower.epsilon, true);
     let (projection, bias) = match text.read {
         TextRead::LastOfFilled(_) => ("text_model.head", true),
         TextRead::FirstOf(_) | TextRead::Highest => ("text_projection", false),
@@ -94,7 +97,7 @@ fn looking_back(nodes: &mut Nodes<'_>, places: &str) -> String {
     let of_keys = nodes.add("Reshape", &[places, &row]);
     let of_queries = nodes.add("Reshape", &[places, &column]);
     let later = nodes.add("Greater", &[&of_keys, &of_queries]);
-    let (unseen, seen) = (nodes.number("unseen", UNSEEN), nodes.number("seen", 0.0));
+    let (unseen, seen) = (nodes.unseen(), nodes.number("seen", 0.0));
     nodes.add("Where", &[&later, &unseen, &seen])
 }
 
@@ -127,16 +130,18 @@ fn place(nodes: &mut Nodes<'_>, read: TextRead, ids: &str) -> String {
     }
 }
 
-/// Writes the graph of images; what doesn't fit goes into `problems`.
-pub(crate) fn images(model: &ImageModel, weights: &Weights, problems: &mut Problems) -> Graph {
+/// Writes the graph of images with a trunk in that format; what doesn't fit goes into `problems`.
+pub(crate) fn images(model: &ImageModel, element: Element, weights: &Weights, problems: &mut Problems) -> Graph {
     let mut nodes = Nodes::new(weights, problems);
+    let pixels = nodes.cast("pixel_values", element);
+    nodes.compute_in(element);
     let (state, width, sides) = match &model.image {
         ImageTrunk::Tower(tower) => {
-            let (state, width) = self::tower(&mut nodes, tower);
+            let (state, width) = self::tower(&mut nodes, tower, &pixels);
             (state, width, tower.size.map(|side| side.to_string()))
         }
         ImageTrunk::ConvNext(convnext) => {
-            let state = super::convnext::pooled(&mut nodes, convnext);
+            let state = super::convnext::pooled(&mut nodes, convnext, &pixels);
             (state, convnext.width(), ["height", "width"].map(str::to_owned))
         }
     };
@@ -160,15 +165,15 @@ pub(crate) fn images(model: &ImageModel, weights: &Weights, problems: &mut Probl
     finish(nodes, vec![input], vec![output], &[])
 }
 
-/// Adds a tower, and gives the state that is read of an image, `[batch, width]`, and its width.
-fn tower(nodes: &mut Nodes<'_>, image: &ImageTower) -> (String, usize) {
+/// Adds a tower over `pixels`, and gives the state that is read of an image, `[batch, width]` in 32 bits, and its width.
+fn tower(nodes: &mut Nodes<'_>, image: &ImageTower, pixels: &str) -> (String, usize) {
     let (hidden, patch, patches) = (image.tower.hidden, image.patch, image.patches());
     let (cut, bias) = match image.kind {
         ImageKind::Clip(_) => ("vision_model.embeddings.patch_embedding", false),
         ImageKind::Siglip => ("vision_model.embeddings.patch_embedding", true),
         ImageKind::Classifier(_) => ("vit.embeddings.patch_embeddings.projection", true),
     };
-    let state = nodes.squares(cut, "pixel_values", [hidden, 3], patch, bias);
+    let state = nodes.squares(cut, pixels, [hidden, 3], patch, bias);
     let columns = nodes.shape(&[0, signed(hidden), -1]);
     let state = nodes.add("Reshape", &[&state, &columns]);
     let state = nodes.add_with("Transpose", &[&state], &[("perm", Attribute::Ints(&[0, 2, 1]))]);
@@ -200,16 +205,19 @@ fn tower(nodes: &mut Nodes<'_>, image: &ImageTower) -> (String, usize) {
     match image.kind {
         ImageKind::Clip(width) => {
             let own = first(nodes, &state, places, hidden);
+            let own = nodes.widened(&own);
             let own = nodes.layer_norm(&piece("vision_model.post_layernorm"), &own, hidden, epsilon, true);
             (nodes.linear(&piece("visual_projection"), &own, [width, hidden], false), width)
         }
         ImageKind::Classifier(_) => {
             let own = first(nodes, &state, places, hidden);
+            let own = nodes.widened(&own);
             (nodes.layer_norm(&piece("vit.layernorm"), &own, hidden, epsilon, true), hidden)
         }
         ImageKind::Siglip => {
             let state = nodes.layer_norm(&piece("vision_model.post_layernorm"), &state, hidden, epsilon, true);
-            (draw(nodes, image, &state), hidden)
+            let drawn = draw(nodes, image, &state);
+            (nodes.widened(&drawn), hidden)
         }
     }
 }
@@ -271,9 +279,10 @@ fn draw(nodes: &mut Nodes<'_>, image: &ImageTower, state: &str) -> String {
 /// What queries `[batch, heads, places, dim]` draw of values by keys `[batch, heads, dim, places]`: `[batch, places, heads,
 /// dim]` (Vaswani et al. 2017).
 fn attend(nodes: &mut Nodes<'_>, [query, key, value]: [&str; 3], dim: usize, unseen: Option<&str>) -> String {
+    // Before they are multiplied, as half precision doesn't hold every product.
     let scale = nodes.number("query_scale", (dim as f64).powf(-0.5));
-    let likeness = nodes.add("MatMul", &[query, key]);
-    let mut likeness = nodes.add("Mul", &[&likeness, &scale]);
+    let query = nodes.add("Mul", &[query, &scale]);
+    let mut likeness = nodes.add("MatMul", &[&query, key]);
     if let Some(unseen) = unseen {
         likeness = nodes.add("Add", &[&likeness, unseen]);
     }

@@ -100,8 +100,8 @@ pub(crate) struct GraphSection {
     /// A checkpoint has both. As many as there are files.
     #[serde(default)]
     pub images: Option<FileList>,
-    /// The form of the graph that is built from a checkpoint. By default `packed` on an NVIDIA GPU, for models that have
-    /// that form, else `rows`.
+    /// The form of the graph that is built from a checkpoint. By default, on an NVIDIA GPU `packed` for models that have
+    /// that form and `half_rows` for encoders and models that see, else `rows`.
     #[serde(default)]
     pub form: Option<CheckpointForm>,
     /// The names of the graph's inputs, where they differ from the usual ones.
@@ -118,6 +118,9 @@ pub(crate) struct GraphSection {
 pub(crate) enum CheckpointForm {
     /// Rows of one sample each, or of what several begin with and what follows it, in 32 bits.
     Rows,
+    /// The same of encoders and of models that see, in half precision: for an NVIDIA GPU, and slow elsewhere. What is read is
+    /// computed in 32 bits.
+    HalfRows,
     /// All samples of a pass in one row, over blocks of keys and values: in 16 bits on an NVIDIA GPU, else in 32.
     Packed,
     /// What `packed` computes on an NVIDIA GPU, on any device: in 32 bits, rounded to 16 wherever 16 are given out there.

@@ -104,6 +104,7 @@ fn attempt(
     // An executor that panicked is used again: its session is ONNX Runtime's, which no Rust panic passes through,
     // and its buffers are rewritten for each pass.
     let result = catch_unwind(AssertUnwindSafe(|| executor.run(&batch, cancellation)));
+    dispatch.metrics.retried(executor.take_retries());
     match result {
         Ok(Ok(rows)) if rows.len() == batch.len() => {
             guard.done();

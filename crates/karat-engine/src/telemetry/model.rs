@@ -106,6 +106,11 @@ impl ModelMetrics {
         self.cancelled_generations.inc();
     }
 
+    /// So many passes ran out of memory within one that began as a whole, and were tried again in smaller ones.
+    pub(crate) fn retried(&self, passes: usize) {
+        self.out_of_memory_passes.inc_by(passes as u64);
+    }
+
     /// A forward pass over `samples` of `tokens` tokens, padded to `padded_tokens`, starts now; it fails unless the
     /// guard says otherwise.
     #[must_use = "the pass ends when the guard is dropped"]

@@ -11,7 +11,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use ::ort::{session::builder::SessionBuilder, value::DynValue};
+use ::ort::{
+    session::builder::SessionBuilder,
+    value::{DynValue, TensorElementType},
+};
 use karat_onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 use super::{pages::Pages, pool::Pool, weights::permuted};
@@ -34,8 +37,9 @@ struct LentTensor {
     value: Arc<DynValue>,
     /// What packs it, where all that reads it does.
     packed: Option<Packing>,
-    /// Whether ONNX Runtime may permute it in its place, of which each session makes a copy.
-    is_permuted: bool,
+    /// Whether sessions may share what they pack of it. They may not of what ONNX Runtime permutes in its place, of which
+    /// each makes a copy, nor of 16 bits, which kernels of norms pack and can't share.
+    is_shared: bool,
 }
 
 /// What packs a weight. Each kind is tried by itself before it is given back.
@@ -54,9 +58,9 @@ impl LentWeights {
         let permuted = graph.map(permuted).unwrap_or_default();
         let lent = tensors.into_iter().map(|(name, value)| {
             let packed = packed.get(name.as_str()).copied();
-            let is_permuted = permuted.contains(name.as_str());
+            let is_shared = !permuted.contains(name.as_str()) && !is_half(&value);
             let value = if packed.is_some() { Arc::new(value) } else { pool.keep(value) };
-            LentTensor { name, value, packed, is_permuted }
+            LentTensor { name, value, packed, is_shared }
         });
         Self { tensors: lent.collect(), pool, given_back: Mutex::default() }
     }
@@ -82,7 +86,7 @@ impl LentWeights {
             return Err(::ort::Error::new("its weights were given back to the system"));
         }
         let mut builder = builder.with_prepacked_weights(self.pool.packed())?;
-        for LentTensor { name, value, .. } in self.tensors.iter().filter(|lent| !lent.is_permuted) {
+        for LentTensor { name, value, .. } in self.tensors.iter().filter(|lent| lent.is_shared) {
             builder = builder.with_initializer(name, Arc::clone(value))?;
         }
         Ok(builder)
@@ -136,6 +140,12 @@ impl fmt::Debug for LentWeights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LentWeights").field("tensors", &self.tensors.len()).finish_non_exhaustive()
     }
+}
+
+/// Whether a weight has numbers of 16 bits.
+fn is_half(value: &DynValue) -> bool {
+    let element = value.dtype().tensor_type();
+    matches!(element, Some(TensorElementType::Float16 | TensorElementType::Bfloat16))
 }
 
 /// The weights that kernels pack, and nothing else reads: right factors of products.

@@ -1,6 +1,9 @@
 //! Runs a batch of samples as passes of packed rows.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use karat_rules::domain::RowTensor;
 
@@ -26,6 +29,8 @@ pub struct PackedRows {
     metrics: SharingMetrics,
     /// The most rows of a pass of several samples, which is learned from all who score on the session.
     rows: Arc<Mutex<MemoryBound>>,
+    /// The passes that ran out of memory and were tried again, until somebody asks.
+    retries: usize,
 }
 
 impl PackedRows {
@@ -35,7 +40,7 @@ impl PackedRows {
     pub fn new(session: PackedSession, readout: Arc<Readout>, rows: usize, metrics: SharingMetrics) -> Self {
         let shape = session.shape();
         let rows = Arc::new(Mutex::new(MemoryBound::new(rows)));
-        Self { shares: shape.causal, shape, session, readout, metrics, rows }
+        Self { shares: shape.causal, shape, session, readout, metrics, rows, retries: 0 }
     }
 
     /// Another one on the same session, which makes a pass ready while this one computes.
@@ -48,6 +53,7 @@ impl PackedRows {
             readout: Arc::clone(&self.readout),
             metrics: self.metrics.clone(),
             rows: Arc::clone(&self.rows),
+            retries: 0,
         }
     }
 
@@ -88,6 +94,10 @@ impl Executor for PackedRows {
     fn device(&self) -> Option<Arc<dyn SharedDevice>> {
         Some(self.session.device())
     }
+
+    fn take_retries(&mut self) -> usize {
+        mem::take(&mut self.retries)
+    }
 }
 
 impl PackedRows {
@@ -117,8 +127,10 @@ impl PackedRows {
         let output = match turn.run(&layout.pass, staged, cancel) {
             Ok(output) => output,
             Err(error @ RuntimeError::OutOfMemory { .. }) if layout.placed.len() > 1 => {
-                if let Some(bound) = self.bound().ran_out(rows) {
+                let bound = self.bound().ran_out(rows);
+                if let Some(bound) = bound {
                     tracing::warn!(%error, rows, bound, "out of memory: passes are smaller from now on");
+                    self.retries += 1;
                     return Ok(waiting.to_vec());
                 }
                 return Err(error);

@@ -128,6 +128,10 @@ impl<E: Executor> Executor for InTurns<E> {
         self.session.pads()
     }
 
+    fn take_retries(&mut self) -> usize {
+        self.session.take_retries()
+    }
+
     fn shapes(&self) -> Option<Shapes> {
         self.session.shapes()
     }

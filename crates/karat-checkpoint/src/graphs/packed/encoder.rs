@@ -48,8 +48,7 @@ pub(crate) fn build(
         state = layers.layer(layer, &state);
     }
     let mut nodes = layers.nodes;
-    let state = nodes.cast(&state, Element::Float32);
-    nodes.compute_in(Element::Float32);
+    let state = nodes.widened(&state);
     read_out(&mut nodes, encoder, &state, labels);
     let outputs = vec![ValueInfoProto::tensor("logits", DataType::Float, &["read_tokens", &labels.to_string()])];
     let mut of_tokens = Vec::new();

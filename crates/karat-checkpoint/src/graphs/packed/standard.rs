@@ -6,7 +6,7 @@
 use karat_onnx::tensor_proto::DataType;
 
 use super::{
-    super::nodes::{Attribute, Nodes, UNSEEN, signed},
+    super::nodes::{Attribute, Nodes, signed},
     BLOCK_TOKENS, BLOCKS, EXPAND, Heads, LONGEST, Layer, PASTS, ROW_STARTS, Rotation, caches,
 };
 
@@ -130,7 +130,7 @@ impl Standard {
 
     /// 0 where a query may see a key, and else a large negative number: `[B, 1, 1, Q, L]`.
     fn bias(&self, nodes: &mut Nodes<'_>, window: Option<usize>) -> String {
-        let (nothing, unseen) = (nodes.number("nothing", 0.0), nodes.number("unseen", UNSEEN));
+        let (nothing, unseen) = (nodes.number("nothing", 0.0), nodes.unseen());
         let seen = match window {
             None => self.seen.clone(),
             Some(window) => {
@@ -251,7 +251,7 @@ fn slots(nodes: &mut Nodes<'_>, blocks: &str, sequence: &str, positions: &str) -
 /// Cosines and signed sines of each row, for each rotation.
 fn rotate(nodes: &mut Nodes<'_>, rotations: &[Rotation], positions: &str) -> Vec<[String; 2]> {
     let column = nodes.shape(&[-1, 1, 1]);
-    let positions = nodes.add_with("Cast", &[positions], &[("to", Attribute::Int(DataType::Float as i64))]);
+    let positions = nodes.as_numbers(positions);
     let positions = nodes.add("Reshape", &[&positions, &column]);
     let mut rotation = |(number, rotation): (usize, &Rotation)| {
         let (frequencies, factors) = rotation;

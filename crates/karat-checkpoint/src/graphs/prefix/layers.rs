@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use karat_onnx::tensor_proto::DataType;
-
 use super::{
     super::{
         decoder::Looks,
-        nodes::{Attribute, Nodes, UNSEEN, signed},
+        nodes::{Attribute, Nodes, signed},
     },
     BIAS, KEY_POSITIONS, READS,
 };
@@ -168,8 +166,7 @@ impl<'a> Layers<'a> {
 /// The ways in which layers turn queries and keys.
 fn rotations(trunk: &Decoder, nodes: &mut Nodes<'_>) -> Vec<Rotation> {
     let column = nodes.shape(&[-1, 1, 1]);
-    let to_float = [("to", Attribute::Int(DataType::Float as i64))];
-    let positions = nodes.add_with("Cast", &["position_ids"], &to_float);
+    let positions = nodes.as_numbers("position_ids");
     let positions = nodes.add("Reshape", &[&positions, &column]);
     let mut rotation = |(number, rope)| {
         let (frequencies, factors) = trunk.rotation(rope);
@@ -201,7 +198,7 @@ fn biases(trunk: &Decoder, nodes: &mut Nodes<'_>) -> BTreeMap<usize, String> {
         return BTreeMap::new();
     }
     let column = nodes.shape(&[-1, 1]);
-    let unseen = nodes.number("unseen", UNSEEN);
+    let unseen = nodes.unseen();
     let queries = nodes.add("Reshape", &["position_ids", &column]);
     let distance = nodes.add("Sub", &[&queries, KEY_POSITIONS]);
     let mut bias = |window: usize| {

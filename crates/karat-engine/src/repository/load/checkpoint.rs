@@ -46,24 +46,22 @@ fn provider(library: &Library, providers: &[Provider]) -> ProviderKind {
 }
 
 /// The form that the manifest says, or the one that suits the provider.
-fn form(checkpoint: &Checkpoint, definition: &GraphDefinition, provider: ProviderKind) -> Form {
+fn form(checkpoint: &Checkpoint, written: Option<CheckpointForm>, provider: ProviderKind) -> Form {
     let on_cuda = provider == ProviderKind::Cuda;
-    let packs = match definition.form {
-        Some(CheckpointForm::Rounded) => return Form::Rounded(checkpoint.half()),
-        Some(form) => form == CheckpointForm::Packed,
-        None => on_cuda && checkpoint.has(Form::Packed(checkpoint.half())),
-    };
-    match packs {
-        false => Form::Rows,
-        true if on_cuda => Form::Packed(checkpoint.half()),
-        true => Form::Packed(Element::Float32),
+    match written {
+        None if on_cuda => checkpoint.form_on_gpu(),
+        None | Some(CheckpointForm::Rows) => Form::Rows,
+        Some(CheckpointForm::HalfRows) => Form::HalfRows,
+        Some(CheckpointForm::Rounded) => Form::Rounded(checkpoint.half()),
+        Some(CheckpointForm::Packed) if on_cuda => Form::Packed(checkpoint.half()),
+        Some(CheckpointForm::Packed) => Form::Packed(Element::Float32),
     }
 }
 
 /// Whether a provider has the operators of a form: those of packed rows in 16 bits are CUDA's alone.
 fn takes(provider: ProviderKind, form: Form) -> bool {
     match form {
-        Form::Rows | Form::Packed(Element::Float32) | Form::Rounded(_) => true,
+        Form::Rows | Form::HalfRows | Form::Packed(Element::Float32) | Form::Rounded(_) => true,
         Form::Packed(Element::Float16 | Element::Bfloat16) => provider == ProviderKind::Cuda,
     }
 }
@@ -81,8 +79,7 @@ impl Opening<'_> {
     /// afterwards. Gives a digest of what was read as well.
     pub(super) fn open(&self, folder: &Path, checkpoint: &Checkpoint) -> Result<(Graph, [u8; 32]), LoadError> {
         self.check_length(checkpoint.context())?;
-        let provider = provider(self.library, &self.definition.providers);
-        let form = form(checkpoint, self.definition, provider);
+        let form = self.form(checkpoint);
         self.read(folder, checkpoint, checkpoint.graph_for(form)?, form)
     }
 
@@ -92,8 +89,13 @@ impl Opening<'_> {
         folder: &Path,
         checkpoint: &Checkpoint,
     ) -> Result<Option<(Graph, [u8; 32])>, LoadError> {
-        let graph = checkpoint.images().cloned();
-        graph.map(|graph| self.read(folder, checkpoint, graph, Form::Rows)).transpose()
+        let form = self.form(checkpoint);
+        let graph = checkpoint.images_for(form)?;
+        graph.map(|graph| self.read(folder, checkpoint, graph, form)).transpose()
+    }
+
+    fn form(&self, checkpoint: &Checkpoint) -> Form {
+        form(checkpoint, self.definition.form, provider(self.library, &self.definition.providers))
     }
 
     fn read(
@@ -141,8 +143,8 @@ impl Opening<'_> {
             Form::Packed(Element::Float32) | Form::Rounded(_) if provider == ProviderKind::Cpu => {
                 decoder::sessions(self.definition)
             }
-            // They are lent to devices, of which there may be several.
-            Form::Packed(_) | Form::Rounded(_) => Sessions::SEVERAL,
+            // They are lent to devices, of which there may be several; and numbers of 16 bits are lent wherever they are.
+            Form::HalfRows | Form::Packed(_) | Form::Rounded(_) => Sessions::SEVERAL,
         }
     }
 

@@ -275,6 +275,17 @@ async fn a_batch_that_does_not_fit_is_split_and_later_ones_are_smaller() {
 }
 
 #[tokio::test]
+async fn passes_that_an_executor_splits_by_itself_are_counted_once_each() {
+    let harness = one_worker();
+    harness.control.retry(3);
+    for id in [1, 2] {
+        assert_score(&harness.scheduler.submit(vec![job(&[id])]).unwrap().remove(0).await, &[id]);
+    }
+    assert!(harness.metric("karat_forward_passes_out_of_memory_total{model=\"m\"} 3"));
+    assert!(harness.metric("karat_forward_passes_failed_total{model=\"m\"} 0"));
+}
+
+#[tokio::test]
 async fn a_sample_that_never_fits_fails_alone() {
     let harness = one_worker();
     let first = harness.occupy();

@@ -229,10 +229,12 @@ fn passes_that_run_out_of_memory_become_smaller() {
     let inputs: Vec<_> = (0..20).map(|number| input(&prompt(number, 200), 0)).collect();
     harness.check(&inputs);
     assert_eq!(harness.passes()[..4], [(4000, 4000), (2000, 2000), (1000, 1000), (1000, 1000)]);
+    assert_eq!([harness.rows.take_retries(), harness.rows.take_retries()], [2, 0], "each is told once");
     harness.check(&inputs);
     assert!(harness.passes()[6..].iter().all(|(rows, _)| *rows <= 1000), "it was learned");
     let long = harness.run(&[input(&prompt(1, 1500), 0)]);
     assert!(matches!(long, Err(RuntimeError::OutOfMemory { .. })), "nothing smaller is left to try");
+    assert_eq!(harness.rows.take_retries(), 0, "and so it wasn't tried again");
     harness.check(&inputs[..2]);
 }
 
