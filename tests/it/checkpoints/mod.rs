@@ -2,6 +2,7 @@
 //! in company (`tests/checkpoints/record*.py`), and depends on no file once it is ready.
 
 mod inspect;
+mod logits;
 mod objectives;
 mod references;
 

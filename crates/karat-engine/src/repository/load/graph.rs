@@ -19,7 +19,7 @@ use super::{
     digest::Digest,
     packed::Packed,
     pixels,
-    probes::{KNOWN_PROBE, give_back_weights, longest_probe, probes, warm_up},
+    probes::{KNOWN_PROBE, give_back_weights, longest_probe, probes, read_tokens, warm_up},
     sessions::{Plan, Running, Started},
     trial::{GraphTrial, Texts, check_vocabulary, enforce},
 };
@@ -125,11 +125,12 @@ impl<'a> Loader<'a> {
         if before.version() != digest.clone().version() {
             return Err(LoadError::Changed { path: self.folder.to_owned() });
         }
+        let tokens = read_tokens(&pipeline, &definition);
         let mut graphs = Vec::with_capacity(definition.graphs.len());
         let mut checkpoint = checkpoint;
         let mut images = Vec::new();
         for source in &definition.graphs {
-            let (graph, beside) = self.open(&definition, source, checkpoint.take(), &mut digest)?;
+            let (graph, beside) = self.open(&definition, source, &tokens, checkpoint.take(), &mut digest)?;
             graphs.push(graph);
             images.extend(beside);
         }
@@ -233,11 +234,13 @@ impl<'a> Loader<'a> {
     }
 
     /// Opens a graph, and the one for images that stands beside it in a checkpoint, and adds what its scores depend on.
-    /// `checkpoint` is the one of the model's folder, where it was read already.
+    /// `checkpoint` is the one of the model's folder, where it was read already; of a language model the logits of `tokens` are
+    /// read, or all.
     fn open(
         &self,
         definition: &GraphDefinition,
         source: &GraphSource,
+        tokens: &BTreeSet<u32>,
         checkpoint: Option<Checkpoint>,
         digest: &mut Digest,
     ) -> Result<(Graph, Option<Graph>), LoadError> {
@@ -249,7 +252,7 @@ impl<'a> Loader<'a> {
                 }
                 let checkpoint = checkpoint.map_or_else(|| Checkpoint::read(origin), Ok)?;
                 let twins = self.given.twins;
-                let opening = Opening { library: self.given.library, name: self.name, definition, twins };
+                let opening = Opening { library: self.given.library, name: self.name, definition, twins, tokens };
                 let (graph, read) = opening.open(origin.folder(), &checkpoint)?;
                 digest.digest(&read);
                 let images = opening.open_images(origin.folder(), &checkpoint)?;
