@@ -5,6 +5,7 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, path::Path};
 
 use karat_checkpoint::{Checkpoint, Element, Form, Graph, NumbersMut, Origin, Tensor};
+use karat_onnx::StringStringEntryProto;
 
 const TOKENS: [u32; 3] = [7, 8, 200];
 
@@ -25,7 +26,8 @@ fn matrix(graph: &Graph) -> &Tensor {
 }
 
 fn logits_of(graph: &Graph) -> Option<&str> {
-    graph.model.metadata_props.iter().find(|entry| entry.key() == "karat.logits").map(|entry| entry.value())
+    let metadata = &graph.model.metadata_props;
+    metadata.iter().find(|entry| entry.key() == "karat.logits").map(StringStringEntryProto::value)
 }
 
 /// The numbers of one of a graph's weights.
