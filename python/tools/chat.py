@@ -25,5 +25,9 @@ class ChatTokenizer:
         return self._template.render(messages=turns, add_generation_prompt=False, **self._settings)
 
     def length(self, messages: list[Message]) -> int:
-        """How many tokens the conversation has; the template writes the special ones itself."""
-        return len(self._tokenizer.encode(self.render(messages), add_special_tokens=False).ids)
+        """How many tokens the conversation has."""
+        return len(self.ids(messages))
+
+    def ids(self, messages: list[Message]) -> list[int]:
+        """Its tokens; the template writes the special ones itself."""
+        return self._tokenizer.encode(self.render(messages), add_special_tokens=False).ids

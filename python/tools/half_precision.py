@@ -215,10 +215,10 @@ def refuse_others(model: onnx.ModelProto, path: Path) -> None:
         raise SystemExit(f"{path} takes {odd[0]}: only graphs that take {', '.join(INPUTS)} alone are converted")
 
 
-def samples(tokenizer_file: Path, cache: Path) -> list[dict[str, np.ndarray]]:
-    """Real prompts with their own answer and those of others, each a feed of a graph."""
+def samples(tokenizer_file: Path, cache: Path, first: int = 0) -> list[dict[str, np.ndarray]]:
+    """Real prompts from a number on, with their own answer and those of others, each a feed of a graph."""
     tokenizer = load_tokenizer(str(tokenizer_file))
-    pairs = sample_answers(cache)[: PROMPTS + CANDIDATES]
+    pairs = sample_answers(cache)[first : first + PROMPTS + CANDIDATES]
     feeds = []
     for number in range(PROMPTS):
         for candidate in range(CANDIDATES):

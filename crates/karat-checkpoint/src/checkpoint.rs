@@ -133,26 +133,26 @@ impl Checkpoint {
                 let gating = match head {
                     Head::Gated(_) => Some(Gating::AtMark(gate_mark(family.model_type))),
                     Head::Weighed(_) => Some(Gating::AtScore),
-                    Head::Linear(_) | Head::Mlp(_) | Head::Members(_) | Head::LanguageModel => None,
+                    Head::Linear(_) | Head::Mlp(_) | Head::Members(_) | Head::LanguageModel(_) => None,
                 };
                 let (context, vocabulary) = (trunk.context, trunk.vocabulary);
                 let recipe =
                     Recipe::Decoder { trunk, head, pad_id, pooling: class.pooling, last_token: last_token.clone() };
-                let graph = recipe.write(Form::Rows, &weights, problems)?;
+                let graph = recipe.write(Form::Rows, &BTreeSet::new(), &weights, problems)?;
                 (Decided { graph, reads, width, context, vocabulary, normalise, gating, last_token }, recipe)
             }
             Shape::Encoder(encoder) => {
                 let width = rows(&weights, encoder.classifier.last);
                 let (context, vocabulary) = (encoder.context(), encoder.vocabulary);
                 let recipe = Recipe::Encoder { trunk: encoder, labels: width };
-                let graph = recipe.write(Form::Rows, &weights, problems)?;
+                let graph = recipe.write(Form::Rows, &BTreeSet::new(), &weights, problems)?;
                 (Decided::of_pairs(graph, width, context, vocabulary), recipe)
             }
             Shape::Modern(model) => {
                 let width = rows(&weights, "classifier");
                 let (context, vocabulary) = (model.context, model.vocabulary);
                 let recipe = Recipe::Modern { trunk: model, labels: width };
-                let graph = recipe.write(Form::Rows, &weights, problems)?;
+                let graph = recipe.write(Form::Rows, &BTreeSet::new(), &weights, problems)?;
                 (Decided::of_pairs(graph, width, context, vocabulary), recipe)
             }
         };
@@ -250,11 +250,20 @@ impl Checkpoint {
     /// # Errors
     /// When it has no such form.
     pub fn graph_for(&self, form: Form) -> Result<Graph, CheckpointError> {
-        if form == Form::Rows {
+        self.graph_reading(form, &BTreeSet::new())
+    }
+
+    /// The same, of a language model with the logits of these tokens alone, in the order of their ids; with those of all where
+    /// there are none. Other models' graphs don't depend on them.
+    ///
+    /// # Errors
+    /// As [`Self::graph_for`], and when the model hasn't a token.
+    pub fn graph_reading(&self, form: Form, tokens: &BTreeSet<u32>) -> Result<Graph, CheckpointError> {
+        if form == Form::Rows && tokens.is_empty() {
             return Ok(self.graph.clone());
         }
         let mut problems = Problems::default();
-        let graph = self.recipe.write(form, &self.weights, &mut problems);
+        let graph = self.recipe.write(form, tokens, &self.weights, &mut problems);
         problems.finish(self.origin.folder(), graph)
     }
 

@@ -1,9 +1,11 @@
 //! What a graph is made of, kept so that it can be written in any form.
 
+use std::{borrow::Cow, collections::BTreeSet};
+
 use crate::{
     classes::Pooling,
     graphs::{self, Element, Form, Graph, Parts},
-    heads::Head,
+    heads::{Head, LanguageModel},
     problems::Problems,
     trunks::{Decoder, Part, encoder::Encoder, image::ImageModel, modernbert::ModernBert},
     weights::Weights,
@@ -19,16 +21,24 @@ pub(crate) enum Recipe {
 }
 
 impl Recipe {
-    /// Writes the graph in a form; what stands in the way goes into `problems`.
-    pub(crate) fn write(&self, form: Form, weights: &Weights, problems: &mut Problems) -> Option<Graph> {
+    /// Writes the graph in a form, of a language model with the logits of `tokens` alone, or of all where there are none.
+    /// What stands in the way goes into `problems`.
+    pub(crate) fn write(
+        &self,
+        form: Form,
+        tokens: &BTreeSet<u32>,
+        weights: &Weights,
+        problems: &mut Problems,
+    ) -> Option<Graph> {
         if let Some(reason) = self.lacks(form) {
             return problems.add(format!("{reason}; write form = \"rows\" in [graph]"));
         }
         Some(match (self, form) {
             (Self::Decoder { trunk, head, pad_id, pooling, last_token }, _) => {
+                let head = reading(head, tokens, trunk.vocabulary, problems)?;
                 let parts = Parts {
                     trunk,
-                    head,
+                    head: &head,
                     pad_id: *pad_id,
                     pooling: *pooling,
                     last_token: last_token.as_deref(),
@@ -124,4 +134,21 @@ impl Recipe {
             Self::Encoder { .. } | Self::Modern { .. } | Self::Seeing(_) => Element::Float16,
         }
     }
+}
+
+/// A head that gives the logits of `tokens` alone, where it is a language model's.
+fn reading<'a>(
+    head: &'a Head,
+    tokens: &BTreeSet<u32>,
+    vocabulary: usize,
+    problems: &mut Problems,
+) -> Option<Cow<'a, Head>> {
+    let (Head::LanguageModel(_), Some(largest)) = (head, tokens.last()) else { return Some(Cow::Borrowed(head)) };
+    if usize::try_from(*largest).is_ok_and(|largest| largest < vocabulary) {
+        return Some(Cow::Owned(Head::LanguageModel(LanguageModel::of(tokens.clone()))));
+    }
+    problems.add(format!(
+        "the head reads the logit of token {largest}, and the model has {vocabulary} tokens; put the tokenizer beside it that it \
+         was trained with"
+    ))
 }

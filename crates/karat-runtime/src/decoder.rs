@@ -203,7 +203,7 @@ pub enum Read {
     /// Natural logarithms of the probabilities, by a softmax over the whole output, of these columns: of the tokens
     /// that may come next, where the output is logits. Shape `[columns]`.
     LogProbabilities(Arc<[u32]>),
-    /// The numbers of these columns as they are. Shape `[columns]`.
+    /// The numbers of these columns as they are: of logits, those of these tokens. Shape `[columns]`.
     Columns(Arc<[u32]>),
 }
 

@@ -74,10 +74,6 @@ impl Readout {
                 let read = TextRead { at: last, output: output(HIDDEN)?, what: Read::Numbers };
                 Plan { tensors: vec![vec![read]], by_token: false }
             }
-            Reading::NextToken(ids) => {
-                let read = TextRead { at: last, output: output(LOGITS)?, what: Read::LogProbabilities(ids[..].into()) };
-                Plan { tensors: vec![vec![read]], by_token: false }
-            }
             Reading::Logits(after, ids) => {
                 let output = output(LOGITS)?;
                 let read = |at: &usize| TextRead { at: *at, output, what: Read::Columns(ids[..].into()) };

@@ -3,6 +3,7 @@
 
 mod half;
 mod inspect;
+mod logits;
 mod objectives;
 mod references;
 

@@ -13,6 +13,7 @@ mod mlp;
 mod weighed;
 
 use crate::{config::Config, graphs::Nodes, problems::Problems, trunks::Decoder, weights::Weights};
+pub(crate) use language_model::LanguageModel;
 
 /// Finds the heads of one arithmetic by their tensors.
 type Find = fn(&Weights, &Config, &mut Problems) -> Vec<Head>;
@@ -33,8 +34,8 @@ pub(crate) enum Head {
     Weighed(weighed::Weighed),
     /// One for each member of an ensemble of adapters.
     Members(members::Members),
-    /// The logits of all tokens.
-    LanguageModel,
+    /// The logits of tokens.
+    LanguageModel(LanguageModel),
 }
 
 /// What a checkpoint's class says that it gives.
@@ -66,7 +67,7 @@ impl Head {
     fn find_one(kind: Kind, weights: &Weights, config: &Config, problems: &mut Problems) -> Option<(Kind, Self)> {
         let found: Vec<Self> = HEADS.iter().flat_map(|find| find(weights, config, problems)).collect();
         match (found.as_slice(), kind) {
-            ([], Kind::LanguageModel) => Some((kind, Self::LanguageModel)),
+            ([], Kind::LanguageModel) => Some((kind, Self::LanguageModel(LanguageModel::default()))),
             // A value head beside a language model is what trainers save that train one.
             ([head], Kind::LanguageModel) => Some((Kind::Sequence, head.clone())),
             ([head], _) => Some((kind, head.clone())),
@@ -89,7 +90,7 @@ impl Head {
             Self::Members(members) => members.name(),
             Self::Gated(_) => "regression_layer",
             Self::Weighed(_) => "weights.fc",
-            Self::LanguageModel => "lm_head",
+            Self::LanguageModel(_) => "lm_head",
         }
     }
 
@@ -98,7 +99,7 @@ impl Head {
         match self {
             Self::Gated(_) => 1,
             Self::Weighed(weighed) => 2 * weighed.attributes,
-            Self::Linear(_) | Self::Mlp(_) | Self::Members(_) | Self::LanguageModel => {
+            Self::Linear(_) | Self::Mlp(_) | Self::Members(_) | Self::LanguageModel(_) => {
                 self.outputs(trunk, weights).first().map_or(0, |(_, width)| *width)
             }
         }
@@ -114,7 +115,7 @@ impl Head {
                 let both = [("scores", gated.objectives), ("gates", gated.objectives)];
                 both.into_iter().chain(gated.more_outputs()).collect()
             }
-            Self::LanguageModel => vec![("logits", trunk.vocabulary)],
+            Self::LanguageModel(model) => vec![("logits", model.width(trunk))],
         }
     }
 
@@ -123,7 +124,7 @@ impl Head {
         let last = match self {
             Self::Linear(linear) => &linear.name,
             Self::Mlp(mlp) => &mlp.last,
-            Self::Gated(_) | Self::Weighed(_) | Self::Members(_) | Self::LanguageModel => return 0,
+            Self::Gated(_) | Self::Weighed(_) | Self::Members(_) | Self::LanguageModel(_) => return 0,
         };
         weights.shape(&format!("{last}.weight")).and_then(|shape| shape.first().copied()).unwrap_or(0)
     }
@@ -141,7 +142,7 @@ impl Head {
             Self::Members(members) => members.build(nodes, trunk, state),
             Self::Gated(gated) => gated.build(nodes, trunk, state),
             Self::Weighed(weighed) => weighed.build(nodes, trunk, state),
-            Self::LanguageModel => language_model::build(nodes, trunk, state),
+            Self::LanguageModel(model) => model.build(nodes, trunk, state),
         }
     }
 }

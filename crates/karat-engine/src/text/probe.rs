@@ -20,7 +20,7 @@ impl TextPipeline {
             Probe::NextWord { turns, kept, words } => {
                 let ids = words.iter().map(|word| self.word(word)).collect::<Result<_, _>>()?;
                 let tokenized = self.tokenize_opening(turns, *kept, options).map_err(keep_what_is_asked)?;
-                read(tokenized, Reading::NextToken(ids))
+                read(tokenized, Reading::Logits(After::End, ids))
             }
             Probe::NextLogit { sample, word } => {
                 let Sample::Conversation(conversation) = sample else { return Err(TextError::WantsTurns) };

@@ -17,8 +17,6 @@ pub enum Reading {
     /// The log-probability of each token in this range, given all tokens before it: one number a token. Within the
     /// input, not empty, and not from the first token on, which nothing comes before.
     LogProbabilities(Range<usize>),
-    /// The log-probability of each of these tokens, at least one, as the one that follows the input.
-    NextToken(Box<[u32]>),
     /// The raw logit of each of these tokens, at least one, as the one that follows each place.
     Logits(After, Box<[u32]>),
     /// The trunk's state at the last token.
@@ -46,7 +44,7 @@ pub enum Probe {
         /// The first turn that must stay whole when the text is too long: what is judged, and what is asked about it.
         kept: usize,
     },
-    /// How likely each of some words is as the first one of the assistant's turn that comes next. Each word must be one
+    /// The raw logit of each of some words as the first one of the assistant's turn that comes next. Each word must be one
     /// token.
     NextWord {
         /// What was said so far, at least one turn.

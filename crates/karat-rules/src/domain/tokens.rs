@@ -128,7 +128,7 @@ impl TokenizedInput {
         let sound = match &reading {
             Reading::Scores | Reading::LastState => true,
             Reading::LogProbabilities(range) => range.start > 0 && range.start < range.end && range.end <= self.len(),
-            Reading::NextToken(ids) | Reading::Logits(_, ids) => !ids.is_empty(),
+            Reading::Logits(_, ids) => !ids.is_empty(),
         };
         self.reading = reading;
         sound.then_some(self)
@@ -192,7 +192,7 @@ impl TokenizedInput {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::After, *};
 
     #[test]
     fn marks_and_offsets_must_fit_the_tokens() {
@@ -212,12 +212,12 @@ mod tests {
     #[test]
     fn what_is_read_lies_within_the_tokens() {
         let input = TokenizedInput::new(vec![1, 2, 3], vec![0; 3], 1..3, Cut::default()).unwrap();
-        for good in [Reading::LogProbabilities(1..3), Reading::NextToken([7].into()), Reading::LastState] {
+        for good in [Reading::LogProbabilities(1..3), Reading::Logits(After::End, [7].into()), Reading::LastState] {
             assert_eq!(input.clone().with_reading(good.clone()).unwrap().reading(), &good);
         }
         for bad in [0..2, 1..4, 2..2].map(Reading::LogProbabilities) {
             assert_eq!(input.clone().with_reading(bad), None);
         }
-        assert_eq!(input.with_reading(Reading::NextToken(Box::default())), None);
+        assert_eq!(input.with_reading(Reading::Logits(After::End, Box::default())), None);
     }
 }

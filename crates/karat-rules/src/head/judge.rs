@@ -11,13 +11,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    HeadError, HeadOutput, HeadShape, ProbeError, Probing,
+    HeadError, HeadOutput, HeadShape, ProbeError, Probing, finite,
     parameters::Names,
-    probing::{dialogue, log_probabilities, of_one_graph, pair, unexpected, with_user_turn},
+    probing::{dialogue, of_one_graph, pair, unexpected, with_user_turn},
 };
 use crate::{
     domain::{
-        Message, Pair, Pattern, Probe, Reward, Role, RowTensor, Sample, TokenizedInput,
+        Message, Pair, Pattern, Probe, Reading, Reward, Role, RowTensor, Sample, TokenizedInput,
         catalogue::{Law, Rule},
         dialogue_text,
     },
@@ -85,9 +85,9 @@ impl Answers {
         Ok(Self { words: words.shared(), of_first })
     }
 
-    /// `P(first) / (P(first) + P(second))` of the words' log-probabilities.
-    fn share(&self, log_probabilities: &[f64]) -> f64 {
-        let (first, second) = log_probabilities.split_at(self.of_first.min(log_probabilities.len()));
+    /// `P(first) / (P(first) + P(second))` of the words' logits: what all other words sum up to cancels.
+    fn share(&self, logits: &[f64]) -> f64 {
+        let (first, second) = logits.split_at(self.of_first.min(logits.len()));
         sigmoid(log_sum_exp(first) - log_sum_exp(second))
     }
 }
@@ -180,11 +180,12 @@ impl Probing for Judge {
     }
 
     fn read_pass(&self, input: &TokenizedInput, rows: &[RowTensor]) -> Result<HeadOutput, HeadError> {
-        let values = log_probabilities(Self::NAME, input, rows)?;
-        if values.len() != self.answers.words.len() {
-            return Err(unexpected(Self::NAME));
+        match (input.reading(), rows) {
+            (Reading::Logits(..), [row]) if row.values().len() == self.answers.words.len() => {
+                Ok(HeadOutput::Members(vec![Reward::new(self.answers.share(&finite(row.values())?))?]))
+            }
+            _ => Err(unexpected(Self::NAME)),
         }
-        Ok(HeadOutput::Members(vec![Reward::new(self.answers.share(&values))?]))
     }
 
     fn example(&self) -> Sample {
@@ -226,8 +227,9 @@ mod tests {
     const PAIR: &str = r#"{"judge":{"pair":{"question":"{prompt}|{first}|{second}","first":["A"],"second":["B"]}}}"#;
 
     fn answer(head: &dyn Head, probabilities: &[f32]) -> HeadOutput {
-        let logs: Vec<f32> = probabilities.iter().map(|p| p.ln()).collect();
-        head.read(&choosing(probabilities.len()), &[row(&[logs.len()], &logs)]).unwrap()
+        // Logits are log-probabilities but for what all have in common.
+        let logits: Vec<f32> = probabilities.iter().map(|p| p.ln() + 7.0).collect();
+        head.read(&choosing(probabilities.len()), &[row(&[logits.len()], &logits)]).unwrap()
     }
 
     #[test]

@@ -49,7 +49,9 @@ fn score(head: &dyn Head, set: &[Layout], value: impl Fn(usize) -> f32) -> Resul
     let readings = probes.iter().map(|probe| {
         let (reading, count) = match probe {
             Probe::Response(_) | Probe::LastTurn { .. } => (Reading::LogProbabilities(1..TOKENS), TOKENS - 1),
-            Probe::NextWord { words, .. } => (Reading::NextToken(words.iter().map(|_| 7).collect()), words.len()),
+            Probe::NextWord { words, .. } => {
+                (Reading::Logits(After::End, words.iter().map(|_| 7).collect()), words.len())
+            }
             Probe::NextLogit { .. } => (Reading::Logits(After::End, [7].into()), 1),
             Probe::Steps { words, .. } => {
                 let tokens = words.iter().map(|_| 7).collect();

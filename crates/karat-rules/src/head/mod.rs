@@ -243,7 +243,7 @@ pub(crate) mod testing {
     use super::*;
     use std::ops::Range;
 
-    use crate::domain::{Cut, Dimension, ElementType, Reading};
+    use crate::domain::{After, Cut, Dimension, ElementType, Reading};
 
     pub(crate) fn head(json: &str) -> Result<Box<dyn Head>, String> {
         CATALOGUE.read(json)
@@ -270,9 +270,9 @@ pub(crate) mod testing {
         input(tokens).with_reading(Reading::LogProbabilities(range)).unwrap()
     }
 
-    /// An input after which one of `choices` tokens comes.
+    /// An input after which the logits of `choices` tokens are read.
     pub(crate) fn choosing(choices: usize) -> TokenizedInput {
-        input(1).with_reading(Reading::NextToken((0..choices as u32).collect())).unwrap()
+        input(1).with_reading(Reading::Logits(After::End, (0..choices as u32).collect())).unwrap()
     }
 
     pub(crate) fn row(shape: &[usize], values: &[f32]) -> RowTensor {

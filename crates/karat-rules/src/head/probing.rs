@@ -11,7 +11,8 @@ use crate::domain::{Conversation, Message, Pair, Probe, Reading, RowTensor, Samp
 
 /// A head that asks a decoder: which texts it asks about, and what it makes of the answers.
 pub trait Probing: Named + fmt::Debug + Send + Sync {
-    /// The texts that a sample becomes; at least one, as many for every sample of a shape.
+    /// The texts that a sample becomes; at least one, as many for every sample of a shape. Words whose logits are read are
+    /// the same for every sample: a graph may compute no others.
     ///
     /// # Errors
     /// When the sample has another shape than the head needs.
@@ -190,11 +191,10 @@ pub(super) fn with_user_turn(turns: &[Message], content: String) -> Vec<Message>
     turns
 }
 
-/// The log-probabilities that were read of one input: of the tokens in the range that was asked for, or of the choices.
+/// The log-probabilities that were read of one input, of the tokens in the range that was asked for.
 pub(super) fn log_probabilities(head: &str, input: &TokenizedInput, rows: &[RowTensor]) -> Result<Vec<f64>, HeadError> {
     let wanted = match input.reading() {
         Reading::LogProbabilities(range) => range.len(),
-        Reading::NextToken(ids) => ids.len(),
         Reading::Scores | Reading::LastState | Reading::Logits(..) => 0,
     };
     match rows {

@@ -296,7 +296,12 @@ impl Pass<'_> {
     }
 
     fn given(&self) -> Outputs<'_> {
-        Outputs { names: self.outputs, lines: self.integers.read.0.len(), tokens: self.row.new_tokens() }
+        Outputs {
+            names: self.outputs,
+            logits: &self.contract.logits,
+            lines: self.integers.read.0.len(),
+            tokens: self.row.new_tokens(),
+        }
     }
 }
 

@@ -137,13 +137,13 @@ impl OrtPacked {
         let tokens = pass.tokens.len();
         let failed = |error| failure::explain(error, pass.sequences.len(), tokens, cancel);
         self.bind(pass, inputs).map_err(failed)?;
-        let Self { session, binding, options, outputs, .. } = self;
+        let Self { session, binding, options, outputs, contract, .. } = self;
         // Left set when an earlier pass was stopped.
         options.unterminate().map_err(failed)?;
         let stop = stop_on(cancel, options);
         let results: SessionOutputs<'_> = session.run_binding_with_options(binding, options).map_err(failed)?;
         drop(stop);
-        let given = Outputs { names: outputs, lines: inputs.read_tokens, tokens };
+        let given = Outputs { names: outputs, logits: &contract.logits, lines: inputs.read_tokens, tokens };
         let wanted = pass.reads.iter().zip(&inputs.lines);
         given.read(&results, wanted.map(|(read, line)| Wanted { line: *line, output: read.output, what: &read.what }))
     }

@@ -8,7 +8,7 @@ use karat_rules::{
     numeric::log_probabilities,
 };
 
-use super::executor::widened;
+use super::{contract::LogitColumns, executor::widened};
 use crate::{Read, RuntimeError};
 
 /// Checks that `outputs` names some of those that a graph reads at tokens.
@@ -58,6 +58,8 @@ pub(super) struct Wanted<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outputs<'a> {
     pub(super) names: &'a [String],
+    /// Whose logits those are.
+    pub(super) logits: &'a LogitColumns,
     /// How many tokens were read.
     pub(super) lines: usize,
     /// How many tokens the pass had, for messages.
@@ -92,9 +94,11 @@ impl Outputs<'_> {
             let mismatch = || self.mismatch(name, &table.shape);
             let values = match what {
                 Read::Numbers => line.to_vec(),
+                // A softmax over some tokens' logits alone would be another distribution.
+                Read::LogProbabilities(_) if !self.logits.are_whole(name) => return Err(mismatch()),
                 Read::LogProbabilities(columns) => log_probabilities(line, columns).ok_or_else(mismatch)?,
                 Read::Columns(columns) => {
-                    let at = |column: &u32| line.get(usize::try_from(*column).ok()?).copied();
+                    let at = |column: &u32| line.get(self.logits.place(name, *column)?).copied();
                     columns.iter().map(at).collect::<Option<_>>().ok_or_else(mismatch)?
                 }
             };

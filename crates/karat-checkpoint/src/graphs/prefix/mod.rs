@@ -57,7 +57,7 @@ pub(crate) fn build(parts: &Parts<'_>, problems: &mut Problems) -> Graph {
 }
 
 impl Parts<'_> {
-    /// Adds the outputs that are read at tokens, from their last states `[m, hidden]` in 32 bits. Logits of a vocabulary
+    /// Adds the outputs that are read at tokens, from their last states `[m, hidden]` in 32 bits. Logits of a whole vocabulary
     /// are computed in the trunk's own format: their matrix is as large as many layers.
     pub(super) fn read_out(&self, nodes: &mut Nodes<'_>, state: &str, trunk: Element) {
         let element = self.element(trunk);
@@ -66,7 +66,7 @@ impl Parts<'_> {
         }
         let state = nodes.cast(state, element);
         nodes.compute_in(element);
-        nodes.round_to(self.rounding.filter(|_| *self.head == Head::LanguageModel));
+        nodes.round_to(self.rounding.filter(|_| self.gives_vocabulary()));
         self.head.build(nodes, self.trunk, &state);
     }
 
@@ -94,7 +94,12 @@ impl Parts<'_> {
 
     /// The format of what the head gives.
     fn element(&self, trunk: Element) -> Element {
-        if *self.head == Head::LanguageModel { trunk } else { Element::Float32 }
+        if self.gives_vocabulary() { trunk } else { Element::Float32 }
+    }
+
+    /// Whether the head gives the logits of all tokens.
+    fn gives_vocabulary(&self) -> bool {
+        matches!(self.head, Head::LanguageModel(model) if model.is_whole())
     }
 
     /// What the host has to know of the trunk, and of where a sample's score stands.
@@ -117,6 +122,9 @@ impl Parts<'_> {
         metadata.extend(self.last_token.map(|token| ("karat.last_token", token.to_owned())));
         if matches!(self.head, Head::Gated(_)) {
             metadata.push(("karat.gates", "at_mark".to_owned()));
+        }
+        if let Head::LanguageModel(model) = self.head {
+            metadata.extend(model.columns().map(|tokens| ("karat.logits", tokens)));
         }
         metadata
     }

@@ -34,6 +34,8 @@ pub(super) struct Opening<'a> {
     pub(super) definition: &'a GraphDefinition,
     /// The files that several graphs have among their weights.
     pub(super) twins: &'a BTreeSet<FileIdentity>,
+    /// The tokens whose logits are read; all where there are none.
+    pub(super) tokens: &'a BTreeSet<u32>,
 }
 
 /// The first of the providers that starts, or the last one, which then says why it doesn't.
@@ -80,7 +82,7 @@ impl Opening<'_> {
     pub(super) fn open(&self, folder: &Path, checkpoint: &Checkpoint) -> Result<(Graph, [u8; 32]), LoadError> {
         self.check_length(checkpoint.context())?;
         let form = self.form(checkpoint);
-        self.read(folder, checkpoint, checkpoint.graph_for(form)?, form)
+        self.read(folder, checkpoint, checkpoint.graph_reading(form, self.tokens)?, form)
     }
 
     /// The same of the graph that embeds images, of a checkpoint that has one beside that of texts.

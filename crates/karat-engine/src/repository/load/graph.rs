@@ -98,7 +98,8 @@ impl<'a> Loader<'a> {
         let mut digest = Digest::default();
         digest.manifest(&text, &manifest);
         let pipeline = self.read_inputs(&definition, &mut digest)?;
-        let Opened { graphs, images } = self.open_all(&definition, checkpoint, &mut digest)?;
+        let tokens = probes::read_tokens(&pipeline, &definition);
+        let Opened { graphs, images } = self.open_all(&definition, &tokens, checkpoint, &mut digest)?;
         let passes = digest.passes();
         let version = digest.version();
         let metrics = self.given.metrics.model(self.name);

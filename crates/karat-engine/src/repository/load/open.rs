@@ -1,6 +1,6 @@
 //! Opens the graphs of a model, and adds to its digest what scores depend on: texts and graphs alike.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use karat_checkpoint::Checkpoint;
 use karat_runtime::ort::{Graph, ModelFile, Sessions};
@@ -20,16 +20,18 @@ pub(super) struct Opened {
 }
 
 impl Loader<'_> {
-    /// Opens all graphs. `checkpoint` is the one of the model's folder, where it was read already.
+    /// Opens all graphs. `checkpoint` is the one of the model's folder, where it was read already; of a language model the
+    /// logits of `tokens` are read, or all.
     pub(super) fn open_all(
         &self,
         definition: &GraphDefinition,
+        tokens: &BTreeSet<u32>,
         mut checkpoint: Option<Checkpoint>,
         digest: &mut Digest,
     ) -> Result<Opened, LoadError> {
         let mut opened = Opened { graphs: Vec::with_capacity(definition.graphs.len()), images: Vec::new() };
         for source in &definition.graphs {
-            let (graph, beside) = self.open(definition, source, checkpoint.take(), digest)?;
+            let (graph, beside) = self.open(definition, source, tokens, checkpoint.take(), digest)?;
             opened.graphs.push(graph);
             opened.images.extend(beside);
         }
@@ -53,11 +55,11 @@ impl Loader<'_> {
     }
 
     /// Opens a graph, and the one for images that stands beside it in a checkpoint, and adds what its scores depend on.
-    /// `checkpoint` is the one of the model's folder, where it was read already.
     fn open(
         &self,
         definition: &GraphDefinition,
         source: &GraphSource,
+        tokens: &BTreeSet<u32>,
         checkpoint: Option<Checkpoint>,
         digest: &mut Digest,
     ) -> Result<(Graph, Option<Graph>), LoadError> {
@@ -69,7 +71,7 @@ impl Loader<'_> {
                 }
                 let checkpoint = checkpoint.map_or_else(|| Checkpoint::read(origin), Ok)?;
                 let twins = self.given.twins;
-                let opening = Opening { library: self.given.library, name: self.name, definition, twins };
+                let opening = Opening { library: self.given.library, name: self.name, definition, twins, tokens };
                 let (graph, read) = opening.open(origin.folder(), &checkpoint)?;
                 digest.digest(&read);
                 let images = opening.open_images(origin.folder(), &checkpoint)?;

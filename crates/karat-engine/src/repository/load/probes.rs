@@ -1,9 +1,12 @@
 //! The first passes of a graph: samples that warm it up, and show that it takes what its manifest promises.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use karat_rules::{
-    domain::{Cut, RowTensor, Sample, TokenizedInput},
+    domain::{Cut, Reading, RowTensor, Sample, TokenizedInput},
     head::Head,
 };
 use karat_runtime::{
@@ -74,6 +77,22 @@ impl Probes {
     pub(super) fn image(&self) -> Option<&Arc<TokenizedInput>> {
         self.all.iter().find(|probe| probe.pixels().is_some())
     }
+}
+
+/// The tokens whose logits are all that a model reads of its graphs; none where it reads anything else of them, or writes.
+pub(super) fn read_tokens(pipeline: &InputPipeline, definition: &GraphDefinition) -> BTreeSet<u32> {
+    let (Some(text), Some(probing), None) = (pipeline.text(), definition.head.probing(), &definition.critique) else {
+        return BTreeSet::new();
+    };
+    let probes = probing.probes(&probing.example()).unwrap_or_default();
+    let tokens = probes.iter().map(|probe| {
+        // What can't be asked is told by those who ask it to warm the graph up.
+        match text.tokenize_probe(probe, TextOptions::default()).ok()?.input.reading() {
+            Reading::Logits(_, tokens) => Some(tokens.to_vec()),
+            _ => None,
+        }
+    });
+    tokens.collect::<Option<Vec<_>>>().unwrap_or_default().into_iter().flatten().collect()
 }
 
 /// What a head asks about an image to try it with, or the image.

@@ -61,7 +61,7 @@ fn a_next_word_comes_where_the_assistant_speaks() {
     };
     let input = pipeline.tokenize_probe(&ask(&["c", "d"]), TextOptions::default()).unwrap().input;
     assert_eq!(input.ids(), [4, 6, 10, 5, 7]);
-    assert_eq!(input.reading(), &Reading::NextToken([12, 13].into()));
+    assert_eq!(input.reading(), &Reading::Logits(After::End, [12, 13].into()));
     let error = pipeline.tokenize_probe(&ask(&["c d"]), TextOptions::default()).unwrap_err();
     assert!(error.to_string().contains("\"c d\" is 2 tokens"), "{error}");
 }

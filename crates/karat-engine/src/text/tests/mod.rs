@@ -6,7 +6,7 @@ mod steps;
 
 use std::{fs, num::NonZeroUsize};
 
-use karat_rules::domain::{Conversation, Cut, Message, Probe, Reading, Role};
+use karat_rules::domain::{After, Conversation, Cut, Message, Probe, Reading, Role};
 use serde_json::json;
 use tempfile::TempDir;
 

@@ -2,6 +2,7 @@
 //!
 //! `karat.contract` names the promise; without it a graph is an ordinary one of padded rows.
 
+mod logits;
 mod packed;
 mod prefix;
 
@@ -11,6 +12,7 @@ use karat_rules::domain::{ElementType, GraphSignature, TensorSpec};
 
 use crate::{Padding, RuntimeError, TextNeeds};
 
+pub(super) use logits::LogitColumns;
 pub(super) use packed::{PackedContract, names as packed_names};
 pub(super) use prefix::{PrefixContract, names as prefix_names};
 

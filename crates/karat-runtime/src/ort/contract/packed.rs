@@ -21,7 +21,7 @@
 
 use karat_rules::domain::{Dimension, ElementType, TensorSpec};
 
-use super::{Promise, refuse};
+use super::{LogitColumns, Promise, refuse};
 use crate::{
     RuntimeError,
     packed::{BLOCK_TOKENS, PackedModel},
@@ -56,6 +56,8 @@ pub(crate) struct PackedContract {
     pub(crate) block: [usize; 3],
     /// The number format of the caches.
     pub(crate) element: ElementType,
+    /// Whose logits it gives.
+    pub(crate) logits: LogitColumns,
 }
 
 /// The keys or values of a layer.
@@ -127,6 +129,7 @@ impl PackedContract {
         }
         let kept: Vec<String> = caches.iter().filter_map(|cache| cache.output.clone()).collect();
         let outputs = promise.gives(&kept, element)?;
+        let logits = promise.logits(&outputs)?;
         let number = if element == ElementType::Float32 { 4 } else { 2 };
         let model = PackedModel {
             block_bytes: caches.len() * block.iter().product::<usize>() * number,
@@ -136,7 +139,7 @@ impl PackedContract {
             needs: promise.needs()?,
             outputs,
         };
-        Ok(Self { model, takes_segments, takes_positions, caches, block, element })
+        Ok(Self { model, takes_segments, takes_positions, caches, block, element, logits })
     }
 }
 

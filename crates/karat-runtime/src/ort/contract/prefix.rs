@@ -16,7 +16,7 @@
 
 use karat_rules::domain::{ElementType, TensorSpec};
 
-use super::{Promise, refuse};
+use super::{LogitColumns, Promise, refuse};
 use crate::{DecoderShape, Padding, RuntimeError, TextNeeds};
 
 pub(super) const NAME: &str = "rm-prefix/1";
@@ -45,6 +45,8 @@ pub(crate) struct PrefixContract {
     pub(crate) wants_key_positions: bool,
     /// The outputs that are read at `score_positions`.
     pub(crate) outputs: Vec<TensorSpec>,
+    /// Whose logits those are.
+    pub(crate) logits: LogitColumns,
 }
 
 impl PrefixContract {
@@ -82,8 +84,8 @@ impl PrefixContract {
         let optional = wants_key_positions.then_some((names::KEY_POSITION_IDS, ElementType::Int64, 2));
         promise.takes(fixed.into_iter().chain(optional).chain(past.iter().map(|name| (name.as_str(), element, 4))))?;
         let outputs = promise.gives(&present, element)?;
-        let (padding, needs) = (promise.padding()?, promise.needs()?);
-        Ok(Self { shape, padding, needs, past, present, wants_key_positions, outputs })
+        let (padding, needs, logits) = (promise.padding()?, promise.needs()?, promise.logits(&outputs)?);
+        Ok(Self { shape, padding, needs, past, present, wants_key_positions, outputs, logits })
     }
 }
 

@@ -4,7 +4,7 @@ mod overlap;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use karat_rules::domain::{Cut, ModelName, Reading, TokenizedInput};
+use karat_rules::domain::{After, Cut, ModelName, Reading, TokenizedInput};
 use prometheus::{Registry, TextEncoder};
 use proptest::{collection::vec, prelude::*};
 
@@ -173,7 +173,7 @@ fn columns_of_an_output_are_read_where_the_sample_says() {
     let mut harness = Harness::new(8, 8192);
     let ids = prompt(1, 300);
     let asked = |reading| Arc::new(TokenizedInput::clone(&input(&ids, 0)).with_reading(reading).unwrap());
-    harness.run(&[asked(Reading::NextToken([7].into())), asked(Reading::LogProbabilities(260..300))]).unwrap();
+    harness.run(&[asked(Reading::Logits(After::End, [7].into())), asked(Reading::LogProbabilities(260..300))]).unwrap();
     let passes = harness.control.passes();
     let read: Vec<usize> = passes[0].reads.iter().map(|read| read.at).collect();
     assert_eq!(read.len(), 41);

@@ -157,16 +157,17 @@ fn a_decoder_is_read_at_single_tokens() {
     let harness = Harness::new(LOGITS, &["logits", "hidden"], ScoresAt::End { padding: None }, true, 1 << 20);
     let mut executor = harness.executor();
     for case in &cases {
-        let choices: Box<[u32]> = [0, 17, 319].into();
-        let mut inputs =
-            vec![reading(&case.ids, Reading::NextToken(choices.clone())), reading(&case.ids, Reading::LastState)];
+        let choices = [0, 17, 319];
+        let mut inputs = vec![
+            reading(&case.ids, Reading::Logits(After::End, choices.into())),
+            reading(&case.ids, Reading::LastState),
+        ];
         let range: Range<usize> = 1..case.ids.len();
         if !range.is_empty() {
             inputs.push(reading(&case.ids, Reading::LogProbabilities(range)));
         }
         let rows = run(&mut executor, &inputs);
-        let chosen = karat_rules::numeric::log_probabilities(&case.last_logits, &choices).unwrap();
-        assert_close(rows[0][0].values(), &chosen);
+        assert_close(rows[0][0].values(), &choices.map(|token| case.last_logits[token as usize]));
         assert_close(rows[1][0].values(), &case.last_hidden);
         if let Some(rows) = rows.get(2) {
             assert_close(rows[0].values(), &case.next_token_log_probabilities);
@@ -174,10 +175,10 @@ fn a_decoder_is_read_at_single_tokens() {
     }
     let scores = Harness::scores(true, 0);
     let pairs = Harness::new(LOGITS, &["hidden", "logits"], ScoresAt::End { padding: None }, true, 0);
-    let read = reading(&[1, 2], Reading::NextToken([7].into()));
+    let read = reading(&[1, 2], Reading::Logits(After::End, [7].into()));
     assert_eq!(run(&mut pairs.executor(), &[read]).len(), 1);
     // A column that the only output doesn't have.
-    let beyond = TokenBatch::single(reading(&[1, 2], Reading::NextToken([7].into())));
+    let beyond = TokenBatch::single(reading(&[1, 2], Reading::Logits(After::End, [7].into())));
     assert!(matches!(scores.executor().run(&beyond, &Cancellation::new()), Err(RuntimeError::Shape { .. })));
 }
 

@@ -1,0 +1,1 @@
+"""Graphs whose products with weights compute in 8-bit integers, whatever company their samples have."""
