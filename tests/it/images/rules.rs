@@ -46,7 +46,10 @@ async fn the_models_of_a_composite_are_objectives_of_an_image() {
         &COLOURS.map(|colour| likeness(colour, 200.0)),
     );
     let beaten = |own: &[f64; 2]| {
-        objectives.iter().any(|other| other != own && other.iter().zip(own).all(|(other, own)| other >= own))
+        objectives.iter().any(|other| {
+            let sides = || other.iter().zip(own);
+            sides().all(|(other, own)| other >= own) && sides().any(|(other, own)| other > own)
+        })
     };
     let front: Vec<usize> = (0..4).filter(|index| !beaten(&objectives[*index])).collect();
     assert_eq!(reply.body["pareto_front"], json!(front), "{}", reply.text);
