@@ -10,7 +10,7 @@
 # at each start.
 
 FROM rust:1-bookworm AS build
-# libjpeg's assembler: without nasm it is built of C, which takes twice as long for a photograph.
+# libjpeg's assembler: without nasm it is built of C, which decodes the same pixels more slowly.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --no-install-recommends -y nasm \
