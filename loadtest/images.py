@@ -1,10 +1,11 @@
 """How many images a second karat rates, beside FastAPI with Transformers and Pillow, on one checkpoint.
 
 Images from 224 x 224 to 4000 x 3000, one in eight a PNG and the others JPEG, eight for each prompt, in a random order;
-closed loop. All servers get the same requests in turns, each round in another order, karat without its cache, and their
-scores are compared first. A ratio is the median of the rounds' ratios. The peer runs as `PEERS` says; the fastest of
-each round is what karat is held to. Each round also times Transformers' model by itself, without a server and on images
-that are prepared: how much of a server's time is the model's tells what any server can win.
+closed loop. All servers get the same requests in turns, each round in another order and with images and prompts that no
+round had before, and their scores are compared first. karat runs without its cache, and with it as by default, when it
+computes each prompt once for its eight images. A ratio is the median of the rounds' ratios. The peer runs as `PEERS`
+says; the fastest of each round is what karat is held to. Each round also times Transformers' model by itself, without a
+server and on images that are prepared: how much of a server's time is the model's tells what any server can win.
 
     .venv/bin/python -m loadtest.images --python PYTHON    # one with torch, transformers, Pillow, fastapi and uvicorn
 """
@@ -15,6 +16,7 @@ import argparse
 import base64
 import json
 import random
+import re
 import statistics
 import subprocess
 import tempfile
@@ -27,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loadtest.machine import process_seconds
 from tools.server_process import answers, free_address, running
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +39,14 @@ PNG = [16, [1, 12]]
 TOLERANCE = 1e-3
 COMPARED = 32
 ALONE = "the model alone"
+KARAT = "karat without its cache"
+KNOWING = "karat"
+# What a thread of karat's does with an image, by the metric of its time.
+STAGES = {
+    "decoding": "karat_image_decode_seconds",
+    "resizing": "karat_image_resize_seconds",
+    "passes": "karat_forward_pass_seconds",
+}
 # Ways in which such servers are written, and the options of `peers/images_server.py` that stand for them.
 PEERS = {
     "batches of 8": ["--max-batch", "8"],
@@ -56,11 +67,11 @@ for number in range(count):
 """
 
 
-def draw(python: str, folder: Path, count: int) -> list[str]:
-    """Files of mixed sizes, in base64."""
+def draw(python: str, folder: Path, count: int) -> list[bytes]:
+    """Files of mixed sizes."""
     given = json.dumps([count, SIZES, PNG, 5]).encode()
     subprocess.run([python, "-c", DRAW, str(folder)], input=given, check=True)
-    return [base64.b64encode(file.read_bytes()).decode() for file in sorted(folder.iterdir())]
+    return [file.read_bytes() for file in sorted(folder.iterdir())]
 
 
 def post(url: str, body: bytes) -> dict[str, Any]:
@@ -71,25 +82,55 @@ def post(url: str, body: bytes) -> dict[str, Any]:
         return found
 
 
+Asked = list[tuple[str, str]]
+"""Prompts with their images in base64."""
+
+
+def asked(images: list[bytes], number: int) -> Asked:
+    """The requests of a round: in a random order, with images and prompts of its own."""
+    order = list(range(len(images)))
+    random.Random(number).shuffle(order)
+    # What stands behind a file's end changes no pixel, and no cache has seen it.
+    own = f"round {number}".encode()
+    first = 40 * number
+    return [
+        (f"w{first + place // 8} w{first + place // 8 + 1} w7", base64.b64encode(images[place] + own).decode())
+        for place in order
+    ]
+
+
 @dataclass(frozen=True)
 class Contender:
-    """A server, and the requests in its own words."""
+    """A server, and how a request is written in its words."""
 
     name: str
     url: str
-    bodies: list[bytes]
+    body: Callable[[str, str], bytes]
+    process: int
 
-    def rate(self, clients: int) -> float:
+    def rate(self, requests: Asked, clients: int) -> float:
         """Images a second while so many clients wait for their replies one by one."""
+        bodies = [self.body(*one) for one in requests]
         started = time.perf_counter()
         with ThreadPoolExecutor(clients) as pool:
-            list(pool.map(lambda body: post(self.url, body), self.bodies))
-        return len(self.bodies) / (time.perf_counter() - started)
+            list(pool.map(lambda body: post(self.url, body), bodies))
+        return len(bodies) / (time.perf_counter() - started)
 
-    def scores(self, count: int) -> list[float]:
-        """What it gives of the first requests, one by one."""
-        replies = [post(self.url, body) for body in self.bodies[:count]]
+    def scores(self, requests: Asked) -> list[float]:
+        """What it gives, one by one."""
+        replies = [post(self.url, self.body(*one)) for one in requests]
         return [reply["score"] if "score" in reply else reply["results"][0]["reward"] for reply in replies]
+
+    def spent(self) -> dict[str, float]:
+        """Of karat, the seconds of its processor and of what its threads do with images."""
+        address = self.url.removesuffix("/v1/score")
+        with urllib.request.urlopen(f"{address}/metrics") as reply:  # noqa: S310 - a server of this run
+            text = reply.read().decode()
+        found = {}
+        for stage, metric in STAGES.items():
+            values = re.findall(rf"^{metric}_sum{{.*}} (\S+)$", text, re.MULTILINE)
+            found[stage] = sum(map(float, values))
+        return {"processor": process_seconds(self.process), **found}
 
 
 def karat_body(prompt: str, image: str) -> bytes:
@@ -104,23 +145,46 @@ def peer_body(prompt: str, image: str) -> bytes:
     return json.dumps({"prompt": prompt, "image": image}).encode()
 
 
-def measure(karat: Contender, peers: list[Contender], alone: Callable[[], float], rounds: int, clients: int) -> None:
-    """Prints what every round gives, and the ratios."""
-    shuffled = random.Random(1)
-    known = [*(peer.name for peer in peers), ALONE]
-    ratios: dict[str, list[float]] = {name: [] for name in [*known, "the fastest"]}
-    for number in range(rounds):
-        order = [karat, *peers]
-        shuffled.shuffle(order)
-        rates = {contender.name: contender.rate(clients) for contender in order}
-        rates[ALONE] = alone()
-        rates["the fastest"] = max(rates[peer.name] for peer in peers)
-        for name, kept in ratios.items():
-            kept.append(rates[karat.name] / rates[name])
-        told = ", ".join(f"{name} {rates[name]:.1f}" for name in [karat.name, *known])
-        print(f"round {number + 1}, images a second: {told}")
-    for name, kept in ratios.items():
-        print(f"karat over {name}: {statistics.median(kept):.2f} ({min(kept):.2f}–{max(kept):.2f})")
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured, and how long."""
+
+    karats: list[Contender]
+    peers: list[Contender]
+    alone: Callable[[], float]
+    """Images a second of the model by itself."""
+    images: list[bytes]
+    rounds: int
+    clients: int
+
+    def run(self) -> None:
+        """Prints what every round gives, the ratios, and where karat's time goes."""
+        shuffled = random.Random(1)
+        known = [*(peer.name for peer in self.peers), ALONE]
+        ratios: dict[tuple[str, str], list[float]] = {}
+        before = [karat.spent() for karat in self.karats]
+        for number in range(1, self.rounds + 1):
+            requests = asked(self.images, number)
+            order = [*self.karats, *self.peers]
+            shuffled.shuffle(order)
+            rates = {contender.name: contender.rate(requests, self.clients) for contender in order}
+            rates[ALONE] = self.alone()
+            told = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
+            print(f"round {number}, images a second: {told}")
+            rates["the fastest"] = max(rates[peer.name] for peer in self.peers)
+            for karat in self.karats:
+                for name in [*known, "the fastest"]:
+                    ratios.setdefault((karat.name, name), []).append(rates[karat.name] / rates[name])
+        for (own, name), kept in ratios.items():
+            print(f"{own} over {name}: {statistics.median(kept):.2f} ({min(kept):.2f}–{max(kept):.2f})")
+        for karat, earlier in zip(self.karats, before, strict=True):
+            self._tell(karat, earlier)
+
+    def _tell(self, karat: Contender, earlier: dict[str, float]) -> None:
+        spent = {stage: seconds - earlier[stage] for stage, seconds in karat.spent().items()}
+        each = 1000 * spent.pop("processor") / (self.rounds * len(self.images))
+        shares = ", ".join(f"{stage} {seconds / sum(spent.values()):.0%}" for stage, seconds in spent.items())
+        print(f"{karat.name}: {each:.0f} ms of a processor for each image; of its threads' time {shares}")
 
 
 def main() -> None:
@@ -138,29 +202,27 @@ def main() -> None:
         peer = [given.python, "-m", "loadtest.peers.images_server"]
         subprocess.run([*peer, "--write", str(model)], check=True, cwd=ROOT)
         images = draw(given.python, files, given.images)
-        order = list(range(len(images)))
-        random.Random(3).shuffle(order)
-        asked = [(f"w{number // 8} w{number // 8 + 1} w7", images[number]) for number in order]
 
-        def start(command: list[str], address: str, health: str) -> None:
+        def start(command: list[str], address: str, health: str) -> int:
             ready = f"http://{address}{health}"
-            servers.enter_context(running(command, lambda: answers(ready), log, folder=ROOT))
+            server = servers.enter_context(running(command, lambda: answers(ready), log, folder=ROOT))
+            return server.pid
 
-        address = free_address()
-        command = [str(given.karat), "serve", "--model", str(model), "--listen", address, "--cache-mb", "0"]
-        # All of the clients' images may wait, on however slow a machine.
-        command += ["--queue-seconds", "600"]
-        start(command, address, "/health/ready")
-        karat = Contender("karat", f"http://{address}/v1/score", [karat_body(*one) for one in asked])
-        peers = []
+        karats, peers = [], []
+        for name, options in {KARAT: ["--cache-mb", "0"], KNOWING: []}.items():
+            address = free_address()
+            command = [str(given.karat), "serve", "--model", str(model), "--listen", address, *options]
+            # All of the clients' images may wait, on however slow a machine.
+            process = start([*command, "--queue-seconds", "600"], address, "/health/ready")
+            karats.append(Contender(name, f"http://{address}/v1/score", karat_body, process))
         for name, options in PEERS.items():
             address = free_address()
-            start([*peer, "--model", str(model), "--port", address.rsplit(":", 1)[1], *options], address, "/health")
-            peers.append(Contender(name, f"http://{address}/score", [peer_body(*one) for one in asked]))
-        ours = karat.scores(COMPARED)
-        for other in peers:
-            pairs = zip(ours, other.scores(COMPARED), strict=True)
-            worst = max(abs(mine - its) for mine, its in pairs)
+            command = [*peer, "--model", str(model), "--port", address.rsplit(":", 1)[1], *options]
+            peers.append(Contender(name, f"http://{address}/score", peer_body, start(command, address, "/health")))
+        compared = asked(images, 0)[:COMPARED]
+        first, *others = (contender.scores(compared) for contender in [*karats, *peers])
+        for other, scores in zip([*karats, *peers][1:], others, strict=True):
+            worst = max(abs(mine - its) for mine, its in zip(first, scores, strict=True))
             print(f"largest difference from {other.name}: {worst:.2e}")
             if worst > TOLERANCE:
                 raise SystemExit("the servers give different scores")
@@ -169,7 +231,7 @@ def main() -> None:
             told = [*peer, "--model", str(model), "--alone", str(given.images)]
             return float(subprocess.run(told, check=True, cwd=ROOT, capture_output=True).stdout)
 
-        measure(karat, peers, alone, given.rounds, given.clients)
+        Measurement(karats, peers, alone, images, given.rounds, given.clients).run()
 
 
 if __name__ == "__main__":

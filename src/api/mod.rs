@@ -32,6 +32,8 @@ pub use apart::LargeBodies;
 pub use closing::Closing;
 pub use dialects::DialectSettings;
 pub(crate) use dialects::names as dialect_names;
+#[cfg(feature = "offline")]
+pub(crate) use images::ImageSource;
 pub use images::{Fetcher, ImageHost};
 pub use keys::Keys;
 pub(crate) use keys::{Entry as KeyEntry, generate as generate_key};

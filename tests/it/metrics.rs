@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Repository, Server};
 
 /// Every metric with its type and labels.
-const CONTRACT: [(&str, &str, &[&str]); 58] = [
+const CONTRACT: [(&str, &str, &[&str]); 62] = [
     ("karat_backlog_samples", "gauge", &[]),
     ("karat_batch_padding_ratio", "histogram", &["model"]),
     ("karat_batch_samples", "histogram", &["model"]),
@@ -29,6 +29,10 @@ const CONTRACT: [(&str, &str, &[&str]); 58] = [
     ("karat_http_request_seconds", "histogram", &["route"]),
     ("karat_http_requests_in_flight", "gauge", &[]),
     ("karat_http_requests_total", "counter", &["route", "status"]),
+    ("karat_image_decode_seconds", "histogram", &["model"]),
+    ("karat_image_pixels_total", "counter", &["model"]),
+    ("karat_image_resize_seconds", "histogram", &["model"]),
+    ("karat_images_refused_total", "counter", &["model"]),
     ("karat_job_rows", "gauge", &[]),
     ("karat_model_state", "gauge", &["model", "state"]),
     ("karat_model_weight_bytes", "gauge", &["model"]),

@@ -80,7 +80,8 @@ class Server:
         return httpx.Response(200, json=score_body(responses, self.version, body["model"]))
 
     def best_of_n(self, body: dict[str, Any]) -> httpx.Response:
-        results = score_body(body["candidates"])["results"]
+        candidates = [text_of(candidate) for candidate in body["candidates"]]
+        results = score_body(candidates)["results"]
         rewards = [float(result["reward"]) for result in results]
         order = sorted(range(len(rewards)), key=lambda index: (-rewards[index], index))
         leads = [rewards[one] - rewards[other] for one, other in itertools.pairwise(order)]
@@ -95,10 +96,10 @@ class Server:
             for index, lead in zip(order, [*leads, None], strict=True)
         ]
         choice = {"best": order[0], "selected": {"indices": order[:1]}, "ranking": placements}
-        return httpx.Response(200, json=score_body(body["candidates"], self.version, body["model"]) | choice)
+        return httpx.Response(200, json=score_body(candidates, self.version, body["model"]) | choice)
 
     def compare(self, body: dict[str, Any]) -> httpx.Response:
-        chosen, rejected = ([pair[side] for pair in body["pairs"]] for side in ("chosen", "rejected"))
+        chosen, rejected = ([text_of(pair[side]) for pair in body["pairs"]] for side in ("chosen", "rejected"))
         for index, pair in enumerate(zip(chosen, rejected, strict=True)):
             if "long" in pair:
                 return problem(422, "too-long", f"pairs[{index}] is too long", index=index)
@@ -121,7 +122,12 @@ class Server:
 def response_of(entry: dict[str, Any]) -> str:
     if "messages" in entry:
         return str(entry["messages"][-1]["content"])
-    return str(entry["response"] if "response" in entry else entry["text"])
+    return next(str(entry[name]) for name in ("response", "text", "image") if name in entry)
+
+
+def text_of(candidate: Any) -> str:
+    """A candidate's text, or what stands for its image."""
+    return str(candidate["image"] if isinstance(candidate, dict) else candidate)
 
 
 def score_body(responses: list[str], version: str = "v1", model: str = "m") -> dict[str, Any]:

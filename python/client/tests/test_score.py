@@ -153,7 +153,7 @@ def test_a_model_must_be_named(server: Server) -> None:
     [
         {"role": "assistant", "content": None, "tool_calls": [{}]},
         {"role": "developer", "content": "x"},
-        {"role": "assistant", "content": [{"type": "image_url", "image_url": "x"}]},
+        {"role": "assistant", "content": [{"type": "video_url", "video_url": "x"}]},
         {"role": "assistant", "content": "\ud800"},
         "just text",
     ],

@@ -73,9 +73,13 @@ impl Fetcher {
     /// A fetcher for those hosts; without any it refuses all.
     #[must_use]
     pub fn new(hosts: Vec<ImageHost>) -> Self {
+        Self::within(hosts, TIME)
+    }
+
+    fn within(hosts: Vec<ImageHost>, time: Duration) -> Self {
         let config = Config::builder()
             .max_redirects(0)
-            .timeout_global(Some(TIME))
+            .timeout_global(Some(time))
             .proxy(None)
             .user_agent(concat!("karat/", env!("CARGO_PKG_VERSION")))
             .build();
@@ -178,7 +182,25 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Write as _, net::TcpListener, thread};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_host_that_breaks_off_in_the_middle_of_a_file_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let asked = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+            // Open until the other side is.
+            stream.read_to_end(&mut Vec::new())
+        });
+        let fetcher = Fetcher::within(vec![host.parse().unwrap()], Duration::from_millis(50));
+        let refused = fetcher.fetch(format!("http://{host}/a.png")).await.unwrap_err();
+        assert!(refused.contains("timeout"), "{refused}");
+        drop((fetcher, asked.join()));
+    }
 
     #[test]
     fn a_host_is_named_with_its_port_or_has_the_usual_one() {

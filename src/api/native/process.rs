@@ -18,10 +18,11 @@ use super::{
     envelope::{Envelope, each},
     request::{answer, samples, turns},
     result::Outcome,
+    turn::optional_texts,
 };
 use crate::api::{
     AppState,
-    body::{objects, optional_objects},
+    body::objects,
     problem::{Problem, invalid},
     reply::Reply,
 };
@@ -53,7 +54,7 @@ struct Solution {
     #[serde(default)]
     prompt: Option<String>,
     /// What was said before the response, oldest first; instead of `prompt`.
-    #[serde(default, deserialize_with = "optional_objects")]
+    #[serde(default, deserialize_with = "optional_texts")]
     messages: Option<Vec<Message>>,
     /// The steps, in order.
     #[serde(default)]

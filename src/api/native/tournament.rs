@@ -15,10 +15,10 @@ use super::{
     call::{Call, OwnBody},
     envelope::Envelope,
     request::turns,
+    turn::optional_texts,
 };
 use crate::api::{
     AppState,
-    body::optional_objects,
     problem::{Problem, invalid},
     reply::Reply,
 };
@@ -34,7 +34,7 @@ struct TournamentBody {
     #[serde(default)]
     prompt: Option<String>,
     /// What was said before the response, oldest first; instead of `prompt`.
-    #[serde(default, deserialize_with = "optional_objects")]
+    #[serde(default, deserialize_with = "optional_texts")]
     messages: Option<Vec<Message>>,
     /// The responses, at least two. Each is compared with each, which makes half as many comparisons as their square.
     #[schemars(length(min = 2))]

@@ -6,10 +6,13 @@ use karat_rules::domain::{Image, Message, Role, Sample};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+    de::{Error as _, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use crate::api::images::{self, ImageSource, ImageUrl};
+use crate::api::{
+    body::optional_objects,
+    images::{self, ImageSource, ImageUrl},
+};
 
 /// One turn of a dialogue.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -226,6 +229,20 @@ pub(super) fn texts(turns: Vec<Turn>) -> Result<Vec<Message>, String> {
         _ => Err(images::about_images()),
     });
     texts.collect()
+}
+
+/// Reads turns of a route whose models read text alone, which may be left out; an image among them is refused.
+pub(super) fn optional_texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Message>>, D::Error> {
+    optional_objects(deserializer)?.map(texts).transpose().map_err(D::Error::custom)
+}
+
+/// Reads a response of such a route.
+pub(super) fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match Option::<Response>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Response::Text(text)) => Ok(Some(text)),
+        Some(Response::Image(_)) => Err(D::Error::custom(images::about_images())),
+    }
 }
 
 /// The sample that turns make, the last of which is scored.

@@ -12,12 +12,13 @@ use karat_engine::{
     repository::{ModelSource, ModelSourceError},
     text::Truncation,
 };
-use karat_rules::domain::{Conversation, Message, ModelName, ModelNameError, Sample, catalogue::Choice};
+use karat_rules::domain::{Conversation, Message, ModelName, ModelNameError, Picture, Sample, catalogue::Choice};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::CommandError;
+use crate::api::ImageSource;
 use connection::ConnectionArguments;
 
 pub(super) use jobs::{JobState, Jobs};
@@ -136,6 +137,16 @@ pub(super) enum Input {
         /// The turns, oldest first.
         messages: Vec<Message>,
     },
+    /// An image, of models that see.
+    Image {
+        /// What was asked for; empty where the model rates the image by itself.
+        prompt: String,
+        /// The file as a data URI.
+        image: String,
+        /// Those that it should be like, as data URIs.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        reference_images: Vec<String>,
+    },
 }
 
 impl Input {
@@ -147,6 +158,11 @@ impl Input {
         let sample = match self.clone() {
             Self::Pair { prompt, response } => Sample::from_prompt(prompt, response),
             Self::Messages { messages } => Conversation::new(messages).map(Sample::Conversation),
+            Self::Image { prompt, image, reference_images } => {
+                let read = |written: &String| ImageSource::parse(written).and_then(ImageSource::into_image);
+                let references = reference_images.iter().map(read).collect::<Result<_, _>>()?;
+                return Ok(Sample::Picture(Picture::new(prompt, references, read(&image)?)));
+            }
         };
         sample.map_err(|error| error.to_string())
     }
@@ -156,7 +172,9 @@ impl Input {
     /// A digest over what stands before the response: equal for all responses to a prompt.
     fn prefix(&self) -> String {
         let digest = match self {
-            Self::Pair { prompt, .. } => Sha256::new().chain_update("user\0").chain_update(prompt).chain_update("\0"),
+            Self::Pair { prompt, .. } | Self::Image { prompt, .. } => {
+                Sha256::new().chain_update("user\0").chain_update(prompt).chain_update("\0")
+            }
             Self::Messages { messages } => {
                 let turns = messages.split_last().map_or(&[][..], |(_, turns)| turns);
                 turns.iter().fold(Sha256::new(), |digest, turn| {

@@ -1,5 +1,8 @@
 //! Which fields of a row hold what.
 
+use std::{fs, path::Path};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Args;
 use karat_rules::domain::{Message, Role};
 use serde_json::{Map, Value};
@@ -22,30 +25,71 @@ pub(in crate::cli) struct FieldArguments {
     /// taken where a row has no response.
     #[arg(long, default_value = "messages", value_name = "FIELD")]
     pub(in crate::cli) messages: String,
+
+    /// The field with an image, of models that see: a file, seen from the folder of FILE, or a data URI. It is taken where
+    /// a row has no response.
+    #[arg(long, default_value = "image", value_name = "FIELD")]
+    pub(in crate::cli) image: String,
 }
 
+/// The field with images that a row's image should be like.
+const REFERENCE_IMAGES: &str = "reference_images";
+
 impl FieldArguments {
-    /// The sample in a row, or what the row lacks.
-    pub(in crate::cli) fn input(&self, fields: &Map<String, Value>) -> Result<Input, String> {
-        let input = match (fields.get(&self.response), fields.get(&self.messages)) {
-            (Some(response), _) => {
+    /// The sample in a row, or what the row lacks; files that it names are seen from `folder`.
+    pub(in crate::cli) fn input(&self, fields: &Map<String, Value>, folder: &Path) -> Result<Input, String> {
+        let found = [&self.response, &self.image, &self.messages].map(|name| fields.get(name));
+        let input = match found {
+            [Some(response), ..] => {
                 let response = text(response).ok_or_else(|| format!("{:?} is no text", self.response))?;
                 let prompt = fields.get(&self.prompt).ok_or_else(|| format!("has no {:?}", self.prompt))?;
                 answer(prompt, response).map_err(|reason| format!("{:?} {reason}", self.prompt))?
             }
-            (None, Some(turns)) => {
+            [None, Some(written), _] => self.seen(fields, written, folder)?,
+            [None, None, Some(turns)] => {
                 Input::Messages { messages: messages(turns).map_err(|reason| format!("{:?} {reason}", self.messages))? }
             }
-            (None, None) => {
+            [None, None, None] => {
                 return Err(format!(
-                    "has neither {:?} nor {:?}; name the fields with --response or --messages",
-                    self.response, self.messages
+                    "has none of {:?}, {:?} and {:?}; name the fields with --response, --messages or --image",
+                    self.response, self.messages, self.image
                 ));
             }
         };
         input.sample()?;
         Ok(input)
     }
+
+    /// An image with what it was made for.
+    fn seen(&self, fields: &Map<String, Value>, written: &Value, folder: &Path) -> Result<Input, String> {
+        let prompt = match fields.get(&self.prompt) {
+            None => String::new(),
+            Some(prompt) => text(prompt).ok_or_else(|| format!("{:?} of an image is a text", self.prompt))?,
+        };
+        let read = |name: &str, written| image(written, folder).map_err(|reason| format!("{name:?} {reason}"));
+        let reference_images = match fields.get(REFERENCE_IMAGES) {
+            None => Vec::new(),
+            Some(Value::Array(all)) => {
+                all.iter().map(|written| read(REFERENCE_IMAGES, written)).collect::<Result<_, _>>()?
+            }
+            Some(_) => return Err(format!("{REFERENCE_IMAGES:?} is no list")),
+        };
+        Ok(Input::Image { prompt, image: read(&self.image, written)?, reference_images })
+    }
+}
+
+/// An image as a data URI: as it is written, or the file of that name.
+fn image(written: &Value, folder: &Path) -> Result<String, String> {
+    let written = written.as_str().ok_or("is neither a file's name nor a data URI")?;
+    if written.starts_with("data:") {
+        return Ok(written.to_owned());
+    }
+    if written.contains("://") {
+        return Err("is a URL, and nothing is fetched; name a file, or write data:image/png;base64,…".to_owned());
+    }
+    let path = folder.join(written);
+    let bytes = fs::read(&path).map_err(|error| format!("names {}, which can't be read: {error}", path.display()))?;
+    Ok(format!("data:image/*;base64,{}", BASE64_STANDARD.encode(bytes)))
 }
 
 /// A text field's text.
@@ -107,11 +151,16 @@ mod tests {
     use super::*;
 
     fn fields() -> FieldArguments {
-        FieldArguments { prompt: "q".to_owned(), response: "a".to_owned(), messages: "turns".to_owned() }
+        FieldArguments {
+            prompt: "q".to_owned(),
+            response: "a".to_owned(),
+            messages: "turns".to_owned(),
+            image: "image".to_owned(),
+        }
     }
 
     fn input(row: &Value) -> Result<Input, String> {
-        fields().input(row.as_object().unwrap())
+        fields().input(row.as_object().unwrap(), Path::new("nowhere"))
     }
 
     #[test]
@@ -129,10 +178,15 @@ mod tests {
     fn what_a_row_lacks_is_told() {
         for (row, needle) in [
             (json!({"a": "so"}), "has no \"q\""),
-            (json!({"q": "why"}), "--response"),
+            (json!({"q": "why"}), "--image"),
             (json!({"q": "why", "a": 3}), "\"a\" is no text"),
             (json!({"q": "why", "a": " "}), "response is empty"),
             (json!({"turns": [{"role": "user", "content": "why"}]}), "assistant"),
+            (json!({"q": 3, "image": "data:image/png;base64,AA=="}), "\"q\" of an image"),
+            (json!({"image": "none.png"}), "nowhere/none.png"),
+            (json!({"image": "https://images.example/a.png"}), "nothing is fetched"),
+            (json!({"image": "data:image/png;base64,*"}), "not base64"),
+            (json!({"image": "data:image/png;base64,AA==", "reference_images": "one.png"}), "no list"),
             (json!({"turns": [{"role": "nobody", "content": "why"}]}), "role"),
         ] {
             let error = input(&row).unwrap_err();

@@ -62,6 +62,11 @@ impl Rows {
         Self { path: path.to_owned(), format: if parquet { Format::Parquet } else { Format::JsonLines } }
     }
 
+    /// The folder that the file lies in.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
     /// How many rows there are; lines of a JSON Lines file, blank ones too.
     pub(super) fn count(&self) -> Result<u64, CommandError> {
         if self.format == Format::Parquet {

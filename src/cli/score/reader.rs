@@ -79,7 +79,7 @@ impl Source {
 
 impl Source {
     fn input(&self, row: &Row) -> Result<Input, String> {
-        row.fields.as_ref().map_err(Clone::clone).and_then(|fields| self.fields.input(fields))
+        row.fields.as_ref().map_err(Clone::clone).and_then(|fields| self.fields.input(fields, self.rows.folder()))
     }
 }
 

@@ -4,6 +4,8 @@ mod checkpoints;
 mod fetched;
 mod hostile;
 mod jobs;
+mod limits;
+mod rules;
 mod scores;
 
 use std::io::Cursor;

@@ -1,6 +1,7 @@
 //! The commands that work on files: `karat score` and `karat eval`.
 
 mod evaluation;
+mod images;
 mod job;
 
 use std::{

@@ -201,20 +201,21 @@ fn tower(nodes: &mut Nodes<'_>, image: &ImageTower, pixels: &str) -> (String, us
         state = nodes.layer_norm(&piece("vision_model.pre_layrnorm"), &state, hidden, epsilon, true);
     }
     let sizes = nodes.shape(&[-1, signed(places), signed(image.tower.heads), signed(hidden / image.tower.heads)]);
-    let state = Layers { tower: &image.tower, nodes: &mut *nodes, sizes, unseen: None }.all(state);
+    let mut layers = Layers { tower: &image.tower, nodes: &mut *nodes, sizes, unseen: None };
     match image.kind {
         ImageKind::Clip(width) => {
-            let own = first(nodes, &state, places, hidden);
+            let own = layers.first(state, places);
             let own = nodes.widened(&own);
             let own = nodes.layer_norm(&piece("vision_model.post_layernorm"), &own, hidden, epsilon, true);
             (nodes.linear(&piece("visual_projection"), &own, [width, hidden], false), width)
         }
         ImageKind::Classifier(_) => {
-            let own = first(nodes, &state, places, hidden);
+            let own = layers.first(state, places);
             let own = nodes.widened(&own);
             (nodes.layer_norm(&piece("vit.layernorm"), &own, hidden, epsilon, true), hidden)
         }
         ImageKind::Siglip => {
+            let state = layers.all(state);
             let state = nodes.layer_norm(&piece("vision_model.post_layernorm"), &state, hidden, epsilon, true);
             let drawn = draw(nodes, image, &state);
             (nodes.widened(&drawn), hidden)
@@ -300,17 +301,39 @@ struct Layers<'a, 'w> {
     unseen: Option<String>,
 }
 
+/// The places of a layer whose states are wanted.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    All,
+    /// The first of so many.
+    First(usize),
+}
+
 impl Layers<'_, '_> {
     fn all(&mut self, state: String) -> String {
-        (0..self.tower.layers).fold(state, |state, layer| self.layer(layer, &state))
+        (0..self.tower.layers).fold(state, |state, layer| self.layer(layer, &state, Wanted::All))
     }
 
-    fn layer(&mut self, layer: usize, state: &str) -> String {
+    /// The state at the first of `places` after all layers, `[batch, hidden]`. The last layer computes no other: its keys and
+    /// values are all that the other places are for.
+    fn first(&mut self, state: String, places: usize) -> String {
+        let Some(last) = self.tower.layers.checked_sub(1) else {
+            return first(self.nodes, &state, places, self.tower.hidden);
+        };
+        let state = (0..last).fold(state, |state, layer| self.layer(layer, &state, Wanted::All));
+        self.layer(last, &state, Wanted::First(places))
+    }
+
+    fn layer(&mut self, layer: usize, state: &str, wanted: Wanted) -> String {
         let Tower { hidden, intermediate, epsilon, activation, names, .. } = *self.tower;
         let name = |part: &str| piece(&format!("{}{layer}.{part}", names.layer));
         let normed = self.nodes.layer_norm(&name(names.before_attention), state, hidden, epsilon, true);
-        let drawn = self.attention(layer, &normed);
-        let state = self.nodes.add("Add", &[state, &drawn]);
+        let drawn = self.attention(layer, &normed, wanted);
+        let state = match wanted {
+            Wanted::All => state.to_owned(),
+            Wanted::First(places) => first(self.nodes, state, places, hidden),
+        };
+        let state = self.nodes.add("Add", &[&state, &drawn]);
         let normed = self.nodes.layer_norm(&name(names.before_mlp), &state, hidden, epsilon, true);
         let inner = self.nodes.linear(&name(names.inner), &normed, [intermediate, hidden], true);
         let inner = self.nodes.gate(activation, &inner);
@@ -318,17 +341,26 @@ impl Layers<'_, '_> {
         self.nodes.add("Add", &[&state, &outer])
     }
 
-    fn attention(&mut self, layer: usize, state: &str) -> String {
+    /// What the wanted places draw of all.
+    fn attention(&mut self, layer: usize, state: &str, wanted: Wanted) -> String {
         let Tower { hidden, heads, bias, names, .. } = *self.tower;
         let name = |part: &str| piece(&format!("{}{layer}.{part}", names.layer));
-        let by_head = |layers: &mut Self, part: &str, order: &[i64]| {
+        let (asking, asked) = match wanted {
+            Wanted::All => (state.to_owned(), self.sizes.clone()),
+            Wanted::First(places) => (
+                first(self.nodes, state, places, hidden),
+                self.nodes.shape(&[-1, 1, signed(heads), signed(hidden / heads)]),
+            ),
+        };
+        let sizes = self.sizes.clone();
+        let by_head = |layers: &mut Self, part: &str, state: &str, sizes: &str, order: &[i64]| {
             let value = layers.nodes.linear(&name(part), state, [hidden, hidden], bias);
-            let value = layers.nodes.add("Reshape", &[&value, &layers.sizes]);
+            let value = layers.nodes.add("Reshape", &[&value, sizes]);
             layers.nodes.add_with("Transpose", &[&value], &[("perm", Attribute::Ints(order))])
         };
-        let query = by_head(self, names.query, &[0, 2, 1, 3]);
-        let key = by_head(self, names.key, &[0, 2, 3, 1]);
-        let value = by_head(self, names.value, &[0, 2, 1, 3]);
+        let query = by_head(self, names.query, &asking, &asked, &[0, 2, 1, 3]);
+        let key = by_head(self, names.key, state, &sizes, &[0, 2, 3, 1]);
+        let value = by_head(self, names.value, state, &sizes, &[0, 2, 1, 3]);
         let drawn = attend(self.nodes, [&query, &key, &value], hidden / heads, self.unseen.as_deref());
         let flat = self.nodes.shape(&[-1, signed(hidden)]);
         let drawn = self.nodes.add("Reshape", &[&drawn, &flat]);

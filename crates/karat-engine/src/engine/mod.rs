@@ -13,6 +13,7 @@ mod embed;
 mod error;
 mod expected;
 mod facts;
+mod prepare;
 mod refusal;
 mod report;
 mod request;

@@ -8,12 +8,11 @@ use std::{collections::BTreeMap, num::NonZeroUsize, ops::Range, sync::Arc, threa
 use karat_rules::domain::{Sample, TokenizedInput};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Facts, ScoreError, refusal::is_of_one_sample};
-use crate::{
-    input,
-    repository::{GraphId, GraphModel},
-    text::{TextOptions, Tokenized},
+use super::{
+    Facts, ScoreError,
+    prepare::{Attempts, Key, Known, Shown, Task, Work, tokenize_sample},
 };
+use crate::{input, repository::GraphModel, text::TextOptions};
 
 /// The inputs of one graph model: one or, where its head asks several things of a sample, more for each sample.
 #[derive(Debug, Default)]
@@ -32,7 +31,7 @@ impl Inputs {
     /// As [`TokenCache::tokenize`].
     pub(super) fn of(model: &GraphModel, sample: &Sample) -> Result<Self, ScoreError> {
         let mut inputs = Self::default();
-        let known = tokenize_sample(model, 0, sample, TextOptions::default())?;
+        let known = tokenize_sample(model, 0, sample, TextOptions::default(), None)?;
         inputs.push(&known.inputs, known.facts);
         Ok(inputs)
     }
@@ -96,22 +95,6 @@ const PERMIT_BYTES: usize = 1024;
 /// Of a text of more bytes the tokens aren't kept: to know it again, an async thread would have to read all of it.
 const LONGEST_KEPT: usize = 256 * 1024;
 
-/// What a text's tokens are kept under.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    model: Option<GraphId>,
-    options: TextOptions,
-    sample: Arc<Sample>,
-}
-
-/// What a text became.
-#[derive(Debug, Clone)]
-struct Known {
-    inputs: Arc<[Arc<TokenizedInput>]>,
-    facts: Facts,
-    doubled_beginning: bool,
-}
-
 /// The samples of a request as tokens.
 pub(super) struct TokenizedSamples {
     /// The inputs of each leaf.
@@ -119,9 +102,6 @@ pub(super) struct TokenizedSamples {
     /// The samples that can't be tokenised, by their positions; they are in no leaf's inputs.
     pub(super) refused: BTreeMap<usize, ScoreError>,
 }
-
-/// What was made of samples, in their order.
-type Attempts = Vec<Result<Known, ScoreError>>;
 
 /// The tokens of texts that were seen, bounded in bytes.
 #[derive(Debug, Clone)]
@@ -198,23 +178,30 @@ impl TokenCache {
         spares_others: bool,
         refused: &mut BTreeMap<usize, ScoreError>,
     ) -> Result<Inputs, ScoreError> {
+        let shown = Shown { known: self.known.clone(), model: leaf.id() };
+        let compares = leaf.head.probing().is_some();
         let key = |sample: &Arc<Sample>| {
-            let kept = sample.text_bytes() <= LONGEST_KEPT;
+            let is_shown = compares && matches!(**sample, Sample::Picture(_));
+            let kept = !is_shown && sample.text_bytes() <= LONGEST_KEPT;
             kept.then(|| Key { model: leaf.id(), options, sample: remembered(sample) })
         };
+        let cost =
+            |sample: &Sample| input::work(sample, |image| compares && shown.known.contains_key(&shown.key(image)));
         let found: Vec<_> = samples.iter().map(|sample| self.known.get(&key(sample)?)).collect();
         let missing = || {
             let unknown =
                 found.iter().enumerate().filter(|(index, known)| known.is_none() && !refused.contains_key(index));
             unknown.map(|(index, _)| index)
         };
-        let bytes: usize = missing().map(|index| input::work(&samples[index])).sum();
-        let work: Vec<(usize, Arc<Sample>)> = missing().map(|index| (index, Arc::clone(&samples[index]))).collect();
+        let work: Vec<Work> = missing()
+            .map(|index| Work { index, sample: Arc::clone(&samples[index]), cost: cost(&samples[index]) })
+            .collect();
         let indices: Vec<usize> = missing().collect();
-        let fresh = if bytes <= INLINE_BYTES {
-            tokenize_samples(leaf, work, options, spares_others)?
+        let task = Task { model: Arc::clone(leaf), options, spares_others, shown };
+        let fresh = if work.iter().map(|work| work.cost).sum::<usize>() <= INLINE_BYTES {
+            task.run(work, || true)?
         } else {
-            self.tokenize_on_all_cores(leaf, work, bytes, options, spares_others).await?
+            self.tokenize_on_all_cores(&task, work).await?
         };
         // As many were tokenised as were missing.
         let mut fresh: BTreeMap<usize, _> = indices.into_iter().zip(fresh).collect();
@@ -249,24 +236,20 @@ impl TokenCache {
     }
 
     /// Cuts the work into as many parts as there are cores, unless that makes them too small to be worth it.
-    async fn tokenize_on_all_cores(
-        &self,
-        model: &Arc<GraphModel>,
-        mut work: Vec<(usize, Arc<Sample>)>,
-        bytes: usize,
-        options: TextOptions,
-        spares_others: bool,
-    ) -> Result<Attempts, ScoreError> {
-        let parts = self.most_cores.min(bytes / INLINE_BYTES).clamp(1, work.len().max(1));
+    async fn tokenize_on_all_cores(&self, task: &Task, mut work: Vec<Work>) -> Result<Attempts, ScoreError> {
+        // Whoever asked drops this, and what is left of the work is for nobody.
+        let wanted = Arc::new(());
+        let cost: usize = work.iter().map(|work| work.cost).sum();
+        let parts = self.most_cores.min(cost / INLINE_BYTES).clamp(1, work.len().max(1));
         let mut running = Vec::with_capacity(parts);
         let size = work.len().div_ceil(parts);
         while !work.is_empty() {
             let rest = work.split_off(size.min(work.len()));
             let part = std::mem::replace(&mut work, rest);
             let permits = self.permits(&part).await?;
-            let model = Arc::clone(model);
+            let (task, wanted) = (task.clone(), Arc::downgrade(&wanted));
             running.push(tokio::task::spawn_blocking(move || {
-                let tokenized = tokenize_samples(&model, part, options, spares_others);
+                let tokenized = task.run(part, || wanted.strong_count() > 0);
                 drop(permits);
                 tokenized
             }));
@@ -276,16 +259,14 @@ impl TokenCache {
         for part in running {
             fresh.extend(part.await.map_err(|_| ScoreError::Panicked)??);
         }
+        drop(wanted);
         Ok(fresh)
     }
 
     /// A core for some samples, which are tokenised one after another, and the memory that the longest of them takes.
     /// Permits stay with the work, which outlives a request that is given up.
-    async fn permits(
-        &self,
-        work: &[(usize, Arc<Sample>)],
-    ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), ScoreError> {
-        let longest = work.iter().map(|(_, sample)| input::work(sample)).max().unwrap_or(0);
+    async fn permits(&self, work: &[Work]) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), ScoreError> {
+        let longest = work.iter().map(|work| work.cost).max().unwrap_or(0);
         let share = longest.div_ceil(PERMIT_BYTES).clamp(1, BYTES_AT_ONCE / PERMIT_BYTES);
         // Nothing closes the semaphores.
         let core = Arc::clone(&self.cores).acquire_owned().await.map_err(|_| ScoreError::Panicked)?;
@@ -300,42 +281,4 @@ fn remembered(sample: &Arc<Sample>) -> Arc<Sample> {
         Sample::Picture(picture) => Arc::new(Sample::Picture(picture.remembered())),
         _ => Arc::clone(sample),
     }
-}
-
-/// What samples become for a model. With `spares_others`, one that can't be tokenised stands beside the others; without,
-/// it is the last that is tried.
-fn tokenize_samples(
-    model: &GraphModel,
-    work: Vec<(usize, Arc<Sample>)>,
-    options: TextOptions,
-    spares_others: bool,
-) -> Result<Attempts, ScoreError> {
-    let attempts = work.into_iter().map(|(index, sample)| match tokenize_sample(model, index, &sample, options) {
-        Err(error) if !(spares_others && is_of_one_sample(&error)) => Err(error),
-        attempt => Ok(attempt),
-    });
-    attempts.collect()
-}
-
-/// What one sample becomes for a model: itself, or what the model's head asks about it.
-fn tokenize_sample(
-    model: &GraphModel,
-    index: usize,
-    sample: &Sample,
-    options: TextOptions,
-) -> Result<Known, ScoreError> {
-    let unreadable = |error| ScoreError::unreadable(index, error);
-    let tokenized = match model.head.probing() {
-        None => vec![model.pipeline.prepare(sample, options).map_err(unreadable)?],
-        Some(probing) => {
-            let probes = probing.probes(sample).map_err(|source| ScoreError::Probe { index, source })?;
-            let tokenized = probes.iter().map(|probe| model.pipeline.prepare_probe(probe, options));
-            tokenized.collect::<Result<_, _>>().map_err(unreadable)?
-        }
-    };
-    Ok(Known {
-        facts: Facts::of(sample),
-        doubled_beginning: tokenized.iter().any(|tokenized| tokenized.doubled_beginning),
-        inputs: tokenized.into_iter().map(|Tokenized { input, .. }| Arc::new(input)).collect(),
-    })
 }

@@ -11,7 +11,10 @@ mod jpeg;
 mod preprocess;
 mod resample;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 pub use config::ImageConfig;
 pub use decode::DecodeError;
@@ -49,6 +52,26 @@ pub enum ImageError {
 
 /// The pixels that a side of one token stands for, where nothing says how large a model's patches are.
 const PATCH: usize = 16;
+
+/// An image as its model takes it, and what that took.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The pixels that the graph gets.
+    pub input: TokenizedInput,
+    /// What that took.
+    pub seen: Seen,
+}
+
+/// What preparing an image took.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// The pixels that were decoded.
+    pub pixels: usize,
+    /// The time from the file to these.
+    pub decoding: Duration,
+    /// The time from these to what the graph gets.
+    pub resizing: Duration,
+}
 
 /// Prepares the images of one model.
 #[derive(Debug)]
@@ -93,11 +116,20 @@ impl ImagePipeline {
     ///
     /// # Errors
     /// When the bytes are no image, a broken one, or one with more pixels than karat decodes.
-    pub fn prepare(&self, image: &Image) -> Result<TokenizedInput, ImageError> {
-        let pixels = self.preprocess.apply(&decode::decode(image.encoded())?);
+    pub fn prepare(&self, image: &Image) -> Result<Prepared, ImageError> {
+        let started = Instant::now();
+        let decoded = decode::decode(image.encoded())?;
+        let decoding = started.elapsed();
+        let pixels = self.preprocess.apply(&decoded);
+        let seen = Seen {
+            pixels: decoded.height * decoded.width,
+            decoding,
+            resizing: started.elapsed().saturating_sub(decoding),
+        };
         let input = Pixels::new(image.id(), self.size(), pixels);
         // A preprocessor's size holds a pixel at least, and `apply` gives three values for each.
-        input.and_then(|pixels| TokenizedInput::of_image(pixels, self.tokens)).ok_or(DecodeError::Empty.into())
+        let input = input.and_then(|pixels| TokenizedInput::of_image(pixels, self.tokens)).ok_or(DecodeError::Empty)?;
+        Ok(Prepared { input, seen })
     }
 }
 

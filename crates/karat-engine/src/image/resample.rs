@@ -5,6 +5,9 @@
 //! bits after each. Only the window that is wanted afterwards is computed: an image of one column, made 224 wide, would
 //! be millions of rows high.
 
+#[cfg(target_arch = "x86_64")]
+mod wide;
+
 use std::ops::Range;
 
 /// An image of three 8-bit channels, row by row.
@@ -135,21 +138,42 @@ fn taps(filter: Filter, from: usize, to: usize, wanted: Range<usize>) -> Vec<Tap
 const HALF: i32 = 1 << (PRECISION - 1);
 
 /// Adds a weighed value to a sum.
+#[inline(always)]
 fn add(sum: &mut i32, value: u8, weight: i32) {
     // As in C on every machine that Pillow runs on: no sum of weights that are normalised overflows.
     *sum = sum.wrapping_add(i32::from(value).wrapping_mul(weight));
 }
 
 /// The 8-bit value that a sum of weighed ones stands for.
+#[inline(always)]
 fn rounded(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
 /// Resizes an image to `[height, width]` and gives the part of it that lies in `window`.
-pub(super) fn resize(image: &Rgb, [height, width]: [usize; 2], filter: Filter, window: &Window) -> Rgb {
+pub(super) fn resize(image: &Rgb, size: [usize; 2], filter: Filter, window: &Window) -> Rgb {
     if filter == Filter::Nearest {
-        return nearest(image, [height, width], window);
+        return nearest(image, size, window);
     }
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[expect(unsafe_code, reason = "there is no other way to call what is compiled for some processors alone")]
+        // SAFETY: this processor has AVX2, as was just asked.
+        return unsafe { wide::weigh(image, size, filter, window) };
+    }
+    weigh(image, size, filter, window, |taps, rows| along_rows(image, taps, rows))
+}
+
+/// Both passes, of which `across` is the one along the rows, by the taps of the columns that are kept. It is inlined, to be
+/// compiled for the processors that its caller is for.
+#[inline(always)]
+fn weigh(
+    image: &Rgb,
+    [height, width]: [usize; 2],
+    filter: Filter,
+    window: &Window,
+    across: impl FnOnce(&[Taps], Range<usize>) -> Rgb,
+) -> Rgb {
     let rows = (image.height != height).then(|| taps(filter, image.height, height, window.rows.clone()));
     // The rows that the second pass reads, or that are kept as they are.
     let read = match rows.as_deref() {
@@ -159,38 +183,46 @@ pub(super) fn resize(image: &Rgb, [height, width]: [usize; 2], filter: Filter, w
             first..taps.iter().map(|tap| tap.first + tap.weights.len()).max().unwrap_or(first)
         }
     };
-    let across = along_rows(image, width, filter, read.clone(), window.columns.clone());
+    let across = if image.width == width {
+        cut(image, read.clone(), window.columns.clone())
+    } else {
+        across(&taps(filter, image.width, width, window.columns.clone()), read.clone())
+    };
     match rows {
         None => across,
         Some(taps) => along_columns(&across, &taps, read.start),
     }
 }
 
-fn along_rows(image: &Rgb, width: usize, filter: Filter, rows: Range<usize>, columns: Range<usize>) -> Rgb {
-    let mut values = Vec::with_capacity(rows.len() * columns.len() * 3);
-    let line = |row: usize| &image.values[row * image.width * 3..(row + 1) * image.width * 3];
-    if image.width == width {
-        for row in rows.clone() {
-            values.extend_from_slice(&line(row)[columns.start * 3..columns.end * 3]);
-        }
-    } else {
-        let taps = taps(filter, image.width, width, columns.clone());
-        for row in rows.clone() {
-            let line = line(row);
-            for tap in &taps {
-                let pixels = &line[tap.first * 3..(tap.first + tap.weights.len()) * 3];
-                let mut sums = [HALF; 3];
-                for (pixel, weight) in pixels.chunks_exact(3).zip(&tap.weights) {
-                    sums.iter_mut().zip(pixel).for_each(|(sum, value)| add(sum, *value, *weight));
-                }
-                values.extend(sums.map(rounded));
+/// A row's values, three for each pixel.
+fn line(image: &Rgb, row: usize) -> &[u8] {
+    &image.values[row * image.width * 3..(row + 1) * image.width * 3]
+}
+
+/// Some rows and columns as they are.
+fn cut(image: &Rgb, rows: Range<usize>, columns: Range<usize>) -> Rgb {
+    let kept = rows.clone().flat_map(|row| &line(image, row)[columns.start * 3..columns.end * 3]);
+    Rgb { height: rows.len(), width: columns.len(), values: kept.copied().collect() }
+}
+
+fn along_rows(image: &Rgb, taps: &[Taps], rows: Range<usize>) -> Rgb {
+    let mut values = Vec::with_capacity(rows.len() * taps.len() * 3);
+    for row in rows.clone() {
+        let line = line(image, row);
+        for tap in taps {
+            let pixels = &line[tap.first * 3..(tap.first + tap.weights.len()) * 3];
+            let mut sums = [HALF; 3];
+            for (pixel, weight) in pixels.chunks_exact(3).zip(&tap.weights) {
+                sums.iter_mut().zip(pixel).for_each(|(sum, value)| add(sum, *value, *weight));
             }
+            values.extend(sums.map(rounded));
         }
     }
-    Rgb { height: rows.len(), width: columns.len(), values }
+    Rgb { height: rows.len(), width: taps.len(), values }
 }
 
 /// `taps` count rows from the image that `image` begins at row `start` of.
+#[inline(always)]
 fn along_columns(image: &Rgb, taps: &[Taps], start: usize) -> Rgb {
     let stride = image.width * 3;
     let mut values = Vec::with_capacity(taps.len() * stride);
@@ -220,4 +252,23 @@ fn nearest(image: &Rgb, [height, width]: [usize; 2], window: &Window) -> Rgb {
         }
     }
     Rgb { height: window.rows.len(), width: window.columns.len(), values }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_with_wide_registers_give_the_same_numbers() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for round in 0..200 {
+            let [height, width, rows, columns] = [90, 90, 60, 60].map(|most| random.usize(1..=most));
+            let values = (0..height * width * 3).map(|_| random.u8(..)).collect();
+            let image = Rgb { height, width, values };
+            let window = Window { rows: random.usize(0..rows)..rows, columns: random.usize(0..columns)..columns };
+            let filter = [Filter::Box, Filter::Bilinear, Filter::Hamming, Filter::Bicubic, Filter::Lanczos][round % 5];
+            let plain = weigh(&image, [rows, columns], filter, &window, |taps, rows| along_rows(&image, taps, rows));
+            assert_eq!(resize(&image, [rows, columns], filter, &window), plain, "{filter:?}, {height} x {width}");
+        }
+    }
 }

@@ -6,7 +6,11 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{decode::decode, preprocess::Preprocess};
+use super::{
+    decode::{decode, decoded_bytes},
+    preprocess::Preprocess,
+    resample::Rgb,
+};
 
 /// What `tests/images/record.py` wrote with Transformers and Pillow.
 #[derive(Deserialize)]
@@ -69,13 +73,28 @@ fn what_programs_read_in_different_ways_is_refused() {
 
 #[test]
 fn an_image_of_too_many_pixels_is_refused_by_its_header() {
+    assert!(decode(&bomb()).unwrap_err().to_string().contains("32768 x 32768"));
+}
+
+/// A file whose header tells of very many pixels.
+fn bomb() -> Vec<u8> {
     let mut bomb = file("dot.png");
     // Width and height stand behind the name of the header's chunk, and its checksum behind those.
     bomb[16..24].copy_from_slice(&[0, 0, 0x80, 0, 0, 0, 0x80, 0]);
     let mut crc = flate2::Crc::new();
     crc.update(&bomb[12..29]);
     bomb[29..33].copy_from_slice(&crc.sum().to_be_bytes());
-    assert!(decode(&bomb).unwrap_err().to_string().contains("32768 x 32768"));
+    bomb
+}
+
+#[test]
+fn the_memory_that_decoding_takes_is_known_by_the_header() {
+    for name in ["full.jpg", "rgba16.png", "still.gif", "lossy.webp"] {
+        let Rgb { height, width, .. } = decode(&file(name)).unwrap();
+        assert_eq!(decoded_bytes(&file(name)), height * width * 12, "{name}");
+    }
+    assert_eq!(decoded_bytes(&bomb()), 12 << 25, "no more than is decoded at all");
+    assert_eq!(decoded_bytes(b"BM and more"), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use karat_rules::domain::{Image, Picture, Probe, Sample, TokenizedInput};
 
 use crate::{
-    image::{self, ImageError, ImagePipeline},
+    image::{self, ImageError, ImagePipeline, Seen},
     text::{TextError, TextOptions, TextPipeline, Tokenized},
 };
 
@@ -18,6 +18,26 @@ pub enum InputError {
     /// Its image.
     #[error(transparent)]
     Image(#[from] ImageError),
+}
+
+/// A sample, or what a head asks about it, as its model takes it.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) tokenized: Tokenized,
+    /// What preparing it took, if it is an image.
+    pub(crate) seen: Option<Seen>,
+}
+
+impl From<Tokenized> for Prepared {
+    fn from(tokenized: Tokenized) -> Self {
+        Self { tokenized, seen: None }
+    }
+}
+
+impl From<image::Prepared> for Prepared {
+    fn from(image::Prepared { input, seen }: image::Prepared) -> Self {
+        Self { tokenized: Tokenized { input, doubled_beginning: false }, seen: Some(seen) }
+    }
 }
 
 /// Prepares the samples of one model.
@@ -33,12 +53,13 @@ pub struct InputPipeline {
 const TOKENIZER_SHARE: usize = 250;
 
 /// How much of preparing a sample costs, in bytes of a text that costs as much memory: an image takes what it is when it
-/// is decoded, whatever the file is.
-pub(crate) fn work(sample: &Sample) -> usize {
+/// is decoded, whatever the file is, and nothing where it is known.
+pub(crate) fn work(sample: &Sample, is_known: impl Fn(&Image) -> bool) -> usize {
     match sample {
         Sample::Picture(picture) => {
             let images = picture.references().iter().chain([picture.image()]);
-            let decoded: usize = images.map(|image| image::decoded_bytes(image.encoded())).sum();
+            let decoded: usize =
+                images.filter(|image| !is_known(image)).map(|image| image::decoded_bytes(image.encoded())).sum();
             picture.prompt().len() + decoded / TOKENIZER_SHARE
         }
         text => text.text_bytes(),
@@ -83,10 +104,10 @@ impl InputPipeline {
     ///
     /// # Errors
     /// When the model doesn't take such samples, or this one can't be read.
-    pub(crate) fn prepare(&self, sample: &Sample, options: TextOptions) -> Result<Tokenized, InputError> {
+    pub(crate) fn prepare(&self, sample: &Sample, options: TextOptions) -> Result<Prepared, InputError> {
         match (sample, &self.text) {
-            (Sample::Picture(picture), _) => self.see_alone(picture).map(whole),
-            (sample, Some(text)) => Ok(text.tokenize_with(sample, options)?),
+            (Sample::Picture(picture), _) => self.see_alone(picture),
+            (sample, Some(text)) => Ok(text.tokenize_with(sample, options)?.into()),
             (_, None) => Err(ImageError::Wanted.into()),
         }
     }
@@ -95,10 +116,10 @@ impl InputPipeline {
     ///
     /// # Errors
     /// As [`Self::prepare`].
-    pub(crate) fn prepare_probe(&self, probe: &Probe, options: TextOptions) -> Result<Tokenized, InputError> {
+    pub(crate) fn prepare_probe(&self, probe: &Probe, options: TextOptions) -> Result<Prepared, InputError> {
         match (probe, &self.text) {
-            (Probe::Image(image), _) => self.see(image).map(whole),
-            (probe, Some(text)) => Ok(text.tokenize_probe(probe, options)?),
+            (Probe::Image(image), _) => self.see(image),
+            (probe, Some(text)) => Ok(text.tokenize_probe(probe, options)?.into()),
             (_, None) => Err(ImageError::Unread.into()),
         }
     }
@@ -108,18 +129,18 @@ impl InputPipeline {
     /// # Errors
     /// When the model sees none.
     pub(crate) fn grey(&self) -> Result<TokenizedInput, InputError> {
-        self.see(&Image::grey())
+        Ok(self.see(&Image::grey())?.tokenized.input)
     }
 
     /// The image of a model that rates it by itself.
-    fn see_alone(&self, picture: &Picture) -> Result<TokenizedInput, InputError> {
-        let input = self.see(picture.image())?;
-        if picture.references().is_empty() { Ok(input) } else { Err(ImageError::OneImage.into()) }
+    fn see_alone(&self, picture: &Picture) -> Result<Prepared, InputError> {
+        let seen = self.see(picture.image())?;
+        if picture.references().is_empty() { Ok(seen) } else { Err(ImageError::OneImage.into()) }
     }
 
-    fn see(&self, image: &Image) -> Result<TokenizedInput, InputError> {
+    fn see(&self, image: &Image) -> Result<Prepared, InputError> {
         let pipeline = self.image.as_ref().ok_or(TextError::Image)?;
-        Ok(pipeline.prepare(image)?)
+        Ok(pipeline.prepare(image)?.into())
     }
 }
 
@@ -127,8 +148,4 @@ impl From<TextPipeline> for InputPipeline {
     fn from(text: TextPipeline) -> Self {
         Self { text: Some(Arc::new(text)), image: None }
     }
-}
-
-fn whole(input: TokenizedInput) -> Tokenized {
-    Tokenized { input, doubled_beginning: false }
 }

@@ -35,6 +35,12 @@ metrics! {
         cache_misses: IntCounter = "karat_cache_misses_total", "Samples whose scores had to be computed";
         doubled_beginnings: IntCounter = "karat_doubled_beginnings_total",
             "Samples that came with a second beginning-of-sequence token, which was dropped";
+        image_decode_seconds: Histogram in SECONDS = "karat_image_decode_seconds", "Time that decoding an image took";
+        image_resize_seconds: Histogram in SECONDS =
+            "karat_image_resize_seconds", "Time that resizing and cropping an image took";
+        image_pixels: IntCounter = "karat_image_pixels_total", "Pixels of images that were decoded";
+        refused_images: IntCounter =
+            "karat_images_refused_total", "Images refused by their bytes: broken, too large, or of no kind that is read";
         generated_tokens: IntCounter = "karat_generated_tokens_total", "Tokens of generated texts";
         texts: IntGauge = "karat_generating_texts", "Texts that are being generated";
         refused_generations: IntCounter =
@@ -84,6 +90,18 @@ impl ModelMetrics {
     /// A sample came with a second beginning-of-sequence token, which was dropped.
     pub(crate) fn doubled_beginning(&self) {
         self.doubled_beginnings.inc();
+    }
+
+    /// An image of so many pixels was decoded, resized and cropped.
+    pub(crate) fn saw(&self, pixels: usize, decoding: Duration, resizing: Duration) {
+        self.image_pixels.inc_by(pixels as u64);
+        self.image_decode_seconds.observe(decoding.as_secs_f64());
+        self.image_resize_seconds.observe(resizing.as_secs_f64());
+    }
+
+    /// An image was refused by its bytes.
+    pub(crate) fn refused_image(&self) {
+        self.refused_images.inc();
     }
 
     /// Tokens of generated texts were drawn.

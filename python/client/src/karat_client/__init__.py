@@ -21,6 +21,7 @@ Ready callables are in modules of their own, none of which needs its framework t
 from karat_client.async_client import AsyncClient
 from karat_client.client import Client
 from karat_client.errors import KaratError, Problem
+from karat_client.images import Image
 from karat_client.inputs import Message
 from karat_client.jobs import Job, JobResult, JobResults
 from karat_client.options import ClientOptions, CritiqueOptions, PartOptions, ScoreOptions, Settings
@@ -71,6 +72,7 @@ __all__ = [
     "EmbeddedBy",
     "Ensemble",
     "Health",
+    "Image",
     "Job",
     "JobResult",
     "JobResults",

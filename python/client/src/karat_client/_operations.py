@@ -188,7 +188,7 @@ def _one_prompt(prompt: Prompt) -> Prompt:
     return prompt
 
 
-def _candidates(responses: Iterable[Response]) -> Iterator[str]:
+def _candidates(responses: Iterable[Response]) -> Iterator[str | Mapping[str, Any]]:
     if isinstance(responses, str):
         raise ValueError("responses are a list; put a single one into a list")
     for index, response in enumerate(responses):

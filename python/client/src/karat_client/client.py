@@ -68,6 +68,7 @@ class Client(Base):
     ) -> Scores:
         """Scores prompts with responses, dialogues, or rendered texts: exactly one of the three.
 
+        A response may be an `Image`; of a model that rates images by themselves the prompt is "".
         Every input is scored, in order, or an error is raised: `Problem` for what the server refuses (its
         `index` says which input), `InvalidInput`, `TimeoutPassed`, `ConnectionFailed`, `InvalidReply`,
         `VersionsDiffer`. ValueError for inputs that don't fit together.
@@ -124,7 +125,7 @@ class Client(Base):
 
         `answers` are the candidates' final answers, for rules that count votes; `embeddings` are for rules that look
         for diversity, and `embedding_model` names a model of the server that makes them. `curve` adds what the best of
-        n is worth for every n. A response is text or a single turn.
+        n is worth for every n. A response is text, an `Image`, or a single turn.
         Raises as `score` does.
         """
         choice = {
@@ -168,7 +169,8 @@ class Client(Base):
         """Compares a chosen and a rejected response for each prompt.
 
         `beta` divides the margins into reward differences; `cuts` (`strengths` or `shares`, each with `flip`,
-        `ambiguous` and `smooth`) ask for suggestions. A response is text or a single turn. Raises as `score` does.
+        `ambiguous` and `smooth`) ask for suggestions. A response is text, an `Image`, or a single turn.
+        Raises as `score` does.
         """
         pairs = preferences(prompts, chosen, rejected)
         return self._driver.run(operations.compare(self._caller, pairs, {"beta": beta, "cuts": cuts}, options))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict
 
 from karat_client.errors import InvalidInput
+from karat_client.images import Image
 
 ROLES = frozenset({"system", "user", "assistant", "tool"})
 
@@ -17,17 +18,20 @@ class Message(TypedDict):
     """One turn: `role` is `system`, `user`, `assistant` or `tool`."""
 
     role: str
-    content: str
+    content: str | list[dict[str, Any]]
 
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
-"""Turns, oldest first. Only `role` and `content` are read; a list of text parts as content is joined."""
+"""Turns, oldest first. Only `role` and `content` are read; a list of text parts as content is joined.
+
+A part may be an `Image`, or one as OpenAI's clients write it (`image_url`).
+"""
 
 Prompt: TypeAlias = "str | Messages"
 """What was asked: plain text, or the turns before the response."""
 
-Response: TypeAlias = "str | Messages"
-"""What was answered: plain text, or turns that end with the assistant's."""
+Response: TypeAlias = "str | Image | Messages"
+"""What was answered: plain text, an image, or turns that end with the assistant's."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,7 @@ def prefix(prompt: Any) -> str:
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     digest = hashlib.sha256()
     for turn in turns:
-        content = turn["content"] if isinstance(turn["content"], str) else _content(turn["content"])
-        digest.update(f"{turn['role']}\0{content}\0".encode())
+        digest.update(f"{turn['role']}\0{_said(turn['content'])}\0".encode())
     return digest.hexdigest()[:16]
 
 
@@ -104,15 +107,25 @@ def solutions(prompts: Prompt | Iterable[Prompt], steps: Iterable[Sequence[str]]
     return [_checked(index, _solution, *parts) for index, parts in enumerate(zip(asked, lists, strict=True))]
 
 
-def candidate(response: Response) -> str:
-    """A candidate's text. Raises ValueError unless it is text, or a single turn of the assistant."""
+def candidate(response: Response) -> str | Mapping[str, Any]:
+    """A candidate as a request carries it: text, or `{"image"}`.
+
+    Raises ValueError unless it is text, an image, or a single turn of the assistant that holds one of them.
+    """
     try:
-        turns = [{"role": "assistant", "content": response}] if isinstance(response, str) else _turns(response)
+        turns = _answer(response)
     except _Unsendable as error:
         raise ValueError(str(error)) from error
     if len(turns) != 1 or turns[0]["role"] != "assistant":
         raise ValueError("a response is text or a single turn of the assistant; put earlier turns into the prompt")
-    return turns[0]["content"]
+    content = turns[0]["content"]
+    if isinstance(content, str):
+        return content
+    if len(content) != 1:
+        raise ValueError("a response is text or one image; put whatever else was shown into the prompt")
+    part = content[0]
+    url = part.get("image", part.get("image_url"))
+    return {"image": url["url"] if isinstance(url, Mapping) else url}
 
 
 def context(prompt: Prompt) -> Mapping[str, Any]:
@@ -162,9 +175,10 @@ class _Unsendable(Exception):
 def _pair(prompt: Prompt, response: Response) -> tuple[Mapping[str, Any], Any]:
     if isinstance(prompt, str) and isinstance(response, str):
         return {"prompt": prompt, "response": response}, prompt
+    if isinstance(prompt, str) and isinstance(response, Image):
+        return {"prompt": prompt, "image": response.uri}, prompt
     context = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else _turns(prompt)
-    answer = [{"role": "assistant", "content": response}] if isinstance(response, str) else _turns(response)
-    return {"messages": [*context, *answer]}, context
+    return {"messages": [*context, *_answer(response)]}, context
 
 
 def _preference(prompt: Prompt, chosen: Response, rejected: Response) -> tuple[Mapping[str, Any], Any]:
@@ -194,6 +208,13 @@ def _text(text: str) -> tuple[Mapping[str, Any], Any]:
     return {"text": text}, text
 
 
+def _answer(response: Response) -> list[Message]:
+    """The turns of a response."""
+    if isinstance(response, Image):
+        return [{"role": "assistant", "content": [response.as_part()]}]
+    return [{"role": "assistant", "content": response}] if isinstance(response, str) else _turns(response)
+
+
 def _turns(messages: Messages) -> list[Message]:
     if isinstance(messages, str) or not isinstance(messages, Sequence):
         raise _Unsendable(f"expected text or a list of messages, not {_kind(messages)}")
@@ -209,22 +230,39 @@ def _turn(message: Mapping[str, Any]) -> Message:
     return {"role": str(role), "content": _content(message.get("content"))}
 
 
-def _content(content: Any) -> str:
+def _content(content: Any) -> str | list[dict[str, Any]]:
+    """A turn's text; its parts where images are among them."""
     if isinstance(content, str):
         return content
+    if isinstance(content, Image):
+        return [content.as_part()]
     if isinstance(content, Sequence):
-        return "".join(_part(part) for part in content)
+        parts = [_part(part) for part in content]
+        if all(isinstance(part, str) for part in parts):
+            return "".join(part for part in parts if isinstance(part, str))
+        return [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
     # A tool call without words has no content. Leaving it out would score another dialogue than the one that was held.
-    raise _Unsendable(f"a message's content is text or a list of text parts, not {_kind(content)}")
+    raise _Unsendable(f"a message's content is text or a list of parts, not {_kind(content)}")
 
 
-def _part(part: Any) -> str:
+def _said(content: Any) -> str:
+    """A turn's text, without what it shows."""
+    parts = _content(content)
+    return parts if isinstance(parts, str) else "".join(part.get("text", "") for part in parts)
+
+
+def _part(part: Any) -> str | dict[str, Any]:
+    """A part's text, or an image."""
     if isinstance(part, str):
         return part
-    if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
+    if isinstance(part, Image):
+        return part.as_part()
     kind = part.get("type") if isinstance(part, Mapping) else _kind(part)
-    raise _Unsendable(f"karat scores text, and a message has a part of the type {kind!r}")
+    if kind == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    if kind in ("image", "image_url") and kind in part:
+        return {"type": kind, kind: part[kind]}
+    raise _Unsendable(f"karat scores text and images, and a message has a part of the type {kind!r}")
 
 
 def _kind(value: Any) -> str:

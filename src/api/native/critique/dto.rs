@@ -15,11 +15,9 @@ use super::super::{
     call::OwnBody,
     request::{Options, turns},
     result::{Include, SampleResult, UsageBody},
+    turn::{optional_text, optional_texts},
 };
-use crate::api::{
-    body::optional_objects,
-    problem::{Problem, invalid},
-};
+use crate::api::problem::{Problem, invalid};
 
 /// A response to criticise.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -28,10 +26,10 @@ pub(super) struct CritiqueBody {
     #[serde(default)]
     pub(super) prompt: Option<String>,
     /// The response to criticise.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_text")]
     pub(super) response: Option<String>,
     /// A dialogue that ends with the assistant's message, which is criticised; instead of `prompt` and `response`.
-    #[serde(default, deserialize_with = "optional_objects")]
+    #[serde(default, deserialize_with = "optional_texts")]
     pub(super) messages: Option<Vec<Message>>,
     /// How many critiques to write; several need a temperature above 0, or they would all be the same.
     #[serde(default = "one")]

@@ -100,7 +100,7 @@ fn images(pipeline: &InputPipeline, head: &dyn Head) -> Result<Vec<Arc<Tokenized
     let Some(probing) = head.probing() else { return Ok(vec![Arc::new(pipeline.grey()?)]) };
     let probes = probing.probes(&probing.example()).unwrap_or_default();
     let prepared =
-        probes.iter().map(|probe| Ok(Arc::new(pipeline.prepare_probe(probe, TextOptions::default())?.input)));
+        probes.iter().map(|probe| Ok(Arc::new(pipeline.prepare_probe(probe, TextOptions::default())?.tokenized.input)));
     prepared.collect()
 }
 

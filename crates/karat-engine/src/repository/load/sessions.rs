@@ -63,6 +63,13 @@ fn by_hand(written: &SchedulingSection, cores: NonZeroUsize) -> Option<(NonZeroU
     Some((written.sessions.unwrap_or(fitting), threads))
 }
 
+/// What the manifest says of a graph of texts that has one of images beside it; where it leaves that open, a session of one
+/// thread on each core, as images have. Their passes run side by side, and a session on all cores would spin against them.
+pub(super) fn beside_images(written: &SchedulingSection, graph: &Graph) -> SchedulingSection {
+    let open = graph.provider() == ProviderKind::Cpu && by_hand(written, cores()).is_none();
+    SchedulingSection { threads: if open { Some(NonZeroUsize::MIN) } else { written.threads }, ..written.clone() }
+}
+
 /// A graph's sessions, and how batches are formed for them.
 pub(super) struct Running {
     pub(super) executors: Executors,

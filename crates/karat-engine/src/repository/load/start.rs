@@ -11,7 +11,7 @@ use super::{
     packed::Packed,
     pixels,
     probes::Probes,
-    sessions::{Plan, Running, Started},
+    sessions::{Plan, Running, Started, beside_images},
     trial::{GraphTrial, Texts, check_vocabulary, enforce},
 };
 use crate::{
@@ -63,10 +63,11 @@ impl Loader<'_> {
         let Some(text) = pipeline.text() else { return self.start_pixels(parts, source, graph) };
         let binding = manifest::bind_graph(definition, graph.signature(), text.padding_id())?;
         check_vocabulary(graph, &binding.input_ids, parts.texts).map_err(runtime)?;
+        let beside = pipeline.image().map(|_| beside_images(&definition.scheduling, graph));
         let plan = Plan {
             library: self.given.library,
             passes: parts.passes,
-            written: &parts.definition.scheduling,
+            written: beside.as_ref().unwrap_or(&definition.scheduling),
             probe: parts.probes.text(),
             max_tokens: text.max_tokens(),
             file: source.beside("calibration.json"),
