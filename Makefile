@@ -29,6 +29,8 @@ PYTEST := -m pytest -q -c python/pyproject.toml --rootdir .
 ONNXRUNTIME := .karat/onnxruntime/lib/libonnxruntime.so
 ONNXRUNTIME_CUDA := .karat/onnxruntime-cuda/lib/libonnxruntime.so
 RELEASE := target/release/karat
+# What `cargo test` builds anyway: the tests that drive a server from outside need no other.
+DEBUG := $(abspath target/debug/karat)
 GPU_BUNDLE := .karat/gpu-check/bundle
 HALF := .karat/gpu-check/relevance-fp16/model.onnx
 RELEVANCE := models/relevance/model.onnx models/relevance/tokenizer.json
@@ -70,9 +72,9 @@ serve: setup $(RELEASE) ## Run the server in the foreground (LISTEN=127.0.0.1:80
 
 test: setup setup-images ## Run the tests of server, client, tools and console, and the comparison with the reference implementation
 	cargo test --workspace
-	cargo build --release
-	$(VENV_PYTHON) $(PYTEST) python tests --ignore tests/clients/real
-	$(CONSOLE)/check.sh
+	cargo build
+	KARAT_SERVER=$(DEBUG) $(VENV_PYTHON) $(PYTEST) python tests --ignore tests/clients/real
+	KARAT_SERVER=$(DEBUG) $(CONSOLE)/check.sh
 
 # Needs torch and transformers, which nothing else does: TORCH is a Python that has them.
 TORCH ?= python

@@ -287,8 +287,9 @@ def memory(arguments: argparse.Namespace, texts: Texts) -> dict[str, int]:
 
 
 def flags(arguments: argparse.Namespace) -> list[str]:
-    """What servers are started with beside their models."""
-    return ["--onnxruntime", str(arguments.onnxruntime)] if arguments.onnxruntime else []
+    """What servers are started with beside their models: all may wait however long, so that a slow machine refuses nothing."""
+    library = ["--onnxruntime", str(arguments.onnxruntime)] if arguments.onnxruntime else []
+    return ["--queue-seconds", "0", "--dialect-queue-seconds", "0", *library]
 
 
 def moved(arguments: argparse.Namespace, scratch: Path) -> Path:
