@@ -184,7 +184,7 @@ generate: ## Write the OpenAPI document and the reference pages from the code
 rolling: setup $(RELEASE) ## Restart replicas behind a balancer under load and count what is lost (PROXY=haproxy|nginx REQUESTS=20000)
 	$(VENV_PYTHON) -m loadtest.rolling --proxy $(or $(PROXY),haproxy) --requests $(or $(REQUESTS),20000) --server $(RELEASE)
 
-.PHONY: soak faults prefix-hits bench-guard chart-check
+.PHONY: soak faults prefix-hits bench-guard bench-runs chart-check
 soak: setup $(RELEASE) ## Mixed traffic over all routes beside known scores; memory, descriptors and threads must not grow (MINUTES=120)
 	$(VENV_PYTHON) -m loadtest.soak --server $(RELEASE) --minutes $(or $(MINUTES),120)
 
@@ -197,6 +197,10 @@ prefix-hits: $(ONNXRUNTIME) $(VENV) $(RELEASE) ## Compare what three replicas be
 bench-guard: setup ## Measure what a key's check, a trace and a log line cost at 64 clients (TINY=1)
 	cargo build --release --bin karat --example loadtest
 	$(VENV_PYTHON) -m loadtest.guard --server $(RELEASE) $(if $(TINY),--tiny)
+
+bench-runs: setup ## Measure what a run's statistics take from the throughput of known scores (PAIRS=40)
+	cargo build --release --bin karat --example loadtest
+	$(VENV_PYTHON) -m loadtest.runs --server $(RELEASE) $(if $(PAIRS),--pairs $(PAIRS))
 
 CHART_PYTHON := .karat/chart/venv/bin/python
 chart-check: $(CHART_PYTHON) ## Render the Helm chart and hold it and deploy/kubernetes to Kubernetes's schemas

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -16,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{Failure, report::Stages};
+use crate::{Failure, report::Stages, run::Body};
 
 /// A server, and the connections to it that are free. Clones share them.
 #[derive(Debug, Clone)]
@@ -49,7 +48,7 @@ pub(crate) enum Ended {
 /// An open connection; it is closed when this value is dropped.
 #[derive(Debug)]
 struct Connection {
-    requests: SendRequest<Full<Bytes>>,
+    requests: SendRequest<Full<Body>>,
     driver: JoinHandle<()>,
 }
 
@@ -85,7 +84,7 @@ impl Client {
     }
 
     /// Sends a request and waits for the whole reply, or for `leaves_after`.
-    pub(crate) async fn send(&self, body: Bytes, leaves_after: Option<Duration>) -> Ended {
+    pub(crate) async fn send(&self, body: Body, leaves_after: Option<Duration>) -> Ended {
         let Ok(mut connection) = self.connection().await else { return Ended::Broken };
         // Dropping the connection before the reply is how a client leaves.
         let replied = match leaves_after {
@@ -104,7 +103,7 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, connection: &mut Connection, body: Bytes) -> Result<Reply, hyper::Error> {
+    async fn exchange(&self, connection: &mut Connection, body: Body) -> Result<Reply, hyper::Error> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();

@@ -13,38 +13,48 @@ use crate::{
     client::{Client, Ended},
     plan::Request,
     report::{Moments, Recorder, Report},
+    run::RunOptions,
 };
+
+/// Who sends, and for how long.
+#[derive(Debug, Clone)]
+pub(crate) struct Clients {
+    /// How many they are.
+    pub(crate) count: usize,
+    /// The training run that their requests belong to.
+    pub(crate) run: RunOptions,
+    /// Send the workload again and again for this long, instead of once.
+    pub(crate) seconds: Option<Duration>,
+}
 
 /// What the clients of one run share.
 struct Run {
     client: Client,
     requests: Vec<Request>,
+    clients: Clients,
     next: Cell<usize>,
-    /// Send nothing after this, where the workload goes round.
-    until: Option<Duration>,
     started: Instant,
     recorder: RefCell<Recorder>,
 }
 
-/// Sends the requests once, or again and again for `seconds`, and gives up after `limit`.
+/// Sends the requests, and gives up after `limit`.
 pub(crate) async fn run(
     client: Client,
     requests: Vec<Request>,
-    clients: usize,
-    seconds: Option<Duration>,
+    clients: Clients,
     limit: Duration,
 ) -> Result<Report, Failure> {
     let run = Rc::new(Run {
         client,
         requests,
+        clients,
         next: Cell::new(0),
-        until: seconds,
         started: Instant::now(),
         recorder: RefCell::new(Recorder::new(None, None)?),
     });
     let local = LocalSet::new();
     let mut tasks = JoinSet::new();
-    for _ in 0..clients {
+    for _ in 0..run.clients.count {
         tasks.spawn_local_on(one_client(Rc::clone(&run)), &local);
     }
     let all = local.run_until(async { while tasks.join_next().await.is_some() {} });
@@ -55,9 +65,10 @@ pub(crate) async fn run(
 }
 
 async fn one_client(run: Rc<Run>) {
-    while let Some(request) = run.take() {
+    while let Some((number, request)) = run.take() {
         let began = run.started.elapsed();
-        let ended = run.client.send(request.body.clone(), request.leaves_after).await;
+        let body = run.clients.run.body(request, number);
+        let ended = run.client.send(body, request.leaves_after).await;
         let moments = Moments { intended: began, sent: began, ended: run.started.elapsed() };
         run.recorder.borrow_mut().record(request, &ended, moments);
         if matches!(ended, Ended::Broken) {
@@ -68,12 +79,14 @@ async fn one_client(run: Rc<Run>) {
 }
 
 impl Run {
-    fn take(&self) -> Option<&Request> {
-        let position = self.next.replace(self.next.get() + 1);
-        match self.until {
-            None => self.requests.get(position),
-            Some(until) if self.started.elapsed() < until => self.requests.get(position % self.requests.len()),
+    /// The next request, with how many were sent before it.
+    fn take(&self) -> Option<(usize, &Request)> {
+        let number = self.next.replace(self.next.get() + 1);
+        let request = match self.clients.seconds {
+            None => self.requests.get(number),
+            Some(seconds) if self.started.elapsed() < seconds => self.requests.get(number % self.requests.len()),
             Some(_) => None,
-        }
+        };
+        request.map(|request| (number, request))
     }
 }

@@ -24,6 +24,7 @@ mod open;
 mod packed;
 mod plan;
 mod report;
+mod run;
 mod workload;
 
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
@@ -31,7 +32,7 @@ use std::{fmt::Write as _, process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
-use crate::{client::Client, dialect::Dialect, plan::PlanOptions};
+use crate::{client::Client, dialect::Dialect, plan::PlanOptions, run::RunOptions};
 
 /// Any failure ends the run: half a measurement is none.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -49,6 +50,8 @@ enum Mode {
     Closed {
         #[command(flatten)]
         target: Target,
+        #[command(flatten)]
+        run: RunOptions,
         /// How many clients
         #[arg(long)]
         clients: usize,
@@ -147,9 +150,13 @@ fn run(mode: &Mode) -> Result<(), Failure> {
     }
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         match mode {
-            Mode::Closed { target, clients, seconds } => {
-                let seconds = seconds.map(Duration::from_secs_f64);
-                print(&closed::run(target.client()?, target.plan()?, *clients, seconds, target.limit()).await?)
+            Mode::Closed { target, run, clients, seconds } => {
+                let clients = closed::Clients {
+                    count: *clients,
+                    run: run.clone(),
+                    seconds: seconds.map(Duration::from_secs_f64),
+                };
+                print(&closed::run(target.client()?, target.plan()?, clients, target.limit()).await?)
             }
             Mode::Open { target, rate, seconds, good_within_ms } => {
                 let arrivals = open::Arrivals {

@@ -64,7 +64,7 @@ pub(crate) async fn run(
             let (client, requests, recorder) = (client.clone(), Rc::clone(&requests), Rc::clone(&recorder));
             replies.spawn_local(async move {
                 let request = &requests[position % requests.len()];
-                let ended = client.send(request.body.clone(), request.leaves_after).await;
+                let ended = client.send(request.body(), request.leaves_after).await;
                 let now = started.elapsed();
                 let sent = match &ended {
                     Ended::Replied(reply) => reply.sent.saturating_duration_since(started),

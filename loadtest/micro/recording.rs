@@ -10,7 +10,7 @@ use std::{hint::black_box, sync::Arc};
 use divan::{Bencher, counter::ItemsCount};
 use karat_runs::{
     registry::{Bounds, ClaimedRun, Recorder, Runs},
-    run::{Origin, RequestKey},
+    run::{Origin, Request, RequestKey},
     statistics::Observation,
 };
 
@@ -37,13 +37,14 @@ impl Recording {
         let mut random = fastrand::Rng::with_seed(1);
         let mut sample = || {
             let reward = random.f64() * 10.0 - 5.0;
-            let (mean, worst_case, deviation) = (reward, reward - random.f64(), random.f64());
+            let variance = if width > 1 { random.f64() } else { 0.0 };
+            let (mean, worst_case) = (reward, reward - variance.sqrt());
             let (length, hash) = (random.u32(20..2000), random.u64(..));
             Observation {
                 reward,
                 mean,
                 worst_case,
-                deviation,
+                variance,
                 length,
                 hash,
                 cut: false,
@@ -62,13 +63,11 @@ impl Recording {
             task: None,
             model: "relevance".parse().unwrap(),
             probabilities: false,
-            request: RequestKey::of("0199c7f2-7a5b-7cc3-9c3e-1f2d3c4b5a69"),
-            places: None,
-            unscored: 0,
         };
+        let request = Request::whole(RequestKey::of("0199c7f2-7a5b-7cc3-9c3e-1f2d3c4b5a69"));
         let first = (self.requests as usize * SAMPLES) % self.samples.len();
         let samples = self.samples[first..first + SAMPLES].iter().copied();
-        self.recorder.record(self.run.clone(), origin, samples, self.members.iter().copied());
+        self.recorder.record(self.run.clone(), origin, request, samples, self.members.iter().copied());
         self.requests += 1;
     }
 }

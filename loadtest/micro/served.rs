@@ -67,8 +67,8 @@ impl Served {
     }
 
     /// The status and the length of the reply.
-    pub(crate) fn post(&self, body: &str) -> (StatusCode, usize) {
-        let request = Request::post("/v1/score").body(Body::from(body.to_owned())).unwrap();
+    pub(crate) fn post(&self, body: String) -> (StatusCode, usize) {
+        let request = Request::post("/v1/score").body(Body::from(body)).unwrap();
         self.runtime.block_on(async {
             let reply = self.router.clone().oneshot(request).await.unwrap();
             let status = reply.status();

@@ -140,7 +140,11 @@ impl AppState {
 
     /// Scores, as far as the request's key lets it. Handlers call `score`, which heeds the request's run as well.
     pub(super) async fn score_as_allowed(&self, request: ScoreRequest) -> Result<ScoreReport, Problem> {
-        let request = self.let_in(request)?;
+        self.score_let_in(self.let_in(request)?).await
+    }
+
+    /// Scores a request that was let in.
+    pub(super) async fn score_let_in(&self, request: ScoreRequest) -> Result<ScoreReport, Problem> {
         let begun = Instant::now();
         let report = self.engine.score(request).await?;
         self.metrics.scored(&report);

@@ -17,7 +17,7 @@ use std::{
 use karat_engine::engine::{Engine, Facts, SampleReport, ScoreReport, ScoreRequest};
 use karat_runs::{
     registry::{Bounds, ClaimedRun, Recorder, Runs},
-    run::{Origin, RequestKey, RunName},
+    run::{Origin, Request, RequestKey, RunName},
     statistics::Observation,
     store::{JobStore, Store, StoreError},
 };
@@ -253,31 +253,24 @@ impl AppState {
         }
         let (model, count) = (request.model().clone(), request.samples().len());
         let side = state.side(tag, &request);
-        let report = self.score_as_allowed(request).await;
-        let mut origin = Origin {
-            step: tag.step,
-            task: tag.task.clone(),
-            model,
-            probabilities: false,
-            request: RequestKey::of(id),
-            places,
-            unscored: 0,
-        };
+        let report = self.score_let_in(request).await;
+        let mut origin = Origin { step: tag.step, task: tag.task.clone(), model, probabilities: false };
+        let mut request = Request { key: RequestKey::of(id), places, unscored: 0 };
         match &report {
             Err(_) => {
-                origin.unscored = count as u64;
-                state.recorder.record(run, origin, std::iter::empty(), std::iter::empty());
+                request.unscored = count as u64;
+                state.recorder.record(run, origin, request, std::iter::empty(), std::iter::empty());
             }
             Ok(report) => {
                 origin.model = report.model.clone();
                 origin.probabilities = report.probabilities;
-                origin.unscored = report.refused.len() as u64;
-                if origin.unscored > 0 && origin.places.is_none() {
-                    origin.places = Some(scored_places(report));
+                request.unscored = report.refused.len() as u64;
+                if request.unscored > 0 && request.places.is_none() {
+                    request.places = Some(scored_places(report));
                 }
                 let samples = report.facts.iter().zip(&report.results);
                 let samples = samples.map(|(facts, sample)| observation(*facts, sample));
-                state.recorder.record(run, origin, samples, members(report));
+                state.recorder.record(run, origin, request, samples, members(report));
                 if !side.is_empty() {
                     state.send_aside(self, tag, id, report, side);
                 }
@@ -299,7 +292,7 @@ fn observation(Facts { hash, length, refusal }: Facts, sample: &SampleReport) ->
         reward: sample.reward.get(),
         mean: sample.ensemble.mean.get(),
         worst_case: sample.ensemble.worst_case.get(),
-        deviation: sample.ensemble.variance.get().sqrt(),
+        variance: sample.ensemble.variance.get(),
         length,
         hash,
         cut: sample.cut.is_cut(),

@@ -166,7 +166,7 @@ impl Runs {
         self.change(&run.0, |run, heard| {
             let mut happened = Vec::new();
             for batch in batches {
-                self.samples.fetch_add(batch.samples.len() as u64, Ordering::Relaxed);
+                self.samples.fetch_add(batch.samples.count() as u64, Ordering::Relaxed);
                 happened.extend(run.add(&batch, heard, now));
             }
             happened.extend(run.catch_up(now));

@@ -1,7 +1,8 @@
 //! Takes what was scored off the threads that answer clients, for next to nothing.
 //!
 //! A request leaves its samples' numbers at the end of one flat buffer: nothing is hashed, and hardly anything allocated,
-//! for it. All that waits is folded into its runs together, and by whoever comes first:
+//! for it. Requests of one step that follow each other share all else that they leave, and are taken in as one. All that
+//! waits is folded into its runs together, and by whoever comes first:
 //! - a thread of its own, which is woken by the first request after a rest, lets more gather for [`GATHER`] and then folds;
 //!   so it wakes a few times a second, however many requests there are, and never while nothing is scored;
 //! - the same thread at once, where the buffer passes [`MARK`];
@@ -21,8 +22,8 @@ use std::{
 
 use super::{ClaimedRun, Runs};
 use crate::{
-    run::{Batch, Origin},
-    statistics::Observation,
+    run::{Batch, Origin, Request},
+    statistics::{Gathered, Kind, Observation},
 };
 
 /// How long the thread lets requests gather. Whoever listens to events hears of them so much later.
@@ -59,18 +60,20 @@ struct Waiting {
 /// What requests left, one behind the other.
 #[derive(Debug, Default)]
 struct Buffer {
-    requests: Vec<Left>,
-    samples: Vec<Observation>,
-    members: Vec<f32>,
+    parts: Vec<Part>,
+    /// Each with how many samples it left.
+    requests: Vec<(Request, usize)>,
+    gathered: Gathered,
 }
 
-/// What one request left.
+/// Requests that follow each other and have all of this in common.
 #[derive(Debug)]
-struct Left {
+struct Part {
     run: ClaimedRun,
     origin: Origin,
+    kind: Kind,
+    requests: usize,
     samples: usize,
-    members: usize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -97,17 +100,18 @@ impl Recorder {
         &self,
         run: ClaimedRun,
         origin: Origin,
-        samples: impl Iterator<Item = Observation>,
+        request: Request,
+        samples: impl Iterator<Item = Observation> + Clone,
         members: impl Iterator<Item = f32>,
     ) {
         let mut waiting = lock(&self.shared.waiting);
         let before = waiting.buffer.bytes();
         if before >= MOST {
             drop(waiting);
-            self.dropped.fetch_add(samples.count() as u64 + origin.unscored, Ordering::Relaxed);
+            self.dropped.fetch_add(samples.count() as u64 + request.unscored, Ordering::Relaxed);
             return;
         }
-        waiting.buffer.push(run, origin, samples, members);
+        waiting.buffer.push(run, origin, request, samples, members);
         let passes = before < MARK && waiting.buffer.bytes() >= MARK;
         let wakes = std::mem::take(&mut waiting.asleep) || passes;
         drop(waiting);
@@ -167,28 +171,34 @@ impl Buffer {
         &mut self,
         run: ClaimedRun,
         origin: Origin,
-        samples: impl Iterator<Item = Observation>,
+        request: Request,
+        samples: impl Iterator<Item = Observation> + Clone,
         members: impl Iterator<Item = f32>,
     ) {
-        let before = (self.samples.len(), self.members.len());
-        self.samples.extend(samples);
-        self.members.extend(members);
-        let (samples, members) = (self.samples.len() - before.0, self.members.len() - before.1);
-        self.requests.push(Left { run, origin, samples, members });
+        let (samples, kind) = self.gathered.extend(samples, members);
+        self.requests.push((request, samples));
+        let fits = |part: &&mut Part| part.run.is(&run) && part.origin == origin && (part.kind == kind || samples == 0);
+        match self.parts.last_mut().filter(fits) {
+            Some(part) => {
+                part.requests += 1;
+                part.samples += samples;
+            }
+            None => self.parts.push(Part { run, origin, kind, requests: 1, samples }),
+        }
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&*self.requests) + size_of_val(&*self.samples) + size_of_val(&*self.members)
+        size_of_val(&*self.parts) + size_of_val(&*self.requests) + self.gathered.bytes()
     }
 
     /// Folds what requests left, of each run in their order, and of neighbours of one run together.
     fn fold_into(&self, runs: &Runs) {
-        let (mut samples, mut members) = (&self.samples[..], &self.members[..]);
-        for of_one_run in self.requests.chunk_by(|one, next| one.run.is(&next.run)) {
-            let batches = of_one_run.iter().map(|left| Batch {
-                origin: &left.origin,
-                samples: samples.split_off(..left.samples).unwrap_or_default(),
-                members: members.split_off(..left.members).unwrap_or_default(),
+        let (mut requests, mut gathered) = (&self.requests[..], self.gathered.in_parts());
+        for of_one_run in self.parts.chunk_by(|one, next| one.run.is(&next.run)) {
+            let batches = of_one_run.iter().map(|part| Batch {
+                origin: &part.origin,
+                requests: requests.split_off(..part.requests).unwrap_or_default(),
+                samples: gathered.next(part.samples, part.kind),
             });
             runs.add(&of_one_run[0].run, batches, milliseconds());
         }
@@ -199,9 +209,9 @@ impl Buffer {
         if self.bytes() > MARK {
             *self = Self::default();
         }
+        self.parts.clear();
         self.requests.clear();
-        self.samples.clear();
-        self.members.clear();
+        self.gathered.clear();
     }
 }
 
@@ -231,18 +241,12 @@ mod tests {
 
     /// Leaves a request with so many samples, which have two members each.
     fn leave(runs: &Runs, recorder: &Recorder, run: &str, step: u64, samples: usize) {
-        let origin = Origin {
-            step: Some(step),
-            task: None,
-            model: "m".parse().unwrap(),
-            probabilities: false,
-            request: RequestKey::of(&format!("{run}-{step}")),
-            places: None,
-            unscored: 1,
-        };
+        let origin = Origin { step: Some(step), task: None, model: "m".parse().unwrap(), probabilities: false };
+        let request = Request { unscored: 1, ..Request::whole(RequestKey::of(&format!("{run}-{step}"))) };
         let rewards = || (0..samples).map(|number| number as f64 + step as f64);
         let members = rewards().flat_map(|reward| [reward as f32, -reward as f32]);
-        recorder.record(runs.claim(&name(run), None, || 1).run, origin, rewards().map(observation), members);
+        let run = runs.claim(&name(run), None, || 1).run;
+        recorder.record(run, origin, request, rewards().map(observation), members);
     }
 
     #[test]
@@ -286,7 +290,7 @@ mod tests {
     fn what_finds_the_buffer_full_is_counted() {
         let (runs, recorder) = recorder();
         let folding = lock(&recorder.shared.folding);
-        leave(&runs, &recorder, "a", 0, MOST / size_of::<Observation>());
+        leave(&runs, &recorder, "a", 0, MOST / 16);
         leave(&runs, &recorder, "a", 1, 5);
         assert_eq!(recorder.dropped(), 6);
         drop(folding);

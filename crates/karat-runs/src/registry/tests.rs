@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    run::{Origin, RequestKey},
-    statistics::testing::observation,
+    run::{Origin, Request, RequestKey},
+    statistics::{Gathered, testing::observation},
 };
 
 fn name(run: &str) -> RunName {
@@ -11,20 +11,13 @@ fn name(run: &str) -> RunName {
 }
 
 fn origin(step: u64) -> Origin {
-    Origin {
-        step: Some(step),
-        task: None,
-        model: "m".parse().unwrap(),
-        probabilities: false,
-        request: RequestKey::of("r"),
-        places: None,
-        unscored: 0,
-    }
+    Origin { step: Some(step), task: None, model: "m".parse().unwrap(), probabilities: false }
 }
 
 fn add_to(runs: &Runs, run: &ClaimedRun, step: u64, now: u64) {
-    let (origin, samples) = (&origin(step), &[observation(1.0); 4]);
-    runs.add(run, std::iter::once(Batch { origin, samples, members: &[] }), now);
+    let gathered = Gathered::of(&[observation(1.0); 4], &[]);
+    let (origin, requests) = (&origin(step), &[(Request::whole(RequestKey::of("r")), 4)][..]);
+    runs.add(run, std::iter::once(Batch { origin, requests, samples: gathered.samples() }), now);
 }
 
 /// Adds to a run that is made for everybody where there is none.

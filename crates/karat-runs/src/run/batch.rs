@@ -1,13 +1,13 @@
-//! What goes into a run: samples that a request had scored, and where a reward is found again.
+//! What goes into a run: samples that requests had scored, and where a reward is found again.
 
 use karat_rules::domain::ModelName;
 use serde::{Deserialize, Serialize};
 
 use super::{RequestKey, RunName};
-use crate::statistics::Observation;
+use crate::statistics::Samples;
 
-/// What the samples of one request have in common.
-#[derive(Debug, Clone, PartialEq)]
+/// What the samples of a request have in common, and often those of its neighbours too.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The step, if the request named one.
     pub step: Option<u64>,
@@ -17,34 +17,52 @@ pub struct Origin {
     pub model: ModelName,
     /// Whether its rewards are probabilities.
     pub probabilities: bool,
-    /// The request, by which outcomes find the rewards.
-    pub request: RequestKey,
-    /// The place of each sample in the request, ascending, where it had others that got no reward, or none yet.
+}
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// By which outcomes find its rewards.
+    pub key: RequestKey,
+    /// The place of each scored sample in it, ascending, where it had others that got no reward, or none yet.
     pub places: Option<Vec<usize>>,
     /// How many other samples of it got no reward at all.
     pub unscored: u64,
 }
 
-/// Samples that one request had scored.
+/// Samples that some requests had scored, one request after another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Batch<'a> {
     /// What they have in common.
     pub origin: &'a Origin,
-    /// The samples, in the order of the request.
-    pub samples: &'a [Observation],
-    /// The members' scores, as many for each sample; empty where members aren't told apart.
-    pub members: &'a [f32],
+    /// The requests, each with how many samples of it were scored.
+    pub requests: &'a [(Request, usize)],
+    /// The samples, in the order of the requests.
+    pub samples: Samples<'a>,
 }
 
-impl Batch<'_> {
-    /// The rewards by place in the request.
-    pub(super) fn rewards(&self) -> impl Iterator<Item = Option<f32>> {
-        let places = self.origin.places.as_deref();
-        let count = places.map_or(self.samples.len(), |places| places.last().map_or(0, |last| last + 1));
-        (0..count).map(move |place| {
-            let index = places.map_or(Some(place), |places| places.binary_search(&place).ok())?;
-            self.samples.get(index).map(|sample| sample.reward as f32)
-        })
+impl<'a> Batch<'a> {
+    /// The first requests, so many, and the others.
+    pub(super) fn split_at(self, requests: usize) -> (Self, Self) {
+        let (first, others) = self.requests.split_at(requests.min(self.requests.len()));
+        let mut samples = self.samples;
+        let taken = samples.split_off(first.iter().map(|(_, samples)| samples).sum());
+        (Self { requests: first, samples: taken, ..self }, Self { requests: others, samples, ..self })
+    }
+
+    /// Each request that had samples scored, with these.
+    pub(super) fn each(self) -> impl Iterator<Item = (&'a Request, Samples<'a>)> {
+        let mut samples = self.samples;
+        let each = self.requests.iter().map(move |(request, count)| (request, samples.split_off(*count)));
+        each.filter(|(_, samples)| samples.count() > 0)
+    }
+}
+
+impl Request {
+    /// The request of that key, all of whose samples were scored.
+    #[must_use]
+    pub fn whole(key: RequestKey) -> Self {
+        Self { key, places: None, unscored: 0 }
     }
 }
 

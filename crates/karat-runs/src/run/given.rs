@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Request;
+
 /// The most bytes that one run's rewards need; the rings, which grow by doubling, take up to twice as many.
 const BYTES: usize = 128 << 10;
 
@@ -77,7 +79,7 @@ impl From<Vec<Written>> for Given {
     fn from(written: Vec<Written>) -> Self {
         let mut given = Self::default();
         for Written { key, step, track, rewards } in written {
-            given.add(key, step, track, rewards.into_iter());
+            given.keep(key, step, track, rewards.into_iter().map(|reward| reward.unwrap_or(f32::NAN)));
         }
         given
     }
@@ -85,9 +87,23 @@ impl From<Vec<Written>> for Given {
 
 impl Given {
     /// Keeps the rewards of a request.
-    pub(super) fn add(&mut self, key: RequestKey, step: u64, track: u8, rewards: impl Iterator<Item = Option<f32>>) {
+    pub(super) fn add(&mut self, request: &Request, step: u64, track: u8, scored: impl Iterator<Item = f32>) {
+        match &request.places {
+            None => self.keep(request.key, step, track, scored),
+            Some(places) => {
+                let mut rewards = vec![f32::NAN; places.last().map_or(0, |last| last + 1)];
+                for (place, reward) in places.iter().zip(scored) {
+                    rewards.get_mut(*place).into_iter().for_each(|kept| *kept = reward);
+                }
+                self.keep(request.key, step, track, rewards.into_iter());
+            }
+        }
+    }
+
+    /// Keeps rewards by place; not a number for a sample that got none.
+    fn keep(&mut self, key: RequestKey, step: u64, track: u8, rewards: impl Iterator<Item = f32>) {
         let before = self.rewards.len();
-        self.rewards.extend(rewards.map(|reward| reward.unwrap_or(f32::NAN)));
+        self.rewards.extend(rewards);
         // No request has as many samples.
         let rewards = u32::try_from(self.rewards.len() - before).unwrap_or(u32::MAX);
         self.keys.push_back(key);
@@ -135,7 +151,7 @@ mod tests {
     fn the_latest_requests_are_found_and_memory_is_bounded() {
         let mut given = Given::default();
         for request in 0..100_000 {
-            given.add(key(request), 3, 1, [Some(request as f32), None, Some(0.5)].into_iter());
+            given.keep(key(request), 3, 1, [request as f32, f32::NAN, 0.5].into_iter());
         }
         let found = |request, index| given.find(key(request), index);
         assert_eq!(found(99_999, 0), Some(Found { step: 3, track: 1, reward: 99_999.0 }));
@@ -151,8 +167,8 @@ mod tests {
     #[test]
     fn one_id_twice_means_the_later_request() {
         let mut given = Given::default();
-        given.add(key(0), 1, 0, [Some(1.0)].into_iter());
-        given.add(key(0), 2, 0, [Some(2.0)].into_iter());
+        given.keep(key(0), 1, 0, [1.0].into_iter());
+        given.keep(key(0), 2, 0, [2.0].into_iter());
         assert_eq!(given.find(key(0), 0).unwrap().step, 2);
     }
 }

@@ -13,7 +13,7 @@ mod track;
 use karat_rules::domain::ModelName;
 use serde::{Deserialize, Serialize};
 
-pub use batch::{Batch, Matched, Origin};
+pub use batch::{Batch, Matched, Origin, Request};
 pub use calibration::CalibrationReport;
 pub use config::{Config, Judge, Probe, is_in_share};
 pub use event::{Event, EventKind};
@@ -134,33 +134,53 @@ impl Run {
         found
     }
 
-    /// Takes the samples of one request in; what happened. The statistics of a step that ended are among that where
-    /// `heard`: somebody listens.
+    /// Takes the samples of requests in; what happened. The statistics of a step that ended are among that where `heard`:
+    /// somebody listens.
     pub fn add(&mut self, batch: &Batch<'_>, heard: bool, now: u64) -> Vec<Event> {
-        let Batch { origin, samples, members } = *batch;
         self.updated = now;
-        let count = samples.len() as u64;
-        let Some(place) = self.track(&origin.model) else {
-            self.left_out += count;
+        let Some(place) = self.track(&batch.origin.model) else {
+            self.left_out += batch.samples.count() as u64;
             return Vec::new();
         };
+        // A request that begins a step ends the one before, whatever came with it: signals are read on the same samples
+        // however many wait. Where no step is named, any request may begin one.
+        let together = if batch.origin.step.is_some() { batch.requests.len() } else { 1 };
+        let mut happened = Vec::new();
+        let (mut next, mut others) = batch.split_at(1);
+        while !next.requests.is_empty() {
+            if self.add_together(place, &next) {
+                happened.extend(self.end_step(place, heard, now));
+            }
+            (next, others) = others.split_at(together);
+        }
+        happened
+    }
+
+    /// Takes samples in that belong to one track; whether a step began.
+    fn add_together(&mut self, place: usize, batch: &Batch<'_>) -> bool {
+        let Batch { origin, samples, .. } = *batch;
         let (_, track) = &mut self.tracks[place];
         let mut began = false;
+        let count = samples.count() as u64;
         if count > 0 {
             track.probabilities = origin.probabilities;
             let seen = &mut self.seen;
-            began = track.series.add(origin.step, samples, members, |hash| seen.count(hash) > 1);
+            began = track.series.add(origin.step, samples, |hash| seen.count(hash) > 1);
             let latest = || track.series.buckets().last().map_or(0, |bucket| bucket.last_step);
-            // There are two tracks at most.
-            self.given.add(origin.request, origin.step.unwrap_or_else(latest), place as u8, batch.rewards());
+            let step = origin.step.unwrap_or_else(latest);
+            for (request, samples) in batch.each() {
+                // There are two tracks at most.
+                self.given.add(request, step, place as u8, samples.rewards().map(|reward| reward as f32));
+            }
             self.add_to_task(batch);
             self.samples += count;
             self.unread += count;
         }
-        if origin.unscored > 0 {
-            self.tracks[place].1.series.add_unscored(origin.step, origin.unscored);
+        let unscored = batch.requests.iter().map(|(request, _)| request.unscored).sum();
+        if unscored > 0 {
+            self.tracks[place].1.series.add_unscored(origin.step, unscored);
         }
-        if began { self.end_step(place, heard, now) } else { Vec::new() }
+        began
     }
 
     /// Reads the signals of a model one of whose steps has ended; what happened.
@@ -190,7 +210,7 @@ impl Run {
             })
         });
         if let Some(place) = place {
-            self.tasks[place].2.add_all(batch.samples.iter().map(|sample| sample.reward));
+            self.tasks[place].2.add_all(batch.samples.rewards());
         }
     }
 
@@ -329,92 +349,4 @@ impl Run {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::statistics::{Observation, testing::observation};
-
-    fn name(text: &str) -> RunName {
-        text.parse().unwrap()
-    }
-
-    /// Samples whose reward rises with the step while what a judge thinks of them falls.
-    fn samples(step: u64, count: u64) -> Vec<Observation> {
-        let samples = (0..count).map(|number| {
-            let mut sample = observation(step as f64 * 0.1 + (number % 17) as f64);
-            sample.hash = step * 1000 + number;
-            sample
-        });
-        samples.collect()
-    }
-
-    fn origin(model: &str, step: u64) -> Origin {
-        Origin {
-            step: Some(step),
-            task: Some(format!("task-{}", step % 40).parse().unwrap()),
-            model: model.parse().unwrap(),
-            probabilities: false,
-            request: RequestKey::of(&format!("{model}-{step}")),
-            places: None,
-            unscored: 0,
-        }
-    }
-
-    #[test]
-    fn a_second_judge_that_does_not_follow_is_told_once_with_its_evidence() {
-        let mut run = Run::new(name("a"), 1);
-        let mut happened = Vec::new();
-        for step in 0..200 {
-            let (origin, samples) = (&origin("m", step), &samples(step, 32)[..]);
-            happened.extend(run.add(&Batch { origin, samples, members: &[] }, false, 2));
-            for index in 0..16 {
-                let matched = run.find(&format!("m-{step}"), index).unwrap();
-                run.add_beside(Beside::Judge, &matched, (index % 17) as f64 - step as f64 * 0.01, 2);
-            }
-        }
-        let fired: Vec<&Event> = happened
-            .iter()
-            .filter(|event| matches!(&event.kind, EventKind::Signal { signal, .. } if signal == "judge_parts"))
-            .collect();
-        let [Event { kind: EventKind::Signal { firing: true, step, reading, .. }, .. }] = fired[..] else {
-            panic!("{fired:?}")
-        };
-        assert!(*step > 8 && *step < 100 && reading.samples >= 64, "{reading:?}");
-        let told = run.report();
-        let signal = told.models[0].signals.iter().find(|signal| signal.signal == "judge_parts").unwrap();
-        assert_eq!((signal.firing, signal.since_step), (true, Some(*step)));
-        assert!(run.summary().firing.contains(&"judge_parts".to_owned()));
-    }
-
-    #[test]
-    fn a_run_takes_less_than_a_mebibyte_whatever_is_sent() {
-        let mut run = Run::new(name("a"), 1);
-        for step in 0..3000_u64 {
-            for model in ["m", "n", "o"] {
-                let (origin, samples) = (&origin(model, step), &samples(step, 48)[..]);
-                let members: Vec<f32> = (0..48 * 20).map(|score| score as f32).collect();
-                run.add(&Batch { origin, samples, members: &members }, true, 2);
-                let matched = Matched { model: origin.model.clone(), step, reward: 1.0 };
-                for what in [Beside::Judge, Beside::Outcome, Beside::Sensitivity] {
-                    run.add_beside(what, &matched, 0.5, 2);
-                }
-            }
-        }
-        assert!(run.bytes() < 1 << 20, "{}", run.bytes());
-        let written = serde_json::to_string(&run).unwrap();
-        let read: Run = serde_json::from_str(&written).unwrap();
-        assert_eq!(read.summary(), run.summary());
-        assert_eq!(read.find("m-2999", 47), run.find("m-2999", 47));
-    }
-
-    #[test]
-    fn a_table_has_a_line_a_step_and_as_many_columns_in_each() {
-        let mut run = Run::new(name("a"), 1);
-        for step in 0..3 {
-            let (origin, samples) = (&origin("m", step), &samples(step, 1)[..]);
-            run.add(&Batch { origin, samples, members: &[] }, false, 2);
-        }
-        let table = run.report().to_csv();
-        let columns: Vec<usize> = table.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(columns, [24; 4], "{table}");
-    }
-}
+mod tests;

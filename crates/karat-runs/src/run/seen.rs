@@ -12,13 +12,17 @@ const WAYS: usize = 4;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Vec<(u64, u32)>", from = "Vec<(u64, u32)>")]
 pub struct Seen {
-    /// Sets one after another, in each the latest sample first; a count of 0 is no sample.
-    places: Vec<(u64, u32)>,
+    sets: Vec<Set>,
 }
+
+/// Hashes with their counts, the latest sample first; a count of 0 is no sample. Each set is a cache line of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[repr(align(64))]
+struct Set([(u64, u32); WAYS]);
 
 impl From<Seen> for Vec<(u64, u32)> {
     fn from(seen: Seen) -> Self {
-        seen.places.into_iter().filter(|(_, count)| *count > 0).collect()
+        seen.sets.into_iter().flat_map(|Set(places)| places).filter(|(_, count)| *count > 0).collect()
     }
 }
 
@@ -34,18 +38,12 @@ impl From<Vec<(u64, u32)>> for Seen {
 }
 
 impl Seen {
-    #[expect(clippy::unused_self, reason = "reads as what it is of")]
-    fn set(&self, hash: u64) -> usize {
-        (hash % SETS as u64) as usize
-    }
-
     /// Brings a sample to the front of its set; its count so far, which may be changed.
     fn place(&mut self, hash: u64) -> &mut u32 {
-        if self.places.is_empty() {
-            self.places = vec![(0, 0); SETS * WAYS];
+        if self.sets.is_empty() {
+            self.sets = vec![Set::default(); SETS];
         }
-        let first = self.set(hash) * WAYS;
-        let set = &mut self.places[first..first + WAYS];
+        let Set(set) = &mut self.sets[set_of(hash)];
         let found = set.iter().position(|(seen, count)| *seen == hash && *count > 0);
         if found != Some(0) {
             let count = found.map_or(0, |place| set[place].1);
@@ -65,16 +63,19 @@ impl Seen {
     /// How often a sample was seen so far.
     #[must_use]
     pub fn times(&self, hash: u64) -> u32 {
-        let first = self.set(hash) * WAYS;
-        let set = self.places.get(first..first + WAYS).unwrap_or_default();
-        set.iter().find(|(seen, _)| *seen == hash).map_or(0, |(_, count)| *count)
+        let places = self.sets.get(set_of(hash)).map_or(&[][..], |Set(places)| places);
+        places.iter().find(|(seen, _)| *seen == hash).map_or(0, |(_, count)| *count)
     }
 
     /// The memory that it takes, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.places.capacity() * size_of::<(u64, u32)>()
+        self.sets.capacity() * size_of::<Set>()
     }
+}
+
+fn set_of(hash: u64) -> usize {
+    (hash % SETS as u64) as usize
 }
 
 #[cfg(test)]

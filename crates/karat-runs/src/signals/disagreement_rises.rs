@@ -36,7 +36,7 @@ mod tests {
     fn with(reward: f64, deviation: f64) -> Bucket {
         bucket(101, |u| {
             let mut sample = observation(reward + u);
-            sample.deviation = deviation * (0.5 + u);
+            sample.variance = (deviation * (0.5 + u)).powi(2);
             (sample, vec![0.0, 1.0])
         })
     }

@@ -128,14 +128,14 @@ pub(crate) mod testing {
     //! What the tests of all signals share.
 
     use super::*;
-    use crate::statistics::{Bucket, Observation};
+    use crate::statistics::{Bucket, Gathered, Observation};
 
     /// A bucket of samples that `sample` makes of numbers from 0 to 1.
     pub(crate) fn bucket(count: u32, sample: impl Fn(f64) -> (Observation, Vec<f32>)) -> Bucket {
         let mut bucket = Bucket::at(0);
         for number in 0..count {
             let (observation, members) = sample(f64::from(number) / f64::from(count - 1));
-            bucket.add(number.into(), &[observation], &members, 0);
+            bucket.add(number.into(), Gathered::of(&[observation], &members).samples(), 0);
         }
         bucket
     }
@@ -170,7 +170,7 @@ mod tests {
         let wild = |count| {
             bucket(count, |u| {
                 let mut sample = observation(100.0 * u);
-                (sample.deviation, sample.worst_case, sample.length) = (50.0, -1e6, 9000);
+                (sample.variance, sample.worst_case, sample.length) = (2500.0, -1e6, 9000);
                 (sample.at_bound, sample.refusal) = (true, true);
                 (sample, vec![u as f32, -u as f32])
             })

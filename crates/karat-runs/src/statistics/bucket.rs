@@ -2,33 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Moments, Reservoir, Sketch, reservoir};
+use super::{
+    Moments, Reservoir, Samples, Sketch, reservoir,
+    samples::{Ensemble, Sample},
+};
 
 /// The most members that are told apart; more are counted in the ensemble's figures alone.
 pub(crate) const MEMBERS: usize = 8;
-
-/// One scored sample, without its text.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Observation {
-    /// The reward that was given.
-    pub reward: f64,
-    /// The mean of the members.
-    pub mean: f64,
-    /// The lowest member.
-    pub worst_case: f64,
-    /// The population deviation of the members.
-    pub deviation: f64,
-    /// The response's length in characters.
-    pub length: u32,
-    /// Tells the sample from others: a hash of its text.
-    pub hash: u64,
-    /// Whether something was cut off before it was scored.
-    pub cut: bool,
-    /// Whether the reward lies at a bound that a transform holds it to.
-    pub at_bound: bool,
-    /// Whether the response begins like one that declines to answer.
-    pub refusal: bool,
-}
 
 /// How many samples of a bucket were of a kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,13 +59,23 @@ impl Bucket {
         Self { first_step: step, last_step: step, lowest: f64::INFINITY, highest: f64::NEG_INFINITY, ..Self::default() }
     }
 
-    /// Takes samples in, the first of them the `number`th of its series; `members` has as many scores for each.
-    pub(crate) fn add(&mut self, number: u64, samples: &[Observation], members: &[f32], duplicates: u64) {
-        let count = samples.len();
-        self.length.add_all(count, |place| (samples[place].reward, f64::from(samples[place].length)));
-        self.disagreement.add_all(count, |place| (samples[place].reward, samples[place].deviation));
-        self.gap.add_all(count, |place| (samples[place].mean, samples[place].mean - samples[place].worst_case));
-        for sample in samples {
+    /// Takes samples in, the first of them the `number`th of its series.
+    pub(crate) fn add(&mut self, number: u64, samples: Samples<'_>, duplicates: u64) {
+        let Samples { all, ensembles, members } = samples;
+        let count = samples.count();
+        let length = Moments::of(count, |place| (all[place].reward, f64::from(all[place].length)));
+        self.length.merge(&length);
+        if ensembles.is_empty() {
+            self.disagreement.merge(&length.of_first());
+            self.gap.merge(&length.of_first());
+        } else {
+            let pairs = |pair: fn(&Sample, &Ensemble) -> (f64, f64)| {
+                Moments::of(count, |place| pair(&all[place], &ensembles[place]))
+            };
+            self.disagreement.merge(&pairs(|sample, ensemble| (sample.reward, ensemble.variance.sqrt())));
+            self.gap.merge(&pairs(|_, ensemble| (ensemble.mean, ensemble.mean - ensemble.worst_case)));
+        }
+        for sample in all {
             // As `f64::min`, of finite numbers, in one instruction.
             self.lowest = if sample.reward < self.lowest { sample.reward } else { self.lowest };
             self.highest = if sample.reward > self.highest { sample.reward } else { self.highest };
@@ -94,14 +84,14 @@ impl Bucket {
             self.counts.refusals += u64::from(sample.refusal);
         }
         self.counts.duplicates += duplicates;
-        self.rewards.add_all(samples.iter().map(|sample| sample.reward));
-        let width = members.len().checked_div(count).unwrap_or(0);
+        self.rewards.add_all(samples.rewards());
+        let width = samples.width();
         let told = width.min(MEMBERS);
         if self.members.len() < told {
             self.members.resize(told, Moments::default());
         }
         for (member, moments) in self.members.iter_mut().enumerate().take(told) {
-            moments.add_all(count, |place| (f64::from(members[place * width + member]), 0.0));
+            moments.merge(&Moments::of(count, |place| (f64::from(members[place * width + member]), 0.0)));
         }
         if width > 1 {
             (number..).zip(members.chunks_exact(width)).for_each(|(number, row)| self.kept.add(number, &row[..told]));
@@ -150,16 +140,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::statistics::{Gathered, Observation};
 
     /// Rewards of a few samples, some of them equal, with two members of each.
     fn samples() -> impl Strategy<Value = Vec<Observation>> {
         let one = (-50..50_i32, 0.0..2.0_f64, 0..400_u32, any::<[bool; 3]>());
         let one = one.prop_map(|(reward, deviation, length, [cut, at_bound, refusal])| {
             let reward = f64::from(reward) / 7.0;
-            let (mean, worst_case) = (reward, reward - deviation);
-            Observation { reward, mean, worst_case, deviation, length, hash: 0, cut, at_bound, refusal }
+            let (mean, worst_case, variance) = (reward, reward - deviation, deviation * deviation);
+            Observation { reward, mean, worst_case, variance, length, hash: 0, cut, at_bound, refusal }
         });
-        prop::collection::vec(one, 1..700)
+        let plain = |sample: &Observation| Observation { worst_case: sample.mean, variance: 0.0, ..*sample };
+        let all_plain = move |(samples, yes): (Vec<Observation>, bool)| match yes {
+            true => samples.iter().map(plain).collect(),
+            false => samples,
+        };
+        (prop::collection::vec(one, 1..700), any::<bool>()).prop_map(all_plain)
     }
 
     fn members(samples: &[Observation]) -> Vec<f32> {
@@ -174,11 +170,11 @@ mod tests {
             let (mut together, mut alone) = (Bucket::at(3), Bucket::at(3));
             let mut first = 0;
             for part in samples.chunks(size) {
-                together.add(first, part, &members(part), part.len() as u64 / 2);
+                together.add(first, Gathered::of(part, &members(part)).samples(), part.len() as u64 / 2);
                 first += part.len() as u64;
             }
             for (number, sample) in (0..).zip(&samples) {
-                alone.add(number, &[*sample], &members(&[*sample]), 0);
+                alone.add(number, Gathered::of(&[*sample], &members(&[*sample])).samples(), 0);
             }
             alone.counts.duplicates = together.counts.duplicates;
             prop_assert_eq!(together.count(), samples.len() as u64);

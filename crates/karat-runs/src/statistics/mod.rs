@@ -4,13 +4,15 @@ mod bucket;
 mod moments;
 mod pairs;
 mod reservoir;
+mod samples;
 mod series;
 mod sketch;
 
-pub use bucket::{Bucket, Counts, Observation};
+pub use bucket::{Bucket, Counts};
 pub use moments::{Mean, Moments};
 pub use pairs::{PairBucket, PairSeries};
 pub use reservoir::Reservoir;
+pub use samples::{Gathered, Kind, Observation, Samples};
 pub use series::{Merge, Series, Steps};
 pub use sketch::Sketch;
 
@@ -26,7 +28,7 @@ pub(crate) mod testing {
             reward,
             mean: reward,
             worst_case: reward,
-            deviation: 0.0,
+            variance: 0.0,
             length: 10,
             hash: 0,
             cut: false,

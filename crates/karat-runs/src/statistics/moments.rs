@@ -1,7 +1,9 @@
 //! Means, variances and covariances of numbers that come one by one or many at once, mergeable and without cancellation.
 //!
-//! One by one as in Welford 1962; many at once in two passes, which are merged with what was there as in Chan et al. 1979,
-//! "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances".
+//! One by one as in Welford 1962; many at once as sums of their distances from one of them, which are merged with what was
+//! there. Both are in Chan et al. 1979, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances"; that
+//! such sums of n numbers cancel by a factor of n + 1 at most, wherever the numbers lie, follows from the origin being one
+//! of them.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,27 +41,40 @@ impl Mean {
 const LANES: usize = 4;
 
 impl Moments {
-    /// Takes `count` pairs in: those of the numbers from 0 on. What isn't finite is left out as by [`Self::add`], and
+    /// The moments of `count` pairs: those of the numbers from 0 on. What isn't finite is left out as by [`Self::add`], and
     /// where it is as large that sums overflow, pairs are taken one by one.
-    pub fn add_all(&mut self, count: usize, pair: impl Fn(usize) -> (f64, f64)) {
+    pub(super) fn of(count: usize, pair: impl Fn(usize) -> (f64, f64)) -> Self {
         if count == 0 {
-            return;
+            return Self::default();
         }
-        let all = count as f64;
-        let [x, y] = sums(count, |place| {
+        let first = pair(0);
+        let [x, y, xx, yy, xy] = sums(count, |place| {
             let (x, y) = pair(place);
-            [x, y]
-        })
-        .map(|sum| sum / all);
-        let [xx, yy, xy] = sums(count, |place| {
-            let (dx, dy) = (pair(place).0 - x, pair(place).1 - y);
-            [dx * dx, dy * dy, dx * dy]
+            let (dx, dy) = (x - first.0, y - first.1);
+            [dx, dy, dx * dx, dy * dy, dx * dy]
         });
+        let all = count as f64;
+        let found = Self {
+            count: count as u64,
+            x: first.0 + x / all,
+            y: first.1 + y / all,
+            // Rounding may leave less than nothing.
+            xx: (xx - x * (x / all)).max(0.0),
+            yy: (yy - y * (y / all)).max(0.0),
+            xy: xy - x * (y / all),
+        };
+        let Self { x, y, .. } = found;
         if [x, y, xx, yy].iter().all(|sum| sum.is_finite()) {
-            self.merge(&Self { count: count as u64, x, y, xx, yy, xy });
-        } else {
-            (0..count).map(pair).for_each(|(x, y)| self.add(x, y));
+            return found;
         }
+        let mut found = Self::default();
+        (0..count).map(pair).for_each(|(x, y)| found.add(x, y));
+        found
+    }
+
+    /// The same first numbers, each beside 0.
+    pub(super) fn of_first(&self) -> Self {
+        Self { y: 0.0, yy: 0.0, xy: 0.0, ..*self }
     }
 
     /// Takes a pair in. A number that isn't finite is left out, with its partner.
@@ -201,8 +216,7 @@ mod tests {
         let moments = of(&[(f64::NAN, 1.0), (1.0, f64::INFINITY), (2.0, 3.0)]);
         assert_eq!((moments.count(), moments.means()), (1, (2.0, 3.0)));
         assert_eq!(moments.first(), None);
-        let mut huge = Moments::default();
-        huge.add_all(3, |place| ([1e308, 1.5e308, f64::NAN][place], 1.0));
+        let huge = Moments::of(3, |place| ([1e308, 1.5e308, f64::NAN][place], 1.0));
         assert_eq!((huge.count(), huge.means()), (2, (1.25e308, 1.0)));
     }
 
@@ -217,7 +231,7 @@ mod tests {
             let mut together = Moments::default();
             let (one, other) = pairs.split_at(cut.min(pairs.len()));
             for part in [one, other] {
-                together.add_all(part.len(), |place| part[place]);
+                together.merge(&Moments::of(part.len(), |place| part[place]));
             }
             let alone = of(&pairs);
             prop_assert_eq!(together.count(), alone.count());

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bucket, Observation, Sketch, reservoir::KEPT};
+use super::{Bucket, Samples, Sketch, reservoir::KEPT};
 
 /// The most buckets of a series.
 pub(crate) const BUCKETS: usize = 48;
@@ -74,6 +74,12 @@ impl<B: Merge> Steps<B> {
         (&mut self.buckets[place], true)
     }
 
+    /// Whether a step comes before the latest two that there are.
+    fn is_late(&self, step: u64) -> bool {
+        let last_but_one = self.buckets.len().checked_sub(2).map(|place| &self.buckets[place]);
+        last_but_one.is_some_and(|bucket| bucket.first_step() / self.width > step / self.width)
+    }
+
     fn halve(&mut self) {
         while self.buckets.len() > BUCKETS {
             self.width = self.width.saturating_mul(2);
@@ -120,29 +126,25 @@ pub struct Series {
 }
 
 impl Series {
-    /// Takes samples in; whether a new step began. `members` holds as many scores for each sample.
-    pub fn add(
-        &mut self,
-        step: Option<u64>,
-        samples: &[Observation],
-        members: &[f32],
-        mut duplicate: impl FnMut(u64) -> bool,
-    ) -> bool {
-        let width = members.len() / samples.len().max(1);
+    /// Takes samples in; whether a new step began.
+    pub fn add(&mut self, step: Option<u64>, mut samples: Samples<'_>, mut duplicate: impl FnMut(u64) -> bool) -> bool {
         let mut began = false;
-        let (mut samples, mut members) = (samples, members);
-        while !samples.is_empty() {
+        while samples.count() > 0 {
             let most = step.map_or(STEP - self.count % STEP, |_| u64::MAX);
-            let count = samples.len().min(usize::try_from(most).unwrap_or(usize::MAX));
-            let these = samples.split_off(..count).unwrap_or_default();
-            let their_members = members.split_off(..count * width).unwrap_or_default();
+            let count = samples.count().min(usize::try_from(most).unwrap_or(usize::MAX));
+            let these = samples.split_off(count);
             let step = step.unwrap_or(self.count / STEP);
             self.close_reference_before(step);
-            let duplicates = these.iter().filter(|sample| duplicate(sample.hash)).count() as u64;
+            let late = self.steps.is_late(step);
+            let duplicates = these.all.iter().filter(|sample| duplicate(sample.hash)).count() as u64;
             let (bucket, new) = self.steps.bucket(step);
             bucket.first_step = bucket.first_step.min(step);
             bucket.last_step = bucket.last_step.max(step);
-            bucket.add(self.count, these, their_members, duplicates);
+            bucket.add(self.count, these, duplicates);
+            if late {
+                // Room for numbers that wait is the latest steps' alone.
+                bucket.close();
+            }
             began |= new;
             self.count += count as u64;
         }
@@ -247,14 +249,14 @@ fn merged(buckets: &[&Bucket], kept: usize) -> Option<Bucket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::statistics::testing::observation;
+    use crate::statistics::{Gathered, testing::observation};
 
     fn series(steps: u64, each: u64) -> Series {
         let mut series = Series::default();
         for step in 0..steps {
             let samples: Vec<_> = (0..each).map(|i| observation(step as f64 + i as f64 / each as f64)).collect();
             let members: Vec<f32> = samples.iter().flat_map(|s| [s.reward as f32, -s.reward as f32]).collect();
-            series.add(Some(step), &samples, &members, |_| false);
+            series.add(Some(step), Gathered::of(&samples, &members).samples(), |_| false);
         }
         series
     }
@@ -273,13 +275,14 @@ mod tests {
     #[test]
     fn steps_may_come_in_any_order() {
         let mut series = Series::default();
+        let one = Gathered::of(&[observation(1.0)], &[]);
         for step in [5, 1, 3, 1, u64::MAX, 0] {
-            series.add(Some(step), &[observation(1.0)], &[], |_| false);
+            series.add(Some(step), one.samples(), |_| false);
         }
         let counts: Vec<(u64, u64)> = series.buckets().iter().map(|b| (b.first_step, b.count())).collect();
         assert_eq!(counts, [(0, 1), (1, 2), (3, 1), (5, 1), (u64::MAX, 1)]);
         for step in (0..200).rev() {
-            series.add(Some(step * 1000), &[observation(1.0)], &[], |_| false);
+            series.add(Some(step * 1000), one.samples(), |_| false);
         }
         assert!(series.buckets().len() <= BUCKETS);
         assert_eq!(series.buckets().iter().map(Bucket::count).sum::<u64>(), 206);
@@ -299,7 +302,7 @@ mod tests {
     fn steps_that_nobody_names_are_counted() {
         let mut series = Series::default();
         let samples = vec![observation(0.0); 700];
-        series.add(None, &samples, &[], |_| false);
+        series.add(None, Gathered::of(&samples, &[]).samples(), |_| false);
         let counts: Vec<u64> = series.buckets().iter().map(Bucket::count).collect();
         assert_eq!(counts, [256, 256, 188]);
     }

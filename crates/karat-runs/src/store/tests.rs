@@ -3,8 +3,8 @@
 use super::*;
 use crate::{
     registry::{Bounds, Runs},
-    run::{Batch, Matched, Origin, RequestKey, Run, RunName},
-    statistics::testing::observation,
+    run::{Batch, Matched, Origin, Request, RequestKey, Run, RunName},
+    statistics::{Gathered, testing::observation},
 };
 use karat_rules::transform::Learned;
 
@@ -31,17 +31,11 @@ fn runs() -> Runs {
 
 /// Four samples of a request, for a run that is a key's.
 fn score(runs: &Runs, run: &str, owner: Option<&str>) {
-    let origin = Origin {
-        step: Some(3),
-        task: None,
-        model: "m".parse().unwrap(),
-        probabilities: false,
-        request: RequestKey::of("r"),
-        places: None,
-        unscored: 0,
-    };
+    let origin = Origin { step: Some(3), task: None, model: "m".parse().unwrap(), probabilities: false };
     let claim = runs.claim(&name(run), owner, || 1);
-    let batch = Batch { origin: &origin, samples: &[observation(0.5); 4], members: &[] };
+    let gathered = Gathered::of(&[observation(0.5); 4], &[]);
+    let requests = &[(Request::whole(RequestKey::of("r")), 4)];
+    let batch = Batch { origin: &origin, requests, samples: gathered.samples() };
     runs.add(&claim.run, std::iter::once(batch), 1);
 }
 
