@@ -68,8 +68,8 @@ fn main() {
     }
 }
 
-/// Sends as many requests as make a step for each head, which is how their bodies begin. A body is written as it is sent, as
-/// one that arrives: thousands that lie there beforehand would leave the allocator with holes, in which it then searches.
+/// Sends as many requests as make a step for each head, which is how their bodies begin. A body is written as it is sent, so
+/// that it comes from memory that the last request gave back, as one that arrives does.
 fn block(served: &Served, heads: &[String], rest: &str) -> Took {
     let (begun, spent) = (Instant::now(), processor_time());
     for head in heads {
