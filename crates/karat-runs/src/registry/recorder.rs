@@ -294,6 +294,7 @@ mod tests {
         leave(&runs, &recorder, "a", 1, 5);
         assert_eq!(recorder.dropped(), 6);
         drop(folding);
+        recorder.flush();
         leave(&runs, &recorder, "a", 2, 0);
         recorder.flush();
         assert_eq!(runs.report(&name("a")).unwrap().models[0].steps.len(), 2);
