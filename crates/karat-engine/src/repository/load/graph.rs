@@ -195,8 +195,9 @@ impl<'a> Loader<'a> {
             let running = self.start_pixels(parts, source, &images)?;
             unit.images = Some(Box::new(self.schedule(parts, &images, running)?));
         }
-        // What went through before does so again.
-        let needed = if known.is_some() { probes.short() } else { probes.all() };
+        // What went through before does so again, unless other numbers than were kept tell of another machine.
+        let holds = known.as_ref().is_some_and(|known| known.is_empty() || numbers.is_none());
+        let needed = if holds { probes.short() } else { probes.all() };
         warm_up(&unit, needed).map_err(|(tokens, reason)| LoadError::WarmUp {
             path: self.manifest_path(),
             tokens,

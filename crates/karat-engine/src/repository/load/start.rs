@@ -1,6 +1,6 @@
 //! Starts the sessions of a graph in the way that it takes samples, and puts a queue in front of them.
 
-use std::path::Path;
+use std::{env::consts::ARCH, path::Path};
 
 use karat_runtime::{Executor, ProviderKind, RuntimeError, ort::Graph, packed::PackedModel};
 
@@ -11,7 +11,7 @@ use super::{
     packed::Packed,
     pixels,
     probes::Probes,
-    sessions::{Plan, Running, Started, beside_images},
+    sessions::{Plan, Running, Started, beside_images, cores},
     trial::{GraphTrial, Texts, check_vocabulary, enforce},
 };
 use crate::{
@@ -97,7 +97,7 @@ impl Loader<'_> {
     /// What an earlier start may have kept of the graph's first passes.
     pub(super) fn first_passes(&self, parts: &Parts<'_>, source: &GraphSource, graph: &Graph) -> FirstPasses {
         FirstPasses {
-            fingerprint: self.fingerprint(parts, graph),
+            fingerprint: format!("{} {ARCH} {}", self.fingerprint(parts, graph), cores()),
             file: source.beside(PASSES_ENDING),
             // A device plans what it computes with for the longest sample that it has seen.
             keeps: !self.given.options.calibration.is_zero() && graph.provider() == ProviderKind::Cpu,
