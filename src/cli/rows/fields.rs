@@ -45,7 +45,13 @@ impl FieldArguments {
                 let prompt = fields.get(&self.prompt).ok_or_else(|| format!("has no {:?}", self.prompt))?;
                 answer(prompt, response).map_err(|reason| format!("{:?} {reason}", self.prompt))?
             }
-            [None, Some(written), _] => self.seen(fields, written, folder)?,
+            [None, Some(_), Some(_)] => {
+                return Err(format!(
+                    "has {:?} and {:?}, of which one is scored; give --image or --messages a field that no row has",
+                    self.image, self.messages
+                ));
+            }
+            [None, Some(written), None] => self.seen(fields, written, folder)?,
             [None, None, Some(turns)] => {
                 Input::Messages { messages: messages(turns).map_err(|reason| format!("{:?} {reason}", self.messages))? }
             }

@@ -142,8 +142,8 @@ impl Run {
             self.left_out += batch.samples.count() as u64;
             return Vec::new();
         };
-        // A request that begins a step ends the one before, whatever came with it: signals are read on the same samples
-        // however many wait. Where no step is named, any request may begin one.
+        // A request that begins a step ends the one before, whatever came with it, so that what is read at a step's end
+        // doesn't depend on how many wait. Where no step is named, any request may begin one.
         let together = if batch.origin.step.is_some() { batch.requests.len() } else { 1 };
         let mut happened = Vec::new();
         let (mut next, mut others) = batch.split_at(1);
