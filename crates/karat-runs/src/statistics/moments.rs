@@ -53,8 +53,13 @@ impl Moments {
             let (dx, dy) = (x - first.0, y - first.1);
             [dx, dy, dx * dx, dy * dy, dx * dy]
         });
+        if ![x, y, xx, yy].iter().all(|sum| sum.is_finite()) {
+            let mut found = Self::default();
+            (0..count).map(pair).for_each(|(x, y)| found.add(x, y));
+            return found;
+        }
         let all = count as f64;
-        let found = Self {
+        Self {
             count: count as u64,
             x: first.0 + x / all,
             y: first.1 + y / all,
@@ -62,14 +67,7 @@ impl Moments {
             xx: (xx - x * (x / all)).max(0.0),
             yy: (yy - y * (y / all)).max(0.0),
             xy: xy - x * (y / all),
-        };
-        let Self { x, y, .. } = found;
-        if [x, y, xx, yy].iter().all(|sum| sum.is_finite()) {
-            return found;
         }
-        let mut found = Self::default();
-        (0..count).map(pair).for_each(|(x, y)| found.add(x, y));
-        found
     }
 
     /// The same first numbers, each beside 0.
@@ -218,6 +216,8 @@ mod tests {
         assert_eq!(moments.first(), None);
         let huge = Moments::of(3, |place| ([1e308, 1.5e308, f64::NAN][place], 1.0));
         assert_eq!((huge.count(), huge.means()), (2, (1.25e308, 1.0)));
+        let far = Moments::of(2, |place| ([0.0, 1e200][place], 1.0));
+        assert_eq!((far.count(), far.xx), (2, f64::INFINITY), "no square of it is a number");
     }
 
     proptest! {
