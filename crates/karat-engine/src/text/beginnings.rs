@@ -42,10 +42,11 @@ impl Beginnings {
     /// None yet, of texts for that tokenizer.
     pub(super) fn new(tokenizer: &Tokenizer) -> Self {
         let added = tokenizer.get_added_tokens_decoder();
+        // Some tokenizers have thousands of added tokens; templates write the special ones.
         // Any of these takes letters around it, depends on them, or is looked for in what a normaliser made of a text.
         let stands_for_itself = |content: &str| !content.is_empty() && content.trim() == content;
         let fences = added.iter().filter(|(_, token)| {
-            let plain = !(token.normalized || token.single_word || token.lstrip || token.rstrip);
+            let plain = token.special && !(token.normalized || token.single_word || token.lstrip || token.rstrip);
             // The longest token wins: where another one contains it, what follows decides.
             let contains = |other: &str| other.len() > token.content.len() && other.contains(&token.content);
             plain && stands_for_itself(&token.content) && !added.values().any(|other| contains(&other.content))
@@ -69,6 +70,10 @@ impl Beginnings {
         text: &str,
         response: usize,
     ) -> Result<Option<Encoding>, tokenizers::Error> {
+        // No cut lies behind the response's beginning.
+        if response < SHORTEST {
+            return Ok(None);
+        }
         let Some(Cut { fence, end }) = self.cut(text, response).filter(|cut| cut.end >= SHORTEST) else {
             return Ok(None);
         };
@@ -221,6 +226,15 @@ mod tests {
                     prop_assert_eq!(read(&cut), read(&whole));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_kind_of_tokenizer_is_cut() {
+        let prompt = format!("{}<s>a", "a ".repeat(SHORTEST));
+        for tokenizer in tokenizers() {
+            let cut = Beginnings::new(&tokenizer).encode(&tokenizer, &format!("{prompt}b"), prompt.len()).unwrap();
+            assert!(cut.is_some());
         }
     }
 
