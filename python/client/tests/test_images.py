@@ -49,5 +49,8 @@ def test_what_is_no_image_and_no_text_is_refused_by_its_type(client: Client) -> 
     video = [{"role": "assistant", "content": [{"type": "video_url", "video_url": {"url": URI}}]}]
     with pytest.raises(errors.InvalidInput, match="video_url"):
         client.score(prompts="a cat", responses=[video])
+    bare = [{"role": "assistant", "content": [{"type": "image_url", "image_url": {"detail": "low"}}]}]
+    with pytest.raises(errors.InvalidInput, match="needs a URL"):
+        client.best_of_n("a cat", [bare])
     with pytest.raises(errors.InvalidInput, match="one image"):
         client.best_of_n("a cat", [[{"role": "assistant", "content": [IMAGE, "a cat"]}]])

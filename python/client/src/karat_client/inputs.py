@@ -260,8 +260,12 @@ def _part(part: Any) -> str | dict[str, Any]:
     kind = part.get("type") if isinstance(part, Mapping) else _kind(part)
     if kind == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
-    if kind in ("image", "image_url") and kind in part:
-        return {"type": kind, kind: part[kind]}
+    if kind in ("image", "image_url"):
+        written = part.get(kind)
+        url = written.get("url") if isinstance(written, Mapping) else written
+        if not isinstance(url, str):
+            raise _Unsendable(f"a part of the type {kind!r} needs a URL or data URI in {kind!r}")
+        return {"type": kind, kind: written}
     raise _Unsendable(f"karat scores text and images, and a message has a part of the type {kind!r}")
 
 
