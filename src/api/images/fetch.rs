@@ -182,7 +182,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, net::TcpListener, thread};
+    use std::{io::Write as _, net::TcpListener, sync::mpsc, thread};
 
     use super::*;
 
@@ -190,15 +190,18 @@ mod tests {
     async fn a_host_that_breaks_off_in_the_middle_of_a_file_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
+        let (tell, told) = mpsc::channel();
         let asked = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+            tell.send(()).unwrap();
             // Open until the other side is.
             stream.read_to_end(&mut Vec::new())
         });
-        let fetcher = Fetcher::within(vec![host.parse().unwrap()], Duration::from_millis(50));
+        let fetcher = Fetcher::within(vec![host.parse().unwrap()], Duration::from_secs(1));
         let refused = fetcher.fetch(format!("http://{host}/a.png")).await.unwrap_err();
         assert!(refused.contains("timeout"), "{refused}");
+        assert!(told.try_recv().is_ok(), "the host had begun its file");
         drop((fetcher, asked.join()));
     }
 
