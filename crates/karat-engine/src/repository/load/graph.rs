@@ -197,8 +197,8 @@ impl<'a> Loader<'a> {
         }
         // What went through before does so again, unless other numbers than were kept tell of another machine.
         let holds = known.as_ref().is_some_and(|known| known.is_empty() || numbers.is_none());
-        let needed = if holds { probes.short() } else { probes.all() };
-        warm_up(&unit, needed).map_err(|(tokens, reason)| LoadError::WarmUp {
+        let needed = if holds { probes.short() } else { probes.all().to_vec() };
+        warm_up(&unit, &needed).map_err(|(tokens, reason)| LoadError::WarmUp {
             path: self.manifest_path(),
             tokens,
             shortest: probes.short().iter().any(|probe| probe.len() == tokens),
@@ -213,7 +213,7 @@ impl<'a> Loader<'a> {
         }
         let Some(((critique, pipeline), writer)) = critique.zip(writer) else { return Ok((unit, None)) };
         let (form, roster) = (&unit.form, &self.given.repository.roster);
-        let probe = probes.short().first();
+        let probe = probes.all().first();
         let parts = critic::Parts { definition, critique, pipeline, form, metrics, probe, roster };
         let critic = critic::start(&parts, writer)?;
         Ok((unit, Some(critic)))

@@ -63,9 +63,12 @@ impl Probes {
         &self.all
     }
 
-    /// The short one alone; none where nothing could be made up.
-    pub(super) fn short(&self) -> &[Arc<TokenizedInput>] {
-        self.all.get(..1).unwrap_or_default()
+    /// The short one alone, or a text and an image where there are both; none where nothing could be made up.
+    pub(super) fn short(&self) -> Vec<Arc<TokenizedInput>> {
+        let sees = |probe: &&Arc<TokenizedInput>| probe.pixels().is_some();
+        let first = self.all.first();
+        let other = self.all.iter().find(|probe| first.is_some_and(|first| sees(&first) != sees(probe)));
+        first.into_iter().chain(other).cloned().collect()
     }
 
     /// The short one, if it is a text.
