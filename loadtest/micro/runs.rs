@@ -64,7 +64,8 @@ fn count() {
 fn instructions(steps: usize, run: &str) -> f64 {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(std::env::current_exe().unwrap());
-    let told = valgrind.args(["send", &steps.to_string(), run]).output().expect("valgrind is installed");
+    let told = valgrind.args(["send", &steps.to_string(), run]).output();
+    let told = told.unwrap_or_else(|error| panic!("valgrind: {error}"));
     let told = String::from_utf8(told.stderr).unwrap();
     let collected = told.lines().find_map(|line| line.split_once("Collected :"));
     collected.unwrap_or_else(|| panic!("{told}")).1.trim().parse().unwrap()
