@@ -119,7 +119,7 @@ class Decoder:
         self._random = np.random.default_rng(SEED)
 
     def passes(self, prompt: int, candidates: int, response: int, known: bool) -> list[Pass]:
-        """The prompt row by row, each giving its keys and values out, unless it is known, and the candidates behind it."""
+        """The prompt row by row, each giving its keys and values out, unless it is known; then the candidates."""
         passes = []
         for start in range(0, 0 if known else prompt, self._row):
             new = min(self._row, prompt - start)
