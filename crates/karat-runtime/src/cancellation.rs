@@ -1,6 +1,7 @@
 //! Stopping a forward pass from another thread.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,12 +20,19 @@ pub struct Cancellation {
 #[derive(Default)]
 struct State {
     cancelled: AtomicBool,
-    hook: Mutex<Option<Hook>>,
+    hooks: Mutex<Hooks>,
+}
+
+/// The ways of stopping what runs: rows of one batch may run side by side.
+#[derive(Default)]
+struct Hooks {
+    by_number: BTreeMap<u64, Hook>,
+    next: u64,
 }
 
 impl State {
-    fn hook(&self) -> MutexGuard<'_, Option<Hook>> {
-        self.hook.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hooks(&self) -> MutexGuard<'_, Hooks> {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -38,9 +46,7 @@ impl Cancellation {
     /// Asks the pass to stop; returns at once.
     pub fn cancel(&self) {
         self.state.cancelled.store(true, Ordering::Release);
-        if let Some(hook) = self.state.hook().as_ref() {
-            hook();
-        }
+        self.state.hooks().by_number.values().for_each(|hook| hook());
     }
 
     /// Whether [`Self::cancel`] was called.
@@ -54,13 +60,15 @@ impl Cancellation {
     /// For executors: a runtime that doesn't poll [`Self::is_cancelled`] hangs its own way of stopping in here.
     #[must_use = "the hook is removed when the registration is dropped"]
     pub fn on_cancel(&self, hook: impl Fn() + Send + 'static) -> Registration<'_> {
-        let mut slot = self.state.hook();
+        let mut hooks = self.state.hooks();
         // Checked under the lock: a cancellation that came before found no hook, one that comes after will.
         if self.is_cancelled() {
             hook();
         }
-        *slot = Some(Box::new(hook));
-        Registration { cancellation: self }
+        let number = hooks.next;
+        hooks.next += 1;
+        hooks.by_number.insert(number, Box::new(hook));
+        Registration { cancellation: self, number }
     }
 }
 
@@ -73,11 +81,12 @@ impl fmt::Debug for Cancellation {
 /// Keeps a hook of [`Cancellation::on_cancel`] in place. Once dropped, the hook doesn't run any more.
 pub struct Registration<'a> {
     cancellation: &'a Cancellation,
+    number: u64,
 }
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        *self.cancellation.state.hook() = None;
+        self.cancellation.state.hooks().by_number.remove(&self.number);
     }
 }
 
@@ -112,5 +121,21 @@ mod tests {
         assert_eq!(calls.load(Ordering::SeqCst), 2);
         drop(registration);
         assert!(cancellation.is_cancelled());
+    }
+
+    #[test]
+    fn each_pass_that_runs_is_stopped_and_none_that_ended() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let cancellation = Cancellation::new();
+        let hook = |worth: usize| {
+            let calls = Arc::clone(&calls);
+            cancellation.on_cancel(move || {
+                calls.fetch_add(worth, Ordering::SeqCst);
+            })
+        };
+        let (_first, second, _third) = (hook(1), hook(10), hook(100));
+        drop(second);
+        cancellation.cancel();
+        assert_eq!(calls.load(Ordering::SeqCst), 101);
     }
 }

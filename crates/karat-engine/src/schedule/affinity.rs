@@ -15,12 +15,24 @@ const FULL: usize = 32;
 ///
 /// Each token that several texts begin with counts once, and a text that doesn't fit into the budget is passed over. The
 /// first runs whatever its length. Where batches are formed by beginnings, a text that shares less than a quarter of what
-/// it adds joins only while all of them together fill no row.
+/// it adds joins only while all of them together fill no row; or with those who begin like it, where as many beginnings
+/// come together as are computed side by side.
 pub(super) fn join(texts: &[&[u32]], policy: &Policy) -> Vec<usize> {
-    let Some(first) = texts.first() else { return Vec::new() };
+    let abreast = match policy.grouping {
+        Grouping::Beginning { abreast } => abreast.get(),
+        Grouping::Length | Grouping::EqualLength | Grouping::Packed { .. } => 1,
+    };
+    let (chosen, beginnings) = with_strangers(texts, policy, abreast - 1);
+    // Fewer would be computed one after another, and the first would wait for the last of them for nothing.
+    if beginnings == abreast { chosen } else { with_strangers(texts, policy, 0).0 }
+}
+
+/// The same with at most so many beginnings beside the first one's; and how many beginnings there are in all.
+fn with_strangers(texts: &[&[u32]], policy: &Policy, mut strangers: usize) -> (Vec<usize>, usize) {
+    let Some(first) = texts.first() else { return (Vec::new(), 0) };
     let (unit, packed) = match policy.grouping {
         Grouping::Packed { shared } => (shared.map_or(usize::MAX, NonZeroUsize::get), true),
-        Grouping::Length | Grouping::EqualLength | Grouping::Beginning => (1, false),
+        Grouping::Length | Grouping::EqualLength | Grouping::Beginning { .. } => (1, false),
     };
     let shared = |a: &[u32], b: &[u32]| common(a, b) / unit * unit;
     let mut others: Vec<(usize, usize)> = (1..texts.len()).map(|text| (shared(first, texts[text]), text)).collect();
@@ -29,6 +41,7 @@ pub(super) fn join(texts: &[&[u32]], policy: &Policy) -> Vec<usize> {
     // In the order of the texts themselves, what a text shares with any other it shares with a neighbour.
     let mut chosen: Vec<usize> = vec![0];
     let mut joined = if packed { first.len() } else { 0 };
+    let mut beginnings = 1;
     for (_, text) in others {
         // A pass that is all but full isn't worth looking through everything that waits.
         if chosen.len() >= policy.max_batch || (packed && joined + joined / FULL >= policy.budget) {
@@ -40,14 +53,21 @@ pub(super) fn join(texts: &[&[u32]], policy: &Policy) -> Vec<usize> {
         let shared =
             shared_with(place.checked_sub(1).and_then(|before| chosen.get(before))).max(shared_with(chosen.get(place)));
         let added = ids.len() - shared;
-        let belongs = packed || shared.saturating_mul(4) >= added || first.len() + joined + added <= ROW;
-        if joined + added <= policy.budget && belongs {
-            chosen.insert(place, text);
-            joined += added;
+        if joined + added > policy.budget {
+            continue;
         }
+        if !packed && shared.saturating_mul(4) < added && first.len() + joined + added > ROW {
+            if strangers == 0 {
+                continue;
+            }
+            strangers -= 1;
+            beginnings += 1;
+        }
+        chosen.insert(place, text);
+        joined += added;
     }
     chosen.sort_unstable();
-    chosen
+    (chosen, beginnings)
 }
 
 fn common(a: &[u32], b: &[u32]) -> usize {
@@ -73,7 +93,7 @@ mod tests {
     }
 
     fn chosen(texts: &[Vec<u32>], budget: usize, most: usize) -> Vec<usize> {
-        chosen_by(Grouping::Beginning, texts, budget, most)
+        chosen_by(Grouping::Beginning { abreast: NonZeroUsize::MIN }, texts, budget, most)
     }
 
     /// How many different beginnings the texts have: what is computed when nothing is computed twice.
@@ -112,6 +132,22 @@ mod tests {
         // A template's first words are not much to share.
         let template = [text(1, 20, 0, 1000), text(1, 20, 1, 1000)];
         assert_eq!(chosen(&template, 4096, 64), [0]);
+    }
+
+    #[test]
+    fn as_many_strangers_as_are_computed_side_by_side_share_a_pass() {
+        let chosen = |texts: &[Vec<u32>], budget, abreast| {
+            let abreast = NonZeroUsize::new(abreast).unwrap();
+            chosen_by(Grouping::Beginning { abreast }, texts, budget, 64)
+        };
+        let prompts: Vec<Vec<u32>> =
+            (0..6).flat_map(|prompt| [text(prompt, 500, 0, 30), text(prompt, 500, 1, 30)]).collect();
+        assert_eq!(chosen(&prompts, 2048, 1), [0, 1]);
+        assert_eq!(chosen(&prompts, 2048, 2), [0, 1, 2, 3], "30 and 560 tokens join the first");
+        assert_eq!(chosen(&prompts, 570, 2), [0, 1, 2]);
+        assert_eq!(chosen(&prompts, 500, 2), [0, 1], "no other prompt fits");
+        assert_eq!(chosen(&prompts, 1140, 3), [0, 1, 2, 3, 4]);
+        assert_eq!(chosen(&prompts, 1100, 3), [0, 1], "two of three would run one after the other");
     }
 
     #[test]

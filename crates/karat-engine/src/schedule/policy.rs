@@ -48,8 +48,12 @@ pub enum Grouping {
     /// Samples of exactly one length, since the graph's scores don't bear padding.
     EqualLength,
     /// Samples that begin alike, since that is computed once. `budget` bounds what the others add to the first, each token
-    /// that several begin with counted once; samples that have little in common share a batch only while it is short.
-    Beginning,
+    /// that several begin with counted once; samples that have little in common share a batch only while it is short, or
+    /// where there are as many of them as are computed side by side.
+    Beginning {
+        /// How many rows that don't build on each other are computed side by side.
+        abreast: NonZeroUsize,
+    },
     /// Whatever is due first, since nothing is padded. `budget` bounds all of it.
     Packed {
         /// Of how many tokens the pieces are that are computed once where samples begin alike; `None` where nothing is.

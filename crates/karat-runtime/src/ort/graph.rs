@@ -231,6 +231,12 @@ impl Graph {
         self.weights.bytes()
     }
 
+    /// Whether further sessions share the weights of the first.
+    #[must_use]
+    pub fn lends_weights(&self) -> bool {
+        self.source.weights.lent().is_some()
+    }
+
     /// Its weights, for those who tell of them. What other graphs of the same file share lives as long as this.
     #[must_use]
     pub fn weights(&self) -> Arc<WeightShare> {

@@ -8,8 +8,10 @@ use super::{
     cache::{CachedPrefix, Claimant, PrefixHash},
     forest::Forest,
     model::SharedModel,
+    order::Order,
     path::{Path, Store, fragments},
     rows::{Piece, cut},
+    singles::side_by_side,
 };
 use crate::{
     Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, Executor, KeyValues, Past, ReadAt,
@@ -155,33 +157,28 @@ impl<'a> Pass<'a> {
     /// Computes every row; gives the number of tokens.
     fn run(mut self, cancel: &Cancellation, results: &mut Results) -> Result<usize, RuntimeError> {
         let rows = if self.model.shares { cut(self.forest, &self.model.cost) } else { self.whole() };
-        // The last row that needs the keys and values of each node: its own, or that of a node below.
-        let mut last = vec![0; self.forest.nodes.len()];
-        for (number, row) in rows.iter().enumerate() {
-            for piece in row {
-                let mut at = Some(piece.node);
-                while let Some(node) = at {
-                    last[node] = number;
-                    at = self.forest.nodes[node].parent;
-                }
-            }
-        }
-        for (number, row) in rows.iter().enumerate() {
-            let layout = self.lay_out(row, |node| last[node] > number);
-            let output = self.decoder.forward(&layout.row, cancel)?;
+        let mut order = Order::new(self.forest, &rows);
+        loop {
+            let mut singles = self.model.singles.take();
+            let singles = singles.as_deref_mut().map_or(&mut [][..], |singles| singles.as_mut_slice());
+            let next = order.next(singles.len());
+            let layouts: Vec<RowLayout> =
+                next.iter().map(|row| self.lay_out(&rows[*row], |node| order.is_needed_again(node))).collect();
+            let outputs = match layouts.as_slice() {
+                [] => return Ok(self.forest.tokens()),
+                [only] => vec![self.decoder.forward(&only.row, cancel)?],
+                several => side_by_side(singles, several.iter().map(|layout| &layout.row), cancel)?,
+            };
             // Whose number it is can't be told from the row; each sample alone tells it.
-            if !output.is_finite() {
+            if !outputs.iter().all(DecoderRowOutput::is_finite) {
                 return Err(RuntimeError::NotFinite);
             }
-            self.distribute(row, layout, output, results);
-            // What later rows don't need is dropped, unless the cache has it.
-            for (path, last) in self.paths.iter_mut().zip(&last) {
-                if *last <= number {
-                    *path = None;
-                }
+            for ((row, layout), output) in next.into_iter().zip(layouts).zip(outputs) {
+                self.distribute(&rows[row], layout, output, results);
+                // What later rows don't need is dropped, unless the cache has it.
+                order.finish(row).into_iter().for_each(|node| self.paths[node] = None);
             }
         }
-        Ok(self.forest.tokens())
     }
 
     /// Each node whole, in a row of its own.

@@ -10,17 +10,21 @@
 //! conversations are compared, token by token: nobody has to say what is a prompt. Of what samples begin with in common
 //! nothing is computed twice, within a batch and, as far as the [`PrefixCache`] remembers, from batch to batch. A
 //! sample alone takes the same way; it costs what its own tokens cost. How rows are cut and filled is decided by what
-//! rows were measured to cost ([`RowCost`]).
+//! rows were measured to cost ([`RowCost`]), and those that don't build on each other may run side by side
+//! ([`Singles`]).
 
 mod cache;
 mod cost;
 mod executor;
 mod forest;
 mod model;
+mod order;
 mod path;
 mod rows;
+mod singles;
 
 pub use cache::{BLOCK, PrefixCache};
 pub use cost::RowCost;
 pub use executor::PrefixExecutor;
 pub use model::SharedModel;
+pub use singles::Singles;

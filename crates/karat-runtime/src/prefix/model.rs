@@ -5,6 +5,7 @@ use std::{ops::Range, sync::Arc};
 use super::{
     cache::{BLOCK, PrefixCache},
     cost::RowCost,
+    singles::Singles,
 };
 use crate::{KeyValues, readout::Readout, telemetry::SharingMetrics};
 
@@ -18,6 +19,8 @@ pub struct SharedModel {
     pub shares: bool,
     /// What rows cost.
     pub(crate) cost: RowCost,
+    /// Where rows are computed side by side.
+    pub(super) singles: Singles,
     /// What was computed before.
     pub(crate) cache: PrefixCache,
     /// Tells the model's keys and values from those of others.
@@ -31,7 +34,20 @@ impl SharedModel {
     #[must_use]
     pub fn new(readout: Readout, shares: bool, cost: RowCost, cache: PrefixCache, metrics: SharingMetrics) -> Self {
         let root = cache.new_root();
-        Self { readout, shares, cost, cache, root, metrics }
+        Self { readout, shares, cost, singles: Singles::default(), cache, root, metrics }
+    }
+
+    /// The same, whose rows are computed side by side where there are as many as `singles`.
+    #[must_use]
+    pub fn with_singles(mut self, singles: Singles) -> Self {
+        self.singles = singles;
+        self
+    }
+
+    /// The sessions on which rows are computed side by side.
+    #[must_use]
+    pub fn singles(&self) -> &Singles {
+        &self.singles
     }
 
     /// Tells the model's keys and values from those of others.

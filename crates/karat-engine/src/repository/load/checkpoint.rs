@@ -112,7 +112,9 @@ impl Opening<'_> {
         // What other models have as well is lent to all, not given to one.
         sessions.alone &=
             !checkpoint.files().into_iter().filter_map(FileIdentity::of).any(|file| self.twins.contains(&file));
-        check_memory(folder, graph.memory(provider == ProviderKind::Cpu, sessions.alone), free_memory())?;
+        let on_processor = provider == ProviderKind::Cpu;
+        sessions.alone &= !self.wants_singles(form, checkpoint, &graph, provider);
+        check_memory(folder, graph.memory(on_processor, sessions.alone), free_memory())?;
         let runtime = |source| LoadError::Runtime { path: self.definition.manifest.clone(), source };
         let memory = graph.tensors.iter().map(|tensor| {
             Weight::new(self.library, tensor.name.clone(), &tensor.shape, element_type(tensor.element), sessions)
@@ -133,6 +135,21 @@ impl Opening<'_> {
         let graph = self.library.open_built(built, &providers, sessions).map_err(runtime)?;
         tracing::info!(model = %self.name, seconds = progress.seconds(), "session started, warming up");
         Ok((graph, digest))
+    }
+
+    /// Whether sessions of one thread are worth it that weights lie in memory twice while they start: where that leaves
+    /// as much free again.
+    fn wants_singles(
+        &self,
+        form: Form,
+        checkpoint: &Checkpoint,
+        graph: &karat_checkpoint::Graph,
+        provider: ProviderKind,
+    ) -> bool {
+        let weight_bytes = graph.memory(false, false);
+        let singles = decoder::singles(&self.definition.scheduling, provider, weight_bytes);
+        let needed = graph.memory(true, false).saturating_mul(2);
+        form == Form::Rows && checkpoint.is_decoder() && singles > 0 && free_memory().is_none_or(|free| free >= needed)
     }
 
     /// How the graph's sessions will be asked for.

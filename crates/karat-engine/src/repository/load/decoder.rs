@@ -6,7 +6,7 @@ use karat_rules::head::Head;
 use karat_runtime::{
     DecoderExecutor, Padding, ProviderKind, Purpose, Readout, RuntimeError, ScoresAt,
     ort::{Graph, Library, Sessions},
-    prefix::{PrefixCache, PrefixExecutor, RowCost, SharedModel},
+    prefix::{PrefixCache, PrefixExecutor, RowCost, SharedModel, Singles},
     telemetry::SharingMetrics,
 };
 
@@ -51,6 +51,9 @@ pub(super) struct Decoder<'a> {
 /// What may join the first sample of a batch, in rows of 256 tokens: 64 candidates of 32 tokens with what a template writes
 /// around each, as a few that are left over pay for a row of their own, and little enough to be over soon.
 const ROWS: usize = 9;
+/// The most bytes of weights that sessions of one thread are started for: each packs all of them before they turn out to be
+/// there already.
+const SINGLES_WEIGHTS: u64 = 1 << 30;
 /// The most samples of a batch unless the manifest says otherwise.
 const SAMPLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 /// How many of the jobs that are due first a batch is chosen from.
@@ -77,6 +80,16 @@ fn division(written: &SchedulingSection, provider: ProviderKind) -> (NonZeroUsiz
     }
     let fitting = NonZeroUsize::new(cores().get() / sessions).unwrap_or(NonZeroUsize::MIN);
     (sessions, written.threads.unwrap_or(fitting))
+}
+
+/// How many sessions of one thread a decoder on the processor has beside the one on all cores, with weights of so many
+/// bytes: one for each core, for rows side by side. None where a batch has fewer rows than there are cores, where the
+/// manifest divides the machine, or where weights are large.
+pub(super) fn singles(written: &SchedulingSection, provider: ProviderKind, weight_bytes: u64) -> usize {
+    let fills_cores = (2..=ROWS).contains(&cores().get());
+    let divided = written.sessions.is_some() || written.threads.is_some();
+    let small = weight_bytes <= SINGLES_WEIGHTS;
+    if provider == ProviderKind::Cpu && fills_cores && !divided && small { cores().get() } else { 0 }
 }
 
 impl Decoder<'_> {
@@ -107,26 +120,35 @@ impl Decoder<'_> {
         let readout = Readout { outputs: self.outputs.clone(), scores_at };
         let model = |shares, metrics: &SharingMetrics| {
             let (readout, cost, cache) = (readout.clone(), cost.clone(), self.cache.clone());
-            Arc::new(SharedModel::new(readout, shares, cost, cache, metrics.clone()))
+            SharedModel::new(readout, shares, cost, cache, metrics.clone())
         };
         let first = if decoders.is_empty() { None } else { Some(decoders.remove(0)) };
         // There is one at least.
         let (trial, first) = self.tried(first.ok_or(RuntimeError::NoProvider)?, &model, &calibration)?;
         let shares = trial.company == Company::Any;
-        let grouping = if shares { Grouping::Beginning } else { Grouping::Length };
+        let singles = if shares { self.singles(graph)? } else { Vec::new() };
+        let abreast = NonZeroUsize::new(singles.len()).unwrap_or(NonZeroUsize::MIN);
+        let grouping = if shares { Grouping::Beginning { abreast } } else { Grouping::Length };
         let policy = Policy { grouping, window: WINDOW, ..calibration.policy() }.in_company(trial.company);
-        let shared = model(shares, &self.metrics);
+        let shared = Arc::new(model(shares, &self.metrics).with_singles(Singles::new(singles)));
         let executor = |decoder| Box::new(PrefixExecutor::new(decoder, Arc::clone(&shared))) as _;
         let parallel = std::iter::once(first).chain(decoders).map(executor).collect();
         let executors = Executors { parallel, single: None };
         Ok(Running { executors, policy, calibration, awaits: None, form: GraphForm::Prefixes(shared), trial })
     }
 
+    /// The sessions on which rows are computed side by side.
+    fn singles(&self, graph: &Graph) -> Result<Vec<Box<dyn DecoderExecutor>>, RuntimeError> {
+        let count = singles(self.written, graph.provider(), graph.weight_bytes());
+        let start = |_| graph.decoder_executor(&self.outputs, NonZeroUsize::MIN, Purpose::Scoring);
+        (0..count).filter(|_| graph.lends_weights()).map(start).collect()
+    }
+
     /// Tries a session; gives it back.
     fn tried(
         &self,
         decoder: Box<dyn DecoderExecutor>,
-        model: &impl Fn(bool, &SharingMetrics) -> Arc<SharedModel>,
+        model: &impl Fn(bool, &SharingMetrics) -> SharedModel,
         calibration: &Calibration,
     ) -> Result<(Trial, Box<dyn DecoderExecutor>), RuntimeError> {
         let conditions = self.graph_trial.conditions(true, calibration.batch_samples, calibration.batch_tokens);
@@ -134,9 +156,10 @@ impl Decoder<'_> {
             return Ok((known, decoder));
         }
         let unread = SharingMetrics::unread().unwrap_or_else(|_| self.metrics.clone());
-        let mut whole = PrefixExecutor::new(decoder, model(false, &unread));
+        let mut whole = PrefixExecutor::new(decoder, Arc::new(model(false, &unread)));
         let alone = self.graph_trial.alone(&mut whole, &conditions)?;
-        let mut sharing = PrefixExecutor::new(whole.into_decoder(), model(!conditions.quantises, &unread));
+        let sharing = Arc::new(model(!conditions.quantises, &unread));
+        let mut sharing = PrefixExecutor::new(whole.into_decoder(), sharing);
         let trial = self.graph_trial.compare(&alone, &mut sharing, &conditions)?;
         Ok((trial, sharing.into_decoder()))
     }

@@ -165,6 +165,7 @@ pub(super) fn give_back_weights(
     let first = texts().next()?;
     let batches: Vec<TokenBatch> = texts().map(|text| TokenBatch::single(Arc::clone(text))).collect();
     let Running { executors: Executors { parallel, single }, form, .. } = running;
+    let form = &*form;
     // What one session has computed of a prefix, another would remember.
     let prefixes = match form {
         GraphForm::Prefixes(prefixes) => Some(Mutex::new(prefixes)),
@@ -185,20 +186,28 @@ pub(super) fn give_back_weights(
             Some(numbers)
         })
     });
-    let row = whole(first);
-    let writing = writing.map(|session| -> SessionTrial<'_> {
-        Box::new(move || {
-            let output = session.forward(&row, &Cancellation::new()).ok()?;
-            Some(output.reads.iter().flat_map(bits).collect())
-        })
-    });
-    let mut sessions: Vec<SessionTrial<'_>> = scoring.chain(writing).collect();
+    let row = &whole(first);
+    let mut singles = match form {
+        GraphForm::Prefixes(prefixes) => prefixes.singles().take(),
+        GraphForm::Padded | GraphForm::Packed { .. } => None,
+    };
+    let singles = singles.iter_mut().flat_map(|singles| singles.iter_mut()).map(|session| &mut **session as _);
+    let bare = singles.chain(writing).map(|session| bare_trial(session, row));
+    let mut sessions: Vec<SessionTrial<'_>> = scoring.chain(bare).collect();
     let is_known = |bits: &[u32]| known.is_some_and(|known| known.hold(bits));
     let is_known: Option<KnownNumbers<'_>> = match known {
         Some(known) if !known.is_empty() => Some(&is_known),
         _ => None,
     };
     graph.give_back_weights(&mut sessions, is_known).map(|given| Numbers::of(&given))
+}
+
+/// Tries a session that computes rows and shares nothing.
+fn bare_trial<'a>(session: &'a mut dyn DecoderExecutor, row: &'a DecoderRow) -> SessionTrial<'a> {
+    Box::new(move || {
+        let output = session.forward(row, &Cancellation::new()).ok()?;
+        Some(output.reads.iter().flat_map(bits).collect())
+    })
 }
 
 fn bits(row: &RowTensor) -> impl Iterator<Item = u32> + '_ {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    num::NonZeroUsize,
     time::Duration,
 };
 
@@ -275,7 +276,8 @@ fn a_long_job_that_is_wanted_soon_is_overtaken_for_half_of_its_time_only() {
 
 #[test]
 fn jobs_that_begin_alike_run_together_and_nobody_starves() {
-    let policy = Policy { grouping: Grouping::Beginning, budget: 680, max_batch: 64, window: 64, ..Policy::default() };
+    let grouping = Grouping::Beginning { abreast: NonZeroUsize::MIN };
+    let policy = Policy { grouping, budget: 680, max_batch: 64, window: 64, ..Policy::default() };
     let mut planner: Planner<Vec<u32>> = Planner::new(policy).with_texts(Vec::as_slice);
     let now = Instant::now();
     let mut push = |prompt: u32, own: u32, after: u64| {

@@ -8,7 +8,7 @@ use proptest::{collection::vec, prelude::*};
 use serde::Deserialize;
 
 use super::{
-    super::{cache::PrefixCache, cost::RowCost},
+    super::{cache::PrefixCache, cost::RowCost, singles::Singles},
     *,
 };
 use crate::{
@@ -17,6 +17,8 @@ use crate::{
     readout::{Readout, ScoresAt},
     telemetry::PrefixMetrics,
 };
+
+mod side_by_side;
 
 const SCORES: &str = "tiny_decoder_scores";
 const LOGITS: &str = "tiny_decoder_lm";
@@ -80,10 +82,19 @@ impl Harness {
         Self::new(SCORES, &["scores"], ScoresAt::End { padding: None }, shares, cache_bytes)
     }
 
+    /// The same with sessions of one thread.
+    fn with_singles(self, count: usize) -> Self {
+        let singles = (0..count).map(|_| self.decoder()).collect();
+        let model = Arc::into_inner(self.model).unwrap().with_singles(Singles::new(singles));
+        Self { model: Arc::new(model), ..self }
+    }
+
+    fn decoder(&self) -> Box<dyn DecoderExecutor> {
+        self.graph.decoder_executor(&self.model.readout.outputs, NonZeroUsize::MIN, Purpose::Scoring).unwrap()
+    }
+
     fn executor(&self) -> PrefixExecutor {
-        let decoder =
-            self.graph.decoder_executor(&self.model.readout.outputs, NonZeroUsize::MIN, Purpose::Scoring).unwrap();
-        PrefixExecutor::new(decoder, Arc::clone(&self.model))
+        PrefixExecutor::new(self.decoder(), Arc::clone(&self.model))
     }
 
     fn count(&self, name: &str) -> usize {
@@ -321,9 +332,8 @@ impl DecoderExecutor for Overflowing {
 #[test]
 fn what_is_no_number_stays_with_its_own_sample() {
     let harness = Harness::scores(true, 1 << 20);
-    let decoder =
-        harness.graph.decoder_executor(&harness.model.readout.outputs, NonZeroUsize::MIN, Purpose::Scoring).unwrap();
-    let mut executor = PrefixExecutor::new(Box::new(Overflowing(decoder)), Arc::clone(&harness.model));
+    let decoder = Box::new(Overflowing(harness.decoder()));
+    let mut executor = PrefixExecutor::new(decoder, Arc::clone(&harness.model));
     let prompt: Vec<u32> = (0..100).map(|at| 20 + at % 7).collect();
     let candidate = |own: &[u32]| input(&[&prompt, own].concat(), prompt.len());
     let good = candidate(&[30, 31]);
@@ -355,9 +365,11 @@ fn candidates() -> impl Strategy<Value = Vec<(Vec<u32>, usize)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn sharing_changes_no_score(batches in vec(candidates(), 1..4), cache_blocks in 0..12_u64) {
+    fn sharing_changes_no_score(
+        batches in vec(candidates(), 1..4), cache_blocks in 0..12_u64, singles in prop::sample::select(vec![0, 2, 3]),
+    ) {
         // From no room at all to a few blocks of 16 tokens, so that blocks come and go.
-        let shared = Harness::scores(true, cache_blocks * 2600);
+        let shared = Harness::scores(true, cache_blocks * 2600).with_singles(singles);
         let alone = Harness::scores(false, 0);
         let (mut shared, mut alone) = (shared.executor(), alone.executor());
         for batch in batches {
