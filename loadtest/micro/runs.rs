@@ -4,13 +4,19 @@
 //! that whatever else the machine does falls on both. A step has 1,024 samples. Wall time is that of the requests; processor
 //! time is that of the whole process, in which everything that a block left behind is folded in: on a machine whose every core
 //! scores, that is what statistics take from it.
+//!
+//! `cargo bench --bench runs -- count` counts instructions in place of time, with Valgrind, whatever else the machine does:
+//! of all threads, and of each step's 32 requests folded in together, where a server folds more at once for less.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark's input is its own")]
 #![allow(clippy::print_stdout, reason = "its report goes to standard output")]
 
 mod served;
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use http::StatusCode;
 use served::{MODEL, Served, body};
@@ -21,6 +27,8 @@ const BLOCK: usize = 1024;
 const STEP: usize = 32;
 /// How many pairs of blocks are compared, unless the command line says another number.
 const PAIRS: usize = 100;
+/// How many steps are counted.
+const COUNTED: usize = 64;
 
 /// What a block of requests took.
 #[derive(Clone, Copy)]
@@ -30,13 +38,56 @@ struct Took {
 }
 
 fn main() {
-    let pairs = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(PAIRS);
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => compare(PAIRS),
+        ["count"] => count(),
+        ["send", steps, run] => send(steps.parse().unwrap(), run == "within"),
+        [pairs] => compare(pairs.parse().unwrap()),
+        _ => panic!("write a number of pairs, or count"),
+    }
+}
+
+/// Counts what a request takes, and what a run adds to it.
+fn count() {
+    let [start, without, within] =
+        [(0, "without"), (COUNTED, "without"), (COUNTED, "within")].map(|(steps, run)| instructions(steps, run));
+    let each = |more: f64, less: f64| (more - less) / (COUNTED * STEP) as f64;
+    let (request, added) = (each(without, start), each(within, without));
+    println!(
+        "instructions of a request for 32 known scores: {request:.0}; a run adds {added:.0} ({:.2} %)",
+        100.0 * added / request
+    );
+}
+
+/// How many a process of its own takes that sends so many steps.
+fn instructions(steps: usize, run: &str) -> f64 {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(std::env::current_exe().unwrap());
+    let told = valgrind.args(["send", &steps.to_string(), run]).output().expect("valgrind is installed");
+    let told = String::from_utf8(told.stderr).unwrap();
+    let collected = told.lines().find_map(|line| line.split_once("Collected :"));
+    collected.unwrap_or_else(|| panic!("{told}")).1.trim().parse().unwrap()
+}
+
+/// Sends steps one by one, with everything known.
+fn send(steps: usize, in_run: bool) {
+    let (served, plain) = (Served::new(), body(MODEL));
+    post(&served, "{", &plain[1..]);
+    for step in 0..steps {
+        post(&served, &head(in_run.then_some(step)), &plain[1..]);
+        served.runs.close();
+    }
+}
+
+/// Compares blocks of requests, so many pairs.
+fn compare(pairs: usize) {
     let (served, plain) = (Served::new(), body(MODEL));
     let mut step = 0;
     let mut block = |in_run: bool| {
         let heads = (0..BLOCK / STEP).map(|_| {
             step += usize::from(in_run);
-            if in_run { format!(r#"{{"run":"bench","step":{step},"#) } else { "{".to_owned() }
+            head(in_run.then_some(step))
         });
         block(&served, &heads.collect::<Vec<_>>(), &plain[1..])
     };
@@ -68,18 +119,26 @@ fn main() {
     }
 }
 
-/// Sends as many requests as make a step for each head, which is how their bodies begin. A body is written as it is sent, so
-/// that it comes from memory that the last request gave back, as one that arrives does.
+/// How the body of a request of a step begins, or of one that belongs to no run.
+fn head(step: Option<usize>) -> String {
+    step.map_or_else(|| "{".to_owned(), |step| format!(r#"{{"run":"bench","step":{step},"#))
+}
+
+/// Sends a step for each head.
 fn block(served: &Served, heads: &[String], rest: &str) -> Took {
     let (begun, spent) = (Instant::now(), processor_time());
-    for head in heads {
-        for _ in 0..STEP {
-            assert_eq!(served.post([head, rest].concat()).0, StatusCode::OK);
-        }
-    }
+    heads.iter().for_each(|head| post(served, head, rest));
     let wall = begun.elapsed();
     served.runs.close();
     Took { wall, processor: processor_time() - spent }
+}
+
+/// Sends as many requests as make a step. A body is written as it is sent, so that it comes from memory that the last
+/// request gave back, as one that arrives does.
+fn post(served: &Served, head: &str, rest: &str) {
+    for _ in 0..STEP {
+        assert_eq!(served.post([head, rest].concat()).0, StatusCode::OK);
+    }
 }
 
 /// What all threads of this process have used.

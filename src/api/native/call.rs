@@ -141,6 +141,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Both<T> {
         let own = T::deserialize(MapAccessDeserializer::new(OwnFields {
             map,
             own: serde_introspect::<T>(),
+            others: serde_introspect::<Options>(),
             options: &mut options,
         }))?;
         Ok((own, options))
@@ -151,6 +152,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Both<T> {
 struct OwnFields<'a, 'de, A> {
     map: A,
     own: &'static [&'static str],
+    others: &'static [&'static str],
     options: &'a mut Written<'de>,
 }
 
@@ -162,7 +164,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for OwnFields<'_, 'de, A> {
             if self.own.contains(&name.as_str()) {
                 return seed.deserialize(name.into_deserializer()).map(Some);
             }
-            if !serde_introspect::<Options>().contains(&name.as_str()) {
+            if !self.others.contains(&name.as_str()) {
                 return Err(A::Error::custom("unknown field"));
             }
             self.options.push((name, self.map.next_value()?));

@@ -75,14 +75,19 @@ impl Bucket {
             self.disagreement.merge(&pairs(|sample, ensemble| (sample.reward, ensemble.variance.sqrt())));
             self.gap.merge(&pairs(|_, ensemble| (ensemble.mean, ensemble.mean - ensemble.worst_case)));
         }
+        // In variables of its own, of which nothing is written back before the end.
+        let Counts { mut at_bound, mut cut, mut refusals, .. } = self.counts;
+        let (mut lowest, mut highest) = (self.lowest, self.highest);
         for sample in all {
             // As `f64::min`, of finite numbers, in one instruction.
-            self.lowest = if sample.reward < self.lowest { sample.reward } else { self.lowest };
-            self.highest = if sample.reward > self.highest { sample.reward } else { self.highest };
-            self.counts.at_bound += u64::from(sample.at_bound);
-            self.counts.cut += u64::from(sample.cut);
-            self.counts.refusals += u64::from(sample.refusal);
+            lowest = if sample.reward < lowest { sample.reward } else { lowest };
+            highest = if sample.reward > highest { sample.reward } else { highest };
+            at_bound += u64::from(sample.at_bound);
+            cut += u64::from(sample.cut);
+            refusals += u64::from(sample.refusal);
         }
+        (self.lowest, self.highest) = (lowest, highest);
+        self.counts = Counts { at_bound, cut, refusals, ..self.counts };
         self.counts.duplicates += duplicates;
         self.rewards.add_all(samples.rewards());
         let width = samples.width();

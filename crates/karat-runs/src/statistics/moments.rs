@@ -169,19 +169,20 @@ impl Moments {
 
 /// The sums of several terms over the numbers from 0 to `count`.
 fn sums<const N: usize>(count: usize, terms: impl Fn(usize) -> [f64; N]) -> [f64; N] {
-    let mut lanes = [[0.0; N]; LANES];
+    // By term and not by lane, so that one instruction adds to several lanes.
+    let mut lanes = [[0.0; LANES]; N];
     let whole = count - count % LANES;
     for first in (0..whole).step_by(LANES) {
-        for (lane, sums) in lanes.iter_mut().enumerate() {
-            let terms = terms(first + lane);
-            sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+        let terms: [[f64; N]; LANES] = std::array::from_fn(|lane| terms(first + lane));
+        for (term, sums) in lanes.iter_mut().enumerate() {
+            sums.iter_mut().zip(&terms).for_each(|(sum, terms)| *sum += terms[term]);
         }
     }
-    let mut rest = [0.0; N];
-    for sums in lanes.into_iter().chain((whole..count).map(terms)) {
-        rest.iter_mut().zip(sums).for_each(|(rest, sum)| *rest += sum);
+    let mut all = lanes.map(|sums| sums.iter().sum());
+    for terms in (whole..count).map(terms) {
+        all.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
     }
-    rest
+    all
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const WAITING: usize = 512;
 #[serde(into = "Vec<(f64, f64)>", from = "Vec<(f64, f64)>")]
 pub struct Sketch {
     digest: Option<TDigest>,
-    /// Numbers as [integers of their order](order), which sort faster.
+    /// Numbers as [integers of their order](order), which sort faster; fewer than [`WAITING`].
     waiting: Vec<i64>,
 }
 
@@ -43,12 +43,19 @@ impl From<Vec<(f64, f64)>> for Sketch {
 
 impl Sketch {
     /// Takes numbers in; those that aren't finite are left out.
-    pub fn add_all(&mut self, values: impl Iterator<Item = f64>) {
-        for value in values.filter(|value| value.is_finite()) {
-            if self.waiting.len() >= WAITING {
-                self.fold();
+    pub fn add_all(&mut self, mut values: impl Iterator<Item = f64> + Clone) {
+        loop {
+            let room = WAITING - self.waiting.len();
+            // At once and no more than that: growing by and by may take twice as much.
+            self.waiting.reserve_exact(room);
+            self.waiting.extend(values.clone().take(room).map(order));
+            if self.waiting.len() < WAITING {
+                return;
             }
-            self.waiting.push(order(value));
+            self.fold();
+            if values.nth(room - 1).is_none() {
+                return;
+            }
         }
     }
 
@@ -70,7 +77,7 @@ impl Sketch {
     fn fold(&mut self) {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.sort_unstable();
-        self.fold_in(&grouped(&waiting));
+        self.fold_in(&grouped(finite(&waiting)));
         waiting.clear();
         self.waiting = waiting;
     }
@@ -175,6 +182,13 @@ fn number(order: i64) -> f64 {
     f64::from_bits((order ^ ((order >> 63).cast_unsigned() >> 1).cast_signed()).cast_unsigned())
 }
 
+/// Those of sorted numbers that are finite: all others lie beyond them, at either end.
+fn finite(sorted: &[i64]) -> &[i64] {
+    let first = sorted.partition_point(|number| *number < order(f64::MIN));
+    let end = sorted.partition_point(|number| *number <= order(f64::MAX));
+    &sorted[first..end]
+}
+
 /// Sorted numbers as centroids, grouped as by [`compressed`].
 fn grouped(sorted: &[i64]) -> Vec<Centroid> {
     let alone = |order: &i64| Centroid::new(number(*order), 1.0);
@@ -190,9 +204,7 @@ fn grouped(sorted: &[i64]) -> Vec<Centroid> {
         let end = (all * share_below(group)) as usize;
         let seen = sorted.len() - 2 - inner.len();
         let numbers = inner.split_off(..end - seen).unwrap_or_default();
-        let mut together = Group::default();
-        numbers.iter().for_each(|order| together.add(number(*order), 1.0));
-        kept.extend(together.take());
+        kept.extend(Group::of(numbers).take());
     }
     kept.push(last);
     kept
@@ -255,6 +267,13 @@ struct Group {
 }
 
 impl Group {
+    /// Numbers that weigh the same, as integers of their order.
+    fn of(numbers: &[i64]) -> Self {
+        let first = numbers.first().map_or(0.0, |order| number(*order));
+        let distances = numbers.iter().map(|order| number(*order) - first).sum();
+        Self { first, distances, weight: numbers.len() as f64 }
+    }
+
     fn add(&mut self, mean: f64, weight: f64) {
         if self.weight == 0.0 {
             self.first = mean;
@@ -275,7 +294,7 @@ impl Group {
 mod tests {
     use super::*;
 
-    fn of(values: impl IntoIterator<Item = f64>) -> Sketch {
+    fn of(values: impl IntoIterator<Item = f64, IntoIter: Clone>) -> Sketch {
         let mut sketch = Sketch::default();
         sketch.add_all(values.into_iter());
         sketch
@@ -323,8 +342,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_finite_is_left_out() {
+        let hostile = [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+        assert_eq!(of(hostile).quantiles([0.5]), None);
+        let sketch = of((0..3 * WAITING).map(|number| hostile.get(number % 7).copied().unwrap_or(number as f64)));
+        assert_eq!(sketch.quantiles([0.0, 1.0]), Some([4.0, 1532.0]));
+    }
+
+    #[test]
     fn nothing_has_no_quantile() {
-        assert_eq!(of([f64::NAN, f64::INFINITY]).quantiles([0.5]), None);
         assert_eq!(Sketch::default().beats(&of([1.0])), None);
     }
 }
