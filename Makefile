@@ -125,7 +125,11 @@ bench-generation: setup setup-decoders ## Measure how fast critiques are written
 	cargo build --release --bin karat
 	$(VENV_PYTHON) -m loadtest.generation $(if $(ALONE),--alone)
 
-.PHONY: bench-beside bench-start
+.PHONY: bench-beside bench-one-client bench-start
+bench-one-client: setup ## Measure what one client gets of the offline optimum, in blocks by turns (MODELS=relevance, ROUNDS=12)
+	cargo build --release --bin karat --example loadtest
+	$(VENV_PYTHON) -m loadtest.one_client $(if $(MODELS),--models $(MODELS)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
 bench-beside: setup setup-decoders ## Measure what scoring and writing critiques leave of each other on the same cores
 	cargo build --release --bin karat
 	$(VENV_PYTHON) -m loadtest.beside

@@ -1,15 +1,16 @@
 """Where the time of a pass goes, operator by operator, and which of several graphs is the faster one.
 
     cargo run -p karat-checkpoint --example onnx FOLDER FILE.onnx
-    python -m loadtest.profile_graph FILE.onnx [OTHER.onnx …] [--shapes 1024x16x32,0x1x64] [--threads 1] [--rounds 9]
+    python -m loadtest.profile_graph FILE.onnx [OTHER.onnx …] [--shapes 1024x16x32,0x1x64] [--known] [--threads 1]
 
 A shape of a decoder is PROMPTxCANDIDATESxRESPONSE, in tokens, computed in the
 rows that karat cuts: the prompt first, then as many candidates as fill a row
-behind it. One of an encoder is TEXTSxTOKENS. Graphs are run in turns, so that
-what else the machine does meets all of them: a figure is the median over the
-rounds, a ratio the median of the rounds' ratios to the first graph. On one
-thread it is processor time, which hardly changes on a busy machine; of an
-operator it is the shortest time of all rounds, by the clock.
+behind it. With `--known` the prompt was computed before, and 100x1x1 is a token
+that is written behind 100. One of an encoder is TEXTSxTOKENS. Graphs are run in
+turns, so that what else the machine does meets all of them: a figure is the
+median over the rounds, a ratio the median of the rounds' ratios to the first
+graph. On one thread it is processor time, which hardly changes on a busy
+machine; of an operator it is the shortest time of all rounds, by the clock.
 """
 
 from __future__ import annotations
@@ -117,10 +118,10 @@ class Decoder:
         self._outputs = [tensor.name for tensor in session.get_outputs()]
         self._random = np.random.default_rng(SEED)
 
-    def passes(self, prompt: int, candidates: int, response: int) -> list[Pass]:
-        """The prompt row by row, each giving its keys and values out, and then the candidates behind it."""
+    def passes(self, prompt: int, candidates: int, response: int, known: bool) -> list[Pass]:
+        """The prompt row by row, each giving its keys and values out, unless it is known; then the candidates."""
         passes = []
-        for start in range(0, prompt, self._row):
+        for start in range(0, 0 if known else prompt, self._row):
             new = min(self._row, prompt - start)
             passes.append(self._pass(start, [new], keeps=True))
         together = max(1, self._row // response) if response else 1
@@ -169,11 +170,11 @@ def encoder_pass(session: onnxruntime.InferenceSession, texts: int, tokens: int)
     return Pass({tensor.name: feed[tensor.name] for tensor in session.get_inputs()}, None)
 
 
-def passes_of(session: onnxruntime.InferenceSession, shape: list[int], row: int) -> list[Pass]:
+def passes_of(session: onnxruntime.InferenceSession, shape: list[int], arguments: argparse.Namespace) -> list[Pass]:
     """What one shape asks of a graph. Raises SystemExit where the graph has no such shapes."""
     match shape:
         case [prompt, candidates, response]:
-            return Decoder(session, row).passes(prompt, candidates, response)
+            return Decoder(session, arguments.row).passes(prompt, candidates, response, arguments.known)
         case [texts, tokens]:
             return [encoder_pass(session, texts, tokens)]
         case _:
@@ -192,7 +193,7 @@ def runner(session: onnxruntime.InferenceSession, passes: list[Pass]) -> Callabl
 def compare(graphs: list[Path], shape: list[int], arguments: argparse.Namespace) -> None:
     """Prints how long each graph takes for a shape, and how far its numbers are from the first one's."""
     sessions = [open_session(graph, arguments.threads) for graph in graphs]
-    runs = [runner(session, passes_of(session, shape, arguments.row)) for session in sessions]
+    runs = [runner(session, passes_of(session, shape, arguments)) for session in sessions]
     first = runs[0]()
     differences = [float(np.abs(run() - first).max(initial=0.0)) for run in runs]
     seconds: list[list[float]] = [[] for _ in graphs]
@@ -213,7 +214,7 @@ def profile(graph: Path, shape: list[int], arguments: argparse.Namespace) -> Non
     """Prints where the time of a shape goes."""
     with tempfile.TemporaryDirectory() as scratch:
         session = open_session(graph, arguments.threads, Path(scratch) / "profile")
-        passes = passes_of(session, shape, arguments.row)
+        passes = passes_of(session, shape, arguments)
         run = runner(session, passes)
         for _ in range(arguments.rounds):
             run()
@@ -229,6 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Tell where the time of a pass goes.")
     parser.add_argument("graphs", type=Path, nargs="+")
     parser.add_argument("--shapes", default="1024x16x32")
+    parser.add_argument("--known", action="store_true", help="leave a decoder's prompt out: it was computed before")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--row", type=int, default=256, help="how many tokens a decoder's row has")

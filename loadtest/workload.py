@@ -61,6 +61,14 @@ class Workload:
         """How long a sample is on average."""
         return self.tokens / len(self.samples)
 
+    def parts(self, size: int) -> list[Workload]:
+        """Its samples in files of `size` each beside its own; what is left over is left out."""
+        starts = range(0, len(self.samples) - size + 1, size)
+        return [
+            _write(self.path.with_stem(f"{self.path.stem}-{size}-{number}"), self.samples[start : start + size])
+            for number, start in enumerate(starts)
+        ]
+
     def summary(self) -> dict[str, float | int]:
         """What the results say of it."""
         lengths = sorted(sample.tokens for sample in self.samples)
@@ -153,15 +161,18 @@ def make(model: Path, count: int, cache: Path, folder: Path) -> Workloads:
 
     def write(name: str, samples: list[Sample]) -> Workload:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{model.name}-{name}.jsonl"
-        path.write_text("".join(json.dumps(vars(sample)) + "\n" for sample in samples))
-        return Workload(path, samples)
+        return _write(folder / f"{model.name}-{name}.jsonl", samples)
 
     return Workloads(
         mixed=write("mixed", _mixed(texts, count)),
         short=write("short", _distinct(texts, SHORT, 512)),
         long=write("long", _distinct(texts, LONG, 64)),
     )
+
+
+def _write(path: Path, samples: list[Sample]) -> Workload:
+    path.write_text("".join(json.dumps(vars(sample)) + "\n" for sample in samples))
+    return Workload(path, samples)
 
 
 def _mixed(texts: Texts, count: int) -> list[Sample]:

@@ -220,11 +220,11 @@ impl Checkpoint {
         problems.finish(self.origin.folder(), Some(graph))
     }
 
-    /// The form that suits an NVIDIA GPU: packed rows in 16 bits, or else padded ones, or else that of a processor.
+    /// The form that suits an NVIDIA GPU: packed rows in 16 bits, or else padded ones, or else those of 32 bits.
     #[must_use]
     pub fn form_on_gpu(&self) -> Form {
         let forms = [Form::Packed(self.half()), Form::HalfRows];
-        forms.into_iter().find(|form| self.has(*form)).unwrap_or(Form::Rows)
+        forms.into_iter().find(|form| self.has(*form)).unwrap_or(Form::GpuRows)
     }
 
     /// Whether it has a form.

@@ -46,7 +46,7 @@ impl Recipe {
                     rounding: if let Form::Rounded(element) = form { Some(element) } else { None },
                 };
                 match form {
-                    Form::Rows | Form::HalfRows => graphs::prefix(&parts, problems),
+                    Form::Rows | Form::GpuRows | Form::HalfRows => graphs::prefix(&parts, form, problems),
                     Form::Packed(element) => graphs::packed_decoder(&parts, element, problems),
                     Form::Rounded(_) => graphs::packed_decoder(&parts, Element::Float32, problems),
                 }
@@ -78,7 +78,7 @@ impl Recipe {
     /// Why it hasn't a form.
     pub(crate) fn lacks(&self, form: Form) -> Option<String> {
         let what = match form {
-            Form::Rows | Form::Packed(Element::Float32) => "packed rows",
+            Form::Rows | Form::GpuRows | Form::Packed(Element::Float32) => "packed rows",
             Form::HalfRows => "padded rows in 16 bits",
             Form::Packed(_) | Form::Rounded(_) => "packed rows in 16 bits",
         };
@@ -88,7 +88,7 @@ impl Recipe {
     /// What of it a form doesn't have, as the beginning of a sentence.
     pub(crate) fn obstacle(&self, form: Form) -> Option<&'static str> {
         let element = match form {
-            Form::Rows => return None,
+            Form::Rows | Form::GpuRows => return None,
             // What samples begin with in common is shared in 32 bits alone.
             Form::HalfRows => return matches!(self, Self::Decoder { .. }).then_some("decoders have"),
             Form::Packed(element) | Form::Rounded(element) => element,

@@ -101,7 +101,7 @@ impl Found {
         let packed = Form::Packed(checkpoint.half());
         let on_processor = [Some(checkpoint.graph()), checkpoint.images()];
         let on_gpu = match checkpoint.form_on_gpu() {
-            Form::Rows => None,
+            Form::GpuRows => None,
             form => Some([Some(checkpoint.graph_for(form)?), checkpoint.images_for(form)?]),
         };
         Ok(Self {

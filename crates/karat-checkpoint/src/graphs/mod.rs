@@ -34,9 +34,11 @@ pub(crate) use towers::{images, texts};
 /// A form of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// In 32 bits, from standard operators: of a decoder one that shares what samples begin with (`rm-prefix/1`), of an
-    /// encoder one of padded rows.
+    /// In 32 bits, from standard operators, for a processor: of a decoder one that shares what samples begin with
+    /// (`rm-prefix/1`), of an encoder one of padded rows.
     Rows,
+    /// The same for GPUs, from the older of those operators, which all providers know.
+    GpuRows,
     /// Padded rows of an encoder, or images, in half precision from standard operators: for models without packed rows on
     /// NVIDIA GPUs. Inputs and outputs are those of [`Self::Rows`], and what is read is computed in 32 bits.
     HalfRows,
@@ -52,7 +54,7 @@ impl Form {
     /// The format in which the trunk computes.
     pub(crate) fn element(self) -> Element {
         match self {
-            Self::Rows | Self::Rounded(_) => Element::Float32,
+            Self::Rows | Self::GpuRows | Self::Rounded(_) => Element::Float32,
             Self::HalfRows => Element::Float16,
             Self::Packed(element) => element,
         }

@@ -14,8 +14,25 @@ use crate::{
     weights::Weights,
 };
 
-const OPSET: i64 = 20;
-const IR_VERSION: i64 = 10;
+/// The operators of most graphs, and the version of files that holds them.
+const VERSIONS: Versions = Versions { opset: 20, ir: 10 };
+/// Those of graphs with `RotaryEmbedding`, which the standard has only since then.
+const ROTARY_VERSIONS: Versions = Versions { opset: 23, ir: 11 };
+
+/// Versions of ONNX: of its operators, and of its files.
+#[derive(Debug, Clone, Copy)]
+struct Versions {
+    opset: i64,
+    ir: i64,
+}
+
+impl Versions {
+    /// The oldest that have all operators of a graph: those are the ones that providers other than the processor's know.
+    fn of(nodes: &[NodeProto]) -> Self {
+        let rotates = |node: &NodeProto| node.domain().is_empty() && node.op_type() == "RotaryEmbedding";
+        if nodes.iter().any(rotates) { ROTARY_VERSIONS } else { VERSIONS }
+    }
+}
 
 /// Collects nodes and tensors, and invents the names between them.
 pub(crate) struct Nodes<'a> {
@@ -70,9 +87,14 @@ impl<'a> Nodes<'a> {
     }
 
     pub(super) fn add_with(&mut self, operator: &str, inputs: &[&str], attributes: &[(&str, Attribute<'_>)]) -> String {
-        let output = format!("{operator}_{}", self.nodes.len());
+        let output = self.name(operator);
         self.push(operator, inputs, std::slice::from_ref(&output), attributes);
         output
+    }
+
+    /// A name that no node's output has yet.
+    pub(super) fn name(&self, of: &str) -> String {
+        format!("{of}_{}", self.nodes.len())
     }
 
     pub(super) fn push(
@@ -309,12 +331,19 @@ impl<'a> Nodes<'a> {
     }
 
     /// A value whose last axis is turned; dimensions i and i + half its length are a pair.
-    pub(super) fn rotate(&mut self, value: &str, [cosines, sines]: &[String; 2]) -> String {
+    pub(super) fn rotate(&mut self, value: &str, rotation: &[String; 2]) -> String {
+        let output = self.name("turned");
+        self.rotate_into(&output, value, rotation);
+        output
+    }
+
+    /// The same with a name for what comes out.
+    pub(super) fn rotate_into(&mut self, output: &str, value: &str, [cosines, sines]: &[String; 2]) {
         let [first, second] = self.halves(value);
         let swapped = self.add_with("Concat", &[&second, &first], &[("axis", Attribute::Int(-1))]);
         let straight = self.add("Mul", &[value, cosines]);
         let across = self.add("Mul", &[&swapped, sines]);
-        self.add("Add", &[&straight, &across])
+        self.add_into(output, "Add", &[&straight, &across]);
     }
 
     /// `cap · tanh(value / cap)`.
@@ -347,13 +376,14 @@ pub(super) fn finish(
         domain: domain.map(str::to_owned),
         version: Some(version),
     };
-    let mut opset_import = vec![operators(None, OPSET)];
+    let Versions { opset, ir } = Versions::of(&nodes);
+    let mut opset_import = vec![operators(None, opset)];
     if nodes.iter().any(|node| node.domain() == FUSED_DOMAIN) {
         opset_import.push(operators(Some(FUSED_DOMAIN), 1));
     }
     let graph = GraphProto { name: Some("reward".to_owned()), node: nodes, initializer: initializers, input, output };
     let model = ModelProto {
-        ir_version: Some(IR_VERSION),
+        ir_version: Some(ir),
         opset_import,
         metadata_props: metadata.iter().map(|(key, value)| StringStringEntryProto::new(key, value)).collect(),
         ..ModelProto::of(graph)

@@ -17,6 +17,7 @@ mod parse_template;
 mod probe;
 mod rating;
 mod render;
+mod shared;
 mod size;
 mod steps;
 mod stop;
@@ -25,7 +26,7 @@ mod truncate;
 mod vocabulary;
 mod word;
 
-use std::{borrow::Cow, ops::Range, path::Path};
+use std::{borrow::Cow, ops::Range, path::Path, sync::Arc};
 
 use karat_rules::domain::{RenderedText, Sample, TokenizedInput};
 use tokenizers::{Encoding, Tokenizer};
@@ -39,6 +40,8 @@ use gate::Gate;
 pub use parse_template::{Markers, PolicyTemplate, TurnMarkers};
 pub use rating::RatingParser;
 use render::{Rendered, Renderer, ResponseSpan};
+use shared::Shared;
+pub(crate) use shared::SharedTokenizers;
 use size::LongestText;
 pub use size::TooManyBytes;
 use steps::Steps;
@@ -59,7 +62,7 @@ pub struct Tokenized {
 #[derive(Debug)]
 pub struct TextPipeline {
     renderer: Renderer,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     special_tokens: bool,
     beginning: Option<u32>,
     end: Option<String>,
@@ -84,16 +87,18 @@ impl TextPipeline {
     /// # Errors
     /// When a file is missing or unreadable, or names tokens that the tokenizer doesn't know.
     pub fn load(folder: &Path, config: &TextConfig) -> Result<Self, TextError> {
-        let path = folder.join(&config.tokenizer);
-        let mut tokenizer = Tokenizer::from_file(&path)
-            .map_err(|error| TextError::File { path: path.clone(), reason: error.to_string() })?;
+        Self::load_sharing(folder, config, &SharedTokenizers::default())
+    }
+
+    /// The same with a tokenizer that other models may have.
+    pub(crate) fn load_sharing(
+        folder: &Path,
+        config: &TextConfig,
+        tokenizers: &SharedTokenizers,
+    ) -> Result<Self, TextError> {
+        let Shared { tokenizer, padding } = tokenizers.read(&folder.join(&config.tokenizer))?;
         let tokens = template::SpecialTokens::load(folder, config)?;
-        let padding = padding::padding(folder, config, &tokens, &tokenizer)?;
-        // Both would change a score behind the caller's back: padding is the scheduler's, truncation the caller's.
-        tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|error| TextError::File { path: path.clone(), reason: error.to_string() })?;
+        let padding = padding::padding(folder, config, &tokens, &tokenizer, padding)?;
 
         let known = |key: &'static str, token: Option<&str>| match token {
             None => Ok(None),

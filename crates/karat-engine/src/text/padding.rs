@@ -13,8 +13,8 @@ use super::{
 };
 
 /// The token's id: of what the model looks for (`pad_token_id` of `config.json`, of its `text_config` where it has one),
-/// else of what its tokenizer pads with (`tokenizer_config.json` and `special_tokens_map.json` before the `padding` of
-/// `tokenizer.json`), else 0. So do Transformers' sequence classifiers and tokenizers (5.24,
+/// else of what its tokenizer pads with (`tokenizer_config.json` and `special_tokens_map.json` before `section`, the `padding`
+/// of `tokenizer.json`), else 0. So do Transformers' sequence classifiers and tokenizers (5.24,
 /// `GenericForSequenceClassification` and `TokenizersBackend`).
 ///
 /// # Errors
@@ -24,6 +24,7 @@ pub(super) fn padding(
     config: &TextConfig,
     tokens: &SpecialTokens,
     tokenizer: &Tokenizer,
+    section: Option<u32>,
 ) -> Result<u32, TextError> {
     let refuse = |reason| TextError::Config { key: "text.pad_token", reason };
     let named = match tokens.get("pad_token") {
@@ -46,10 +47,7 @@ pub(super) fn padding(
         }
         (Some(looked_for), ..) => Ok(looked_for),
         (None, Some(named), _) => Ok(named),
-        (None, None, _) => {
-            let section = tokenizer.get_padding();
-            Ok(section.and_then(|section| tokenizer.token_to_id(&section.pad_token)).unwrap_or(0))
-        }
+        (None, None, _) => Ok(section.unwrap_or(0)),
     }
 }
 
@@ -63,7 +61,10 @@ fn looked_for(configuration: &Value) -> Option<u32> {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{
+        super::shared::{Shared, SharedTokenizers},
+        *,
+    };
 
     /// A tokenizer whose own padding is `<c>`, token 3, and what lies beside it.
     fn padded(files: &[(&str, Value)], more: &str) -> Result<u32, TextError> {
@@ -77,8 +78,9 @@ mod tests {
             std::fs::write(folder.path().join(name), content.to_string()).unwrap();
         }
         let config: TextConfig = toml::from_str(&format!("render = \"raw\"\nmax_tokens = 8\n{more}")).unwrap();
-        let tokenizer = Tokenizer::from_file(folder.path().join("tokenizer.json")).unwrap();
-        padding(folder.path(), &config, &SpecialTokens::load(folder.path(), &config)?, &tokenizer)
+        let Shared { tokenizer, padding: section } =
+            SharedTokenizers::default().read(&folder.path().join("tokenizer.json")).unwrap();
+        padding(folder.path(), &config, &SpecialTokens::load(folder.path(), &config)?, &tokenizer, section)
     }
 
     /// As a classifier of Transformers 5.24 finds the end of a text, and its tokenizer pads.

@@ -1,13 +1,15 @@
 //! Packed rows from checkpoint to score: every recorded checkpoint that has the form `rm-packed/1` gives the scores of
-//! Transformers, whatever stands beside a text in its pass and wherever what it begins with comes from.
+//! Transformers, whatever stands beside a text in its pass and wherever what it begins with comes from; and so do the
+//! rows that a GPU gets of those that have no packed ones in 16 bits.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should panic")]
 
 mod long;
 mod model;
+mod rows;
 mod texts;
 
-use karat_checkpoint::Element;
+use karat_checkpoint::{Element, Form};
 use karat_runtime::{Cancellation, RuntimeError, packed::PackedPass};
 
 use model::Model;
@@ -55,7 +57,7 @@ fn graphs_for_gpus_are_valid_and_lack_nothing_but_the_processors_operators() {
     let mut seen = 0;
     for folder in texts::recorded() {
         // In half precision the library would first try to compute in 32 bits what the processor doesn't.
-        let Some(opened) = model::open(&folder, Element::Bfloat16) else { continue };
+        let Some(opened) = model::open(&folder, Form::Packed(Element::Bfloat16)) else { continue };
         // Types and shapes are inferred, and operators looked up, before it is asked who runs them.
         let error = opened.unwrap_err().to_string();
         assert!(error.contains("Could not find an implementation"), "{}: {error}", folder.display());

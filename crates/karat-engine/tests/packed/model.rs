@@ -24,7 +24,7 @@ pub(crate) struct Model {
 impl Model {
     /// Opens a folder's checkpoint; `None` where it has no form of packed rows.
     pub(crate) fn open(name: &str, folder: &Path) -> Option<Self> {
-        let graph = open(folder, Element::Float32)?.unwrap();
+        let graph = open(folder, Form::Packed(Element::Float32))?.unwrap();
         let known = graph.packed_model().unwrap();
         let (outputs, padding) = ([known.outputs[0].name.clone()], known.padding);
         let session = graph.packed_executor(&outputs, BLOCKS, NonZeroUsize::MIN).unwrap();
@@ -50,13 +50,13 @@ impl Model {
     }
 }
 
-/// Opens the graph of packed rows in that format on the processor; `None` where there is none.
-pub(crate) fn open(folder: &Path, element: Element) -> Option<Result<Graph, RuntimeError>> {
+/// Opens the graph in that form on the processor; `None` where there is none.
+pub(crate) fn open(folder: &Path, form: Form) -> Option<Result<Graph, RuntimeError>> {
     let checkpoint = Checkpoint::read(&Origin::whole(folder)).unwrap();
-    if !checkpoint.has(Form::Packed(element)) {
+    if !checkpoint.has(form) {
         return None;
     }
-    let graph = checkpoint.graph_for(Form::Packed(element)).unwrap();
+    let graph = checkpoint.graph_for(form).unwrap();
     let library = Library::load(None).unwrap();
     let new = |tensor: &Tensor| {
         let element = match tensor.element {

@@ -10,7 +10,8 @@ use ::ort::environment::Environment;
 
 use super::{BuiltGraph, Graph, GraphFile, ModelFile, Sessions, arena, pool::Pools};
 use crate::{
-    Provider, RuntimeError, Turns, give_back_memory,
+    Provider, RuntimeError, Turns,
+    give_back::{give_back_memory, keep_little},
     libraries::{own_prefix, python_packages},
 };
 
@@ -66,6 +67,7 @@ impl Library {
         }
         let path = find(explicit)?;
         disable_telemetry();
+        keep_little();
         let unusable = |cause| RuntimeError::LibraryUnusable { path: path.clone(), cause };
         let environment = ::ort::init_from(&path)
             .map_err(|error| unusable(error.to_string().into()))?

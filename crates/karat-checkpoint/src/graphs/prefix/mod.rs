@@ -3,15 +3,18 @@
 //! One row of S new tokens, which may follow P earlier ones whose keys and values are handed in. The mask is an input,
 //! and so are the positions: one graph reads a prompt, continues it, and scores several candidates in one row. Where
 //! layers have a window, so are the positions of all P + S tokens, from which the graph tells what lies too far back. In
-//! the last layer only what is read is computed beyond keys and values. Only standard operators are used, which every
-//! execution provider knows: on a processor ONNX Runtime's own, which do several steps in one, are no faster.
+//! the last layer only what is read is computed beyond keys and values. Only operators of the standard are used: on a
+//! processor ONNX Runtime's own, which do several steps in one, are no faster. A token that is written reads every weight
+//! once, and each node beside those products costs it time: so keys and values keep the shape in which they are taken and
+//! given, and where a processor computes one operator turns queries and keys. It is younger than what GPUs' providers are
+//! known to run, which have it in steps.
 
 mod layers;
 
 use karat_onnx::{ValueInfoProto, tensor_proto::DataType};
 
 use super::{
-    Element, Graph, decoder,
+    Element, Form, Graph, decoder,
     nodes::{Nodes, finish},
 };
 use crate::{
@@ -21,7 +24,7 @@ use crate::{
     trunks::{Decoder, Part},
     weights::Weights,
 };
-use layers::Layers;
+use layers::{Layers, Turning};
 
 const BIAS: &str = "attn_bias";
 const KEY_POSITIONS: &str = "key_position_ids";
@@ -44,12 +47,13 @@ pub(crate) struct Parts<'a> {
 }
 
 /// Writes the graph; what doesn't fit goes into `problems`.
-pub(crate) fn build(parts: &Parts<'_>, problems: &mut Problems) -> Graph {
+pub(crate) fn build(parts: &Parts<'_>, form: Form, problems: &mut Problems) -> Graph {
     let trunk = parts.trunk;
     let mut nodes = Nodes::new(parts.weights, problems);
     let flat = nodes.shape(&[-1]);
     let ids = nodes.add("Reshape", &["input_ids", &flat]);
-    let mut layers = Layers::new(trunk, nodes);
+    let turning = if form == Form::Rows { Turning::Operator } else { Turning::Steps };
+    let mut layers = Layers::new(trunk, nodes, turning);
     let [state, given] = decoder::run(&mut layers, trunk, &ids);
     let [_, state] = layers.nodes.added(trunk, &state, &given, Some((0, Part::LastNorm)));
     parts.read_out(&mut layers.nodes, &state, Element::Float32);

@@ -52,7 +52,8 @@ fn form(checkpoint: &Checkpoint, written: Option<CheckpointForm>, provider: Prov
     let on_cuda = provider == ProviderKind::Cuda;
     match written {
         None if on_cuda => checkpoint.form_on_gpu(),
-        None | Some(CheckpointForm::Rows) => Form::Rows,
+        None | Some(CheckpointForm::Rows) if provider == ProviderKind::Cpu => Form::Rows,
+        None | Some(CheckpointForm::Rows) => Form::GpuRows,
         Some(CheckpointForm::HalfRows) => Form::HalfRows,
         Some(CheckpointForm::Rounded) => Form::Rounded(checkpoint.half()),
         Some(CheckpointForm::Packed) if on_cuda => Form::Packed(checkpoint.half()),
@@ -63,7 +64,7 @@ fn form(checkpoint: &Checkpoint, written: Option<CheckpointForm>, provider: Prov
 /// Whether a provider has the operators of a form: those of packed rows in 16 bits are CUDA's alone.
 fn takes(provider: ProviderKind, form: Form) -> bool {
     match form {
-        Form::Rows | Form::HalfRows | Form::Packed(Element::Float32) | Form::Rounded(_) => true,
+        Form::Rows | Form::GpuRows | Form::HalfRows | Form::Packed(Element::Float32) | Form::Rounded(_) => true,
         Form::Packed(Element::Float16 | Element::Bfloat16) => provider == ProviderKind::Cuda,
     }
 }
@@ -156,9 +157,9 @@ impl Opening<'_> {
     fn sessions(&self, form: Form, is_decoder: bool, provider: ProviderKind) -> Sessions {
         match form {
             // Graphs of images choose their threads when they start.
-            Form::Rows if self.definition.image.is_some() => Sessions::SEVERAL,
-            Form::Rows if is_decoder => decoder::sessions(self.definition),
-            Form::Rows => sessions::sessions(self.definition),
+            Form::Rows | Form::GpuRows if self.definition.image.is_some() => Sessions::SEVERAL,
+            Form::Rows | Form::GpuRows if is_decoder => decoder::sessions(self.definition),
+            Form::Rows | Form::GpuRows => sessions::sessions(self.definition),
             Form::Packed(Element::Float32) | Form::Rounded(_) if provider == ProviderKind::Cpu => {
                 decoder::sessions(self.definition)
             }

@@ -31,7 +31,7 @@ use crate::{
         expected,
     },
     telemetry::EngineMetrics,
-    text::TextPipeline,
+    text::{SharedTokenizers, TextPipeline},
 };
 
 /// What is needed to load any model.
@@ -42,6 +42,8 @@ pub(super) struct Given<'a> {
     pub(super) metrics: &'a EngineMetrics,
     pub(super) options: &'a LoadOptions,
     pub(super) prefixes: &'a PrefixCache,
+    /// The tokenizers of all models.
+    pub(super) tokenizers: &'a SharedTokenizers,
     /// The files that several graphs have among their weights.
     pub(super) twins: &'a BTreeSet<FileIdentity>,
     /// Scores with a model that nobody else sees yet.
@@ -157,7 +159,8 @@ impl<'a> Loader<'a> {
         let shape = definition.head.shape();
         let before = self.with_text_files(digest.clone(), definition)?;
         let text = definition.text.as_ref().map(|text| {
-            let pipeline = TextPipeline::load(self.folder, text)?.with_token_offsets(shape.tokens);
+            let pipeline = TextPipeline::load_sharing(self.folder, text, self.given.tokenizers)?;
+            let pipeline = pipeline.with_token_offsets(shape.tokens);
             Ok(pipeline.reading_response(shape.tokens || shape.steps))
         });
         let text = text.transpose().map_err(|source| LoadError::Text { path: self.manifest_path(), source })?;

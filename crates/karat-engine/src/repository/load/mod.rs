@@ -43,6 +43,7 @@ use super::{GraphUnit, LoadError, Model, ModelBody, ModelSource, ModelStatus, Re
 use crate::{
     manifest::{Definition, GraphDefinition, GraphSource, Written},
     telemetry::EngineMetrics,
+    text::SharedTokenizers,
 };
 use abreast::Room;
 use composite::Candidate;
@@ -95,6 +96,7 @@ pub struct ModelLoader<'a> {
     options: &'a LoadOptions,
     score: Score,
     prefixes: PrefixCache,
+    tokenizers: SharedTokenizers,
     /// Every composite that could be read, to be put together anew when a member changes.
     composites: BTreeMap<ModelName, Candidate>,
     /// The files of every model, as they were when it was loaded.
@@ -114,8 +116,9 @@ impl<'a> ModelLoader<'a> {
     ) -> Self {
         repository.orders.set_taken(true);
         let prefixes = PrefixCache::new(options.prefix_cache_bytes, metrics.prefixes().cache());
+        let tokenizers = SharedTokenizers::default();
         let (composites, seen, twins) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { repository, library, metrics, options, score, prefixes, composites, seen, twins }
+        Self { repository, library, metrics, options, score, prefixes, tokenizers, composites, seen, twins }
     }
 
     /// Loads every model, several side by side as far as cores and memory allow, graphs before composites. Models whose
@@ -252,8 +255,8 @@ impl<'a> ModelLoader<'a> {
 
     /// What every model is loaded with.
     fn given(&self) -> graph::Given<'_> {
-        let Self { repository, library, metrics, options, score, prefixes, twins, .. } = self;
-        graph::Given { repository, library, metrics, options, prefixes, twins, score: *score }
+        let Self { repository, library, metrics, options, score, prefixes, tokenizers, twins, .. } = self;
+        graph::Given { repository, library, metrics, options, prefixes, tokenizers, twins, score: *score }
     }
 
     fn announce(&self, name: &ModelName, loaded: Result<Model, LoadError>) {
