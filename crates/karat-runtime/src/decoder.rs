@@ -36,6 +36,9 @@ pub trait DecoderExecutor: Send {
 
     /// The model's measures.
     fn shape(&self) -> DecoderShape;
+
+    /// Gives back what is kept for rows that continue the same tokens: the past of the last row, put together.
+    fn forget(&mut self) {}
 }
 
 /// The measures of a decoder.

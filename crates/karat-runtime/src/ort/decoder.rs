@@ -119,6 +119,14 @@ impl DecoderExecutor for OrtDecoder {
     fn shape(&self) -> DecoderShape {
         self.contract.shape
     }
+
+    fn forget(&mut self) {
+        match &mut self.floats {
+            FloatBuffers::Float32(buffers) => *buffers = Buffers::new(&self.contract),
+            FloatBuffers::Float16(buffers) => *buffers = Buffers::new(&self.contract),
+            FloatBuffers::Bfloat16(buffers) => *buffers = Buffers::new(&self.contract),
+        }
+    }
 }
 
 impl IntegerBuffers {

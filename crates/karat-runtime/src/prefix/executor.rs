@@ -11,7 +11,7 @@ use super::{
     order::Order,
     path::{Path, Store, fragments},
     rows::{Piece, cut},
-    singles::side_by_side,
+    singles::{forget, side_by_side},
 };
 use crate::{
     Cancellation, DecoderExecutor, DecoderRow, DecoderRowOutput, DecoderShape, Executor, KeyValues, Past, ReadAt,
@@ -165,7 +165,10 @@ impl<'a> Pass<'a> {
             let layouts: Vec<RowLayout> =
                 next.iter().map(|row| self.lay_out(&rows[*row], |node| order.is_needed_again(node))).collect();
             let outputs = match layouts.as_slice() {
-                [] => return Ok(self.forest.tokens()),
+                [] => {
+                    forget(singles);
+                    return Ok(self.forest.tokens());
+                }
                 [only] => vec![self.decoder.forward(&only.row, cancel)?],
                 several => side_by_side(singles, several.iter().map(|layout| &layout.row), cancel)?,
             };

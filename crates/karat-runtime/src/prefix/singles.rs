@@ -36,6 +36,11 @@ impl Singles {
     }
 }
 
+/// Has them give back what they keep from row to row: of a long prompt each would hold all keys and values.
+pub(super) fn forget(sessions: &mut [Box<dyn DecoderExecutor>]) {
+    sessions.iter_mut().for_each(|session| session.forget());
+}
+
 impl fmt::Debug for Singles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Singles").finish_non_exhaustive()

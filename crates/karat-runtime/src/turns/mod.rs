@@ -150,6 +150,10 @@ impl<E: DecoderExecutor> DecoderExecutor for InTurns<E> {
     fn shape(&self) -> DecoderShape {
         self.session.shape()
     }
+
+    fn forget(&mut self) {
+        self.session.forget();
+    }
 }
 
 #[cfg(test)]
