@@ -50,18 +50,14 @@ fn trim() {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, fs, hint::black_box, process::Command, thread};
+    use std::{env, hint::black_box, thread};
 
     use super::*;
+    use crate::testing::{resident, run_alone};
 
     /// Set for the process that [`child`] runs in.
     const CHILD: &str = "KARAT_TEST_GIVE_BACK";
     const MIB: usize = 1 << 20;
-
-    fn resident() -> usize {
-        let pages = fs::read_to_string("/proc/self/statm").unwrap();
-        pages.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    }
 
     /// Runs alone in a process of its own, whose memory nobody else changes.
     #[test]
@@ -88,12 +84,6 @@ mod tests {
     #[test]
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     fn what_a_thread_freed_at_the_end_of_its_heap_is_given_back_after_large_pieces_too() {
-        let output = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "give_back::tests::child", "--ignored"])
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
-        let printed = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+        run_alone("give_back::tests::child", CHILD, "1", &[]);
     }
 }

@@ -28,6 +28,8 @@ mod provider;
 mod readout;
 mod shapes;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 mod turns;
 
 use std::{fmt, sync::Arc};

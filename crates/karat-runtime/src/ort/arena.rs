@@ -70,7 +70,7 @@ pub(super) fn shrink(environment: &Environment) -> Result<(), ::ort::Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, num::NonZeroUsize, process::Command, sync::Arc};
+    use std::{num::NonZeroUsize, sync::Arc};
 
     use karat_rules::domain::{Cut, TokenizedInput};
 
@@ -81,16 +81,14 @@ mod tests {
         },
         *,
     };
-    use crate::{Cancellation, Provider, TokenBatch};
+    use crate::{
+        Cancellation, Provider, TokenBatch,
+        testing::{resident, run_alone},
+    };
 
     /// Set for the process that [`child`] runs in.
     const CHILD: &str = "KARAT_TEST_ARENA";
     const MIB: usize = 1 << 20;
-
-    fn resident() -> usize {
-        let pages = fs::read_to_string("/proc/self/statm").unwrap();
-        pages.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    }
 
     /// Runs alone in a process of its own, whose memory nobody else changes.
     #[test]
@@ -131,12 +129,6 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn what_a_large_pass_computed_with_is_given_back_at_rest() {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "ort::arena::tests::child", "--ignored"])
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
-        let printed = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+        run_alone("ort::arena::tests::child", CHILD, "1", &[]);
     }
 }

@@ -203,9 +203,8 @@ fn same_file(a: &Path, b: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
+    use crate::testing::run_alone;
 
     /// Set for the process that [`child`] runs in, to the library that it should load.
     const CHILD: &str = "KARAT_TEST_LIBRARY";
@@ -230,14 +229,7 @@ mod tests {
     #[test]
     fn telemetry_is_off_before_the_library_loads_and_a_damaged_library_is_no_panic() {
         let damaged = tempfile::NamedTempFile::new().unwrap();
-        let output = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "ort::library::tests::child", "--ignored"])
-            .env(CHILD, damaged.path())
-            .env_remove(TELEMETRY_VARIABLE)
-            .output()
-            .unwrap();
-        let printed = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+        run_alone("ort::library::tests::child", CHILD, damaged.path(), &[TELEMETRY_VARIABLE]);
     }
 
     #[test]
