@@ -23,8 +23,8 @@ pub(super) fn join(texts: &[&[u32]], policy: &Policy) -> Vec<usize> {
         Grouping::Length | Grouping::EqualLength | Grouping::Packed { .. } => 1,
     };
     let (chosen, beginnings) = with_strangers(texts, policy, abreast - 1);
-    // Fewer would be computed one after another, and the first would wait for the last of them for nothing.
-    if beginnings == abreast { chosen } else { with_strangers(texts, policy, 0).0 }
+    // Some, but fewer, would be computed one after another, and the first would wait for the last of them for nothing.
+    if (2..abreast).contains(&beginnings) { with_strangers(texts, policy, 0).0 } else { chosen }
 }
 
 /// The same with at most so many beginnings beside the first one's; and how many beginnings there are in all.
