@@ -139,9 +139,11 @@ impl Decoder<'_> {
 
     /// The sessions on which rows are computed side by side.
     fn singles(&self, graph: &Graph) -> Result<Vec<Box<dyn DecoderExecutor>>, RuntimeError> {
+        if !graph.lends_weights() {
+            return Ok(Vec::new());
+        }
         let count = singles(self.written, graph.provider(), graph.weight_bytes());
-        let start = |_| graph.decoder_executor(&self.outputs, NonZeroUsize::MIN, Purpose::Scoring);
-        (0..count).filter(|_| graph.lends_weights()).map(start).collect()
+        (0..count).map(|_| graph.decoder_executor(&self.outputs, NonZeroUsize::MIN, Purpose::Scoring)).collect()
     }
 
     /// Tries a session; gives it back.
