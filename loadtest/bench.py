@@ -13,6 +13,7 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,23 @@ SCRATCH = Path(".karat/loadtest")
 CACHE = Path(".karat/packages")
 # Ends any one measurement that hangs.
 AT_MOST_SECONDS = 300.0
+
+
+def bench_of(
+    arguments: argparse.Namespace, name: str, size: scenarios.Size, say: Callable[[str], None], peer: Path | None = None
+) -> scenarios.Bench:
+    """What a model is measured with, by the command line's repository, server and generator."""
+    model = arguments.repository / name
+    return scenarios.Bench(
+        model=model,
+        karat=arguments.server.absolute(),
+        workloads=workload.make(model, size.samples, CACHE, SCRATCH / "workloads"),
+        generator=Generator(arguments.generator.absolute(), AT_MOST_SECONDS),
+        size=size,
+        scratch=SCRATCH,
+        infinity=peer,
+        say=say,
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -44,18 +62,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     peer = environment.install("infinity", SCRATCH) if "infinity" in arguments.peers else None
     for name in arguments.models:
-        model = arguments.repository / name
         say(name, "making the workload")
-        bench = scenarios.Bench(
-            model=model,
-            karat=arguments.server.absolute(),
-            workloads=workload.make(model, size.samples, CACHE, SCRATCH / "workloads"),
-            generator=Generator(arguments.generator.absolute(), AT_MOST_SECONDS),
-            size=size,
-            scratch=SCRATCH,
-            infinity=peer,
-            say=partial(say, name),
-        )
+        bench = bench_of(arguments, name, size, partial(say, name), peer)
         measured = scenarios.measure(bench)
         measured["targets"] = [target.as_json() for target in targets.of_model(name, measured)]
         results["models"][name] = measured

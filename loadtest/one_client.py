@@ -19,9 +19,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from loadtest import scenarios, workload
-from loadtest.bench import AT_MOST_SECONDS, CACHE, SCRATCH
-from loadtest.generator import Generator, Plan, Report
+from loadtest import scenarios
+from loadtest.bench import SCRATCH, bench_of
+from loadtest.generator import Plan, Report
 from loadtest.guard import quarters
 from loadtest.scenarios import CORES, Bench, Plans
 from loadtest.servers import Server
@@ -120,17 +120,7 @@ def main() -> None:
         parser.error(f"--samples must be from 1 to {size.samples}, not {arguments.samples}")
     measured = {}
     for name in arguments.models:
-        model = arguments.repository / name
-        bench = Bench(
-            model=model,
-            karat=arguments.server.absolute(),
-            workloads=workload.make(model, size.samples, CACHE, SCRATCH / "workloads"),
-            generator=Generator(arguments.generator.absolute(), AT_MOST_SECONDS),
-            size=size,
-            scratch=SCRATCH,
-            infinity=None,
-            say=partial(say, name),
-        )
+        bench = bench_of(arguments, name, size, partial(say, name))
         measured[name] = measure(bench, arguments.rounds, arguments.samples)
     print(f"\n{arguments.rounds} rounds, {arguments.samples} samples a block, {CORES} cores\n")
     print("| model | tokens a second of | median | middle half | at least |\n|---|---|---|---|---|")
