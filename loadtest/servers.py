@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,15 @@ class Server:
     def url(self) -> str:
         """Its address, with the scheme."""
         return f"http://{self.address}"
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Holds all its processes meanwhile: what they do while nobody asks takes nothing from others."""
+        os.killpg(self.process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.process, signal.SIGCONT)
 
     def post(self, path: str, body: Any) -> Any:
         """What the server answers; raises SystemExit on an error."""

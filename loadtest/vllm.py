@@ -6,7 +6,7 @@ Both serve the checkpoint that `random_llama.py` writes, in
 single precision, over HTTP. One request holds N candidates behind a fresh
 prompt, or N samples with a prompt each; vLLM gets token ids, karat the words
 that they stand for and so also tokenises. All servers run in every round, in
-turns. vLLM runs twice: bound to all cores, and as it starts by itself, which
+turns, while the others are held. vLLM runs twice: bound to all cores, and as it starts by itself, which
 leaves one core to its other processes. Before anything is timed, their scores
 are compared.
 
@@ -147,8 +147,12 @@ def measure(running: list[servers.Server], arguments: argparse.Namespace) -> Non
         for _ in range(arguments.rounds):
             for server, taken in zip(running, times, strict=True):
                 samples = shape.samples(generator)
-                time.sleep(REST)
-                taken.append(seconds(partial(scores, server, shape, samples)))
+                with ExitStack() as stack:
+                    for other in running:
+                        if other is not server:
+                            stack.enter_context(other.standing_still())
+                    time.sleep(REST)
+                    taken.append(seconds(partial(scores, server, shape, samples)))
         karat, *peers = (statistics.median(taken) for taken in times)
         cells = " | ".join(f"{peer:.2f} s | {peer / karat:.2f}" for peer in peers)
         print(f"| {shape.name} | {karat:.2f} s | {cells} |", flush=True)
