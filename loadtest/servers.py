@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -112,14 +112,20 @@ def wait_until_calibrated(url: str) -> None:
 
 @contextmanager
 def karat(
-    executable: Path, models: Path, model: str, logs: Path, *flags: str, bounded: bool = False
+    executable: Path,
+    models: Path,
+    model: str,
+    logs: Path,
+    *flags: str,
+    bounded: bool = False,
+    under: Sequence[str] = (),
 ) -> Iterator[Server]:
     """karat with the repository `models`, once it is calibrated; requests name `model`.
 
-    Unless `bounded`, all may wait however long.
+    Unless `bounded`, all may wait however long. It is run by the command `under`, where there is one.
     """
     address = free_address()
-    command = [str(executable), "serve", "--models", str(models), "--log", "warn"]
+    command = [*under, str(executable), "serve", "--models", str(models), "--log", "warn"]
     command += [] if bounded else ["--queue-seconds", "0", "--dialect-queue-seconds", "0"]
     command += ["--listen", address, *flags]
     with _running(f"karat {' '.join(flags)}".strip(), command, address, "/health/ready", logs) as pid:
