@@ -44,11 +44,14 @@ impl Seen {
             self.sets = vec![Set::default(); SETS];
         }
         let Set(set) = &mut self.sets[set_of(hash)];
-        let found = set.iter().position(|(seen, count)| *seen == hash && *count > 0);
-        if found != Some(0) {
-            let count = found.map_or(0, |place| set[place].1);
-            set.copy_within(..found.unwrap_or(WAYS - 1), 1);
-            set[0] = (hash, count);
+        // An empty place is a hash of 0 that was seen as often.
+        match set.iter().position(|(seen, _)| *seen == hash) {
+            Some(0) => {}
+            Some(place) => set[..=place].rotate_right(1),
+            None => {
+                set.copy_within(..WAYS - 1, 1);
+                set[0] = (hash, 0);
+            }
         }
         &mut set[0].1
     }

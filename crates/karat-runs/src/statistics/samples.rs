@@ -26,9 +26,10 @@ pub struct Observation {
 
 impl Observation {
     /// Whether the members say nothing beside the reward, as the only one of a model whose scores nothing transforms.
-    #[expect(clippy::float_cmp, reason = "a difference of whatever size is one")]
     fn is_plain(&self) -> bool {
-        self.mean == self.reward && self.worst_case == self.reward && self.variance == 0.0
+        let [reward, mean, worst_case] = [self.reward, self.mean, self.worst_case].map(f64::to_bits);
+        // All of it at once: nearly always all of it holds.
+        (mean == reward) & (worst_case == reward) & (self.variance == 0.0)
     }
 }
 
@@ -92,23 +93,19 @@ impl Gathered {
         members: impl Iterator<Item = f32>,
     ) -> (usize, Kind) {
         let before = (self.samples.len(), self.members.len());
-        let has_ensembles = !samples.clone().all(|sample| sample.is_plain());
+        let mut has_ensembles = false;
+        self.samples.extend(samples.clone().map(|sample| {
+            has_ensembles |= !sample.is_plain();
+            let Observation { reward, hash, length, cut, at_bound, refusal, .. } = sample;
+            Sample { reward, hash, length, cut, at_bound, refusal }
+        }));
         if has_ensembles {
-            let ensembles = samples.clone();
-            self.ensembles.extend(ensembles.map(|Observation { mean, worst_case, variance, .. }| Ensemble {
+            self.ensembles.extend(samples.map(|Observation { mean, worst_case, variance, .. }| Ensemble {
                 mean,
                 worst_case,
                 variance,
             }));
         }
-        self.samples.extend(samples.map(|Observation { reward, hash, length, cut, at_bound, refusal, .. }| Sample {
-            reward,
-            hash,
-            length,
-            cut,
-            at_bound,
-            refusal,
-        }));
         self.members.extend(members);
         let count = self.samples.len() - before.0;
         let members = (self.members.len() - before.1).checked_div(count).unwrap_or(0);

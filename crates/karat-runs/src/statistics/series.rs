@@ -221,6 +221,8 @@ impl Series {
             }
             window.merge_keeping(bucket, RANKED);
         }
+        // It is asked for more than one thing.
+        window.close();
         (window.count() >= WINDOW).then_some(window)
     }
 

@@ -4,6 +4,8 @@
 //! Numbers wait as they come. Many are folded in at once, by one sort and one pass over both sorted lists (the paper's
 //! merging variant), so that one of them costs next to nothing.
 
+use std::{borrow::Cow, cmp::Ordering};
+
 use serde::{Deserialize, Serialize};
 use tdigests::{Centroid, TDigest};
 
@@ -13,14 +15,16 @@ const CENTROIDS: usize = 64;
 const GROUPS: usize = CENTROIDS - 2;
 /// How many numbers wait before they are folded in, which takes nearly as long for few of them as for many.
 const WAITING: usize = 512;
+/// Of how many parts of their range numbers that are sorted lie in one.
+const PARTS: usize = 128;
 
 /// A distribution's quantiles.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Vec<(f64, f64)>", from = "Vec<(f64, f64)>")]
 pub struct Sketch {
     digest: Option<TDigest>,
-    /// Numbers as [integers of their order](order), which sort faster; fewer than [`WAITING`].
-    waiting: Vec<i64>,
+    /// Fewer than [`WAITING`].
+    waiting: Vec<f64>,
 }
 
 impl From<Sketch> for Vec<(f64, f64)> {
@@ -48,7 +52,7 @@ impl Sketch {
             let room = WAITING - self.waiting.len();
             // At once and no more than that: growing by and by may take twice as much.
             self.waiting.reserve_exact(room);
-            self.waiting.extend(values.clone().take(room).map(order));
+            self.waiting.extend(values.clone().take(room));
             if self.waiting.len() < WAITING {
                 return;
             }
@@ -76,8 +80,9 @@ impl Sketch {
 
     fn fold(&mut self) {
         let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.sort_unstable();
-        self.fold_in(&grouped(finite(&waiting)));
+        waiting.retain(|value| value.is_finite());
+        sort(&mut waiting);
+        self.fold_in(&grouped(&waiting));
         waiting.clear();
         self.waiting = waiting;
     }
@@ -91,10 +96,14 @@ impl Sketch {
         self.digest = Some(TDigest::from_centroids(compressed(own, fresh)));
     }
 
-    fn whole(&self) -> Option<TDigest> {
+    /// The digest of all numbers, those that wait included.
+    fn whole(&self) -> Option<Cow<'_, TDigest>> {
+        if self.waiting.is_empty() {
+            return self.digest.as_ref().map(Cow::Borrowed);
+        }
         let mut folded = self.clone();
         folded.fold();
-        folded.digest
+        folded.digest.map(Cow::Owned)
     }
 
     /// Several quantiles at levels from 0 to 1; none of nothing.
@@ -107,16 +116,17 @@ impl Sketch {
     /// The share of numbers that lie below each value, from 0 to 1; none of nothing.
     #[must_use]
     pub fn ranks(&self, values: &[f64]) -> Option<Vec<f64>> {
-        let ranks = Ranks::of(&self.whole()?);
+        let ranks = Ranks::of(self.whole()?.as_ref());
         Some(values.iter().map(|value| ranks.rank(*value)).collect())
     }
 
     /// The probability that a number of this distribution is above one of another's, ties counted half, both drawn alone.
     #[must_use]
     pub fn beats(&self, other: &Self) -> Option<f64> {
-        let (ours, theirs) = (self.whole()?, Ranks::of(&other.whole()?));
+        let (ours, theirs) = (self.whole()?, Ranks::of(other.whole()?.as_ref()));
+        let mut below = theirs.of_ascending();
         let all: f64 = ours.centroids().iter().map(|centroid| centroid.weight).sum();
-        let wins: f64 = ours.centroids().iter().map(|centroid| centroid.weight * theirs.rank(centroid.mean)).sum();
+        let wins: f64 = ours.centroids().iter().map(|centroid| centroid.weight * below(centroid.mean)).sum();
         Some((wins / all).clamp(0.0, 1.0))
     }
 
@@ -124,17 +134,19 @@ impl Sketch {
     /// the sketches keep.
     #[must_use]
     pub fn distance(&self, other: &Self) -> Option<f64> {
-        let (ours, theirs) = (Ranks::of(&self.whole()?), Ranks::of(&other.whole()?));
-        let places = ours.0.iter().chain(&theirs.0);
-        let gaps = places.map(|(place, _)| (ours.rank(*place) - theirs.rank(*place)).abs());
-        gaps.max_by(f64::total_cmp).map(|gap| gap.min(1.0))
+        let (ours, theirs) = (Ranks::of(self.whole()?.as_ref()), Ranks::of(other.whole()?.as_ref()));
+        let largest_at = |Ranks(places): &Ranks| {
+            let (mut our, mut their) = (ours.of_ascending(), theirs.of_ascending());
+            places.iter().map(|(place, _)| (our(*place) - their(*place)).abs()).fold(0.0, f64::max)
+        };
+        Some(largest_at(&ours).max(largest_at(&theirs)).min(1.0))
     }
 
     /// The memory that it takes, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let centroids = self.digest.as_ref().map_or(0, |digest| digest.centroids().len());
-        size_of::<Self>() + self.waiting.capacity() * size_of::<i64>() + centroids * size_of::<Centroid>()
+        size_of::<Self>() + self.waiting.capacity() * size_of::<f64>() + centroids * size_of::<Centroid>()
     }
 }
 
@@ -157,8 +169,21 @@ impl Ranks {
 
     /// The share of numbers that lie below a value, from 0 to 1.
     fn rank(&self, value: f64) -> f64 {
+        self.rank_above(self.0.partition_point(|(mean, _)| *mean < value), value)
+    }
+
+    /// The same of one value after another, none smaller than the last: all in one walk.
+    fn of_ascending(&self) -> impl FnMut(f64) -> f64 {
+        let mut lower = 0;
+        move |value| {
+            lower += self.0[lower..].iter().take_while(|(mean, _)| *mean < value).count();
+            self.rank_above(lower, value)
+        }
+    }
+
+    /// The same of a value that so many places lie below.
+    fn rank_above(&self, lower: usize, value: f64) -> f64 {
         let Self(places) = self;
-        let lower = places.partition_point(|(mean, _)| *mean < value);
         match (lower.checked_sub(1).map(|lower| places[lower]), places.get(lower)) {
             // One place has nothing beside it: what equals it lies half below.
             (None, Some((mean, _))) if places.len() == 1 && *mean <= value => 0.5,
@@ -171,27 +196,45 @@ impl Ranks {
     }
 }
 
-/// A number as an integer: of two, the smaller has the smaller one.
-fn order(value: f64) -> i64 {
-    let bits = value.to_bits().cast_signed();
-    bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
-}
-
-/// The number of an [`order`].
-fn number(order: i64) -> f64 {
-    f64::from_bits((order ^ ((order >> 63).cast_unsigned() >> 1).cast_signed()).cast_unsigned())
-}
-
-/// Those of sorted numbers that are finite: all others lie beyond them, at either end.
-fn finite(sorted: &[i64]) -> &[i64] {
-    let first = sorted.partition_point(|number| *number < order(f64::MIN));
-    let end = sorted.partition_point(|number| *number <= order(f64::MAX));
-    &sorted[first..end]
+/// Sorts finite numbers: first by which of many equal parts of their range they lie in, and then within each. Where they
+/// lie anyhow evenly, that takes less than two thirds of what comparing all of them does.
+fn sort(numbers: &mut [f64]) {
+    let by_value = |one: &f64, other: &f64| one.partial_cmp(other).unwrap_or(Ordering::Equal);
+    let (mut smallest, mut largest) = (f64::MAX, f64::MIN);
+    for number in &*numbers {
+        // As `f64::min`, of finite numbers, in one instruction.
+        smallest = if *number < smallest { *number } else { smallest };
+        largest = if *number > largest { *number } else { largest };
+    }
+    let parts_each = (PARTS - 1) as f64 / (largest - smallest);
+    if numbers.len() < PARTS || !parts_each.is_finite() {
+        numbers.sort_unstable_by(by_value);
+        return;
+    }
+    // Where the range is beyond all numbers, all lie in the first part.
+    let placed: Vec<(f64, u8)> =
+        numbers.iter().map(|number| (*number, ((number - smallest) * parts_each) as u8)).collect();
+    let mut next = [0; PARTS];
+    placed.iter().for_each(|(_, part)| next[usize::from(*part) % PARTS] += 1);
+    let mut before = 0;
+    for next in &mut next {
+        before += std::mem::replace(next, before);
+    }
+    for (number, part) in placed {
+        let next = &mut next[usize::from(part) % PARTS];
+        numbers[*next] = number;
+        *next += 1;
+    }
+    let mut begin = 0;
+    for end in next {
+        numbers[begin..end].sort_unstable_by(by_value);
+        begin = end;
+    }
 }
 
 /// Sorted numbers as centroids, grouped as by [`compressed`].
-fn grouped(sorted: &[i64]) -> Vec<Centroid> {
-    let alone = |order: &i64| Centroid::new(number(*order), 1.0);
+fn grouped(sorted: &[f64]) -> Vec<Centroid> {
+    let alone = |number: &f64| Centroid::new(*number, 1.0);
     if sorted.len() <= CENTROIDS {
         return sorted.iter().map(alone).collect();
     }
@@ -246,15 +289,16 @@ fn share_below(group: usize) -> f64 {
     if share < 0.5 { 2.0 * share * share } else { 1.0 - 2.0 * (1.0 - share) * (1.0 - share) }
 }
 
-fn merged(own: &[Centroid], mut fresh: &[Centroid]) -> Vec<Centroid> {
+fn merged(own: &[Centroid], fresh: &[Centroid]) -> Vec<Centroid> {
     let mut all = Vec::with_capacity(own.len() + fresh.len());
+    let mut fresh = fresh.iter().peekable();
     for centroid in own {
-        let lower = fresh.iter().take_while(|fresh| fresh.mean < centroid.mean).count();
-        all.extend_from_slice(&fresh[..lower]);
+        while let Some(lower) = fresh.next_if(|fresh| fresh.mean < centroid.mean) {
+            all.push(lower.clone());
+        }
         all.push(centroid.clone());
-        fresh = &fresh[lower..];
     }
-    all.extend_from_slice(fresh);
+    all.extend(fresh.cloned());
     all
 }
 
@@ -267,10 +311,10 @@ struct Group {
 }
 
 impl Group {
-    /// Numbers that weigh the same, as integers of their order.
-    fn of(numbers: &[i64]) -> Self {
-        let first = numbers.first().map_or(0.0, |order| number(*order));
-        let distances = numbers.iter().map(|order| number(*order) - first).sum();
+    /// Numbers that weigh the same.
+    fn of(numbers: &[f64]) -> Self {
+        let first = numbers.first().copied().unwrap_or(0.0);
+        let distances = numbers.iter().map(|number| number - first).sum();
         Self { first, distances, weight: numbers.len() as f64 }
     }
 
@@ -292,6 +336,8 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn of(values: impl IntoIterator<Item = f64, IntoIter: Clone>) -> Sketch {
@@ -347,6 +393,21 @@ mod tests {
         assert_eq!(of(hostile).quantiles([0.5]), None);
         let sketch = of((0..3 * WAITING).map(|number| hostile.get(number % 7).copied().unwrap_or(number as f64)));
         assert_eq!(sketch.quantiles([0.0, 1.0]), Some([4.0, 1532.0]));
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_sorted_wherever_they_lie(
+            near in prop::collection::vec(-1.0..1.0_f64, 0..400),
+            far in prop::collection::vec(prop::num::f64::NORMAL | prop::num::f64::ZERO, 0..5),
+            equal in 0..200_usize,
+        ) {
+            let mut numbers = [near, vec![0.5; equal], far].concat();
+            let mut sorted = numbers.clone();
+            sorted.sort_by(f64::total_cmp);
+            sort(&mut numbers);
+            prop_assert_eq!(numbers, sorted);
+        }
     }
 
     #[test]
