@@ -43,10 +43,14 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn new() -> Self {
+        Self::with(&RunSettings::default())
+    }
+
+    pub(crate) fn with(settings: &RunSettings) -> Self {
         let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
         let engine = Arc::new(Engine::new(64 << 20));
         engine.repository().set_status(name(), ModelStatus::Ready(Arc::new(model(&metrics))));
-        let runs = Arc::new(RunState::open(&RunSettings::default()).unwrap());
+        let runs = Arc::new(RunState::open(settings).unwrap());
         let state = AppState {
             keys: Arc::default(),
             closing: Closing::default(),

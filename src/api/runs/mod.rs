@@ -47,11 +47,14 @@ pub struct RunSettings {
     pub runs: usize,
     /// The most memory for all of them, in bytes.
     pub bytes: usize,
+    /// How long what requests left gathers before it is recorded together, unless somebody reads or it is much. Whoever
+    /// listens to events hears of them so much later.
+    pub gather: Duration,
 }
 
 impl Default for RunSettings {
     fn default() -> Self {
-        Self { folder: None, runs: 1000, bytes: 256 << 20 }
+        Self { folder: None, runs: 1000, bytes: 256 << 20, gather: Duration::from_millis(50) }
     }
 }
 
@@ -93,7 +96,7 @@ impl RunState {
         let store = Store::open(settings.folder.as_deref())?;
         let runs = Arc::new(Runs::new(Bounds { runs: settings.runs, bytes: settings.bytes }));
         store.restore(&runs)?;
-        let recorder = Recorder::start(Arc::clone(&runs))?;
+        let recorder = Recorder::start(Arc::clone(&runs), settings.gather)?;
         let jobs = JobStore::new(store.clone())?;
         let learned = LearnedStates::open(store.clone())?;
         Ok(Self {

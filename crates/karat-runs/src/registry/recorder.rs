@@ -3,7 +3,7 @@
 //! A request leaves its samples' numbers at the end of one flat buffer: nothing is hashed, and hardly anything allocated,
 //! for it. Requests of one step that follow each other share all else that they leave, and are taken in as one. All that
 //! waits is folded into its runs together, and by whoever comes first:
-//! - a thread of its own, which is woken by the first request after a rest, lets more gather for [`GATHER`] and then folds;
+//! - a thread of its own, which is woken by the first request after a rest, lets more gather for a while and then folds;
 //!   so it wakes a few times a second, however many requests there are, and never while nothing is scored;
 //! - the same thread at once, where the buffer passes [`MARK`];
 //! - a reader, who [flushes](Recorder::flush) first, and so is told of all that was acknowledged before.
@@ -26,8 +26,6 @@ use crate::{
     statistics::{Gathered, Kind, Observation},
 };
 
-/// How long the thread lets requests gather. Whoever listens to events hears of them so much later.
-const GATHER: Duration = Duration::from_millis(50);
 /// From how many bytes on what waits is folded at once.
 const MARK: usize = 1 << 20;
 /// The most bytes that wait, but for the last request's.
@@ -82,15 +80,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Recorder {
-    /// Starts the thread that folds into `runs`. It ends when the recorder is dropped.
+    /// Starts the thread that folds into `runs` what gathered for so long. It ends when the recorder is dropped.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(runs: Arc<Runs>) -> io::Result<Self> {
+    pub fn start(runs: Arc<Runs>, gather: Duration) -> io::Result<Self> {
         let (waiting, more, folding) = (Mutex::default(), Condvar::new(), Mutex::default());
         let shared = Arc::new(Shared { runs, waiting, more, folding });
         let theirs = Arc::clone(&shared);
-        thread::Builder::new().name("karat-runs".to_owned()).spawn(move || theirs.keep_folding())?;
+        thread::Builder::new().name("karat-runs".to_owned()).spawn(move || theirs.keep_folding(gather))?;
         Ok(Self { shared, dropped: AtomicU64::new(0) })
     }
 
@@ -147,14 +145,14 @@ impl Shared {
         folding.clear();
     }
 
-    fn keep_folding(&self) {
+    fn keep_folding(&self, gather: Duration) {
         loop {
             let mut waiting = lock(&self.waiting);
             waiting.asleep = waiting.buffer.requests.is_empty();
             let rests = |waiting: &mut Waiting| waiting.asleep && !waiting.ended;
             let waiting = self.more.wait_while(waiting, rests).unwrap_or_else(PoisonError::into_inner);
             let gathers = |waiting: &mut Waiting| !waiting.ended && waiting.buffer.bytes() < MARK;
-            let gathered = self.more.wait_timeout_while(waiting, GATHER, gathers);
+            let gathered = self.more.wait_timeout_while(waiting, gather, gathers);
             let (waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
             let ended = waiting.ended;
             drop(waiting);
@@ -232,7 +230,7 @@ mod tests {
 
     fn recorder() -> (Arc<Runs>, Recorder) {
         let runs = Arc::new(Runs::new(Bounds { runs: 10, bytes: usize::MAX }));
-        (Arc::clone(&runs), Recorder::start(runs).unwrap())
+        (Arc::clone(&runs), Recorder::start(runs, Duration::from_millis(50)).unwrap())
     }
 
     fn name(run: &str) -> RunName {
