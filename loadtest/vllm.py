@@ -6,9 +6,9 @@ Both serve the checkpoint that `random_llama.py` writes, in
 single precision, over HTTP. One request holds N candidates behind a fresh
 prompt, or N samples with a prompt each; vLLM gets token ids, karat the words
 that they stand for and so also tokenises. All servers run in every round, in
-turns, while the others are held. vLLM runs twice: bound to all cores, and as it starts by itself, which
-leaves one core to its other processes. Before anything is timed, their scores
-are compared.
+turns, while the others are held. vLLM runs twice: bound to all cores, and as it
+starts by itself, which leaves one core to its other processes. Before anything
+is timed, their scores are compared.
 
 vLLM comes from PyPI into an environment of its own, 6 GB.
 """

@@ -3,6 +3,7 @@
 mod bucket;
 mod moments;
 mod pairs;
+mod ranks;
 mod reservoir;
 mod samples;
 mod series;

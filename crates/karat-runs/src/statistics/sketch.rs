@@ -9,6 +9,8 @@ use std::{borrow::Cow, cmp::Ordering};
 use serde::{Deserialize, Serialize};
 use tdigests::{Centroid, TDigest};
 
+use super::ranks::Ranks;
+
 /// The most centroids: errors of a percent in the middle, far less at the ends.
 const CENTROIDS: usize = 64;
 /// The most between the smallest number and the largest.
@@ -135,9 +137,9 @@ impl Sketch {
     #[must_use]
     pub fn distance(&self, other: &Self) -> Option<f64> {
         let (ours, theirs) = (Ranks::of(self.whole()?.as_ref()), Ranks::of(other.whole()?.as_ref()));
-        let largest_at = |Ranks(places): &Ranks| {
+        let largest_at = |ranks: &Ranks| {
             let (mut our, mut their) = (ours.of_ascending(), theirs.of_ascending());
-            places.iter().map(|(place, _)| (our(*place) - their(*place)).abs()).fold(0.0, f64::max)
+            ranks.places().map(|place| (our(place) - their(place)).abs()).fold(0.0, f64::max)
         };
         Some(largest_at(&ours).max(largest_at(&theirs)).min(1.0))
     }
@@ -147,52 +149,6 @@ impl Sketch {
     pub fn bytes(&self) -> usize {
         let centroids = self.digest.as_ref().map_or(0, |digest| digest.centroids().len());
         size_of::<Self>() + self.waiting.capacity() * size_of::<f64>() + centroids * size_of::<Centroid>()
-    }
-}
-
-/// A digest's means, each with the share of numbers below it: what [`TDigest::estimate_rank`] finds by adding up all
-/// weights, for who asks for many ranks.
-struct Ranks(Vec<(f64, f64)>);
-
-impl Ranks {
-    fn of(digest: &TDigest) -> Self {
-        let centroids = digest.centroids();
-        let all: f64 = centroids.iter().map(|centroid| centroid.weight).sum();
-        let mut below = 0.0;
-        let places = centroids.iter().map(|Centroid { mean, weight }| {
-            let share = (below + (weight - 1.0) / 2.0) / (all - 1.0);
-            below += weight;
-            (*mean, share)
-        });
-        Self(places.collect())
-    }
-
-    /// The share of numbers that lie below a value, from 0 to 1.
-    fn rank(&self, value: f64) -> f64 {
-        self.rank_above(self.0.partition_point(|(mean, _)| *mean < value), value)
-    }
-
-    /// The same of one value after another, none smaller than the last: all in one walk.
-    fn of_ascending(&self) -> impl FnMut(f64) -> f64 {
-        let mut lower = 0;
-        move |value| {
-            lower += self.0[lower..].iter().take_while(|(mean, _)| *mean < value).count();
-            self.rank_above(lower, value)
-        }
-    }
-
-    /// The same of a value that so many places lie below.
-    fn rank_above(&self, lower: usize, value: f64) -> f64 {
-        let Self(places) = self;
-        match (lower.checked_sub(1).map(|lower| places[lower]), places.get(lower)) {
-            // One place has nothing beside it: what equals it lies half below.
-            (None, Some((mean, _))) if places.len() == 1 && *mean <= value => 0.5,
-            (None, _) => 0.0,
-            (_, None) => 1.0,
-            (Some((left, below)), Some((right, share))) => {
-                (below + (value - left) / (right - left) * (share - below)).clamp(0.0, 1.0)
-            }
-        }
     }
 }
 
