@@ -165,12 +165,12 @@ impl Run {
         if count > 0 {
             track.probabilities = origin.probabilities;
             let seen = &mut self.seen;
-            began = track.series.add(origin.step, samples, |hash| seen.count(hash) > 1);
+            began = track.series.add(origin.step, samples, |hashes| seen.count_all(hashes));
             let latest = || track.series.buckets().last().map_or(0, |bucket| bucket.last_step);
             let step = origin.step.unwrap_or_else(latest);
             for (request, samples) in batch.each() {
                 // There are two tracks at most.
-                self.given.add(request, step, place as u8, samples.rewards().map(|reward| reward as f32));
+                self.given.add(request, step, place as u8, samples.rewards().iter().map(|reward| *reward as f32));
             }
             self.add_to_task(batch);
             self.samples += count;

@@ -1,6 +1,6 @@
 //! What a run is called.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
-pub struct RunName(Arc<str>);
+pub struct RunName(String);
 
 /// Why a text can't name a run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,9 +32,7 @@ impl FromStr for RunName {
     type Err = RunNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
-        let named = !text.is_empty() && text.len() <= 128 && !text.starts_with('.') && text.chars().all(allowed);
-        if named { Ok(Self(text.into())) } else { Err(RunNameError(text.chars().take(160).collect())) }
+        text.to_owned().try_into()
     }
 }
 
@@ -42,13 +40,15 @@ impl TryFrom<String> for RunName {
     type Error = RunNameError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':');
+        let named = !text.is_empty() && text.len() <= 128 && !text.starts_with('.') && text.bytes().all(allowed);
+        if named { Ok(Self(text)) } else { Err(RunNameError(text.chars().take(160).collect())) }
     }
 }
 
 impl From<RunName> for String {
     fn from(name: RunName) -> Self {
-        name.0.as_ref().to_owned()
+        name.0
     }
 }
 

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Moments, Reservoir, Samples, Sketch, reservoir,
-    samples::{Ensemble, Sample},
+    Moments, Reservoir, Samples, Sketch,
+    lanes::range,
+    reservoir,
+    samples::{Ensemble, Response},
 };
 
 /// The most members that are told apart; more are counted in the ensemble's figures alone.
@@ -61,42 +63,34 @@ impl Bucket {
 
     /// Takes samples in, the first of them the `number`th of its series.
     pub(crate) fn add(&mut self, number: u64, samples: Samples<'_>, duplicates: u64) {
-        let Samples { all, ensembles, members } = samples;
-        let count = samples.count();
-        let length = Moments::of(count, |place| (all[place].reward, f64::from(all[place].length)));
+        let Samples { rewards, responses, ensembles, members, .. } = samples;
+        let lengths: Vec<f64> = responses.iter().map(|response| f64::from(response.length())).collect();
+        let length = Moments::of(rewards, &lengths);
         self.length.merge(&length);
         if ensembles.is_empty() {
             self.disagreement.merge(&length.of_first());
             self.gap.merge(&length.of_first());
         } else {
-            let pairs = |pair: fn(&Sample, &Ensemble) -> (f64, f64)| {
-                Moments::of(count, |place| pair(&all[place], &ensembles[place]))
-            };
-            self.disagreement.merge(&pairs(|sample, ensemble| (sample.reward, ensemble.variance.sqrt())));
-            self.gap.merge(&pairs(|_, ensemble| (ensemble.mean, ensemble.mean - ensemble.worst_case)));
+            let each = |value: fn(&Ensemble) -> f64| ensembles.iter().map(value).collect::<Vec<f64>>();
+            self.disagreement.merge(&Moments::of(rewards, &each(|ensemble| ensemble.variance.sqrt())));
+            let below = each(|ensemble| ensemble.mean - ensemble.worst_case);
+            self.gap.merge(&Moments::of(&each(|ensemble| ensemble.mean), &below));
         }
-        // In variables of its own, of which nothing is written back before the end.
-        let Counts { mut at_bound, mut cut, mut refusals, .. } = self.counts;
-        let (mut lowest, mut highest) = (self.lowest, self.highest);
-        for sample in all {
-            // As `f64::min`, of finite numbers, in one instruction.
-            lowest = if sample.reward < lowest { sample.reward } else { lowest };
-            highest = if sample.reward > highest { sample.reward } else { highest };
-            at_bound += u64::from(sample.at_bound);
-            cut += u64::from(sample.cut);
-            refusals += u64::from(sample.refusal);
-        }
-        (self.lowest, self.highest) = (lowest, highest);
-        self.counts = Counts { at_bound, cut, refusals, ..self.counts };
+        let (lowest, highest) = range(rewards);
+        (self.lowest, self.highest) = (self.lowest.min(lowest), self.highest.max(highest));
+        self.counts.at_bound += count(responses, Response::at_bound);
+        self.counts.cut += count(responses, Response::cut);
+        self.counts.refusals += count(responses, Response::refusal);
         self.counts.duplicates += duplicates;
-        self.rewards.add_all(samples.rewards());
+        self.rewards.add_all(rewards);
         let width = samples.width();
         let told = width.min(MEMBERS);
         if self.members.len() < told {
             self.members.resize(told, Moments::default());
         }
         for (member, moments) in self.members.iter_mut().enumerate().take(told) {
-            moments.merge(&Moments::of(count, |place| (f64::from(members[place * width + member]), 0.0)));
+            let scores: Vec<f64> = members.iter().skip(member).step_by(width).map(|score| f64::from(*score)).collect();
+            moments.merge(&Moments::of_one(&scores));
         }
         if width > 1 {
             (number..).zip(members.chunks_exact(width)).for_each(|(number, row)| self.kept.add(number, &row[..told]));
@@ -138,6 +132,12 @@ impl Bucket {
     pub(crate) fn bytes(&self) -> usize {
         size_of::<Self>() + self.rewards.bytes() + self.kept.bytes() + self.members.capacity() * size_of::<Moments>()
     }
+}
+
+/// How many responses have a mark.
+fn count(responses: &[Response], mark: impl Fn(Response) -> u32) -> u64 {
+    // No slice of them is as long that this overflows.
+    responses.iter().map(|response| mark(*response)).sum::<u32>().into()
 }
 
 #[cfg(test)]

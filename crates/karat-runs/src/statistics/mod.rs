@@ -1,6 +1,8 @@
 //! Statistics of rewards that come one by one: bounded in memory, mergeable, and the same whenever they are read.
 
 mod bucket;
+mod centroids;
+mod lanes;
 mod moments;
 mod pairs;
 mod ranks;

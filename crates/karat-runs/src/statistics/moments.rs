@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::lanes::sums;
+
 /// Count, means and co-moments of pairs `(x, y)`; of single numbers, with `y` left at 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
@@ -37,37 +39,35 @@ impl Mean {
     }
 }
 
-/// How many sums run beside each other: one alone would wait for each of its own additions.
-const LANES: usize = 4;
-
 impl Moments {
-    /// The moments of `count` pairs: those of the numbers from 0 on. What isn't finite is left out as by [`Self::add`], and
+    /// The moments of pairs, whose numbers stand at the same places. What isn't finite is left out as by [`Self::add`], and
     /// where it is as large that sums overflow, pairs are taken one by one.
-    pub(super) fn of(count: usize, pair: impl Fn(usize) -> (f64, f64)) -> Self {
-        if count == 0 {
-            return Self::default();
-        }
-        let first = pair(0);
-        let [x, y, xx, yy, xy] = sums(count, |place| {
-            let (x, y) = pair(place);
-            let (dx, dy) = (x - first.0, y - first.1);
+    pub(super) fn of(xs: &[f64], ys: &[f64]) -> Self {
+        let (Some(first_x), Some(first_y)) = (xs.first(), ys.first()) else { return Self::default() };
+        let [x, y, xx, yy, xy] = sums([xs, ys], |[x, y]| {
+            let (dx, dy) = (x - first_x, y - first_y);
             [dx, dy, dx * dx, dy * dy, dx * dy]
         });
         if ![x, y, xx, yy].iter().all(|sum| sum.is_finite()) {
             let mut found = Self::default();
-            (0..count).map(pair).for_each(|(x, y)| found.add(x, y));
+            xs.iter().zip(ys).for_each(|(x, y)| found.add(*x, *y));
             return found;
         }
-        let all = count as f64;
+        let all = xs.len().min(ys.len()) as f64;
         Self {
-            count: count as u64,
-            x: first.0 + x / all,
-            y: first.1 + y / all,
+            count: xs.len().min(ys.len()) as u64,
+            x: first_x + x / all,
+            y: first_y + y / all,
             // Rounding may leave less than nothing.
             xx: (xx - x * (x / all)).max(0.0),
             yy: (yy - y * (y / all)).max(0.0),
             xy: xy - x * (y / all),
         }
+    }
+
+    /// The same of single numbers.
+    pub(super) fn of_one(xs: &[f64]) -> Self {
+        Self::of(xs, xs).of_first()
     }
 
     /// The same first numbers, each beside 0.
@@ -167,24 +167,6 @@ impl Moments {
     }
 }
 
-/// The sums of several terms over the numbers from 0 to `count`.
-fn sums<const N: usize>(count: usize, terms: impl Fn(usize) -> [f64; N]) -> [f64; N] {
-    // By term and not by lane, so that one instruction adds to several lanes.
-    let mut lanes = [[0.0; LANES]; N];
-    let whole = count - count % LANES;
-    for first in (0..whole).step_by(LANES) {
-        let terms: [[f64; N]; LANES] = std::array::from_fn(|lane| terms(first + lane));
-        for (term, sums) in lanes.iter_mut().enumerate() {
-            sums.iter_mut().zip(&terms).for_each(|(sum, terms)| *sum += terms[term]);
-        }
-    }
-    let mut all = lanes.map(|sums| sums.iter().sum());
-    for terms in (whole..count).map(terms) {
-        all.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -215,9 +197,9 @@ mod tests {
         let moments = of(&[(f64::NAN, 1.0), (1.0, f64::INFINITY), (2.0, 3.0)]);
         assert_eq!((moments.count(), moments.means()), (1, (2.0, 3.0)));
         assert_eq!(moments.first(), None);
-        let huge = Moments::of(3, |place| ([1e308, 1.5e308, f64::NAN][place], 1.0));
+        let huge = Moments::of(&[1e308, 1.5e308, f64::NAN], &[1.0; 3]);
         assert_eq!((huge.count(), huge.means()), (2, (1.25e308, 1.0)));
-        let far = Moments::of(2, |place| ([0.0, 1e200][place], 1.0));
+        let far = Moments::of(&[0.0, 1e200], &[1.0; 2]);
         assert_eq!((far.count(), far.xx), (2, f64::INFINITY), "no square of it is a number");
     }
 
@@ -232,7 +214,8 @@ mod tests {
             let mut together = Moments::default();
             let (one, other) = pairs.split_at(cut.min(pairs.len()));
             for part in [one, other] {
-                together.merge(&Moments::of(part.len(), |place| part[place]));
+                let (xs, ys): (Vec<f64>, Vec<f64>) = part.iter().copied().unzip();
+                together.merge(&Moments::of(&xs, &ys));
             }
             let alone = of(&pairs);
             prop_assert_eq!(together.count(), alone.count());

@@ -33,9 +33,19 @@ impl Ranks {
         }
     }
 
-    /// The values that it tells apart, ascending.
-    pub(super) fn places(&self) -> impl Iterator<Item = f64> {
-        self.0.iter().map(|(place, _)| *place)
+    /// The values that it tells apart, ascending, each with the share of numbers below it.
+    pub(super) fn own(&self) -> impl Iterator<Item = (f64, f64)> {
+        let first = if self.0.len() == 1 { 0.5 } else { 0.0 };
+        let mut before = None;
+        self.0.iter().map(move |(place, share)| {
+            let rank = match before {
+                None => first,
+                Some((same, rank)) if same >= *place => rank,
+                Some(_) => *share,
+            };
+            before = Some((*place, rank));
+            (*place, rank)
+        })
     }
 
     /// The same share, of a value that so many places lie below.

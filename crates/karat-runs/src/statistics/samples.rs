@@ -1,6 +1,8 @@
 //! Scored samples side by side, in as little memory as they need. What a request leaves is written by one core and read by
 //! another, and a cache line that both touch costs more than the sums over what stands in it.
 
+use std::mem;
+
 /// One scored sample, without its text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Observation {
@@ -25,23 +27,50 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Whether the members say nothing beside the reward, as the only one of a model whose scores nothing transforms.
-    fn is_plain(&self) -> bool {
-        let [reward, mean, worst_case] = [self.reward, self.mean, self.worst_case].map(f64::to_bits);
-        // All of it at once: nearly always all of it holds.
-        (mean == reward) & (worst_case == reward) & (self.variance == 0.0)
+    /// Zero where the members say nothing beside the reward, as the only one of a model whose scores nothing transforms.
+    fn beside_reward(&self) -> u64 {
+        let [reward, mean, worst_case, variance] =
+            [self.reward, self.mean, self.worst_case, self.variance].map(f64::to_bits);
+        (mean ^ reward) | (worst_case ^ reward) | variance
     }
 }
 
-/// What every sample has.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Sample {
-    pub(super) reward: f64,
-    pub(super) hash: u64,
-    pub(super) length: u32,
-    pub(super) cut: bool,
-    pub(super) at_bound: bool,
-    pub(super) refusal: bool,
+/// A response's length in characters, and what else is counted of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Response(u32);
+
+impl Response {
+    const CUT: u32 = 31;
+    const AT_BOUND: u32 = 30;
+    const REFUSAL: u32 = 29;
+    /// The greatest length that is told from greater ones.
+    const LONGEST: u32 = (1 << Self::REFUSAL) - 1;
+
+    fn of(sample: &Observation) -> Self {
+        let Observation { length, cut, at_bound, refusal, .. } = *sample;
+        let marks = u32::from(cut) << Self::CUT | u32::from(at_bound) << Self::AT_BOUND;
+        Self(length.min(Self::LONGEST) | marks | u32::from(refusal) << Self::REFUSAL)
+    }
+
+    /// Its length in characters.
+    pub(super) fn length(self) -> u32 {
+        self.0 & Self::LONGEST
+    }
+
+    /// 1 where something was cut off before it was scored, and else 0.
+    pub(super) fn cut(self) -> u32 {
+        self.0 >> Self::CUT & 1
+    }
+
+    /// 1 where its reward lies at a bound, and else 0.
+    pub(super) fn at_bound(self) -> u32 {
+        self.0 >> Self::AT_BOUND & 1
+    }
+
+    /// 1 where it declines to answer, and else 0.
+    pub(super) fn refusal(self) -> u32 {
+        self.0 >> Self::REFUSAL & 1
+    }
 }
 
 /// What the members of an ensemble say of a sample.
@@ -52,10 +81,12 @@ pub(super) struct Ensemble {
     pub(super) variance: f64,
 }
 
-/// Samples that wait to be taken in.
+/// Samples that wait to be taken in: what is summed lies side by side, so that one instruction takes in several of them.
 #[derive(Debug, Default)]
 pub struct Gathered {
-    samples: Vec<Sample>,
+    rewards: Vec<f64>,
+    hashes: Vec<u64>,
+    responses: Vec<Response>,
     ensembles: Vec<Ensemble>,
     members: Vec<f32>,
 }
@@ -70,7 +101,9 @@ pub struct Kind {
 /// Some samples that lie side by side, all of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Samples<'a> {
-    pub(super) all: &'a [Sample],
+    pub(super) rewards: &'a [f64],
+    pub(super) hashes: &'a [u64],
+    pub(super) responses: &'a [Response],
     /// What the members say, or nothing where each sample's reward says all of it.
     pub(super) ensembles: &'a [Ensemble],
     /// The members' scores, as many for each sample; empty where members aren't told apart.
@@ -92,13 +125,16 @@ impl Gathered {
         samples: impl Iterator<Item = Observation> + Clone,
         members: impl Iterator<Item = f32>,
     ) -> (usize, Kind) {
-        let before = (self.samples.len(), self.members.len());
-        let mut has_ensembles = false;
-        self.samples.extend(samples.clone().map(|sample| {
-            has_ensembles |= !sample.is_plain();
-            let Observation { reward, hash, length, cut, at_bound, refusal, .. } = sample;
-            Sample { reward, hash, length, cut, at_bound, refusal }
+        let before = (self.rewards.len(), self.members.len());
+        let mut beside_rewards = 0;
+        // All columns in one walk: samples lie far apart in memory.
+        let mut columns = (mem::take(&mut self.rewards), mem::take(&mut self.hashes), mem::take(&mut self.responses));
+        columns.extend(samples.clone().map(|sample| {
+            beside_rewards |= sample.beside_reward();
+            (sample.reward, sample.hash, Response::of(&sample))
         }));
+        (self.rewards, self.hashes, self.responses) = columns;
+        let has_ensembles = beside_rewards != 0;
         if has_ensembles {
             self.ensembles.extend(samples.map(|Observation { mean, worst_case, variance, .. }| Ensemble {
                 mean,
@@ -107,7 +143,7 @@ impl Gathered {
             }));
         }
         self.members.extend(members);
-        let count = self.samples.len() - before.0;
+        let count = self.rewards.len() - before.0;
         let members = (self.members.len() - before.1).checked_div(count).unwrap_or(0);
         (count, Kind { has_ensembles, members })
     }
@@ -120,18 +156,30 @@ impl Gathered {
 
     /// The same by parts, each of one kind.
     pub(crate) fn in_parts(&self) -> Parts<'_> {
-        Parts(Samples { all: &self.samples, ensembles: &self.ensembles, members: &self.members })
+        Parts(Samples {
+            rewards: &self.rewards,
+            hashes: &self.hashes,
+            responses: &self.responses,
+            ensembles: &self.ensembles,
+            members: &self.members,
+        })
     }
 
     /// How many bytes they take.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.samples) + size_of_val(&*self.ensembles) + size_of_val(&*self.members)
+        size_of_val(&*self.rewards)
+            + size_of_val(&*self.hashes)
+            + size_of_val(&*self.responses)
+            + size_of_val(&*self.ensembles)
+            + size_of_val(&*self.members)
     }
 
     /// Forgets them, but not their room.
     pub fn clear(&mut self) {
-        self.samples.clear();
+        self.rewards.clear();
+        self.hashes.clear();
+        self.responses.clear();
         self.ensembles.clear();
         self.members.clear();
     }
@@ -144,9 +192,11 @@ pub(crate) struct Parts<'a>(Samples<'a>);
 impl<'a> Parts<'a> {
     /// The next samples: so many, which are of that kind.
     pub(crate) fn next(&mut self, count: usize, kind: Kind) -> Samples<'a> {
-        let Self(Samples { all, ensembles, members }) = self;
+        let Self(Samples { rewards, hashes, responses, ensembles, members }) = self;
         Samples {
-            all: all.split_off(..count).unwrap_or_default(),
+            rewards: rewards.split_off(..count).unwrap_or_default(),
+            hashes: hashes.split_off(..count).unwrap_or_default(),
+            responses: responses.split_off(..count).unwrap_or_default(),
             ensembles: ensembles.split_off(..if kind.has_ensembles { count } else { 0 }).unwrap_or_default(),
             members: members.split_off(..count * kind.members).unwrap_or_default(),
         }
@@ -156,7 +206,7 @@ impl<'a> Parts<'a> {
 impl Samples<'_> {
     /// How many they are.
     pub(crate) fn count(&self) -> usize {
-        self.all.len()
+        self.rewards.len()
     }
 
     /// How many members are told apart.
@@ -174,7 +224,7 @@ impl Samples<'_> {
     }
 
     /// Their rewards.
-    pub(crate) fn rewards(&self) -> impl Iterator<Item = f64> + Clone {
-        self.all.iter().map(|sample| sample.reward)
+    pub(crate) fn rewards(&self) -> &[f64] {
+        self.rewards
     }
 }

@@ -126,8 +126,13 @@ pub struct Series {
 }
 
 impl Series {
-    /// Takes samples in; whether a new step began.
-    pub fn add(&mut self, step: Option<u64>, mut samples: Samples<'_>, mut duplicate: impl FnMut(u64) -> bool) -> bool {
+    /// Takes samples in; whether a new step began. `duplicates` counts how many of some hashes the run had seen before.
+    pub fn add(
+        &mut self,
+        step: Option<u64>,
+        mut samples: Samples<'_>,
+        mut duplicates: impl FnMut(&[u64]) -> u64,
+    ) -> bool {
         let mut began = false;
         while samples.count() > 0 {
             let most = step.map_or(STEP - self.count % STEP, |_| u64::MAX);
@@ -136,7 +141,7 @@ impl Series {
             let step = step.unwrap_or(self.count / STEP);
             self.close_reference_before(step);
             let late = self.steps.is_late(step);
-            let duplicates = these.all.iter().filter(|sample| duplicate(sample.hash)).count() as u64;
+            let duplicates = duplicates(these.hashes);
             let (bucket, new) = self.steps.bucket(step);
             bucket.first_step = bucket.first_step.min(step);
             bucket.last_step = bucket.last_step.max(step);
@@ -258,7 +263,7 @@ mod tests {
         for step in 0..steps {
             let samples: Vec<_> = (0..each).map(|i| observation(step as f64 + i as f64 / each as f64)).collect();
             let members: Vec<f32> = samples.iter().flat_map(|s| [s.reward as f32, -s.reward as f32]).collect();
-            series.add(Some(step), Gathered::of(&samples, &members).samples(), |_| false);
+            series.add(Some(step), Gathered::of(&samples, &members).samples(), |_| 0);
         }
         series
     }
@@ -279,12 +284,12 @@ mod tests {
         let mut series = Series::default();
         let one = Gathered::of(&[observation(1.0)], &[]);
         for step in [5, 1, 3, 1, u64::MAX, 0] {
-            series.add(Some(step), one.samples(), |_| false);
+            series.add(Some(step), one.samples(), |_| 0);
         }
         let counts: Vec<(u64, u64)> = series.buckets().iter().map(|b| (b.first_step, b.count())).collect();
         assert_eq!(counts, [(0, 1), (1, 2), (3, 1), (5, 1), (u64::MAX, 1)]);
         for step in (0..200).rev() {
-            series.add(Some(step * 1000), one.samples(), |_| false);
+            series.add(Some(step * 1000), one.samples(), |_| 0);
         }
         assert!(series.buckets().len() <= BUCKETS);
         assert_eq!(series.buckets().iter().map(Bucket::count).sum::<u64>(), 206);
@@ -304,7 +309,7 @@ mod tests {
     fn steps_that_nobody_names_are_counted() {
         let mut series = Series::default();
         let samples = vec![observation(0.0); 700];
-        series.add(None, Gathered::of(&samples, &[]).samples(), |_| false);
+        series.add(None, Gathered::of(&samples, &[]).samples(), |_| 0);
         let counts: Vec<u64> = series.buckets().iter().map(Bucket::count).collect();
         assert_eq!(counts, [256, 256, 188]);
     }
