@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use crossbeam_utils::CachePadded;
 use karat_rules::domain::ModelName;
 use tokio::sync::broadcast;
 
@@ -39,8 +40,9 @@ pub struct Runs {
     bounds: Bounds,
     index: Mutex<Index>,
     clock: AtomicU64,
-    /// Whether any run wants more than statistics, so that all others ask nobody.
-    any_chooses: AtomicBool,
+    /// Whether any run wants more than statistics, so that all others ask nobody. Every request reads it, so it lies apart
+    /// from what others write.
+    any_chooses: CachePadded<AtomicBool>,
     samples: AtomicU64,
     evicted: AtomicU64,
 }
@@ -77,7 +79,7 @@ impl Runs {
             bounds,
             index: Mutex::default(),
             clock: AtomicU64::new(0),
-            any_chooses: AtomicBool::new(false),
+            any_chooses: CachePadded::new(AtomicBool::new(false)),
             samples: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
         }

@@ -1,19 +1,20 @@
-//! Takes what was scored off the threads that answer clients, for next to nothing.
+//! Takes what was scored off the hands of who answers clients, for next to nothing.
 //!
 //! A request leaves its samples' numbers at the end of one flat buffer: nothing is hashed, and hardly anything allocated,
 //! for it. Requests of one step that follow each other share all else that they leave, and are taken in as one. All that
 //! waits is folded into its runs together, and by whoever comes first:
-//! - a thread of its own, which is woken by the first request after a rest, lets more gather for a while and then folds;
-//!   so it wakes a few times a second, however many requests there are, and never while nothing is scored;
-//! - the same thread at once, where the buffer passes [`MARK`];
+//! - the request that fills the buffer up to [`MARK`], a few dozen of them at once while they are still in its core's cache;
+//!   handing them to another core would cost more than folding them does;
+//! - a thread of its own, which is woken by the first request after a rest, and folds what gathered for a while in which
+//!   nobody else did; so it wakes a few times a second, however many requests there are, and never while nothing is scored;
 //! - a reader, who [flushes](Recorder::flush) first, and so is told of all that was acknowledged before.
 //!
-//! Scoring never waits for any of them. What finds the buffer full is left out of the statistics, and counted.
+//! No request waits for another that folds. What finds the buffer full is left out of the statistics, and counted.
 
 use std::{
-    io,
+    io, mem,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -26,10 +27,12 @@ use crate::{
     statistics::{Gathered, Kind, Observation},
 };
 
-/// From how many bytes on what waits is folded at once.
-const MARK: usize = 1 << 20;
-/// The most bytes that wait, but for the last request's.
+/// From how many bytes on what waits is folded at once: those of some 3,000 samples with one member.
+const MARK: usize = 64 << 10;
+/// The most bytes that wait, but for the last request's, while others are being folded.
 const MOST: usize = 16 << 20;
+/// The most bytes of which an empty buffer keeps the memory.
+const KEPT: usize = 1 << 20;
 
 /// The buffer's entrance.
 #[derive(Debug)]
@@ -52,6 +55,8 @@ struct Waiting {
     buffer: Buffer,
     /// Whether the thread has to be woken.
     asleep: bool,
+    /// Whether somebody folded since the thread last looked.
+    folded: bool,
     ended: bool,
 }
 
@@ -92,8 +97,8 @@ impl Recorder {
         Ok(Self { shared, dropped: AtomicU64::new(0) })
     }
 
-    /// Leaves a request's samples to be recorded, with the members' scores, as many for each or none at all. Never waits
-    /// for statistics.
+    /// Leaves a request's samples to be recorded, with the members' scores, as many for each or none at all. Where that
+    /// fills the buffer and nobody folds, it is folded here.
     pub fn record(
         &self,
         run: ClaimedRun,
@@ -103,18 +108,20 @@ impl Recorder {
         members: impl Iterator<Item = f32>,
     ) {
         let mut waiting = lock(&self.shared.waiting);
-        let before = waiting.buffer.bytes();
-        if before >= MOST {
+        if waiting.buffer.bytes() >= MOST {
             drop(waiting);
             self.dropped.fetch_add(samples.count() as u64 + request.unscored, Ordering::Relaxed);
             return;
         }
         waiting.buffer.push(run, origin, request, samples, members);
-        let passes = before < MARK && waiting.buffer.bytes() >= MARK;
-        let wakes = std::mem::take(&mut waiting.asleep) || passes;
+        let is_full = waiting.buffer.bytes() >= MARK;
+        let wakes = mem::take(&mut waiting.asleep);
         drop(waiting);
         if wakes {
             self.shared.more.notify_one();
+        }
+        if is_full {
+            self.shared.fold_unless_busy();
         }
     }
 
@@ -139,8 +146,22 @@ impl Drop for Recorder {
 
 impl Shared {
     fn fold(&self) {
-        let mut folding = lock(&self.folding);
-        std::mem::swap(&mut *folding, &mut lock(&self.waiting).buffer);
+        self.fold_with(lock(&self.folding));
+    }
+
+    fn fold_unless_busy(&self) {
+        match self.folding.try_lock() {
+            Ok(folding) => self.fold_with(folding),
+            Err(TryLockError::Poisoned(folding)) => self.fold_with(folding.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    fn fold_with(&self, mut folding: MutexGuard<'_, Buffer>) {
+        let mut waiting = lock(&self.waiting);
+        mem::swap(&mut *folding, &mut waiting.buffer);
+        waiting.folded = true;
+        drop(waiting);
         folding.fold_into(&self.runs);
         folding.clear();
     }
@@ -151,12 +172,14 @@ impl Shared {
             waiting.asleep = waiting.buffer.requests.is_empty();
             let rests = |waiting: &mut Waiting| waiting.asleep && !waiting.ended;
             let waiting = self.more.wait_while(waiting, rests).unwrap_or_else(PoisonError::into_inner);
-            let gathers = |waiting: &mut Waiting| !waiting.ended && waiting.buffer.bytes() < MARK;
-            let gathered = self.more.wait_timeout_while(waiting, gather, gathers);
-            let (waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
-            let ended = waiting.ended;
+            let gathered = self.more.wait_timeout_while(waiting, gather, |waiting| !waiting.ended);
+            let (mut waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
+            let (ended, folded) = (waiting.ended, mem::take(&mut waiting.folded));
             drop(waiting);
-            self.fold();
+            // While requests fill the buffer again and again, what is left of the last ones can wait.
+            if ended || !folded {
+                self.fold();
+            }
             if ended {
                 return;
             }
@@ -204,7 +227,7 @@ impl Buffer {
 
     /// Empties it, and gives the memory of a rush back.
     fn clear(&mut self) {
-        if self.bytes() > MARK {
+        if self.bytes() > KEPT {
             *self = Self::default();
         }
         self.parts.clear();
@@ -282,6 +305,17 @@ mod tests {
         leave(&runs, &recorder, "a", 3, 1);
         drop(recorder);
         assert_eq!(heard().id, 3, "the rest is folded at the end");
+    }
+
+    #[test]
+    fn who_fills_the_buffer_folds_it() {
+        let runs = Arc::new(Runs::new(Bounds { runs: 10, bytes: usize::MAX }));
+        let recorder = Recorder::start(Arc::clone(&runs), Duration::MAX).unwrap();
+        for _ in 0..1000 {
+            leave(&runs, &recorder, "a", 0, 32);
+        }
+        let told = runs.report(&name("a")).unwrap().samples;
+        assert!((31_000..=32_000).contains(&told), "{told}");
     }
 
     #[test]
