@@ -9,7 +9,7 @@ use aide::{OperationInput, generate::GenContext, openapi::Operation};
 use axum::extract::{FromRequest, Request};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
-    Deserializer,
+    Deserialize, Deserializer,
     de::{
         DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, IntoDeserializer, MapAccess, Visitor,
         value::{MapAccessDeserializer, MapDeserializer},
@@ -118,16 +118,30 @@ fn each<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Options), Problem> {
 /// Parses both at once.
 fn both<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Options), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let (own, options) = deserializer.deserialize_map(Both(PhantomData))?;
+    let (own, Written { options, run, step, task }) = deserializer.deserialize_map(Both(PhantomData))?;
     deserializer.end()?;
-    let options = options.iter().map(|(name, value)| (name.as_str(), *value));
-    Ok((own, serde::Deserialize::deserialize(MapDeserializer::new(options))?))
+    let options = options.iter().map(|(Name(name), value)| (&**name, *value));
+    let options: Options = Deserialize::deserialize(MapDeserializer::new(options))?;
+    let run = RunFields { run: run.flatten(), step: step.flatten(), task: task.flatten() };
+    Ok((own, options.of_run(run)))
 }
 
 /// Reads a route's own fields as they come, and keeps the options as they are written.
 struct Both<T>(PhantomData<T>);
 
-type Written<'de> = Vec<(String, &'de RawValue)>;
+/// The name of a field, which is rarely written with escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The options as they are written, but for what every request of a run has, which is read at once.
+#[derive(Default)]
+struct Written<'de> {
+    options: Vec<(Name<'de>, &'de RawValue)>,
+    run: Option<Option<String>>,
+    step: Option<Option<u64>>,
+    task: Option<Option<String>>,
+}
 
 impl<'de, T: DeserializeOwned> Visitor<'de> for Both<T> {
     type Value = (T, Written<'de>);
@@ -137,14 +151,14 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Both<T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        let mut options = Vec::new();
+        let mut written = Written::default();
         let own = T::deserialize(MapAccessDeserializer::new(OwnFields {
             map,
             own: serde_introspect::<T>(),
             others: serde_introspect::<Options>(),
-            options: &mut options,
+            written: &mut written,
         }))?;
-        Ok((own, options))
+        Ok((own, written))
     }
 }
 
@@ -153,21 +167,24 @@ struct OwnFields<'a, 'de, A> {
     map: A,
     own: &'static [&'static str],
     others: &'static [&'static str],
-    options: &'a mut Written<'de>,
+    written: &'a mut Written<'de>,
 }
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for OwnFields<'_, 'de, A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        while let Some(name) = self.map.next_key::<String>()? {
-            if self.own.contains(&name.as_str()) {
-                return seed.deserialize(name.into_deserializer()).map(Some);
+        while let Some(Name(name)) = self.map.next_key()? {
+            match &*name {
+                "run" => once(&mut self.written.run, &mut self.map)?,
+                "step" => once(&mut self.written.step, &mut self.map)?,
+                "task" => once(&mut self.written.task, &mut self.map)?,
+                own if self.own.contains(&own) => return seed.deserialize(name.into_deserializer()).map(Some),
+                other if self.others.contains(&other) => {
+                    self.written.options.push((Name(name), self.map.next_value()?));
+                }
+                _ => return Err(A::Error::custom("unknown field")),
             }
-            if !self.others.contains(&name.as_str()) {
-                return Err(A::Error::custom("unknown field"));
-            }
-            self.options.push((name, self.map.next_value()?));
         }
         Ok(None)
     }
@@ -177,10 +194,16 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for OwnFields<'_, 'de, A> {
     }
 }
 
+/// Reads the value of a field that may be there once.
+fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(field: &mut Option<T>, map: &mut A) -> Result<(), A::Error> {
+    match field.replace(map.next_value()?) {
+        None => Ok(()),
+        Some(_) => Err(A::Error::custom("duplicate field")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
 
     #[derive(Debug, Deserialize)]
@@ -197,6 +220,9 @@ mod tests {
                 true,
             ),
             (r#"{"inputs":["\u00e9"],"\u006dodel":"m","truncation":null,"priority":"high"}"#, true),
+            (r#"{"step":7,"model":"m","run":"a","task":null,"inputs":["a"]}"#, true),
+            (r#"{"model":"m","run":null,"run":"a"}"#, false),
+            (r#"{"model":"m","run":"a","step":-1}"#, false),
             (r#"{"inputs":[]}"#, false),
             (r#"{"model":"m","inputs":["a"],"inputs":["b"]}"#, false),
             (r#"{"model":"m","model":"n"}"#, false),
@@ -206,8 +232,10 @@ mod tests {
             (r#"{"model":"m","timeout_ms":-1}"#, false),
             (r#"[["a"]]"#, false),
         ] {
-            assert_eq!(each::<Own>(body.as_bytes()).is_ok(), fits, "{body}");
-            assert_eq!(both::<Own>(body.as_bytes()).is_ok(), fits, "{body}");
+            let read = [each::<Own>(body.as_bytes()).ok(), both::<Own>(body.as_bytes()).ok()];
+            assert_eq!(read[0].is_some(), fits, "{body}");
+            let [each, both] = read.map(|read| format!("{read:?}"));
+            assert_eq!(both, each, "{body}");
         }
         for broken in [b"{\"model\":\"\xff\"}".as_slice(), b"", b"{"] {
             assert!(each::<Own>(broken).is_err() && both::<Own>(broken).is_err(), "{broken:?}");

@@ -122,6 +122,11 @@ impl Options {
         RunFields { run: self.run.take(), step: self.step.take(), task: self.task.take() }
     }
 
+    /// The same with what says which run the request belongs to.
+    pub(super) fn of_run(self, RunFields { run, step, task }: RunFields) -> Self {
+        Self { run, step, task, ..self }
+    }
+
     /// When to give up, if a request that arrives now says so.
     pub(super) fn deadline(&self) -> Result<Option<Instant>, Problem> {
         checks::deadline(self.timeout_ms)

@@ -208,79 +208,87 @@ impl AppState {
     }
 
     /// Scores a request, and keeps statistics of it where it belongs to a run.
-    pub(crate) async fn score(
+    pub(crate) fn score(
         &self,
         tag: Option<&RunTag>,
         id: &str,
         request: ScoreRequest,
-    ) -> Result<ScoreReport, Problem> {
-        match tag {
-            None => {
-                self.runs.learned.restore(&self.engine, request.model());
-                self.score_as_allowed(request).await
-            }
-            Some(tag) => self.score_in_run(tag, id, request, None).await,
-        }
+    ) -> impl Future<Output = Result<ScoreReport, Problem>> {
+        self.score_at(tag, id, request, None)
     }
 
     /// Scores those samples of a request whose scores are known, at these places in it.
-    pub(crate) async fn score_known(
+    pub(crate) fn score_known(
         &self,
         tag: Option<&RunTag>,
         id: &str,
         request: ScoreRequest,
         places: Vec<usize>,
-    ) -> Result<ScoreReport, Problem> {
-        match tag {
-            None => self.score(None, id, request).await,
-            Some(tag) => self.score_in_run(tag, id, request, Some(places)).await,
-        }
+    ) -> impl Future<Output = Result<ScoreReport, Problem>> {
+        self.score_at(tag, id, request, Some(places))
     }
 
-    async fn score_in_run(
+    async fn score_at(
         &self,
-        tag: &RunTag,
+        tag: Option<&RunTag>,
         id: &str,
         request: ScoreRequest,
         places: Option<Vec<usize>>,
     ) -> Result<ScoreReport, Problem> {
-        // What isn't let in is none of the run's samples.
+        // What isn't let in is none of a run's samples.
         let mut request = self.let_in(request)?;
-        let run = self.claim_run(&tag.run).await?;
-        let state = &self.runs;
-        state.learned.restore(&self.engine, request.model());
-        if self.engine.needs_counts(&request) {
-            // A count is never 0, as the sample itself is counted.
-            let counts = state.counts(tag, &request).await;
-            request = request.with_counts_if_none(&counts).map_err(invalid)?;
+        self.runs.learned.restore(&self.engine, request.model());
+        let mut recording = None;
+        if let Some(tag) = tag {
+            let run = self.claim_run(&tag.run).await?;
+            if self.engine.needs_counts(&request) {
+                // A count is never 0, as the sample itself is counted.
+                let counts = self.runs.counts(tag, &request).await;
+                request = request.with_counts_if_none(&counts).map_err(invalid)?;
+            }
+            let origin =
+                Origin { step: tag.step, task: tag.task.clone(), model: request.model().clone(), probabilities: false };
+            let key = Request { key: RequestKey::of(id), places, unscored: request.samples().len() as u64 };
+            let side = self.runs.side(tag, &request);
+            recording = Some(Recording { tag, run, origin, request: key, side });
         }
-        let (model, count) = (request.model().clone(), request.samples().len());
-        let side = state.side(tag, &request);
         let report = self.score_let_in(request).await;
-        let mut origin = Origin { step: tag.step, task: tag.task.clone(), model, probabilities: false };
-        let mut request = Request { key: RequestKey::of(id), places, unscored: 0 };
-        match &report {
-            Err(_) => {
-                request.unscored = count as u64;
-                state.recorder.record(run, origin, request, std::iter::empty(), std::iter::empty());
-            }
-            Ok(report) => {
-                origin.model = report.model.clone();
-                origin.probabilities = report.probabilities;
-                request.unscored = report.refused.len() as u64;
-                if request.unscored > 0 && request.places.is_none() {
-                    request.places = Some(scored_places(report));
-                }
-                let samples = report.facts.iter().zip(&report.results);
-                let samples = samples.map(|(facts, sample)| observation(*facts, sample));
-                state.recorder.record(run, origin, request, samples, members(report));
-                if !side.is_empty() {
-                    state.send_aside(self, tag, id, report, side);
-                }
-            }
+        if let Some(recording) = recording {
+            self.record(recording, id, report.as_ref().ok());
         }
         report
     }
+
+    /// Leaves a request's samples to their run, or how many there were, where they got no scores.
+    fn record(&self, recording: Recording<'_>, id: &str, report: Option<&ScoreReport>) {
+        let Recording { tag, run, mut origin, mut request, side } = recording;
+        let recorder = &self.runs.recorder;
+        let Some(report) = report else {
+            return recorder.record(run, origin, request, std::iter::empty(), std::iter::empty());
+        };
+        origin.model = report.model.clone();
+        origin.probabilities = report.probabilities;
+        request.unscored = report.refused.len() as u64;
+        if request.unscored > 0 && request.places.is_none() {
+            request.places = Some(scored_places(report));
+        }
+        let samples = report.facts.iter().zip(&report.results);
+        let samples = samples.map(|(facts, sample)| observation(*facts, sample));
+        recorder.record(run, origin, request, samples, members(report));
+        if !side.is_empty() {
+            self.runs.send_aside(self, tag, id, report, side);
+        }
+    }
+}
+
+/// What a request leaves to its run once it was scored.
+struct Recording<'a> {
+    tag: &'a RunTag,
+    run: ClaimedRun,
+    origin: Origin,
+    /// With all its samples unscored.
+    request: Request,
+    side: Vec<Beside>,
 }
 
 /// Where in their request those samples stand that were scored.

@@ -85,11 +85,11 @@ impl RunFields {
         if step.is_some_and(|step| step > LARGEST_STEP) {
             return Err(invalid(format!("step: write a whole number up to {LARGEST_STEP}")));
         }
-        let name = |field: &str, text: &str| -> Result<RunName, Problem> {
-            text.parse().map_err(|error: RunNameError| invalid(format!("{field}: {error}")))
+        let name = |field: &str, text: String| -> Result<RunName, Problem> {
+            text.try_into().map_err(|error: RunNameError| invalid(format!("{field}: {error}")))
         };
-        let task = task.map(|task| name("task", &task)).transpose()?;
-        Ok(Some(RunTag { run: name("run", &run)?, step, task }))
+        let task = task.map(|task| name("task", task)).transpose()?;
+        Ok(Some(RunTag { run: name("run", run)?, step, task }))
     }
 }
 
