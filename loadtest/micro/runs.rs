@@ -1,13 +1,13 @@
 //! What a run's statistics add to a request for 32 known scores: `cargo bench --bench runs`, after `make setup`.
 //!
 //! Blocks of requests that belong to a run alternate in one process with blocks of the same requests that belong to none, so
-//! that whatever else the machine does falls on both. A step has 1,024 samples. Wall time is that of the requests; processor
+//! that whatever else the machine does falls on both. A step has 1,024 samples, all of them different. Wall time is that of the requests; processor
 //! time is that of the whole process, in which everything that a block left behind is folded in: on a machine whose every core
 //! scores, that is what statistics take from it.
 //!
 //! `cargo bench --bench runs -- count` counts instructions in place of time, with Valgrind, whatever else the machine does:
-//! of all threads, with as many requests folded in together as gather in a server that does nothing else. Valgrind makes
-//! everything slower but the clock by which requests gather, so that here they are folded in when they are as many.
+//! of all threads, with requests folded in when they are many, as in a server that does nothing else. Valgrind makes
+//! everything slower but the clock by which they are folded in as well, so that here that stands still.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark's input is its own")]
 #![allow(clippy::print_stdout, reason = "its report goes to standard output")]
@@ -15,13 +15,14 @@
 mod served;
 
 use std::{
+    hint::black_box,
     process::Command,
     time::{Duration, Instant},
 };
 
 use http::StatusCode;
 use karat::api::RunSettings;
-use served::{MODEL, Served, body};
+use served::{MODEL, Served, bodies};
 
 /// How many requests make a block, which lasts a tenth of a second.
 const BLOCK: usize = 1024;
@@ -31,8 +32,6 @@ const STEP: usize = 32;
 const PAIRS: usize = 100;
 /// How many steps are counted.
 const COUNTED: usize = 60;
-/// How many steps are folded in together: 480 requests, of nearly 10,000 a second what gathers in 50 ms.
-const FOLDED: usize = 15;
 
 /// What a block of requests took.
 #[derive(Clone, Copy)]
@@ -45,18 +44,17 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => compare(PAIRS),
-        ["count"] => count(FOLDED),
-        ["count", folded] => count(folded.parse().unwrap()),
-        ["send", steps, run, folded] => send(steps.parse().unwrap(), run == "within", folded.parse().unwrap()),
+        ["count"] => count(),
+        ["send", steps, run] => send(steps.parse().unwrap(), run == "within"),
         [pairs] => compare(pairs.parse().unwrap()),
-        _ => panic!("write a number of pairs, or count and of how many steps requests are folded together"),
+        _ => panic!("write a number of pairs, or count"),
     }
 }
 
 /// Counts what a request takes, and what a run adds to it.
-fn count(folded: usize) {
-    let [start, without, within] = [(0, "without"), (COUNTED, "without"), (COUNTED, "within")]
-        .map(|(steps, run)| instructions(steps, run, folded));
+fn count() {
+    let [start, without, within] =
+        [(0, "without"), (COUNTED, "without"), (COUNTED, "within")].map(|(steps, run)| instructions(steps, run));
     let each = |more: f64, less: f64| (more - less) / (COUNTED * STEP) as f64;
     let (request, added) = (each(without, start), each(within, without));
     println!(
@@ -66,40 +64,37 @@ fn count(folded: usize) {
 }
 
 /// How many a process of its own takes that sends so many steps.
-fn instructions(steps: usize, run: &str, folded: usize) -> f64 {
+fn instructions(steps: usize, run: &str) -> f64 {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(std::env::current_exe().unwrap());
-    let told = valgrind.args(["send", &steps.to_string(), run, &folded.to_string()]).output();
+    let told = valgrind.args(["send", &steps.to_string(), run]).output();
     let told = told.unwrap_or_else(|error| panic!("valgrind: {error}"));
     let told = String::from_utf8(told.stderr).unwrap();
     let collected = told.lines().find_map(|line| line.split_once("Collected :"));
     collected.unwrap_or_else(|| panic!("{told}")).1.trim().parse().unwrap()
 }
 
-/// Sends steps one by one, with everything known, and folds so many in together.
-fn send(steps: usize, in_run: bool, folded: usize) {
+/// Sends steps one by one, with everything known.
+fn send(steps: usize, in_run: bool) {
     let settings = RunSettings { gather: Duration::MAX, ..RunSettings::default() };
-    let (served, plain) = (Served::with(&settings), body(MODEL));
-    post(&served, "{", &plain[1..]);
+    let (served, bodies) = (Served::with(&settings), bodies(MODEL, STEP));
+    post(&served, "{", &bodies);
     for step in 0..steps {
-        post(&served, &head(in_run.then_some(step)), &plain[1..]);
-        if (step + 1) % folded == 0 {
-            served.runs.close();
-        }
+        post(&served, &head(in_run, step), &bodies);
     }
     served.runs.close();
 }
 
 /// Compares blocks of requests, so many pairs.
 fn compare(pairs: usize) {
-    let (served, plain) = (Served::new(), body(MODEL));
+    let (served, bodies) = (Served::new(), bodies(MODEL, STEP));
     let mut step = 0;
     let mut block = |in_run: bool| {
         let heads = (0..BLOCK / STEP).map(|_| {
             step += usize::from(in_run);
-            head(in_run.then_some(step))
+            head(in_run, step)
         });
-        block(&served, &heads.collect::<Vec<_>>(), &plain[1..])
+        block(&served, &heads.collect::<Vec<_>>(), &bodies)
     };
     // Everything is known and warm before anything counts.
     block(false);
@@ -129,25 +124,41 @@ fn compare(pairs: usize) {
     }
 }
 
-/// How the body of a request of a step begins, or of one that belongs to no run.
-fn head(step: Option<usize>) -> String {
-    step.map_or_else(|| "{".to_owned(), |step| format!(r#"{{"run":"bench","step":{step},"#))
+/// How the body of a request of a step begins, or of one that belongs to no run, with as many spaces instead: where its
+/// texts lie in memory makes a difference of half a percent by itself.
+fn head(in_run: bool, step: usize) -> String {
+    let head = format!(r#"{{"run":"bench","step":{step},"#);
+    if in_run { head } else { format!("{:width$}", "{", width = head.len()) }
 }
 
-/// Sends a step for each head.
-fn block(served: &Served, heads: &[String], rest: &str) -> Took {
+/// Sends a step for each head, each from another place on the stack: how what is copied there lies to memory elsewhere makes
+/// a difference of a percent, and another one in each process.
+fn block(served: &Served, heads: &[String], bodies: &[String]) -> Took {
     let (begun, spent) = (Instant::now(), processor_time());
-    heads.iter().for_each(|head| post(served, head, rest));
+    for (depth, head) in heads.iter().enumerate() {
+        at_depth(2 * depth, &|| post(served, head, bodies));
+    }
     let wall = begun.elapsed();
     served.runs.close();
     Took { wall, processor: processor_time() - spent }
 }
 
-/// Sends as many requests as make a step. A body is written as it is sent, so that it comes from memory that the last
-/// request gave back, as one that arrives does.
-fn post(served: &Served, head: &str, rest: &str) {
-    for _ in 0..STEP {
-        assert_eq!(served.post([head, rest].concat()).0, StatusCode::OK);
+/// Does something so many frames of at least 64 bytes further down the stack.
+fn at_depth(depth: usize, act: &dyn Fn()) {
+    let frame = black_box([0_u8; 64]);
+    if depth == 0 {
+        act();
+    } else {
+        at_depth(depth - 1, act);
+    }
+    black_box(&frame);
+}
+
+/// Sends a step: each body with that head in place of its first byte. It is written as it is sent, so that it comes from
+/// memory that the last request gave back, as one that arrives does.
+fn post(served: &Served, head: &str, bodies: &[String]) {
+    for body in bodies {
+        assert_eq!(served.post([head, &body[1..]].concat()).0, StatusCode::OK);
     }
 }
 

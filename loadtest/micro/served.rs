@@ -142,6 +142,11 @@ fn model(metrics: &Metrics) -> Model {
 
 /// About 160 tokens, no two samples alike.
 pub(crate) fn texts() -> Vec<(String, String)> {
+    texts_from(0)
+}
+
+/// A request's samples, the first of them of that number.
+fn texts_from(first: usize) -> Vec<(String, String)> {
     let words = ["reward", "model", "the", "answer", "tides", "because", "moon", "gravity", "water", "question"];
     let text = |mut state: usize, count: usize| {
         let mut text = String::new();
@@ -151,11 +156,20 @@ pub(crate) fn texts() -> Vec<(String, String)> {
         }
         text
     };
-    (0..SAMPLES).map(|number| (text(number, 40), text(number + SAMPLES, 120))).collect()
+    (first..first + SAMPLES).map(|number| (text(2 * number, 40), text(2 * number + 1, 120))).collect()
 }
 
 pub(crate) fn body(model: &str) -> String {
+    body_from(model, 0)
+}
+
+/// So many bodies with samples of their own.
+pub(crate) fn bodies(model: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| body_from(model, number * SAMPLES)).collect()
+}
+
+fn body_from(model: &str, first: usize) -> String {
     let pair = |(prompt, response): (String, String)| json!({"prompt": prompt, "response": response});
-    let inputs: Vec<Value> = texts().into_iter().map(pair).collect();
+    let inputs: Vec<Value> = texts_from(first).into_iter().map(pair).collect();
     json!({"model": model, "inputs": inputs}).to_string()
 }
