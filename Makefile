@@ -202,7 +202,7 @@ bench-guard: setup ## Measure what a key's check, a trace and a log line cost at
 	cargo build --release --bin karat --example loadtest
 	$(VENV_PYTHON) -m loadtest.guard --server $(RELEASE) $(if $(TINY),--tiny)
 
-bench-runs: setup ## Measure what a run's statistics take from the throughput of known scores (PAIRS=40, or COUNT=1 with Valgrind)
+bench-runs: setup ## Measure what a run's statistics take from the throughput of known scores (PAIRS=200, or COUNT=1 with Valgrind)
 	cargo build --release --bin karat --example loadtest
 	$(VENV_PYTHON) -m loadtest.runs --server $(RELEASE) $(if $(PAIRS),--pairs $(PAIRS)) $(if $(COUNT),--count)
 

@@ -174,8 +174,10 @@ def main() -> None:
     parser.add_argument("--server", type=Path, default=Path("target/release/karat"), help="the program")
     parser.add_argument("--generator", type=Path, default=Path("target/release/examples/loadtest"))
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long a block is")
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument(
+        "--seconds", type=float, default=0.4, help="how long a block is: machines change their speed within seconds"
+    )
     parser.add_argument("--count", action="store_true", help="count instructions, with Valgrind")
     parser.add_argument("--steps", type=int, default=64, help="how many steps are counted")
     arguments = parser.parse_args()
