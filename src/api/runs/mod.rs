@@ -48,7 +48,7 @@ pub struct RunSettings {
     /// The most memory for all of them, in bytes.
     pub bytes: usize,
     /// How long what requests left gathers before it is recorded together, unless somebody reads or it is much. Whoever
-    /// listens to events hears of them so much later.
+    /// listens to events hears of them so much later, or twice so much where others were recorded meanwhile.
     pub gather: Duration,
 }
 

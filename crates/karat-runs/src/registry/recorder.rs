@@ -3,8 +3,8 @@
 //! A request leaves its samples' numbers at the end of one flat buffer: nothing is hashed, and hardly anything allocated,
 //! for it. Requests of one step that follow each other share all else that they leave, and are taken in as one. All that
 //! waits is folded into its runs together, and by whoever comes first:
-//! - the request that fills the buffer up to [`MARK`], a few dozen of them at once while they are still in its core's cache;
-//!   handing them to another core would cost more than folding them does;
+//! - the request that fills the buffer up to [`MARK`], about a hundred of 32 samples at once; handing them to another core
+//!   would cost more than folding them where they were written does;
 //! - a thread of its own, which is woken by the first request after a rest, and folds what gathered for a while in which
 //!   nobody else did; so it wakes a few times a second, however many requests there are, and never while nothing is scored;
 //! - a reader, who [flushes](Recorder::flush) first, and so is told of all that was acknowledged before.
@@ -55,7 +55,7 @@ struct Waiting {
     buffer: Buffer,
     /// Whether the thread has to be woken.
     asleep: bool,
-    /// Whether somebody folded since the thread last looked.
+    /// Whether somebody folded while the thread lets requests gather.
     folded: bool,
     ended: bool,
 }
@@ -171,10 +171,11 @@ impl Shared {
             let mut waiting = lock(&self.waiting);
             waiting.asleep = waiting.buffer.requests.is_empty();
             let rests = |waiting: &mut Waiting| waiting.asleep && !waiting.ended;
-            let waiting = self.more.wait_while(waiting, rests).unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self.more.wait_while(waiting, rests).unwrap_or_else(PoisonError::into_inner);
+            waiting.folded = false;
             let gathered = self.more.wait_timeout_while(waiting, gather, |waiting| !waiting.ended);
-            let (mut waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
-            let (ended, folded) = (waiting.ended, mem::take(&mut waiting.folded));
+            let (waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
+            let Waiting { ended, folded, .. } = *waiting;
             drop(waiting);
             // While requests fill the buffer again and again, what is left of the last ones can wait.
             if ended || !folded {

@@ -126,7 +126,7 @@ impl Bucket {
     }
 
     pub(crate) fn close(&mut self) {
-        self.rewards.close();
+        self.rewards.fold();
     }
 
     pub(crate) fn bytes(&self) -> usize {

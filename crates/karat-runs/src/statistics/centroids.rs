@@ -16,7 +16,7 @@ const PARTS: usize = 128;
 /// From here on, `f64` knows whole numbers alone.
 const TWO_TO_52: f64 = 4_503_599_627_370_496.0;
 
-/// The largest number of which there are always few enough for a sum.
+/// No sum overflows of as many numbers as there ever are, none of which is larger.
 const LARGEST: f64 = 1e290;
 
 /// Finite numbers as centroids in the order of their means, none of which is heavier than the digest's own at its place;
@@ -96,7 +96,7 @@ fn by_value(one: &f64, other: &f64) -> Ordering {
     one.partial_cmp(other).unwrap_or(Ordering::Equal)
 }
 
-/// The same by sorting all of them, grouped as by [`compressed`].
+/// Finite numbers as centroids by sorting all of them, grouped as by [`compressed`].
 fn sorted(numbers: &mut [f64]) -> Vec<Centroid> {
     numbers.sort_unstable_by(by_value);
     let sorted = &*numbers;

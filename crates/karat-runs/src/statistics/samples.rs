@@ -1,5 +1,5 @@
-//! Scored samples side by side, in as little memory as they need. What a request leaves is written by one core and read by
-//! another, and a cache line that both touch costs more than the sums over what stands in it.
+//! Scored samples side by side, in as little memory as they need. What a request leaves may be written by one core and
+//! read by another, and a cache line that both touch costs more than the sums over what stands in it.
 
 use std::mem;
 

@@ -67,12 +67,8 @@ impl Sketch {
         }
     }
 
-    /// Folds what waits in and gives its memory back, for a sketch that nothing more is expected of.
-    pub fn close(&mut self) {
-        self.fold();
-    }
-
-    fn fold(&mut self) {
+    /// Folds what waits in and gives its memory back, as for a sketch that nothing more is expected of.
+    pub fn fold(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         self.fold_all(waiting);
     }
