@@ -7,7 +7,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     mem::size_of,
     ops::Range,
     sync::Arc,
@@ -22,6 +22,7 @@ use karat_runtime::RuntimeError;
 
 use super::{
     Facts, ScoreError, Timings, Usage,
+    hashed::Hashed,
     refusal::is_of_one_sample,
     request::Urgency,
     single_flight::{Pending, SingleFlight, Source},
@@ -37,7 +38,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     graph: GraphId,
-    input: Arc<TokenizedInput>,
+    input: Hashed,
 }
 
 /// What a head made of one input, and what it took.
@@ -85,7 +86,7 @@ impl Outputs {
         Self {
             // What the map itself takes is left out, and the pass, which many share.
             cache: SingleFlight::new(bytes, |key: &Key, computed: &Computed| {
-                size_of::<Key>() + key.input.bytes() + size_of::<Computed>() + computed.output.bytes()
+                size_of::<Key>() + key.input.input().bytes() + size_of::<Computed>() + computed.output.bytes()
             }),
         }
     }
@@ -107,7 +108,7 @@ impl Outputs {
             for (range, known) in inputs.samples().zip(&mut known) {
                 let of_sample = || inputs.all()[range.clone()].iter();
                 *known &= model.units.iter().all(|unit| {
-                    of_sample().all(|input| self.cache.knows(&Key { graph: unit.id, input: Arc::clone(input) }))
+                    of_sample().all(|input| self.cache.knows(&Key { graph: unit.id, input: input.clone() }))
                 });
             }
         }
@@ -166,20 +167,18 @@ impl Outputs {
         &self,
         model: &Arc<GraphModel>,
         unit: &GraphUnit,
-        inputs: &[Arc<TokenizedInput>],
+        inputs: &[Hashed],
         urgency: Urgency,
     ) -> Result<Vec<Pending<Computed, ComputeError>>, ScoreError> {
         let mut found: Vec<(usize, Pending<Computed, ComputeError>)> = Vec::with_capacity(inputs.len());
         for side in unit.sides() {
-            let own = || inputs.iter().enumerate().filter(|(_, input)| unit.side_of(input).id == side.id);
+            let own = || inputs.iter().enumerate().filter(|(_, input)| unit.side_of(input.input()).id == side.id);
             // What is known is recognised without its pixels, and what is computed needs them.
-            let seen = own().filter(|(_, input)| input.pixels().is_some());
-            let seen: HashMap<&TokenizedInput, &Arc<TokenizedInput>> =
-                seen.map(|(_, input)| (&**input, input)).collect();
-            let keys = own().map(|(_, input)| Key { graph: side.id, input: remembered(input) });
+            let seen = own().map(|(_, input)| input).filter(|input| input.input().pixels().is_some());
+            let seen: HashSet<&Hashed> = seen.collect();
+            let keys = own().map(|(_, input)| Key { graph: side.id, input: input.remembered() });
             let pending = self.cache.begin(keys, urgency, |missing| {
-                let whole =
-                    |key: &Key| seen.get(&*key.input).map_or_else(|| Arc::clone(&key.input), |input| Arc::clone(input));
+                let whole = |key: &Key| Arc::clone(seen.get(&key.input).map_or(&key.input, |input| *input).input());
                 start(model, side, missing.iter().map(whole).collect(), urgency)
             })?;
             found.extend(own().map(|(index, _)| index).zip(pending));
@@ -193,11 +192,6 @@ impl Outputs {
         }
         Ok(found.into_iter().map(|(_, pending)| pending).collect())
     }
-}
-
-/// An input to know an output by: an image without its pixels.
-fn remembered(input: &Arc<TokenizedInput>) -> Arc<TokenizedInput> {
-    if input.pixels().is_some() { Arc::new(input.remembered()) } else { Arc::clone(input) }
 }
 
 /// Queues inputs of one graph and reads what its passes give.
@@ -326,8 +320,9 @@ impl Leaves {
         for leaf in &self.leaves {
             for unit in &leaf.units {
                 for (scored, input) in unit.iter().zip(leaf.inputs.all()) {
-                    usage.tokens += input.len();
-                    usage.cached_tokens += if scored.cached { input.len() } else { 0 };
+                    let tokens = input.input().len();
+                    usage.tokens += tokens;
+                    usage.cached_tokens += if scored.cached { tokens } else { 0 };
                 }
             }
         }

@@ -13,6 +13,7 @@ mod embed;
 mod error;
 mod expected;
 mod facts;
+mod hashed;
 mod prepare;
 mod refusal;
 mod report;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use karat_rules::domain::{Image, Picture, Probe, Sample, TokenizedInput};
+use ahash::RandomState;
+use karat_rules::domain::{Image, Picture, Probe, Sample};
 
-use super::{Facts, ScoreError, refusal::is_of_one_sample};
+use super::{Facts, ScoreError, hashed::Hashed, refusal::is_of_one_sample};
 use crate::{
     image::{ImageError, Seen},
     input::{InputError, Prepared},
@@ -23,16 +24,19 @@ pub(super) struct Key {
 /// What a text became.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
-    pub(super) inputs: Arc<[Arc<TokenizedInput>]>,
+    pub(super) inputs: Arc<[Hashed]>,
     pub(super) facts: Facts,
     pub(super) doubled_beginning: bool,
 }
+
+/// What texts became.
+pub(super) type KnownTexts = moka::sync::Cache<Key, Known, RandomState>;
 
 /// The images that a model was shown which compares them. Each is kept by itself: it may come with another prompt, or be
 /// what many others should be like.
 #[derive(Debug, Clone)]
 pub(super) struct Shown {
-    pub(super) known: moka::sync::Cache<Key, Known>,
+    pub(super) known: KnownTexts,
     pub(super) model: Option<GraphId>,
 }
 
@@ -43,12 +47,12 @@ impl Shown {
         Key { model: self.model, options: TextOptions::default(), sample: Arc::new(Sample::Picture(alone)) }
     }
 
-    fn get(&self, image: &Image) -> Option<Arc<TokenizedInput>> {
+    fn get(&self, image: &Image) -> Option<Hashed> {
         self.known.get(&self.key(image))?.inputs.first().cloned()
     }
 
-    fn keep(&self, image: &Image, input: &Arc<TokenizedInput>) {
-        let known = Known { inputs: [Arc::clone(input)].into(), facts: Facts::default(), doubled_beginning: false };
+    fn keep(&self, image: &Image, input: &Hashed) {
+        let known = Known { inputs: [input.clone()].into(), facts: Facts::default(), doubled_beginning: false };
         self.known.insert(self.key(image), known);
     }
 }
@@ -71,6 +75,8 @@ pub(super) struct Task {
     pub(super) options: TextOptions,
     pub(super) spares_others: bool,
     pub(super) shown: Shown,
+    /// What inputs are hashed by.
+    pub(super) hasher: RandomState,
 }
 
 impl Task {
@@ -81,7 +87,7 @@ impl Task {
             if !is_wanted() {
                 return Err(ScoreError::Expired);
             }
-            match tokenize_sample(&self.model, index, &sample, self.options, Some(&self.shown)) {
+            match tokenize_sample(&self.model, index, &sample, self.options, &self.hasher, Some(&self.shown)) {
                 Err(error) if !(self.spares_others && is_of_one_sample(&error)) => Err(error),
                 attempt => Ok(attempt),
             }
@@ -96,6 +102,7 @@ pub(super) fn tokenize_sample(
     index: usize,
     sample: &Sample,
     options: TextOptions,
+    hasher: &RandomState,
     shown: Option<&Shown>,
 ) -> Result<Known, ScoreError> {
     let mut doubled_beginning = false;
@@ -110,9 +117,9 @@ pub(super) fn tokenize_sample(
             model.metrics.saw(pixels, decoding, resizing);
         }
         doubled_beginning |= tokenized.doubled_beginning;
-        Ok::<_, ScoreError>(Arc::new(tokenized.input))
+        Ok::<_, ScoreError>(Hashed::new(Arc::new(tokenized.input), hasher))
     };
-    let inputs: Vec<Arc<TokenizedInput>> = match model.head.probing() {
+    let inputs: Vec<Hashed> = match model.head.probing() {
         None => vec![take(model.pipeline.prepare(sample, options))?],
         Some(probing) => {
             let probes = probing.probes(sample).map_err(|source| ScoreError::Probe { index, source })?;

@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use ahash::RandomState;
 use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared, WeakShared},
@@ -23,7 +24,7 @@ type Computation<V, E> = Shared<BoxFuture<'static, Result<V, E>>>;
 
 /// The values of all keys, bounded in bytes, and the computations that are in flight. Clones share both.
 pub(super) struct SingleFlight<K, V, E> {
-    known: moka::sync::Cache<K, V>,
+    known: moka::sync::Cache<K, V, RandomState>,
     in_flight: Arc<Mutex<InFlight<K, V, E>>>,
 }
 
@@ -61,6 +62,10 @@ pub(super) enum Source {
 }
 
 impl<V: Clone, E: Clone> Pending<V, E> {
+    fn known(value: V) -> Self {
+        Self { source: Source::Known, value: Value::Known(value) }
+    }
+
     pub(super) fn source(&self) -> Source {
         self.source
     }
@@ -86,7 +91,8 @@ where
     /// A map of at most `bytes`, as `weigh` counts those of an entry; 0 keeps nothing but still shares what is in flight.
     pub(super) fn new(bytes: u64, weigh: fn(&K, &V) -> usize) -> Self {
         let weigh = move |key: &K, value: &V| u32::try_from(weigh(key, value)).unwrap_or(u32::MAX);
-        let known = moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).build();
+        let known = moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh);
+        let known = known.build_with_hasher(RandomState::new());
         let in_flight = InFlight { by_key: HashMap::new(), started: 0 };
         Self { known, in_flight: Arc::new(Mutex::new(in_flight)) }
     }
@@ -123,11 +129,23 @@ where
     where
         F: Future<Output = Result<V, E>> + Send + 'static,
     {
+        let mut missing: Vec<K> = Vec::new();
+        let most = keys.size_hint().1.unwrap_or(0);
+        let mut pending: Vec<Pending<V, E>> = Vec::with_capacity(most);
+        // What is known needs no lock.
+        let mut keys = keys.peekable();
+        while let Some(value) = keys.peek().and_then(|key| self.known.get(key)) {
+            pending.push(Pending::known(value));
+            keys.next();
+        }
+        if keys.peek().is_none() {
+            start(&missing)?;
+            return Ok(pending);
+        }
         // Declared before the lock is taken, so that what was joined is dropped after the lock is released.
-        let mut found = Vec::with_capacity(keys.size_hint().0);
+        let mut found = Vec::with_capacity(most.saturating_sub(pending.len()));
         // Held from the look-up to the start, so that two requests can't both find nothing and both start.
         let mut in_flight = self.lock();
-        let mut missing: Vec<K> = Vec::new();
         let mut position_of: HashMap<K, usize> = HashMap::new();
         for key in keys {
             found.push(if let Some(value) = self.known.get(&key) {
@@ -157,15 +175,15 @@ where
             .collect();
         drop(in_flight);
 
-        let pending = found.into_iter().map(|found| match found {
-            Found::Known(value) => Pending { source: Source::Known, value: Value::Known(value) },
+        pending.extend(found.into_iter().map(|found| match found {
+            Found::Known(value) => Pending::known(value),
             Found::InFlight(computation) => Pending { source: Source::Shared, value: Value::Computing(computation) },
             Found::Missing { position, first } => Pending {
                 source: if first { Source::Started } else { Source::Shared },
                 value: Value::Computing(started[position].clone()),
             },
-        });
-        Ok(pending.collect())
+        }));
+        Ok(pending)
     }
 
     fn launch(
@@ -320,6 +338,23 @@ mod tests {
             assert_eq!(block_on(pending.wait()), Err("broken"));
         }
         assert_eq!(begin(&map, &[1], Urgency::default()).1, [1]);
+    }
+
+    #[test]
+    fn what_is_known_stands_among_what_is_not() {
+        let map = map();
+        let (known, _) = begin(&map, &[1, 2], Urgency::default());
+        for pending in known {
+            block_on(pending.wait()).unwrap();
+        }
+        let (pending, missing) = begin(&map, &[1, 7, 2, 8, 7], Urgency::default());
+        assert_eq!(missing, [7, 8]);
+        assert_eq!(sources(&pending), [Source::Known, Source::Started, Source::Known, Source::Started, Source::Shared]);
+        let values: Vec<_> = pending.into_iter().map(|pending| block_on(pending.wait()).unwrap()).collect();
+        assert_eq!(values, [10, 70, 20, 80, 70]);
+        let refuse = |_: &[u32]| Err::<Vec<std::future::Ready<Result<u32, &str>>>, _>("stopped");
+        let refused = map.begin([1, 2].into_iter(), Urgency::default(), refuse);
+        assert_eq!(refused.err(), Some("stopped"), "also where all is known");
     }
 
     #[test]

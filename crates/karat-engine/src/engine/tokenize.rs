@@ -5,19 +5,21 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, ops::Range, sync::Arc, thread};
 
+use ahash::RandomState;
 use karat_rules::domain::{Sample, TokenizedInput};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Facts, ScoreError,
-    prepare::{Attempts, Key, Known, Shown, Task, Work, tokenize_sample},
+    hashed::Hashed,
+    prepare::{Attempts, Key, Known, KnownTexts, Shown, Task, Work, tokenize_sample},
 };
 use crate::{input, repository::GraphModel, text::TextOptions};
 
 /// The inputs of one graph model: one or, where its head asks several things of a sample, more for each sample.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
-    all: Vec<Arc<TokenizedInput>>,
+    all: Vec<Hashed>,
     /// Where each sample's inputs end.
     ends: Vec<usize>,
     /// What is known of each sample's text.
@@ -31,7 +33,7 @@ impl Inputs {
     /// As [`TokenCache::tokenize`].
     pub(super) fn of(model: &GraphModel, sample: &Sample) -> Result<Self, ScoreError> {
         let mut inputs = Self::default();
-        let known = tokenize_sample(model, 0, sample, TextOptions::default(), None)?;
+        let known = tokenize_sample(model, 0, sample, TextOptions::default(), &RandomState::new(), None)?;
         inputs.push(&known.inputs, known.facts);
         Ok(inputs)
     }
@@ -39,15 +41,26 @@ impl Inputs {
     /// The input, where there is one alone.
     pub(super) fn only(&self) -> Option<&TokenizedInput> {
         match self.all.as_slice() {
-            [input] => Some(input),
+            [input] => Some(input.input()),
             _ => None,
         }
     }
 
-    fn push(&mut self, sample: &[Arc<TokenizedInput>], facts: Facts) {
+    /// None yet, with room for those of so many samples.
+    fn for_samples(samples: usize) -> Self {
+        let facts = Vec::with_capacity(samples);
+        Self { all: Vec::with_capacity(samples), ends: Vec::with_capacity(samples), facts }
+    }
+
+    fn push(&mut self, sample: &[Hashed], facts: Facts) {
         self.all.extend_from_slice(sample);
         self.ends.push(self.all.len());
         self.facts.push(facts);
+    }
+
+    /// How many samples they are of.
+    pub(super) fn count(&self) -> usize {
+        self.ends.len()
     }
 
     /// What is known of each sample's text.
@@ -73,7 +86,7 @@ impl Inputs {
     }
 
     /// Every input of every sample, in their order.
-    pub(super) fn all(&self) -> &[Arc<TokenizedInput>] {
+    pub(super) fn all(&self) -> &[Hashed] {
         &self.all
     }
 
@@ -106,7 +119,8 @@ pub(super) struct TokenizedSamples {
 /// The tokens of texts that were seen, bounded in bytes.
 #[derive(Debug, Clone)]
 pub(super) struct TokenCache {
-    known: moka::sync::Cache<Key, Known>,
+    known: KnownTexts,
+    hasher: RandomState,
     /// One permit a core: more long texts at once would be no faster.
     cores: Arc<Semaphore>,
     /// One permit for [`PERMIT_BYTES`] of text, since each takes many times its own memory.
@@ -119,12 +133,16 @@ impl TokenCache {
     pub(super) fn new(bytes: u64) -> Self {
         let weigh = |key: &Key, known: &Known| {
             let text = size_of::<Key>() + size_of::<Sample>() + key.sample.text_bytes();
-            let inputs: usize = known.inputs.iter().map(|input| size_of_val(input) + input.bytes()).sum();
+            let inputs: usize = known.inputs.iter().map(|input| size_of_val(input) + input.input().bytes()).sum();
             u32::try_from(text + size_of::<Known>() + inputs).unwrap_or(u32::MAX)
         };
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
-            known: moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).build(),
+            known: moka::sync::Cache::builder()
+                .max_capacity(bytes)
+                .weigher(weigh)
+                .build_with_hasher(RandomState::new()),
+            hasher: RandomState::new(),
             cores: Arc::new(Semaphore::new(cores)),
             memory: Arc::new(Semaphore::new(BYTES_AT_ONCE / PERMIT_BYTES)),
             most_cores: cores,
@@ -197,7 +215,7 @@ impl TokenCache {
             .map(|index| Work { index, sample: Arc::clone(&samples[index]), cost: cost(&samples[index]) })
             .collect();
         let indices: Vec<usize> = missing().collect();
-        let task = Task { model: Arc::clone(leaf), options, spares_others, shown };
+        let task = Task { model: Arc::clone(leaf), options, spares_others, shown, hasher: self.hasher.clone() };
         let fresh = if work.iter().map(|work| work.cost).sum::<usize>() <= INLINE_BYTES {
             task.run(work, || true)?
         } else {
@@ -206,7 +224,7 @@ impl TokenCache {
         // As many were tokenised as were missing.
         let mut fresh: BTreeMap<usize, _> = indices.into_iter().zip(fresh).collect();
 
-        let mut inputs = Inputs::default();
+        let mut inputs = Inputs::for_samples(samples.len());
         for (index, (known, sample)) in found.into_iter().zip(samples).enumerate() {
             let known = match (known, fresh.remove(&index)) {
                 (Some(known), _) => known,
