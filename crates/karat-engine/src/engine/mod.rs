@@ -34,7 +34,7 @@ pub use report::{Detail, Embeddings, EnsembleReport, SampleReport, ScoreReport, 
 pub use request::ScoreRequest;
 
 use compute::{Computation, Outputs};
-use karat_rules::{domain::ModelName, transform};
+use karat_rules::domain::ModelName;
 use karat_runtime::ort::Library;
 use refusal::Remaining;
 use reward::RequestRules;
@@ -151,17 +151,6 @@ impl Engine {
     #[must_use]
     pub fn keeps_scores(&self) -> bool {
         self.outputs.keeps()
-    }
-
-    /// Whether a request's transforms need to know how often each response was seen. No, where the model takes no requests.
-    #[must_use]
-    pub fn needs_counts(&self, request: &ScoreRequest) -> bool {
-        match &request.overrides.transforms {
-            Some(choices) => choices
-                .iter()
-                .any(|choice| transform::CATALOGUE.build(choice).is_ok_and(|transform| transform.needs().counts)),
-            None => self.model(&request.model).is_ok_and(|model| model.transforms.needs_counts()),
-        }
     }
 
     /// Scores every sample of a request.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use karat_rules::{
     domain::{ModelName, Sample, catalogue::Choice},
-    transform::{Context, ContextError},
+    transform::{CATALOGUE, Context, ContextError},
 };
 
 use super::{Draft, OnRefused, Refusal, ScoreError};
@@ -87,6 +87,14 @@ impl ScoreRequest {
     pub fn places(&self) -> Vec<usize> {
         let all = self.samples.len() + self.refused.len();
         (0..all).filter(|place| self.refused.iter().all(|refusal| refusal.index != *place)).collect()
+    }
+
+    /// Whether its transforms need to know how often each response was seen. Those of a manifest never do: a model whose rules
+    /// need what requests alone bring is refused.
+    #[must_use]
+    pub fn needs_counts(&self) -> bool {
+        let chosen = self.overrides.transforms.iter().flatten();
+        chosen.filter_map(|choice| CATALOGUE.build(choice).ok()).any(|transform| transform.needs().counts)
     }
 
     /// Says how often each of [`Self::samples`] was seen, where the request says nothing of it.

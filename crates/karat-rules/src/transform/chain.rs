@@ -90,12 +90,6 @@ impl Chain {
         Ok(held)
     }
 
-    /// Whether a link needs to know how often each response was seen.
-    #[must_use]
-    pub fn needs_counts(&self) -> bool {
-        self.links.iter().any(|(_, transform)| transform.needs().counts)
-    }
-
     /// What each link that learns keeps, by the link's name.
     pub fn memories(&self) -> impl Iterator<Item = (&str, &dyn Memory)> {
         self.links.iter().filter_map(|(name, transform)| Some((name.as_str(), transform.memory()?)))
