@@ -292,7 +292,7 @@ impl Ranked {
         let objectives: Vec<Vec<f64>> = report
             .results
             .iter()
-            .map(|sample| sample.detail.objectives.iter().map(|(_, reward)| reward.get()).collect())
+            .map(|sample| sample.detail().objectives.iter().map(|(_, reward)| reward.get()).collect())
             .collect();
         let several = objectives.first().is_some_and(|first| first.len() > 1);
         let Some(candidates) = Candidates::new(&rewards) else {

@@ -270,7 +270,7 @@ impl Comparison {
                 (result(chosen), result(rejected), None, None)
             }
             Reports::Together(report) => {
-                let orders = report.detail.orders;
+                let orders = report.detail().orders;
                 (None, None, result(*report), orders)
             }
         };

@@ -147,7 +147,7 @@ async fn process(
     let report = state.score(run.as_ref(), &id, request).await?;
     Envelope::reply(id, report, |reports| {
         let results = each(reports, |(index, sample)| {
-            let found = sample.detail.steps.as_ref().map(Vec::len);
+            let found = sample.detail().steps.as_ref().map(Vec::len);
             match steps_sent[index].zip(found) {
                 Some((sent, found)) if found > sent || (found < sent && !sample.cut.is_cut()) => Err(invalid(format!(
                     "inputs[{index}]: the model finds {found} steps in {sent}, so one holds or changes what ends a step; \
@@ -161,15 +161,16 @@ async fn process(
     })
 }
 
-fn result((index, sample): (usize, SampleReport)) -> Result<ProcessResult, Problem> {
-    let scores = sample.detail.steps.ok_or_else(|| {
+fn result((index, mut sample): (usize, SampleReport)) -> Result<ProcessResult, Problem> {
+    let detail = sample.take_detail();
+    let scores = detail.steps.ok_or_else(|| {
         invalid("this model gives one score a response; choose a model with a process head, or use POST /v1/score")
     })?;
     let reductions = Reduction::ALL.iter().filter_map(|reduction| {
         let value = reduction.apply(&scores).ok().filter(|value| value.is_finite())?;
         Some((reduction.name().to_owned(), value))
     });
-    let (rewards, returns_to_go) = match sample.detail.step_rewards {
+    let (rewards, returns_to_go) = match detail.step_rewards {
         Some(steps) => (steps.rewards, steps.returns_to_go),
         None => {
             let untouched = karat_rules::transform::Signal::Steps(scores.clone());

@@ -75,7 +75,7 @@ pub(super) struct SampleResult {
     objectives: Option<BTreeMap<String, Reward>>,
     /// The response's steps, if `include` asks for them and the model has a process head.
     #[serde(skip_serializing_if = "Option::is_none")]
-    steps: Option<StepsBody>,
+    steps: Option<Box<StepsBody>>,
     /// The response's tokens, if `include` asks for them and the model has a token head.
     #[serde(skip_serializing_if = "Option::is_none")]
     token_rewards: Option<Vec<TokenReward>>,
@@ -137,8 +137,8 @@ struct QuantileBody {
 }
 
 impl SampleResult {
-    pub(super) fn new(index: usize, sample: SampleReport, include: &BTreeSet<Include>) -> Self {
-        let detail = sample.detail;
+    pub(super) fn new(index: usize, mut sample: SampleReport, include: &BTreeSet<Include>) -> Self {
+        let detail = sample.take_detail();
         let wanted = |what| include.contains(&what);
         let step_rewards = detail.step_rewards.map(|steps| (steps.rewards, steps.returns_to_go)).unzip();
         let steps =
@@ -157,7 +157,7 @@ impl SampleResult {
                 members: wanted(Include::Members).then_some(sample.ensemble.members),
             },
             objectives: objectives.filter(|_| wanted(Include::Objectives)),
-            steps: steps.filter(|_| wanted(Include::Steps)),
+            steps: steps.filter(|_| wanted(Include::Steps)).map(Box::new),
             token_rewards: detail.tokens.filter(|_| wanted(Include::Tokens)),
             percentile: wanted(Include::Percentile).then_some(None),
             sensitivity: detail.sensitivity,

@@ -76,7 +76,7 @@ struct ScoreResponse {
 #[serde(untagged)]
 enum ScoreResult {
     /// What became of the sample.
-    Known(Box<Outcome<SampleResult>>),
+    Known(Outcome<SampleResult>),
     /// No reward yet, where the request didn't wait.
     Pending(PendingResult),
 }
@@ -159,11 +159,15 @@ async fn score(call: Call<ScoreBody>) -> Result<Reply<Envelope<ScoreResponse>>, 
             let percentile = percentiles.as_mut().and_then(Iterator::next);
             Ok(SampleResult::new(place, sample, &body.include).with_percentile(percentile))
         })?;
-        let mut results: Vec<ScoreResult> = (0..count).map(PendingResult::at).collect();
-        for (index, outcome) in scored.into_iter().enumerate() {
-            let place = places.as_ref().map_or(index, |places| places[index]);
-            results[place] = ScoreResult::Known(Box::new(outcome));
-        }
+        let scored = scored.into_iter().map(ScoreResult::Known);
+        let results = match &places {
+            None => scored.collect(),
+            Some(places) => {
+                let mut results: Vec<ScoreResult> = (0..count).map(PendingResult::at).collect();
+                places.iter().zip(scored).for_each(|(place, known)| results[*place] = known);
+                results
+            }
+        };
         Ok(ScoreResponse { results })
     })
 }

@@ -96,7 +96,7 @@ async fn tokens(
 }
 
 fn result((index, sample): (usize, SampleReport)) -> Result<TokensResult, Problem> {
-    let token_rewards = sample.detail.tokens.ok_or_else(|| {
+    let token_rewards = sample.detail.and_then(|detail| detail.tokens).ok_or_else(|| {
         invalid("this model gives one score a response; choose a model with a token head, or use POST /v1/score")
     })?;
     Ok(TokensResult {

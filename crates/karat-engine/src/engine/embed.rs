@@ -26,7 +26,7 @@ impl Engine {
         self.check_embeds(&request.model)?;
         let report = self.score(request).await?;
         let missing = || ScoreError::EmbedsNothing { model: report.model.clone() };
-        let vectors = report.results.iter().map(|sample| sample.detail.embedding.clone().ok_or_else(missing));
+        let vectors = report.results.iter().map(|sample| sample.detail().embedding.clone().ok_or_else(missing));
         Ok(Embeddings {
             vectors: vectors.collect::<Result<_, _>>()?,
             cuts: report.results.iter().map(|sample| sample.cut).collect(),

@@ -40,6 +40,11 @@ fn score(model: &Model, sample: &Sample) -> Result<Answer, ScoreError> {
     let mut report = reward::report(model, &rules, &computed.leaves)?;
     // One result a sample.
     let result = report.results.pop().ok_or(ScoreError::Panicked)?;
-    let objectives = result.detail.objectives.iter().map(|(_, score)| score.get()).collect();
-    Ok(Answer { raw: Reward::get(result.raw), objectives, steps: result.detail.steps, tokens })
+    let objectives = result.detail().objectives.iter().map(|(_, score)| score.get()).collect();
+    Ok(Answer {
+        raw: Reward::get(result.raw),
+        objectives,
+        steps: result.detail.and_then(|detail| detail.steps),
+        tokens,
+    })
 }

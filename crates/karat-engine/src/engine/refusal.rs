@@ -113,7 +113,9 @@ impl ScoreReport {
             Some(refusal) => Some(Err(refusal)),
             None => scored.next().map(Ok),
         };
-        (0..all).filter_map(outcome).collect()
+        let mut outcomes = Vec::with_capacity(all);
+        outcomes.extend((0..all).filter_map(outcome));
+        outcomes
     }
 }
 

@@ -42,8 +42,8 @@ pub struct SampleReport {
     pub raw: Reward,
     /// What the members say.
     pub ensemble: EnsembleReport,
-    /// What else the head says.
-    pub detail: Detail,
+    /// What else the head says, if it says more: see [`Self::detail`].
+    pub detail: Option<Box<Detail>>,
     /// The sample's length in tokens; for a composite, summed over its models.
     pub tokens: usize,
     /// What truncation removed; for a composite, the most that any of its models lost.
@@ -52,7 +52,7 @@ pub struct SampleReport {
     pub at_bound: bool,
 }
 
-/// What a head says about one sample beyond its reward; empty for most models.
+/// What a head says about one sample beyond its reward: nothing, of most models.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Detail {
     /// The score of each named objective; of a composite, the reward of each of its models.
@@ -82,12 +82,37 @@ pub struct StepRewards {
     pub returns_to_go: Vec<f64>,
 }
 
+/// What most heads say beyond the reward.
+static NO_DETAIL: Detail = Detail {
+    objectives: Vec::new(),
+    steps: None,
+    step_rewards: None,
+    tokens: None,
+    orders: None,
+    embedding: None,
+    sensitivity: None,
+    quantiles: None,
+};
+
 impl SampleReport {
+    /// What else the head says, however little.
+    #[must_use]
+    pub fn detail(&self) -> &Detail {
+        self.detail.as_deref().unwrap_or(&NO_DETAIL)
+    }
+
+    /// The same, taken out.
+    #[must_use]
+    pub fn take_detail(&mut self) -> Detail {
+        self.detail.take().map_or_else(Detail::default, |detail| *detail)
+    }
+
     /// A report in which one number stands for every score, in the shape of another of the same model.
     #[must_use]
     pub fn stated(reward: Reward, like: Option<&Self>) -> Self {
         let members = like.map_or(1, |like| like.ensemble.members.len());
-        let names = like.map(|like| like.detail.objectives.iter().map(|(name, _)| (name.clone(), reward)).collect());
+        let names = like.map_or(&[][..], |like| &like.detail().objectives);
+        let objectives = names.iter().map(|(name, _)| (name.clone(), reward)).collect();
         Self {
             reward,
             raw: reward,
@@ -97,7 +122,7 @@ impl SampleReport {
                 variance: Reward::ZERO,
                 members: vec![reward; members],
             },
-            detail: Detail { objectives: names.unwrap_or_default(), ..Detail::default() },
+            detail: Detail { objectives, ..Detail::default() }.if_any(),
             tokens: 0,
             cut: Cut::default(),
             at_bound: false,
@@ -106,7 +131,8 @@ impl SampleReport {
 }
 
 impl Detail {
-    pub(super) fn of(output: &HeadOutput) -> Self {
+    /// What an output says, if it says more than scores.
+    pub(super) fn of(output: &HeadOutput) -> Option<Box<Self>> {
         let objectives = match output {
             HeadOutput::Objectives { names, scores, .. } => names.iter().cloned().zip(scores.iter().copied()).collect(),
             _ => Vec::new(),
@@ -130,7 +156,12 @@ impl Detail {
             _ => None,
         };
         let steps = output.steps().map(<[f64]>::to_vec);
-        Self { objectives, steps, step_rewards: None, tokens, orders, embedding, sensitivity: None, quantiles }
+        Self { objectives, steps, step_rewards: None, tokens, orders, embedding, sensitivity: None, quantiles }.if_any()
+    }
+
+    /// Itself, unless it is empty.
+    pub(super) fn if_any(self) -> Option<Box<Self>> {
+        (self != NO_DETAIL).then(|| Box::new(self))
     }
 }
 

@@ -1,11 +1,10 @@
 //! From head outputs to rewards: members, aggregate, transforms, up through composites. Pure.
 
-use std::{ops::Range, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use karat_rules::{
     aggregate::{self, Aggregation, Members},
     domain::{Cut, Reward},
-    head::HeadOutput,
     transform::{Available, Chain, Context, Signal},
 };
 
@@ -77,7 +76,7 @@ pub(super) fn report(model: &Model, rules: &RequestRules, leaves: &Leaves) -> Re
 /// One sample's scores by all members, and what they cost, before they are aggregated.
 struct MemberScores {
     members: Members,
-    detail: Detail,
+    detail: Option<Box<Detail>>,
     tokens: usize,
     cut: Cut,
 }
@@ -99,54 +98,59 @@ fn score_samples(model: &Model, rules: &Rules<'_>, leaves: &Leaves) -> Result<Ve
             // Every leaf of the model was computed before anything is scored.
             let leaf = leaves.of(graph).ok_or(ScoreError::Panicked)?;
             let samples = leaf.inputs.samples().enumerate();
-            samples.map(|(index, inputs)| graph_members(leaf, index, inputs)).collect::<Result<Vec<_>, _>>()?
+            all(leaf.inputs.count(), samples.map(|(index, inputs)| graph_members(leaf, index, inputs)))?
         }
         ModelBody::Composite(members) => composite_members(members, leaves)?,
     };
     for (sample, sensitivity) in samples.iter_mut().zip(rules.sensitivities) {
         // What comes from scores is finite and at least 0.
         sample.members = sample.members.clone().with_sensitivity(*sensitivity).ok_or(ScoreError::Panicked)?;
-        sample.detail.sensitivity = Some(*sensitivity);
+        sample.detail.get_or_insert_default().sensitivity = Some(*sensitivity);
     }
-    let members: Vec<Members> = samples.iter().map(|sample| sample.members.clone()).collect();
-    let raw = aggregate(&members, rules)?;
+    let raw = aggregate(&samples, rules)?;
 
     let mut signals: Vec<Signal> = samples
         .iter()
         .zip(&raw)
-        .map(|(sample, raw)| match &sample.detail.steps {
+        .map(|(sample, raw)| match sample.detail.as_ref().and_then(|detail| detail.steps.as_ref()) {
             Some(steps) if !rules.transforms.is_empty() => Signal::Steps(steps.clone()),
             _ => Signal::Outcome(raw.get()),
         })
         .collect();
     let held = rules.transforms.apply_with(&mut signals, rules.context)?;
 
+    let count = samples.len();
     let scored = samples.into_iter().zip(raw).zip(signals).zip(held).enumerate();
-    scored
-        .map(|(index, (((sample, raw), signal), held))| {
-            Ok(SampleReport { at_bound: held, ..report_sample(index, sample, raw, &signal)? })
-        })
-        .collect()
+    let reports =
+        scored.map(|(index, (((sample, raw), signal), held))| report_sample(index, sample, raw, &signal, held));
+    all(count, reports)
 }
 
-fn aggregate(members: &[Members], rules: &Rules<'_>) -> Result<Vec<Reward>, ScoreError> {
+/// All of so many results, or the first error.
+fn all<T>(count: usize, results: impl Iterator<Item = Result<T, ScoreError>>) -> Result<Vec<T>, ScoreError> {
+    // `collect` doesn't know how many there will be, and grows as they come.
+    let mut all = Vec::with_capacity(count);
+    for result in results {
+        all.push(result?);
+    }
+    Ok(all)
+}
+
+fn aggregate(samples: &[MemberScores], rules: &Rules<'_>) -> Result<Vec<Reward>, ScoreError> {
     let failed = |index| move |source| ScoreError::Aggregate { index, source };
     if rules.grouped {
-        return rules.aggregate.aggregate_group(members).map_err(failed(0));
+        let members: Vec<Members> = samples.iter().map(|sample| sample.members.clone()).collect();
+        return rules.aggregate.aggregate_group(&members).map_err(failed(0));
     }
-    members
-        .iter()
-        .enumerate()
-        .map(|(index, members)| rules.aggregate.aggregate(members).map_err(failed(index)))
-        .collect()
+    let each = samples.iter().enumerate();
+    all(samples.len(), each.map(|(index, sample)| rules.aggregate.aggregate(&sample.members).map_err(failed(index))))
 }
 
 /// The members that one graph model gives a sample: the scores of each of its graphs, strung together.
 fn graph_members(leaf: &Leaf, index: usize, inputs: Range<usize>) -> Result<MemberScores, ScoreError> {
     let outputs = leaf.outputs(index, inputs.clone())?;
-    let outputs: Vec<&HeadOutput> = outputs.iter().map(|output| &**output).collect();
     let inputs = &leaf.inputs.all()[inputs];
-    let most = |cut: fn(&Cut) -> usize| inputs.iter().map(|input| cut(&input.cut())).max().unwrap_or(0);
+    let most = |cut: fn(&Cut) -> usize| inputs.iter().map(|input| cut(&input.input().cut())).max().unwrap_or(0);
     // Heads give at least one score, all graphs of a model have the same head, and a manifest names one at least.
     let first = outputs.first().ok_or(ScoreError::Panicked)?;
     let members = match first.objectives() {
@@ -155,7 +159,10 @@ fn graph_members(leaf: &Leaf, index: usize, inputs: Range<usize>) -> Result<Memb
             Members::of_models(Arc::clone(names), &scores)
         }
         None => {
-            let scores: Vec<Reward> = outputs.iter().flat_map(|output| output.members()).copied().collect();
+            let scores: Cow<'_, [Reward]> = match &outputs[..] {
+                [only] => only.members().into(),
+                several => several.iter().flat_map(|output| output.members()).copied().collect(),
+            };
             let deviations: Option<Vec<&[f64]>> = outputs.iter().map(|output| output.deviations()).collect();
             let members = Members::new(&scores);
             match deviations {
@@ -167,7 +174,7 @@ fn graph_members(leaf: &Leaf, index: usize, inputs: Range<usize>) -> Result<Memb
     Ok(MemberScores {
         members: members.ok_or(ScoreError::Panicked)?,
         detail: Detail::of(first),
-        tokens: inputs.iter().map(|input| input.len()).sum(),
+        tokens: inputs.iter().map(|input| input.input().len()).sum(),
         cut: Cut { prompt_tokens: most(|cut| cut.prompt_tokens), response_tokens: most(|cut| cut.response_tokens) },
     })
 }
@@ -194,7 +201,7 @@ fn composite_members(members: &[CompositeMember], leaves: &Leaves) -> Result<Vec
         Ok(MemberScores {
             // A manifest names at least one member.
             members: Members::new(&rewards).ok_or(ScoreError::Panicked)?,
-            detail: Detail { objectives: objectives.collect(), ..Detail::default() },
+            detail: Detail { objectives: objectives.collect(), ..Detail::default() }.if_any(),
             tokens: reports().map(|report| report.tokens).sum(),
             cut: Cut { prompt_tokens: most(|cut| cut.prompt_tokens), response_tokens: most(|cut| cut.response_tokens) },
         })
@@ -202,10 +209,17 @@ fn composite_members(members: &[CompositeMember], leaves: &Leaves) -> Result<Vec
     (0..samples).map(row).collect()
 }
 
-fn report_sample(index: usize, sample: MemberScores, raw: Reward, signal: &Signal) -> Result<SampleReport, ScoreError> {
+fn report_sample(
+    index: usize,
+    sample: MemberScores,
+    raw: Reward,
+    signal: &Signal,
+    at_bound: bool,
+) -> Result<SampleReport, ScoreError> {
     let finite = |value| Reward::new(value).map_err(|source| ScoreError::Statistic { index, source });
     let MemberScores { members, mut detail, tokens, cut } = sample;
     if let Signal::Steps(rewards) = signal {
+        let detail = detail.get_or_insert_default();
         detail.step_rewards = Some(StepRewards { rewards: rewards.clone(), returns_to_go: signal.returns_to_go() });
     }
     Ok(SampleReport {
@@ -215,11 +229,11 @@ fn report_sample(index: usize, sample: MemberScores, raw: Reward, signal: &Signa
             mean: finite(members.mean())?,
             worst_case: finite(members.minimum())?,
             variance: finite(members.variance())?,
-            members: members.values().iter().map(|value| finite(*value)).collect::<Result<_, _>>()?,
+            members: all(members.values().len(), members.values().iter().map(|value| finite(*value)))?,
         },
         detail,
         tokens,
         cut,
-        at_bound: false,
+        at_bound,
     })
 }

@@ -79,10 +79,11 @@ impl RewardReply {
         for member in 0..members {
             extra_logs.insert(format!("member_{member}"), column(&|result| result.ensemble.members[member].get()));
         }
-        let objectives = report.results.first().map(|result| result.detail.objectives.as_slice()).unwrap_or_default();
+        let objectives = report.results.first().map(|result| result.detail().objectives.as_slice()).unwrap_or_default();
         for (place, (name, _)) in objectives.iter().enumerate() {
             // Every sample of a request has the objectives of its model, in the same order.
-            let of = |result: &SampleReport| result.detail.objectives.get(place).map_or(0.0, |(_, score)| score.get());
+            let of =
+                |result: &SampleReport| result.detail().objectives.get(place).map_or(0.0, |(_, score)| score.get());
             extra_logs.entry(name.clone()).or_insert_with(|| column(&of));
         }
         if let Some(firing) = firing {

@@ -77,7 +77,7 @@ impl RewardObject {
             worst_case: result.ensemble.worst_case,
             deviation: result.ensemble.variance.get().sqrt(),
             members: result.ensemble.members.clone(),
-            objectives: result.detail.objectives.iter().cloned().collect(),
+            objectives: result.detail().objectives.iter().cloned().collect(),
             refused: result.refused.clone(),
             model: report.model.clone(),
             model_version: report.version.clone(),

@@ -83,7 +83,7 @@ pub(super) async fn pooling(call: Call<PoolingBody>) -> Result<Reply<PoolingRepl
     let activation = activation.of(&report);
     let encoding = body.encoding_format.unwrap_or_default();
     let pooled = report.results.iter().enumerate().map(|(index, result)| {
-        let data = match (&result.detail.steps, by_step) {
+        let data = match (&result.detail().steps, by_step) {
             (_, true) if result.refused.is_some() => encoding.rows(&[result.reward.get()]),
             (_, false) => encoding.vector(activation.apply(result)),
             (Some(steps), true) => encoding.rows(steps),
