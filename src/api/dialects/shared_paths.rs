@@ -13,6 +13,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use aho_corasick::AhoCorasick;
 use aide::{OperationInput, OperationOutput, operation::OperationHandler};
 use axum::{
     extract::Request,
@@ -34,8 +35,15 @@ use crate::api::{
 /// The handler of a path, with the dialects that claim some of the bodies which are sent there.
 #[derive(Clone)]
 pub(in crate::api) struct SharedPath<H> {
-    claimants: Arc<[Claimant]>,
+    claimants: Arc<Claimants>,
     own: H,
+}
+
+/// The routes that claim bodies of one path.
+struct Claimants {
+    each: Vec<Claimant>,
+    /// Looks for the words of all of them at once.
+    words: Option<AhoCorasick>,
 }
 
 /// A route that claims bodies.
@@ -53,14 +61,14 @@ impl<H> SharedPath<H> {
     pub(in crate::api) fn new(path: &str, own: H) -> Self {
         let routes = expected(TABLE.into_iter()).filter(|(_, route)| route.path == path);
         let claimants = routes.filter_map(|(dialect, route)| Claimant::new(dialect, route));
-        Self { claimants: claimants.collect(), own }
+        Self { claimants: Arc::new(Claimants::new(claimants.collect())), own }
     }
 }
 
 /// What a path's owner answers, unless a dialect claims the body.
 pub(super) fn share(path: &str, own: MethodRouter<AppState>) -> MethodRouter<AppState> {
     let shared = SharedPath::new(path, own);
-    if shared.claimants.is_empty() { shared.own } else { post(shared) }
+    if shared.claimants.each.is_empty() { shared.own } else { post(shared) }
 }
 
 impl<T, H: Handler<T, AppState>> Handler<T, AppState> for SharedPath<H> {
@@ -71,12 +79,12 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for SharedPath<H> {
             let claimed = match body::receive(&mut request, &state).await {
                 Ok(body) => {
                     let (claimants, length) = (Arc::clone(&self.claimants), body.len());
-                    state.large_bodies.read(length, move || claim(&claimants, body)).await
+                    state.large_bodies.read(length, move || claimants.claim(body)).await
                 }
                 Err(problem) => Err(problem),
             };
             let (claimant, received) = match claimed {
-                Ok((claimant, body)) => (claimant.map(|at| &self.claimants[at]), Ok(body)),
+                Ok((claimant, body)) => (claimant.map(|at| &self.claimants.each[at]), Ok(body)),
                 Err(problem) => (None, Err(problem)),
             };
             Received::leave(received, &mut request);
@@ -90,42 +98,50 @@ impl<T, H: Handler<T, AppState>> Handler<T, AppState> for SharedPath<H> {
 
 impl<I: OperationInput, O: OperationOutput, H: OperationHandler<I, O>> OperationHandler<I, O> for SharedPath<H> {}
 
-/// Which of the claimants claims a body, and the body, to be read from its fields where it has some.
-fn claim(claimants: &[Claimant], body: Received) -> (Option<usize>, Received) {
-    let Some(text) = body.text() else { return (None, body) };
-    if !claimants.iter().any(|claimant| claimant.may_claim(text)) {
-        return (None, body);
+impl Claimants {
+    fn new(each: Vec<Claimant>) -> Self {
+        let words = AhoCorasick::new(each.iter().flat_map(|claimant| &claimant.words));
+        // A few short words are never too many; if they were, every body would be parsed.
+        Self { words: words.ok(), each }
     }
-    match body.parse::<Fields>() {
-        Ok(fields) => match claimants.iter().position(|claimant| claimant.claim.holds(&fields)) {
-            Some(claimant) => (Some(claimant), body.in_fields(fields)),
-            None => (None, body),
-        },
-        // Whose broken body it is decides how that is told.
-        Err(_) => (claimants.iter().position(|claimant| claimant.seems_to_claim(text)), body),
+
+    /// Which of them claims a body, and the body, to be read from its fields where it has some.
+    fn claim(&self, body: Received) -> (Option<usize>, Received) {
+        if self.words.as_ref().is_some_and(|words| !words.is_match(body.bytes())) {
+            return (None, body);
+        }
+        let Some(text) = body.text() else { return (None, body) };
+        match body.parse::<Fields>() {
+            Ok(fields) => match self.each.iter().position(|claimant| claimant.claim.holds(&fields)) {
+                Some(claimant) => (Some(claimant), body.in_fields(fields)),
+                None => (None, body),
+            },
+            // Whose broken body it is decides how that is told.
+            Err(_) => (self.each.iter().position(|claimant| claimant.seems_to_claim(text)), body),
+        }
     }
 }
 
 impl Claimant {
     fn new(dialect: &'static Dialect, route: &'static Route) -> Option<Self> {
         let claim = route.claim?;
-        let words = claim.any_of.iter().map(|word| format!("\"{word}\"")).collect();
+        let words = claim.any_of.iter().map(|word| quoted(word)).collect();
         Some(Self { claim, words, dialect, route, method: OnceLock::new() })
     }
 
-    /// Whether the text may be a body that is claimed: whether one of the words stands anywhere in it.
-    fn may_claim(&self, text: &str) -> bool {
-        self.words.iter().any(|word| text.contains(word))
-    }
-
-    /// Whether the text looks like such a body, as far as that can be said of what is no JSON.
+    /// Whether the text looks like a body that is claimed, as far as that can be said of what is no JSON.
     fn seems_to_claim(&self, text: &str) -> bool {
-        self.may_claim(text) && !self.claim.none_of.iter().any(|word| text.contains(&format!("\"{word}\"")))
+        self.words.iter().any(|word| text.contains(word))
+            && !self.claim.none_of.iter().any(|word| text.contains(&quoted(word)))
     }
 
     fn method(&self) -> MethodRouter<AppState> {
         self.method.get_or_init(|| speaking(self.dialect, self.route).into()).clone()
     }
+}
+
+fn quoted(word: &str) -> String {
+    format!("\"{word}\"")
 }
 
 impl Claim {
