@@ -37,14 +37,17 @@ impl ScoreMetrics {
     pub(super) fn scored(&self, report: &ScoreReport) {
         // A model's versions follow one another without an end.
         let labels = [report.model.base()];
-        let rewards = self.rewards.with_label_values(&labels);
-        let deviations = self.deviations.with_label_values(&labels);
+        // Observed apart and added at once: each sample by itself would take what all cores count in from each other.
+        let rewards = self.rewards.with_label_values(&labels).local();
+        let deviations = self.deviations.with_label_values(&labels).local();
         let mut truncated = 0;
         for SampleReport { raw, ensemble, cut, .. } in &report.results {
             rewards.observe(raw.get());
             deviations.observe(ensemble.variance.get().sqrt());
             truncated += u64::from(cut.is_cut());
         }
+        rewards.flush();
+        deviations.flush();
         self.truncated.with_label_values(&labels).inc_by(truncated);
     }
 
