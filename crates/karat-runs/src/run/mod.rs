@@ -13,7 +13,7 @@ mod track;
 use karat_rules::domain::ModelName;
 use serde::{Deserialize, Serialize};
 
-pub use batch::{Batch, Matched, Origin, Request};
+pub use batch::{Batch, Matched, Origin, OriginRef, Request};
 pub use calibration::CalibrationReport;
 pub use config::{Config, Judge, Probe, is_in_share};
 pub use event::{Event, EventKind};
@@ -28,7 +28,7 @@ use report::TaskReport;
 use seen::Seen;
 use track::Track;
 
-use crate::{signals::Reading, statistics::Sketch};
+use crate::{signals::Reading, statistics::TaskSketch};
 
 /// The most models whose rewards one run keeps: more are counted as left out.
 const MODELS: usize = 2;
@@ -55,7 +55,7 @@ pub struct Run {
     seen: Seen,
     given: Given,
     events: Events,
-    tasks: Vec<(RunName, ModelName, Sketch)>,
+    tasks: Vec<(RunName, ModelName, TaskSketch)>,
     /// The number of the last outcome that is laid beside a reward.
     outcomes: u64,
 }
@@ -145,8 +145,9 @@ impl Run {
         // A request that begins a step ends the one before, whatever came with it, so that what is read at a step's end
         // doesn't depend on how many wait. Where no step is named, any request may begin one.
         let together = if batch.origin.step.is_some() { batch.requests.len() } else { 1 };
+        let goes_on = batch.origin.step.is_some_and(|step| self.tracks[place].1.series.is_latest(step));
         let mut happened = Vec::new();
-        let (mut next, mut others) = batch.split_at(1);
+        let (mut next, mut others) = batch.split_at(if goes_on { together } else { 1 });
         while !next.requests.is_empty() {
             if self.add_together(place, &next) {
                 happened.extend(self.end_step(place, heard, now));
@@ -205,7 +206,7 @@ impl Run {
         let found = self.tasks.iter().position(|(name, scorer, _)| name == task && scorer == model);
         let place = found.or_else(|| {
             (self.tasks.len() < TASKS).then(|| {
-                self.tasks.push((task.clone(), model.clone(), Sketch::default()));
+                self.tasks.push((task.clone(), model.clone(), TaskSketch::default()));
                 self.tasks.len() - 1
             })
         });

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{CalibrationReport, Config, Event, RunName};
 use crate::{
     signals::Reading,
-    statistics::{Bucket, Moments, PairSeries, Sketch},
+    statistics::{Bucket, Moments, PairSeries, TaskSketch},
 };
 
 /// The levels of the quantiles that are told.
@@ -93,7 +93,7 @@ pub struct TaskReport {
 }
 
 impl TaskReport {
-    pub(super) fn new(task: &RunName, model: &ModelName, rewards: &Sketch) -> Self {
+    pub(super) fn new(task: &RunName, model: &ModelName, rewards: &TaskSketch) -> Self {
         Self { task: task.clone(), model: model.clone(), quantiles: rewards.quantiles(QUANTILES) }
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Moments, Reservoir, Samples, Sketch,
+    Moments, Reservoir, Samples, StepSketch,
     lanes::range,
     reservoir,
     samples::{Ensemble, Response},
@@ -50,7 +50,7 @@ pub struct Bucket {
     pub(crate) gap: Moments,
     pub(crate) lowest: f64,
     pub(crate) highest: f64,
-    pub(crate) rewards: Sketch,
+    pub(crate) rewards: StepSketch,
     pub(crate) members: Vec<Moments>,
     pub(crate) kept: Reservoir,
     pub(crate) counts: Counts,
@@ -64,23 +64,25 @@ impl Bucket {
     /// Takes samples in, the first of them the `number`th of its series.
     pub(crate) fn add(&mut self, number: u64, samples: Samples<'_>, duplicates: u64) {
         let Samples { rewards, responses, ensembles, members, .. } = samples;
-        let lengths: Vec<f64> = responses.iter().map(|response| f64::from(response.length())).collect();
-        let length = Moments::of(rewards, &lengths);
+        let length = Moments::of(rewards, |reward| reward, responses, |response| response.length().into());
         self.length.merge(&length);
         if ensembles.is_empty() {
             self.disagreement.merge(&length.of_first());
             self.gap.merge(&length.of_first());
         } else {
-            let each = |value: fn(&Ensemble) -> f64| ensembles.iter().map(value).collect::<Vec<f64>>();
-            self.disagreement.merge(&Moments::of(rewards, &each(|ensemble| ensemble.variance.sqrt())));
-            let below = each(|ensemble| ensemble.mean - ensemble.worst_case);
-            self.gap.merge(&Moments::of(&each(|ensemble| ensemble.mean), &below));
+            let deviation = |ensemble: Ensemble| ensemble.variance.sqrt();
+            self.disagreement.merge(&Moments::of(rewards, |reward| reward, ensembles, deviation));
+            let below = |ensemble: Ensemble| ensemble.mean - ensemble.worst_case;
+            self.gap.merge(&Moments::of(ensembles, |ensemble| ensemble.mean, ensembles, below));
         }
         let (lowest, highest) = range(rewards);
         (self.lowest, self.highest) = (self.lowest.min(lowest), self.highest.max(highest));
-        self.counts.at_bound += count(responses, Response::at_bound);
-        self.counts.cut += count(responses, Response::cut);
-        self.counts.refusals += count(responses, Response::refusal);
+        // Most have none.
+        if responses.iter().fold(0, |marks, response| marks | response.marks()) != 0 {
+            self.counts.at_bound += count(responses, Response::at_bound);
+            self.counts.cut += count(responses, Response::cut);
+            self.counts.refusals += count(responses, Response::refusal);
+        }
         self.counts.duplicates += duplicates;
         self.rewards.add_all(rewards);
         let width = samples.width();
@@ -199,9 +201,9 @@ mod tests {
             sorted.sort_by(f64::total_cmp);
             for level in [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0] {
                 let [found] = together.rewards.quantiles([level]).unwrap();
-                // Of some equal numbers any rank is that of their value; two hundredths of all to each side are the sketch's error.
+                // Of some equal numbers any rank is that of their value; three hundredths of all to each side are the sketch's error.
                 let rank = |passes: &dyn Fn(f64) -> bool| sorted.partition_point(|value| passes(*value)) as f64;
-                let slack = 2.0 + 0.02 * sorted.len() as f64;
+                let slack = 2.0 + 0.03 * sorted.len() as f64;
                 let (low, high) = (rank(&|value| value < found - 1e-9), rank(&|value| value <= found + 1e-9));
                 let place = level * (sorted.len() - 1) as f64;
                 prop_assert!((low - slack..=high + slack).contains(&place), "{level}: {found} has {low} to {high}");

@@ -4,26 +4,22 @@
 /// four.
 const LANES: usize = 4;
 
-/// The sums of several terms over columns of which each has a number at the same place.
-pub(super) fn sums<const C: usize, const N: usize>(
-    columns: [&[f64]; C],
-    terms: impl Fn([f64; C]) -> [f64; N],
-) -> [f64; N] {
-    let count = columns.iter().map(|column| column.len()).min().unwrap_or(0);
-    let columns = columns.map(|column| column[..count].as_chunks::<LANES>());
+/// The sums of several terms over two columns, of what stands at the same place of each.
+pub(super) fn sums<X: Copy, Y: Copy, const N: usize>(xs: &[X], ys: &[Y], terms: impl Fn(X, Y) -> [f64; N]) -> [f64; N] {
+    let count = xs.len().min(ys.len());
+    let (whole_xs, rest_xs) = xs[..count].as_chunks::<LANES>();
+    let (whole_ys, rest_ys) = ys[..count].as_chunks::<LANES>();
     // By term and not by lane, so that one instruction adds to several lanes.
     let mut lanes = [[0.0; LANES]; N];
-    for place in 0..count / LANES {
-        let terms: [[f64; N]; LANES] =
-            std::array::from_fn(|lane| terms(std::array::from_fn(|column| columns[column].0[place][lane])));
+    for (xs, ys) in whole_xs.iter().zip(whole_ys) {
+        let terms: [[f64; N]; LANES] = std::array::from_fn(|lane| terms(xs[lane], ys[lane]));
         for (term, sums) in lanes.iter_mut().enumerate() {
             sums.iter_mut().zip(&terms).for_each(|(sum, terms)| *sum += terms[term]);
         }
     }
     let mut all = lanes.map(|sums| sums.iter().sum());
-    for place in 0..count % LANES {
-        let terms = terms(columns.map(|(_, rest)| rest[place]));
-        all.iter_mut().zip(terms).for_each(|(sum, term): (&mut f64, f64)| *sum += term);
+    for (x, y) in rest_xs.iter().zip(rest_ys) {
+        all.iter_mut().zip(terms(*x, *y)).for_each(|(sum, term): (&mut f64, f64)| *sum += term);
     }
     all
 }
@@ -54,7 +50,7 @@ mod tests {
         for count in 0..14 {
             let numbers: Vec<f64> = (0..count).map(|number| f64::from(number * 7 % 11)).collect();
             let squares: f64 = numbers.iter().map(|number| number * number).sum();
-            let [sum, product] = sums([&numbers, &numbers], |[x, y]| [x, x * y]);
+            let [sum, product] = sums(&numbers, &numbers, |x, y| [x, x * y]);
             assert!((sum - numbers.iter().sum::<f64>()).abs() < 1e-12 && (product - squares).abs() < 1e-12);
             let least = numbers.iter().copied().fold(f64::INFINITY, f64::min);
             assert_eq!(range(&numbers), (least, numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max)));

@@ -17,7 +17,7 @@ pub use pairs::{PairBucket, PairSeries};
 pub use reservoir::Reservoir;
 pub use samples::{Gathered, Kind, Observation, Samples};
 pub use series::{Merge, Series, Steps};
-pub use sketch::Sketch;
+pub use sketch::{StepSketch, TaskSketch};
 
 #[cfg(test)]
 pub(crate) mod testing {

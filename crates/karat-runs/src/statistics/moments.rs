@@ -40,17 +40,18 @@ impl Mean {
 }
 
 impl Moments {
-    /// The moments of pairs, whose numbers stand at the same places. What isn't finite is left out as by [`Self::add`], and
-    /// where it is as large that sums overflow, pairs are taken one by one.
-    pub(super) fn of(xs: &[f64], ys: &[f64]) -> Self {
+    /// The moments of pairs of numbers, which stand at the same places of two columns. What isn't finite is left out as by
+    /// [`Self::add`], and where it is as large that sums overflow, pairs are taken one by one.
+    pub(super) fn of<X: Copy, Y: Copy>(xs: &[X], x_of: impl Fn(X) -> f64, ys: &[Y], y_of: impl Fn(Y) -> f64) -> Self {
         let (Some(first_x), Some(first_y)) = (xs.first(), ys.first()) else { return Self::default() };
-        let [x, y, xx, yy, xy] = sums([xs, ys], |[x, y]| {
-            let (dx, dy) = (x - first_x, y - first_y);
+        let (first_x, first_y) = (x_of(*first_x), y_of(*first_y));
+        let [x, y, xx, yy, xy] = sums(xs, ys, |x, y| {
+            let (dx, dy) = (x_of(x) - first_x, y_of(y) - first_y);
             [dx, dy, dx * dx, dy * dy, dx * dy]
         });
         if ![x, y, xx, yy].iter().all(|sum| sum.is_finite()) {
             let mut found = Self::default();
-            xs.iter().zip(ys).for_each(|(x, y)| found.add(*x, *y));
+            xs.iter().zip(ys).for_each(|(x, y)| found.add(x_of(*x), y_of(*y)));
             return found;
         }
         let all = xs.len().min(ys.len()) as f64;
@@ -67,7 +68,7 @@ impl Moments {
 
     /// The same of single numbers.
     pub(super) fn of_one(xs: &[f64]) -> Self {
-        Self::of(xs, xs).of_first()
+        Self::of(xs, |x| x, xs, |_| 0.0)
     }
 
     /// The same first numbers, each beside 0.
@@ -197,9 +198,10 @@ mod tests {
         let moments = of(&[(f64::NAN, 1.0), (1.0, f64::INFINITY), (2.0, 3.0)]);
         assert_eq!((moments.count(), moments.means()), (1, (2.0, 3.0)));
         assert_eq!(moments.first(), None);
-        let huge = Moments::of(&[1e308, 1.5e308, f64::NAN], &[1.0; 3]);
+        let columns = |xs: &[f64], ys: &[f64]| Moments::of(xs, |x| x, ys, |y| y);
+        let huge = columns(&[1e308, 1.5e308, f64::NAN], &[1.0; 3]);
         assert_eq!((huge.count(), huge.means()), (2, (1.25e308, 1.0)));
-        let far = Moments::of(&[0.0, 1e200], &[1.0; 2]);
+        let far = columns(&[0.0, 1e200], &[1.0; 2]);
         assert_eq!((far.count(), far.xx), (2, f64::INFINITY), "no square of it is a number");
     }
 
@@ -215,7 +217,7 @@ mod tests {
             let (one, other) = pairs.split_at(cut.min(pairs.len()));
             for part in [one, other] {
                 let (xs, ys): (Vec<f64>, Vec<f64>) = part.iter().copied().unzip();
-                together.merge(&Moments::of(&xs, &ys));
+                together.merge(&Moments::of(&xs, |x| x, &ys, |y| y));
             }
             let alone = of(&pairs);
             prop_assert_eq!(together.count(), alone.count());

@@ -52,6 +52,11 @@ impl Response {
         Self(length.min(Self::LONGEST) | marks | u32::from(refusal) << Self::REFUSAL)
     }
 
+    /// All its marks, in places of their own; 0 where it has none.
+    pub(super) fn marks(self) -> u32 {
+        self.0 & !Self::LONGEST
+    }
+
     /// Its length in characters.
     pub(super) fn length(self) -> u32 {
         self.0 & Self::LONGEST
@@ -115,17 +120,18 @@ impl Gathered {
     #[must_use]
     pub fn of(samples: &[Observation], members: &[f32]) -> Self {
         let mut gathered = Self::default();
-        gathered.extend(samples.iter().copied(), members.iter().copied());
+        gathered.extend(samples.iter().copied(), Some(members.iter().copied()));
         gathered
     }
 
-    /// Takes in samples with their members' scores, as many for each or none at all; how many they are, and of which kind.
+    /// Takes in samples with their members' scores where those are told apart, as many for each; how many they are, and of
+    /// which kind.
     pub fn extend(
         &mut self,
         samples: impl Iterator<Item = Observation> + Clone,
-        members: impl Iterator<Item = f32>,
+        members: Option<impl Iterator<Item = f32>>,
     ) -> (usize, Kind) {
-        let before = (self.rewards.len(), self.members.len());
+        let before = self.rewards.len();
         let mut beside_rewards = 0;
         // All columns in one walk: samples lie far apart in memory.
         let mut columns = (mem::take(&mut self.rewards), mem::take(&mut self.hashes), mem::take(&mut self.responses));
@@ -142,9 +148,12 @@ impl Gathered {
                 variance,
             }));
         }
-        self.members.extend(members);
-        let count = self.rewards.len() - before.0;
-        let members = (self.members.len() - before.1).checked_div(count).unwrap_or(0);
+        let count = self.rewards.len() - before;
+        let members = members.map_or(0, |members| {
+            let before = self.members.len();
+            self.members.extend(members);
+            (self.members.len() - before).checked_div(count).unwrap_or(0)
+        });
         (count, Kind { has_ensembles, members })
     }
 
@@ -163,6 +172,11 @@ impl Gathered {
             ensembles: &self.ensembles,
             members: &self.members,
         })
+    }
+
+    /// How many they are.
+    pub(crate) fn count(&self) -> usize {
+        self.rewards.len()
     }
 
     /// How many bytes they take.

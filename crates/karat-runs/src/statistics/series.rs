@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bucket, Samples, Sketch, reservoir::KEPT};
+use super::{Bucket, Samples, StepSketch, reservoir::KEPT};
 
 /// The most buckets of a series.
 pub(crate) const BUCKETS: usize = 48;
@@ -55,9 +55,9 @@ impl<B: Merge> Steps<B> {
     /// The bucket of a step, wherever it lies among the others; whether it is new.
     pub(crate) fn bucket(&mut self, step: u64) -> (&mut B, bool) {
         let (width, wanted) = (self.width, step / self.width);
-        let place = match self.buckets.last() {
+        let place = match self.buckets.len().checked_sub(1) {
             // Nearly always it is the last one.
-            Some(last) if last.first_step() / width == wanted => self.buckets.len() - 1,
+            Some(last) if self.is_latest(step) => last,
             _ => self.buckets.partition_point(|bucket| bucket.first_step() / width < wanted),
         };
         if self.buckets.get(place).is_some_and(|bucket| bucket.first_step() / width == wanted) {
@@ -72,6 +72,11 @@ impl<B: Merge> Steps<B> {
             return (self.bucket(step).0, true);
         }
         (&mut self.buckets[place], true)
+    }
+
+    /// Whether a step is one of the last bucket's.
+    fn is_latest(&self, step: u64) -> bool {
+        self.buckets.last().is_some_and(|last| last.first_step() / self.width == step / self.width)
     }
 
     /// Whether a step comes before the latest two that there are.
@@ -156,6 +161,11 @@ impl Series {
         began
     }
 
+    /// Whether a step is one of the last bucket's.
+    pub(crate) fn is_latest(&self, step: u64) -> bool {
+        self.steps.is_latest(step)
+    }
+
     /// What came before a step is the run's beginning, where that is enough and the step is later than all of it.
     fn close_reference_before(&mut self, step: u64) {
         if self.reference_closed || self.count < REFERENCE {
@@ -234,7 +244,7 @@ impl Series {
     /// The share of all rewards so far that lie below each value, from 0 to 1; none of none.
     #[must_use]
     pub fn percentiles(&self, rewards: &[f64]) -> Option<Vec<f64>> {
-        let mut whole = Sketch::default();
+        let mut whole = StepSketch::default();
         self.buckets().iter().for_each(|bucket| whole.merge(&bucket.rewards));
         whole.ranks(rewards)
     }

@@ -15,26 +15,32 @@ use super::{
     ranks::Ranks,
 };
 
-/// How many numbers wait before they are folded in, which takes nearly as long for few of them as for many.
-const WAITING: usize = 512;
-/// A distribution's quantiles.
+/// The quantiles of a step's rewards, of which as many as a common step has wait together.
+pub type StepSketch = Sketch<1024>;
+/// The quantiles of a task's rewards, of which there are more in a run.
+pub type TaskSketch = Sketch<WAITING_OF_TASK>;
+
+const WAITING_OF_TASK: usize = 512;
+
+/// A distribution's quantiles. So many numbers wait before they are folded in, which takes nearly as long for few of them as
+/// for many.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Vec<(f64, f64)>", from = "Vec<(f64, f64)>")]
-pub struct Sketch {
+pub struct Sketch<const WAITING: usize> {
     digest: Option<TDigest>,
-    /// Fewer than [`WAITING`].
+    /// Fewer than `WAITING`.
     waiting: Vec<f64>,
 }
 
-impl From<Sketch> for Vec<(f64, f64)> {
-    fn from(mut sketch: Sketch) -> Self {
+impl<const WAITING: usize> From<Sketch<WAITING>> for Vec<(f64, f64)> {
+    fn from(mut sketch: Sketch<WAITING>) -> Self {
         sketch.fold();
         let centroids = sketch.digest.as_ref().map_or(&[][..], TDigest::centroids);
         centroids.iter().map(|centroid| (centroid.mean, centroid.weight)).collect()
     }
 }
 
-impl From<Vec<(f64, f64)>> for Sketch {
+impl<const WAITING: usize> From<Vec<(f64, f64)>> for Sketch<WAITING> {
     fn from(centroids: Vec<(f64, f64)>) -> Self {
         let sound = |(mean, weight): &(f64, f64)| mean.is_finite() && weight.is_finite() && *weight > 0.0;
         let centroids: Vec<Centroid> =
@@ -44,7 +50,7 @@ impl From<Vec<(f64, f64)>> for Sketch {
     }
 }
 
-impl Sketch {
+impl<const WAITING: usize> Sketch<WAITING> {
     /// Takes numbers in; those that aren't finite are left out.
     pub fn add_all(&mut self, values: &[f64]) {
         if self.waiting.len() + values.len() < WAITING {
@@ -75,7 +81,7 @@ impl Sketch {
 
     fn fold_all(&mut self, mut values: Vec<f64>) {
         // No other number times 0 is 0. Nearly always all are finite.
-        if sums([&values], |[value]| [value * 0.0]) != [0.0] {
+        if sums(&values, &values, |value, _| [value * 0.0]) != [0.0] {
             values.retain(|value| value.is_finite());
         }
         self.fold_in(&grouped(&mut values));
@@ -148,8 +154,8 @@ impl Sketch {
 mod tests {
     use super::*;
 
-    fn of(values: impl IntoIterator<Item = f64>) -> Sketch {
-        let mut sketch = Sketch::default();
+    fn of(values: impl IntoIterator<Item = f64>) -> TaskSketch {
+        let mut sketch = TaskSketch::default();
         sketch.add_all(&values.into_iter().collect::<Vec<f64>>());
         sketch
     }
@@ -176,7 +182,7 @@ mod tests {
         let [middle] = merged.quantiles([0.5]).unwrap();
         assert!((middle - 500.0).abs() < 15.0, "{middle}");
         let written = serde_json::to_string(&merged).unwrap();
-        let read: Sketch = serde_json::from_str(&written).unwrap();
+        let read: TaskSketch = serde_json::from_str(&written).unwrap();
         assert!((read.quantiles([0.9]).unwrap()[0] - 900.0).abs() < 15.0);
         assert!(high.beats(&low).unwrap() > 0.99 && low.beats(&high).unwrap() < 0.01);
         assert!((merged.beats(&merged).unwrap() - 0.5).abs() < 0.02);
@@ -203,12 +209,13 @@ mod tests {
     fn what_is_not_finite_is_left_out() {
         let hostile = [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
         assert_eq!(of(hostile).quantiles([0.5]), None);
-        let sketch = of((0..3 * WAITING).map(|number| hostile.get(number % 7).copied().unwrap_or(number as f64)));
+        let sketch =
+            of((0..3 * WAITING_OF_TASK).map(|number| hostile.get(number % 7).copied().unwrap_or(number as f64)));
         assert_eq!(sketch.quantiles([0.0, 1.0]), Some([4.0, 1532.0]));
     }
 
     #[test]
     fn nothing_has_no_quantile() {
-        assert_eq!(Sketch::default().beats(&of([1.0])), None);
+        assert_eq!(TaskSketch::default().beats(&of([1.0])), None);
     }
 }
