@@ -8,9 +8,10 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use divan::{Bencher, counter::ItemsCount};
+use karat_rules::domain::ModelName;
 use karat_runs::{
     registry::{Bounds, ClaimedRun, Recorder, Runs},
-    run::{Origin, Request, RequestKey},
+    run::{OriginRef, Request, RequestKey},
     statistics::Observation,
 };
 
@@ -25,6 +26,7 @@ fn main() {
 struct Recording {
     recorder: Recorder,
     run: ClaimedRun,
+    model: ModelName,
     samples: Vec<Observation>,
     members: Vec<f32>,
     requests: u64,
@@ -56,20 +58,23 @@ impl Recording {
         let members = if width > 1 { (0..SAMPLES * width).map(|_| random.f32()).collect() } else { Vec::new() };
         // Whatever gathers is folded where that is measured.
         let recorder = Recorder::start(runs, Duration::MAX).unwrap();
-        Self { recorder, run, samples, members, requests: 0 }
+        let model = "relevance".parse().unwrap();
+        Self { recorder, run, model, samples, members, requests: 0 }
     }
 
     fn request(&mut self) {
-        let origin = Origin {
-            step: Some(self.requests / 32),
-            task: None,
-            model: "relevance".parse().unwrap(),
-            probabilities: false,
-        };
+        let step = Some(self.requests / 32);
+        let origin = OriginRef { step, task: None, model: &self.model, probabilities: false };
         let request = Request::whole(RequestKey::of("0199c7f2-7a5b-7cc3-9c3e-1f2d3c4b5a69"));
         let first = (self.requests as usize * SAMPLES) % self.samples.len();
         let samples = self.samples[first..first + SAMPLES].iter().copied();
-        self.recorder.record(self.run.clone(), origin, request, samples, self.members.iter().copied());
+        self.recorder.record(
+            self.run.clone(),
+            origin,
+            request,
+            samples,
+            (!self.members.is_empty()).then(|| self.members.iter().copied()),
+        );
         self.requests += 1;
     }
 }

@@ -15,9 +15,10 @@ use std::{
 };
 
 use karat_engine::engine::{Engine, Facts, SampleReport, ScoreReport, ScoreRequest};
+use karat_rules::domain::ModelName;
 use karat_runs::{
     registry::{Bounds, ClaimedRun, Recorder, Runs},
-    run::{Origin, Request, RequestKey, RunName},
+    run::{OriginRef, Request, RequestKey, RunName},
     statistics::Observation,
     store::{JobStore, Store, StoreError},
 };
@@ -202,7 +203,8 @@ impl AppState {
         }
         // Whose a run is lasts before anything of it is acknowledged.
         if claim.is_new && claim.run.owner().is_some() && self.runs.store.lasts() {
-            self.runs.store.save(&self.runs.runs).await?;
+            // Apart, as it is rare and would make what waits for it larger.
+            Box::pin(self.runs.store.save(&self.runs.runs)).await?;
         }
         Ok(claim.run)
     }
@@ -241,16 +243,14 @@ impl AppState {
         let mut recording = None;
         if let Some(tag) = tag {
             let run = self.claim_run(&tag.run).await?;
-            if self.engine.needs_counts(&request) {
+            if request.needs_counts() {
                 // A count is never 0, as the sample itself is counted.
-                let counts = self.runs.counts(tag, &request).await;
+                let counts = Box::pin(self.runs.counts(tag, &request)).await;
                 request = request.with_counts_if_none(&counts).map_err(invalid)?;
             }
-            let origin =
-                Origin { step: tag.step, task: tag.task.clone(), model: request.model().clone(), probabilities: false };
-            let key = Request { key: RequestKey::of(id), places, unscored: request.samples().len() as u64 };
+            let asked = Request { key: RequestKey::of(id), places, unscored: request.samples().len() as u64 };
             let side = self.runs.side(tag, &request);
-            recording = Some(Recording { tag, run, origin, request: key, side });
+            recording = Some(Recording { tag, run, model: request.model().clone(), request: asked, side });
         }
         let report = self.score_let_in(request).await;
         if let Some(recording) = recording {
@@ -261,13 +261,13 @@ impl AppState {
 
     /// Leaves a request's samples to their run, or how many there were, where they got no scores.
     fn record(&self, recording: Recording<'_>, id: &str, report: Option<&ScoreReport>) {
-        let Recording { tag, run, mut origin, mut request, side } = recording;
+        let Recording { tag, run, model, mut request, side } = recording;
         let recorder = &self.runs.recorder;
+        let origin = OriginRef { step: tag.step, task: tag.task.as_ref(), model: &model, probabilities: false };
         let Some(report) = report else {
-            return recorder.record(run, origin, request, std::iter::empty(), std::iter::empty());
+            return recorder.record(run, origin, request, std::iter::empty(), None::<std::iter::Empty<f32>>);
         };
-        origin.model = report.model.clone();
-        origin.probabilities = report.probabilities;
+        let origin = OriginRef { model: &report.model, probabilities: report.probabilities, ..origin };
         request.unscored = report.refused.len() as u64;
         if request.unscored > 0 && request.places.is_none() {
             request.places = Some(scored_places(report));
@@ -285,7 +285,8 @@ impl AppState {
 struct Recording<'a> {
     tag: &'a RunTag,
     run: ClaimedRun,
-    origin: Origin,
+    /// The model that was asked for.
+    model: ModelName,
     /// With all its samples unscored.
     request: Request,
     side: Vec<Beside>,
@@ -313,11 +314,11 @@ fn observation(Facts { hash, length, refusal }: Facts, sample: &SampleReport) ->
 }
 
 /// The members' scores, as many for each sample; none where samples don't have the same members, or have one alone.
-fn members(report: &ScoreReport) -> impl Iterator<Item = f32> {
+fn members(report: &ScoreReport) -> Option<impl Iterator<Item = f32>> {
     let each = report.results.iter().map(|sample| &sample.ensemble.members[..]);
     let width = each.clone().next().map_or(0, <[_]>::len);
     let told_apart = width > 1 && each.clone().all(|members| members.len() == width);
-    told_apart.then_some(each).into_iter().flatten().flatten().map(|score| score.get() as f32)
+    told_apart.then(|| each.flatten().map(|score| score.get() as f32))
 }
 
 impl RunState {

@@ -112,3 +112,37 @@ fn a_reference_must_have_rewards() {
     runs.configure(&name, config, None, 1).unwrap();
     assert!(runs.report(&name).unwrap().models[0].registered);
 }
+
+#[test]
+fn a_run_that_was_let_go_is_claimed_anew_on_every_thread() {
+    let runs = Runs::new(Bounds { runs: 2, bytes: usize::MAX });
+    let (a, b) = (name("a"), name("b"));
+    // Claims on another thread, which stays the same one, for a key; whether that made the run.
+    let (ask, asked) = std::sync::mpsc::channel::<&str>();
+    let (answer, answered) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (runs, a) = (&runs, &a);
+        scope.spawn(move || {
+            for key in asked {
+                let claim = runs.claim(a, Some(key), || 1);
+                answer.send((claim.run.owner() == Some(key), claim.is_new)).unwrap();
+            }
+        });
+        let claim = |key| {
+            ask.send(key).unwrap();
+            answered.recv().unwrap()
+        };
+        assert_eq!(claim("one"), (true, true));
+        assert_eq!(claim("two"), (false, false), "it is the first one's");
+        assert!(runs.forget(a));
+        assert_eq!(claim("two"), (true, true));
+        // Two others take the room of all.
+        add(runs, "b", 0, 1);
+        add(runs, "c", 0, 1);
+        assert_eq!(claim("three"), (true, true));
+        runs.restore(Run::new(a.clone(), 1).of(Some("four".to_owned())));
+        assert_eq!(claim("four"), (true, false));
+        drop(ask);
+    });
+    assert!(runs.owner(&b).is_none(), "the last claim took its room");
+}

@@ -15,12 +15,24 @@ const WAITING: usize = 256;
 /// A run that was claimed. What is recorded under it goes to this run and to no later one of the same name, which may be
 /// another key's.
 #[derive(Debug, Clone)]
-pub struct ClaimedRun(pub(super) Arc<Watched>);
+#[expect(
+    clippy::redundant_allocation,
+    reason = "a count in the run itself would go from core to core with every request"
+)]
+pub struct ClaimedRun(Arc<Arc<Watched>>);
 
 impl ClaimedRun {
+    pub(super) fn new(run: Arc<Watched>) -> Self {
+        Self(Arc::new(run))
+    }
+
+    pub(super) fn run(&self) -> &Arc<Watched> {
+        &self.0
+    }
+
     /// Whether both are the same run.
     pub(super) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(self.run(), other.run())
     }
 
     /// The name of the key that it was made with; none of one that everybody may use.

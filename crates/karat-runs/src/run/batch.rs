@@ -19,6 +19,34 @@ pub struct Origin {
     pub probabilities: bool,
 }
 
+/// The [`Origin`] of a request that is being answered, whose names are lent.
+#[derive(Debug, Clone, Copy)]
+pub struct OriginRef<'a> {
+    /// The step, if the request named one.
+    pub step: Option<u64>,
+    /// What the samples are of, if the request says so.
+    pub task: Option<&'a RunName>,
+    /// The model that scored.
+    pub model: &'a ModelName,
+    /// Whether its rewards are probabilities.
+    pub probabilities: bool,
+}
+
+impl OriginRef<'_> {
+    pub(crate) fn to_owned(self) -> Origin {
+        let Self { step, task, model, probabilities } = self;
+        Origin { step, task: task.cloned(), model: model.clone(), probabilities }
+    }
+
+    pub(crate) fn is(self, origin: &Origin) -> bool {
+        let Self { step, task, model, probabilities } = self;
+        step == origin.step
+            && task == origin.task.as_ref()
+            && model == &origin.model
+            && probabilities == origin.probabilities
+    }
+}
+
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
