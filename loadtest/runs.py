@@ -55,6 +55,12 @@ class Figures:
     per_processor_second: float
 
 
+def run(first_step: int, *, in_run: bool) -> dict[str, str | int | bool]:
+    """How a block's requests name their run, or have as many spaces in its place, so that all bodies are as long."""
+    blank: dict[str, str | int | bool] = {} if in_run else {"blank": True}
+    return {"run": RUN, "first_step": first_step, "step_requests": STEP_REQUESTS, **blank}
+
+
 @dataclass
 class Asked:
     """A server, who asks it, and how far its run has come."""
@@ -69,10 +75,9 @@ class Asked:
 
     def block(self, *, in_run: bool) -> Figures:
         """Asks for known scores; raises SystemExit when a request isn't answered."""
-        run = {"run": RUN, "first_step": self.step, "step_requests": STEP_REQUESTS} if in_run else {}
         before = process_seconds(self.server.process)
         report = self.generator.closed(
-            self.server, self.workload, self.clients, batch=BATCH, seconds=self.seconds, **run
+            self.server, self.workload, self.clients, batch=BATCH, seconds=self.seconds, **run(self.step, in_run=in_run)
         )
         # Whoever reads of runs is told of all that was left to be recorded: what that takes is this block's.
         wire.get(self.server.url, "/v1/runs")
@@ -124,9 +129,8 @@ class Counted:
 
     def block(self, *, in_run: bool) -> Counter[str]:
         """Asks for known scores; by thread, what a request executes."""
-        run = {"run": RUN, "first_step": self.step, "step_requests": STEP_REQUESTS} if in_run else {}
         self.instructions.since_last(self.server.process)
-        report = self.generator.closed(self.server, self.workload, 1, batch=BATCH, **run)
+        report = self.generator.closed(self.server, self.workload, 1, batch=BATCH, **run(self.step, in_run=in_run))
         wire.get(self.server.url, "/v1/runs")
         executed = self.instructions.since_last(self.server.process)
         answered(report)

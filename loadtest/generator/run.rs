@@ -21,6 +21,9 @@ pub(crate) struct RunOptions {
     /// How many requests make a step
     #[arg(long, default_value_t = 32, requires = "run")]
     step_requests: usize,
+    /// Write as many spaces in place of the run: what is compared with requests of a run has bodies as long
+    #[arg(long, requires = "run")]
+    blank: bool,
 }
 
 impl RunOptions {
@@ -29,7 +32,10 @@ impl RunOptions {
         let Some(run) = &self.run else { return request.body() };
         let step = self.first_step + number / self.step_requests.max(1);
         // Every dialect's body is an object with fields, and a run's name needs no escapes.
-        let head = format!(r#"{{"run":"{run}","step":{step},"#);
+        let mut head = format!(r#"{{"run":"{run}","step":{step},"#);
+        if self.blank {
+            head = format!("{:width$}", "{", width = head.len());
+        }
         Bytes::from(head).chain(request.body.slice(1..))
     }
 }
