@@ -105,8 +105,8 @@ impl Recorder {
         Ok(Self { shared, dropped: AtomicU64::new(0) })
     }
 
-    /// Leaves a request's samples to be recorded, with the members' scores where those are told apart, as many for each. Where that
-    /// fills the thread's buffer and nobody folds, all is folded here.
+    /// Leaves a request's samples to be recorded, with the members' scores where those are told apart, as many for each.
+    /// Where that fills the thread's buffer and nobody folds, all is folded here.
     pub fn record(
         &self,
         run: ClaimedRun,
